@@ -1,0 +1,20 @@
+//! knockd-rs: a port-knock daemon for home routers, a drop-in for knockd 0.8.
+//!
+//! Two processes: the **listener** reads the network without root and tells the **keeper**, which has root,
+//! what opened; the keeper runs the commands and closes every door again. Whatever decides is a pure function
+//! of (state, input, now); whatever touches the system is in [`sys`], the only module with unsafe code.
+//! `docs/architecture.md` has the picture.
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod door;
+pub mod filter;
+pub mod keeper;
+pub mod lease;
+pub mod limits;
+pub mod listener;
+pub mod matcher;
+pub mod packet;
+pub mod record;
+pub mod sys;

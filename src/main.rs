@@ -1,0 +1,3 @@
+//! One binary, two programs: `knock` when called by that name, otherwise `knockd`.
+
+fn main() {}

@@ -1,1 +1,283 @@
-//! lease
+//! The lease book: which doors are open for whom, and what has to run when. Pure: the keeper tells it what happened
+//! and does what it answers, after it has written the book to the journal.
+#![forbid(unsafe_code)]
+
+use crate::config::Reknock;
+use crate::door::Millis;
+use crate::limits::MAX_LEASES;
+use crate::sys::exec::Group;
+use std::net::IpAddr;
+
+/// What tells one lease from another while both live.
+pub type LeaseId = u32;
+
+/// A door that is open for one source until a deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number in the book.
+    pub id: LeaseId,
+    /// The name of the door.
+    pub door: String,
+    /// Who knocked.
+    pub source: IpAddr,
+    /// The start command, ready to run.
+    pub start: Vec<u8>,
+    /// The stop command, ready to run. Never empty: a door without one has no leases.
+    pub stop: Vec<u8>,
+    /// How long the lease lasts once the start command has ended.
+    pub cmd_timeout: Millis,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The process group of its command, while one runs.
+    pub running: Option<Group>,
+}
+
+/// Where a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The start command runs or waits for its turn.
+    Starting {
+        /// A lease that is applied again ends when it would have ended anyway; `None`: cmd_timeout after the start
+        /// command's end.
+        until: Option<Millis>,
+        /// SIGUSR1 came meanwhile: apply it again when the start command has ended.
+        reapply: bool,
+    },
+    /// The start command has ended.
+    Open {
+        /// When the stop command runs.
+        until: Millis,
+    },
+    /// The stop command runs or waits for its turn.
+    Stopping {
+        /// What comes after it.
+        then: Then,
+    },
+}
+
+/// What comes after a stop command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the lease is over.
+    Over,
+    /// A new start: the source knocked again meanwhile.
+    Fresh,
+    /// A start that restores what a firewall restart has flushed; the deadline stays.
+    Reapply {
+        /// That deadline.
+        until: Millis,
+    },
+}
+
+/// What the keeper has to do, in this order, after the book is in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Run the start command of that lease.
+    RunStart(LeaseId),
+    /// Run the stop command of that lease.
+    RunStop(LeaseId),
+    /// Log that its time is over; `RunStop` follows.
+    LogTimeout(LeaseId),
+    /// Log that its time starts anew.
+    LogRenewed(LeaseId),
+}
+
+/// Why a lease was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// All leases.
+#[derive(Debug, Default)]
+pub struct LeaseBook {
+    leases: Vec<Lease>,
+    next_id: LeaseId,
+    closing: bool,
+}
+
+/// What a whole knock asks for.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// The name of the door.
+    pub door: String,
+    /// Who knocked.
+    pub source: IpAddr,
+    /// The start command, ready to run.
+    pub start: Vec<u8>,
+    /// The stop command, ready to run.
+    pub stop: Vec<u8>,
+    /// How long the lease lasts once the start command has ended.
+    pub cmd_timeout: Millis,
+}
+
+impl LeaseBook {
+    /// A book that holds what a journal held. Whatever was at a command is stopped: its group has been ended by the
+    /// caller.
+    pub fn restore(leases: Vec<Lease>, actions: &mut Vec<Action>) -> LeaseBook {
+        let mut book = LeaseBook::default();
+        for mut lease in leases {
+            lease.id = book.next_id;
+            book.next_id += 1;
+            lease.running = None;
+            if !matches!(lease.phase, Phase::Open { .. }) {
+                lease.phase = Phase::Stopping { then: Then::Over };
+                actions.push(Action::RunStop(lease.id));
+            }
+            book.leases.push(lease);
+        }
+        book
+    }
+
+    /// The live leases.
+    pub fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+
+    /// The lease with that number.
+    pub fn get(&self, id: LeaseId) -> Option<&Lease> {
+        self.leases.iter().find(|lease| lease.id == id)
+    }
+
+    fn get_mut(&mut self, id: LeaseId) -> Option<&mut Lease> {
+        self.leases.iter_mut().find(|lease| lease.id == id)
+    }
+
+    /// A whole knock at a door with a stop command. With [`Reknock::Renew`] a live lease of the same door and source
+    /// lasts longer instead of a second one being made.
+    pub fn open(
+        &mut self,
+        opening: Opening,
+        reknock: Reknock,
+        now: Millis,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Full> {
+        let same = |lease: &&mut Lease| {
+            lease.source == opening.source
+                && lease.door == opening.door
+                && lease.start == opening.start
+                && lease.stop == opening.stop
+        };
+        if reknock == Reknock::Renew
+            && let Some(lease) = self.leases.iter_mut().find(same)
+        {
+            lease.cmd_timeout = opening.cmd_timeout;
+            match &mut lease.phase {
+                Phase::Starting { until, .. } => *until = None,
+                Phase::Open { until } => {
+                    *until = now.saturating_add(opening.cmd_timeout);
+                    actions.push(Action::LogRenewed(lease.id));
+                }
+                Phase::Stopping { then } => *then = Then::Fresh,
+            }
+            return Ok(());
+        }
+        if self.leases.len() >= MAX_LEASES {
+            return Err(Full);
+        }
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        self.leases.push(Lease {
+            id,
+            door: opening.door,
+            source: opening.source,
+            start: opening.start,
+            stop: opening.stop,
+            cmd_timeout: opening.cmd_timeout,
+            phase: Phase::Starting { until: None, reapply: false },
+            running: None,
+        });
+        actions.push(Action::RunStart(id));
+        Ok(())
+    }
+
+    /// The command of that lease was forked, as this group.
+    pub fn command_started(&mut self, id: LeaseId, group: Group) {
+        if let Some(lease) = self.get_mut(id) {
+            lease.running = Some(group);
+        }
+    }
+
+    /// The command of that lease has ended, however it did, or could not be run.
+    pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
+        let closing = self.closing;
+        let Some(index) = self.leases.iter().position(|lease| lease.id == id) else { return };
+        let lease = &mut self.leases[index];
+        lease.running = None;
+        match lease.phase {
+            Phase::Starting { until, reapply } => {
+                let until = until.unwrap_or(now.saturating_add(lease.cmd_timeout));
+                if closing {
+                    stop(lease, actions);
+                } else if reapply {
+                    lease.phase = Phase::Stopping { then: Then::Reapply { until } };
+                    actions.push(Action::RunStop(id));
+                } else {
+                    lease.phase = Phase::Open { until };
+                }
+            }
+            Phase::Stopping { then } if closing || then == Then::Over => {
+                self.leases.remove(index);
+            }
+            Phase::Stopping { then } => {
+                let until = match then {
+                    Then::Reapply { until } => Some(until),
+                    _ => None,
+                };
+                lease.phase = Phase::Starting { until, reapply: false };
+                actions.push(Action::RunStart(id));
+            }
+            Phase::Open { .. } => {}
+        }
+    }
+
+    /// Ends the leases whose time is over.
+    pub fn expire(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        for lease in &mut self.leases {
+            if matches!(lease.phase, Phase::Open { until } if until <= now) {
+                stop(lease, actions);
+            }
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do.
+    pub fn next_expiry(&self) -> Option<Millis> {
+        let open = |lease: &Lease| match lease.phase {
+            Phase::Open { until } => Some(until),
+            _ => None,
+        };
+        self.leases.iter().filter_map(open).min()
+    }
+
+    /// SIGUSR1: a firewall restart has flushed the rules. Each live lease is stopped and started again, since a start
+    /// alone could put a second rule beside one that was not flushed.
+    pub fn reapply(&mut self, actions: &mut Vec<Action>) {
+        for lease in &mut self.leases {
+            match &mut lease.phase {
+                Phase::Starting { reapply, .. } => *reapply = true,
+                Phase::Open { until } => {
+                    lease.phase = Phase::Stopping { then: Then::Reapply { until: *until } };
+                    actions.push(Action::RunStop(lease.id));
+                }
+                Phase::Stopping { .. } => {}
+            }
+        }
+    }
+
+    /// SIGTERM: every stop command runs now, or as soon as the command that runs has ended. Start commands
+    /// that have not begun (`begun` says so) never will.
+    pub fn close(&mut self, begun: impl Fn(LeaseId) -> bool, actions: &mut Vec<Action>) {
+        self.closing = true;
+        self.leases
+            .retain(|lease| !matches!(lease.phase, Phase::Starting { .. }) || begun(lease.id));
+        for lease in &mut self.leases {
+            if matches!(lease.phase, Phase::Open { .. }) {
+                stop(lease, actions);
+            }
+        }
+    }
+}
+
+fn stop(lease: &mut Lease, actions: &mut Vec<Action>) {
+    lease.phase = Phase::Stopping { then: Then::Over };
+    actions.push(Action::LogTimeout(lease.id));
+    actions.push(Action::RunStop(lease.id));
+}

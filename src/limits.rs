@@ -34,3 +34,63 @@ pub const MAX_STRAYS: u8 = 2;
 /// A TCP packet with the ports and sequence number of the last step is a retransmission within this time (ms).
 /// The kernel's first two retransmissions of a SYN come after 1 s and 3 s (RFC 6298).
 pub const RETRANSMISSION_MS: u64 = 3_000;
+
+/// Interfaces that one listener captures on by name; `any` takes all. One packet socket each.
+pub const MAX_INTERFACES: usize = 8;
+
+/// Bytes of one record between keeper and listener. A door of 32 steps takes about 140.
+pub const MAX_RECORD: usize = 512;
+
+/// Leases live at once. Each holds two commands, and the journal is written whole at each change.
+pub const MAX_LEASES: usize = 256;
+
+/// Commands that run at once. A shell takes about 500 kB on a router.
+pub const MAX_COMMANDS: usize = 16;
+
+/// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`].
+pub const MAX_QUEUE: usize = 256;
+
+/// A start or stop command of a lease is ended after this time (ms), or a door with a command that hangs would stay open for ever.
+pub const COMMAND_TIMEOUT_MS: u64 = 600_000;
+
+/// After SIGTERM each stop command may take this long (ms) ...
+pub const SHUTDOWN_COMMAND_MS: u64 = 8_000;
+
+/// ... and all of them together this long; what is left stays in the journal.
+pub const SHUTDOWN_MS: u64 = 10_000;
+
+/// A command group that a daemon killed by SIGKILL left running gets this long (ms) to end before it is killed.
+pub const ORPHAN_MS: u64 = 2_000;
+
+/// Stage and failure lines that may come at once before `LogRate` bounds them.
+pub const LOG_BURST: u32 = 500;
+
+/// A log line waits at most this long (ms) for the name of its source (`-l`).
+pub const NAME_WAIT_MS: u64 = 2_000;
+
+/// Log lines that wait for names at once; the oldest goes without when there are more. About 200 bytes each.
+pub const MAX_WAITING_LINES: usize = 256;
+
+/// Names of sources remembered for `-l`.
+pub const MAX_NAMES: usize = 64;
+
+/// A listener that dies is started again at once the first time, then after 1 s, doubling up to this (ms).
+pub const MAX_RESTART_DELAY_MS: u64 = 60_000;
+
+/// Packets read from one socket before the others get their turn.
+pub const PACKETS_AT_ONCE: usize = 64;
+
+/// Log lines that `LogRate` left out are counted for this time (ms) before the count is logged.
+pub const LEFT_OUT_REPORT_MS: u64 = 10_000;
+
+/// A syslog daemon that hangs delays a line by this time (ms) at most; then the line is lost.
+pub const SYSLOG_WAIT_MS: u64 = 100;
+
+/// A listener must be ready within this time (ms).
+pub const LISTENER_START_MS: u64 = 10_000;
+
+/// A fork that fails is tried again after this time (ms).
+pub const FORK_RETRY_MS: u64 = 1_000;
+
+/// How long (ms) a name that was looked up, or that there is none, is remembered.
+pub const NAME_LIFE_MS: u64 = 600_000;

@@ -1,1 +1,528 @@
-//! record
+//! What keeper and listener say to each other: bounded records over a socketpair. A record that cannot be decoded
+//! ends the listener, since an honest one sends none.
+//!
+//! On the wire: one byte that tells the kind, then the fields in order, numbers big-endian, an address as its length
+//! (4 or 16) and octets, text as its length (2 bytes) and bytes.
+#![forbid(unsafe_code)]
+
+use crate::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
+use crate::limits::{MAX_RECORD, MAX_STEPS};
+use std::net::IpAddr;
+
+/// A record as it travels.
+pub type Bytes = heapless::Vec<u8, MAX_RECORD>;
+
+/// From the keeper to the listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToListener {
+    /// The first record: how to listen. Then comes a `Door` for each door, then the listener answers
+    /// `Ready` or `Refused`.
+    Setup {
+        /// The number of doors that follow.
+        doors: u16,
+        /// The rule of matching.
+        matching: Matching,
+        /// `-4`.
+        only_ip_v4: bool,
+        /// `-v` or `-D`: send what only those show.
+        verbose: bool,
+        /// `-D`: send every knock.
+        debug: bool,
+        /// `LogRate`.
+        log_rate: u32,
+        /// Interfaces that are not there are waited for instead of refused: there was a listener before.
+        again: bool,
+        /// `-i`, as written.
+        interface: String,
+        /// The directory to take for the root, if there is one.
+        empty: String,
+    },
+    /// What opens the next door.
+    Door {
+        /// Its sequence, flags, target and time.
+        pattern: Pattern,
+        /// Its sequence is from a one-time list: after it opened, the next one comes with `Sequence`.
+        one_time: bool,
+    },
+    /// Everything else is ready: match from now on.
+    Start,
+    /// The next one-time sequence of a door, or that it has none.
+    Sequence {
+        /// The door.
+        door: u16,
+        /// Counts the sequences of this door.
+        generation: u32,
+        /// The sequence.
+        sequence: Option<Sequence>,
+    },
+}
+
+/// From the listener to the keeper.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToKeeper {
+    /// All sockets are open and root is gone.
+    Ready,
+    /// It cannot listen; the text says why. The listener ends.
+    Refused(String),
+    /// A source has done that many steps.
+    Stage(Progress),
+    /// A whole knock.
+    Opened {
+        /// The door.
+        door: u16,
+        /// Who knocked.
+        source: IpAddr,
+        /// Which of the door's one-time sequences it was.
+        generation: u32,
+    },
+    /// An attempt took too long.
+    TimedOut(Progress),
+    /// An attempt was spoiled by a wrong knock.
+    Failed(Progress),
+    /// That many lines were left out of the log.
+    LeftOut(u32),
+    /// Something about the interfaces that belongs into the log.
+    Notice(String),
+    /// Something about the interfaces that `-D` shows.
+    Debug(String),
+    /// A knock, for `-D`.
+    Seen(Knock),
+}
+
+/// How far a source has come at a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The door.
+    pub door: u16,
+    /// Who knocks.
+    pub source: IpAddr,
+    /// The steps done.
+    pub stage: u8,
+}
+
+/// Text that is too long for a record is cut.
+const MAX_TEXT: usize = 200;
+
+#[derive(Default)]
+struct Writer(Bytes);
+
+impl Writer {
+    fn bytes(mut self, bytes: &[u8]) -> Writer {
+        // MAX_RECORD holds the longest record: the test `the_longest_records_fit` shows it.
+        let _ = self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn u8(self, value: u8) -> Writer {
+        self.bytes(&[value])
+    }
+
+    fn u16(self, value: u16) -> Writer {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    fn u32(self, value: u32) -> Writer {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    fn u64(self, value: u64) -> Writer {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    fn text(self, text: &str) -> Writer {
+        let text = &text[..text.floor_char_boundary(MAX_TEXT)];
+        self.u16(text.len() as u16).bytes(text.as_bytes())
+    }
+
+    fn ip(self, ip: IpAddr) -> Writer {
+        match ip {
+            IpAddr::V4(ip) => self.u8(4).bytes(&ip.octets()),
+            IpAddr::V6(ip) => self.u8(16).bytes(&ip.octets()),
+        }
+    }
+
+    fn step(self, step: Step) -> Writer {
+        let protocol = match step.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        };
+        self.u8(protocol).u16(step.port)
+    }
+
+    fn sequence(self, sequence: &Option<Sequence>) -> Writer {
+        let steps = sequence.as_ref().map_or(&[][..], Sequence::steps);
+        steps.iter().fold(self.u8(steps.len() as u8), |writer, step| writer.step(*step))
+    }
+
+    fn progress(self, progress: &Progress) -> Writer {
+        self.u16(progress.door).ip(progress.source).u8(progress.stage)
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*bytes)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn bool(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = usize::from(self.u16()?);
+        let (text, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok().map(String::from)
+    }
+
+    fn ip(&mut self) -> Option<IpAddr> {
+        match self.u8()? {
+            4 => self.array::<4>().map(IpAddr::from),
+            16 => self.array::<16>().map(IpAddr::from),
+            _ => None,
+        }
+    }
+
+    fn step(&mut self) -> Option<Step> {
+        let protocol = match self.u8()? {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            _ => return None,
+        };
+        Some(Step { protocol, port: self.u16()? })
+    }
+
+    fn sequence(&mut self) -> Option<Option<Sequence>> {
+        let length = usize::from(self.u8()?);
+        let mut steps = heapless::Vec::<Step, MAX_STEPS>::new();
+        for _ in 0..length {
+            steps.push(self.step()?).ok()?;
+        }
+        Some(Sequence::new(&steps))
+    }
+
+    fn progress(&mut self) -> Option<Progress> {
+        Some(Progress { door: self.u16()?, source: self.ip()?, stage: self.u8()? })
+    }
+}
+
+/// All bytes must be used up.
+fn whole<'a, T>(
+    bytes: &'a [u8],
+    decode: impl FnOnce(&mut Reader<'a>) -> Option<T>,
+) -> Option<T> {
+    let mut reader = Reader(bytes);
+    let record = decode(&mut reader)?;
+    reader.0.is_empty().then_some(record)
+}
+
+impl ToListener {
+    /// The record's bytes.
+    pub fn encode(&self) -> Bytes {
+        let writer = Writer::default();
+        match self {
+            ToListener::Setup {
+                doors,
+                matching,
+                only_ip_v4,
+                verbose,
+                debug,
+                log_rate,
+                again,
+                interface,
+                empty,
+            } => writer
+                .u8(0)
+                .u16(*doors)
+                .u8((*matching == Matching::Strict).into())
+                .u8((*only_ip_v4).into())
+                .u8((*verbose).into())
+                .u8((*debug).into())
+                .u32(*log_rate)
+                .u8((*again).into())
+                .text(interface)
+                .text(empty),
+            ToListener::Door { pattern, one_time } => {
+                let writer = writer
+                    .u8(1)
+                    .u8((*one_time).into())
+                    .sequence(&pattern.sequence)
+                    .u64(pattern.seq_timeout)
+                    .u8(pattern.flags.set)
+                    .u8(pattern.flags.clear);
+                match pattern.target {
+                    None => writer.u8(0),
+                    Some(target) => writer.ip(target),
+                }
+            }
+            ToListener::Start => writer.u8(2),
+            ToListener::Sequence { door, generation, sequence } => {
+                writer.u8(3).u16(*door).u32(*generation).sequence(sequence)
+            }
+        }
+        .0
+    }
+
+    /// The record that these bytes are, if they are one.
+    pub fn decode(bytes: &[u8]) -> Option<ToListener> {
+        whole(bytes, |reader| {
+            Some(match reader.u8()? {
+                0 => ToListener::Setup {
+                    doors: reader.u16()?,
+                    matching: match reader.bool()? {
+                        false => Matching::Tolerant,
+                        true => Matching::Strict,
+                    },
+                    only_ip_v4: reader.bool()?,
+                    verbose: reader.bool()?,
+                    debug: reader.bool()?,
+                    log_rate: reader.u32()?,
+                    again: reader.bool()?,
+                    interface: reader.text()?,
+                    empty: reader.text()?,
+                },
+                1 => ToListener::Door {
+                    one_time: reader.bool()?,
+                    pattern: Pattern {
+                        sequence: reader.sequence()?,
+                        seq_timeout: reader.u64()?,
+                        flags: FlagRule { set: reader.u8()?, clear: reader.u8()? },
+                        target: match reader.0.first()? {
+                            0 => reader.u8().map(|_| None)?,
+                            _ => Some(reader.ip()?),
+                        },
+                    },
+                },
+                2 => ToListener::Start,
+                3 => ToListener::Sequence {
+                    door: reader.u16()?,
+                    generation: reader.u32()?,
+                    sequence: reader.sequence()?,
+                },
+                _ => return None,
+            })
+        })
+    }
+}
+
+impl ToKeeper {
+    /// The record's bytes.
+    pub fn encode(&self) -> Bytes {
+        let writer = Writer::default();
+        match self {
+            ToKeeper::Ready => writer.u8(0),
+            ToKeeper::Refused(text) => writer.u8(1).text(text),
+            ToKeeper::Stage(progress) => writer.u8(2).progress(progress),
+            ToKeeper::Opened { door, source, generation } => {
+                writer.u8(3).u16(*door).ip(*source).u32(*generation)
+            }
+            ToKeeper::TimedOut(progress) => writer.u8(4).progress(progress),
+            ToKeeper::Failed(progress) => writer.u8(5).progress(progress),
+            ToKeeper::LeftOut(lines) => writer.u8(6).u32(*lines),
+            ToKeeper::Notice(text) => writer.u8(7).text(text),
+            ToKeeper::Debug(text) => writer.u8(8).text(text),
+            ToKeeper::Seen(knock) => writer
+                .u8(9)
+                .ip(knock.source)
+                .ip(knock.destination)
+                .step(knock.step)
+                .u8(knock.flags)
+                .u16(knock.source_port)
+                .u32(knock.tcp_sequence),
+        }
+        .0
+    }
+
+    /// The record that these bytes are, if they are one.
+    pub fn decode(bytes: &[u8]) -> Option<ToKeeper> {
+        whole(bytes, |reader| {
+            Some(match reader.u8()? {
+                0 => ToKeeper::Ready,
+                1 => ToKeeper::Refused(reader.text()?),
+                2 => ToKeeper::Stage(reader.progress()?),
+                3 => ToKeeper::Opened {
+                    door: reader.u16()?,
+                    source: reader.ip()?,
+                    generation: reader.u32()?,
+                },
+                4 => ToKeeper::TimedOut(reader.progress()?),
+                5 => ToKeeper::Failed(reader.progress()?),
+                6 => ToKeeper::LeftOut(reader.u32()?),
+                7 => ToKeeper::Notice(reader.text()?),
+                8 => ToKeeper::Debug(reader.text()?),
+                9 => ToKeeper::Seen(Knock {
+                    source: reader.ip()?,
+                    destination: reader.ip()?,
+                    step: reader.step()?,
+                    flags: reader.u8()?,
+                    source_port: reader.u16()?,
+                    tcp_sequence: reader.u32()?,
+                }),
+                _ => return None,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ip() -> impl Strategy<Value = IpAddr> {
+        any::<IpAddr>()
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        (any::<bool>(), any::<u16>()).prop_map(|(udp, port)| Step {
+            protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+            port,
+        })
+    }
+
+    fn sequence() -> impl Strategy<Value = Option<Sequence>> {
+        prop::collection::vec(step(), 0..=MAX_STEPS).prop_map(|steps| Sequence::new(&steps))
+    }
+
+    fn progress() -> impl Strategy<Value = Progress> {
+        (any::<u16>(), ip(), any::<u8>()).prop_map(|(door, source, stage)| Progress {
+            door,
+            source,
+            stage,
+        })
+    }
+
+    fn to_listener() -> impl Strategy<Value = ToListener> {
+        let setup = (any::<(u16, [bool; 5], u32)>(), ".{0,40}", "[a-z0-9/]{0,60}").prop_map(
+            |((doors, [strict, only_ip_v4, verbose, debug, again], log_rate), interface, empty)| {
+                ToListener::Setup {
+                    doors,
+                    matching: if strict { Matching::Strict } else { Matching::Tolerant },
+                    only_ip_v4,
+                    verbose,
+                    debug,
+                    log_rate,
+                    again,
+                    interface,
+                    empty,
+                }
+            },
+        );
+        let door = (sequence(), any::<(u64, u8, u8, bool)>(), prop::option::of(ip())).prop_map(
+            |(sequence, (seq_timeout, set, clear, one_time), target)| ToListener::Door {
+                pattern: Pattern {
+                    sequence,
+                    seq_timeout,
+                    flags: FlagRule { set, clear },
+                    target,
+                },
+                one_time,
+            },
+        );
+        let next = (any::<(u16, u32)>(), sequence()).prop_map(|((door, generation), sequence)| {
+            ToListener::Sequence { door, generation, sequence }
+        });
+        prop_oneof![setup, door, Just(ToListener::Start), next]
+    }
+
+    fn to_keeper() -> impl Strategy<Value = ToKeeper> {
+        let seen = (ip(), ip(), step(), any::<(u8, u16, u32)>()).prop_map(
+            |(source, destination, step, (flags, source_port, tcp_sequence))| {
+                ToKeeper::Seen(Knock {
+                    source,
+                    destination,
+                    step,
+                    flags,
+                    source_port,
+                    tcp_sequence,
+                })
+            },
+        );
+        prop_oneof![
+            Just(ToKeeper::Ready),
+            ".{0,50}".prop_map(ToKeeper::Refused),
+            progress().prop_map(ToKeeper::Stage),
+            (any::<(u16, u32)>(), ip()).prop_map(|((door, generation), source)| {
+                ToKeeper::Opened { door, source, generation }
+            }),
+            progress().prop_map(ToKeeper::TimedOut),
+            progress().prop_map(ToKeeper::Failed),
+            any::<u32>().prop_map(ToKeeper::LeftOut),
+            ".{0,50}".prop_map(ToKeeper::Notice),
+            ".{0,50}".prop_map(ToKeeper::Debug),
+            seen,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn records_to_the_listener_come_back_as_they_were(record in to_listener()) {
+            prop_assert_eq!(ToListener::decode(&record.encode()), Some(record));
+        }
+
+        #[test]
+        fn records_to_the_keeper_come_back_as_they_were(record in to_keeper()) {
+            prop_assert_eq!(ToKeeper::decode(&record.encode()), Some(record));
+        }
+
+        #[test]
+        fn cut_or_longer_records_are_refused(record in to_keeper(), cut in 1usize..8) {
+            let mut bytes = record.encode().to_vec();
+            bytes.push(0);
+            prop_assert_eq!(ToKeeper::decode(&bytes), None);
+            bytes.truncate(bytes.len().saturating_sub(1 + cut));
+            prop_assert_eq!(ToKeeper::decode(&bytes), None);
+        }
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..MAX_RECORD)) {
+            let _ = ToKeeper::decode(&bytes);
+            let _ = ToListener::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_longest_records_fit() {
+        let text = "x".repeat(MAX_TEXT + 1);
+        let setup = ToListener::Setup {
+            doors: 1,
+            matching: Matching::Strict,
+            only_ip_v4: true,
+            verbose: true,
+            debug: true,
+            log_rate: 1,
+            again: false,
+            interface: text.clone(),
+            empty: text,
+        };
+        let Some(ToListener::Setup { interface, empty, .. }) = ToListener::decode(&setup.encode())
+        else {
+            panic!("the longest setup does not come back");
+        };
+        assert_eq!((interface.len(), empty.len()), (MAX_TEXT, MAX_TEXT));
+    }
+}

@@ -1,1 +1,43 @@
-//! sys
+//! Everything that touches the system, and all unsafe code. Each file wraps one facility in safe functions;
+//! none of them decides anything.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod connect;
+pub mod daemon;
+pub mod exec;
+pub mod names;
+pub mod netlink;
+pub mod packet_socket;
+pub mod poll;
+pub mod privileges;
+pub mod record_socket;
+pub mod seccomp;
+pub mod signals;
+
+use std::io;
+
+/// Turns the -1 of a system call into the error that `errno` holds.
+pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// As [`cerr`], for calls that return a byte count.
+pub fn cerr_len(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Calls again while a signal interrupts.
+pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// `size_of::<T>()` as the kernel takes it.
+fn socklen<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}

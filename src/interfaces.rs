@@ -1,0 +1,267 @@
+//! What network interfaces there are, read from rtnetlink messages, and which of them a person means by `-i`.
+//! Layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
+#![forbid(unsafe_code)]
+
+use crate::limits::MAX_INTERFACES;
+use crate::sys::netlink::{Dump, Netlink};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An interface name; the kernel's are at most 15 bytes (IFNAMSIZ).
+pub type Name = heapless::String<15>;
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index, from 1. A PPP link that redials gets a new one.
+    pub index: u32,
+    /// Its name.
+    pub name: Name,
+    /// It belongs to a bridge or bond, which shows its packets once more.
+    pub enslaved: bool,
+}
+
+/// One address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The index of the interface.
+    pub link: u32,
+    /// The address of this end.
+    pub address: IpAddr,
+    /// Its label such as `eth0:1` (IPv4 only).
+    pub label: Name,
+}
+
+/// All interfaces at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// All links.
+    pub links: Vec<Link>,
+    /// All addresses.
+    pub addresses: Vec<Address>,
+    /// The index of the interface with the default route, IPv4's before IPv6's, the lowest metric first.
+    pub default_route: Option<u32>,
+}
+
+impl Interfaces {
+    /// Asks the kernel, over a socket of [`Netlink::ask`].
+    pub fn read(netlink: &Netlink) -> io::Result<Interfaces> {
+        let mut all = Interfaces::default();
+        netlink.dump(Dump::Links, &mut |kind, body| all.links.extend(link(kind, body)))?;
+        netlink.dump(Dump::Addresses, &mut |kind, body| all.addresses.extend(address(kind, body)))?;
+        let mut routes: Vec<DefaultRoute> = Vec::new();
+        netlink.dump(Dump::Routes, &mut |kind, body| routes.extend(default_route(kind, body)))?;
+        all.default_route =
+            routes.iter().min_by_key(|route| (route.ipv6, route.metric)).map(|route| route.link);
+        Ok(all)
+    }
+
+    /// The names of all interfaces, for an error message: `lo, eth0, ppp0`.
+    pub fn names(&self) -> String {
+        let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
+        names.join(", ")
+    }
+
+    /// The link that is meant now, if it exists.
+    pub fn find(&self, selector: &Selector) -> Option<&Link> {
+        match selector {
+            Selector::Any => None,
+            Selector::Auto => {
+                self.links.iter().find(|link| Some(link.index) == self.default_route)
+            }
+            Selector::Named { device, .. } => self.links.iter().find(|link| link.name == *device),
+        }
+    }
+
+    /// The addresses that count on the interface that is meant.
+    pub fn local(&self, selector: &Selector) -> Vec<IpAddr> {
+        let link = self.find(selector).map(|link| link.index);
+        self.addresses
+            .iter()
+            .filter(|entry| match selector {
+                Selector::Any => true,
+                Selector::Auto | Selector::Named { label: None, .. } => Some(entry.link) == link,
+                Selector::Named { label: Some(label), .. } => {
+                    Some(entry.link) == link && entry.label == *label
+                }
+            })
+            .map(|entry| entry.address)
+            .collect()
+    }
+
+    /// Whether a packet that came in by this interface counts under `any`. A packet through a bridge or bond shows on its
+    /// port first and then on the bridge; the port does not count, so the packet counts once.
+    pub fn counts_under_any(&self, index: u32) -> bool {
+        let enslaved = self.links.iter().any(|link| link.index == index && link.enslaved);
+        !enslaved && self.addresses.iter().any(|entry| entry.link == index)
+    }
+}
+
+/// What a person calls an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// `any`: all of them.
+    Any,
+    /// `auto`: the one with the default route, whichever that is at the moment.
+    Auto,
+    /// By name, and with `eth0:1` only that label's addresses.
+    Named {
+        /// The device's name.
+        device: Name,
+        /// The address label.
+        label: Option<Name>,
+    },
+}
+
+impl Selector {
+    /// Reads `eth0`, `eth0:1`, `any`, `auto` or a list such as `ppp0,vlan1`. Errors say what is wrong with the text.
+    pub fn list(text: &str) -> Result<Vec<Selector>, String> {
+        let mut selectors: Vec<Selector> = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            let too_long = |_| format!("interface name {part:?} is longer than 15 characters");
+            let selector = match part {
+                "" => return Err(format!("no interface name in {text:?}")),
+                "any" => Selector::Any,
+                "auto" => Selector::Auto,
+                name => {
+                    let device = name.split(':').next().unwrap_or(name);
+                    Selector::Named {
+                        device: Name::try_from(device).map_err(too_long)?,
+                        label: match name.contains(':') {
+                            true => Some(Name::try_from(name).map_err(too_long)?),
+                            false => None,
+                        },
+                    }
+                }
+            };
+            if !selectors.contains(&selector) {
+                selectors.push(selector);
+            }
+        }
+        if selectors.len() > 1 && selectors.iter().any(|s| !matches!(s, Selector::Named { .. })) {
+            return Err(format!("\"any\" and \"auto\" stand alone, not in a list such as {text:?}"));
+        }
+        if selectors.len() > MAX_INTERFACES {
+            return Err(format!("more than {MAX_INTERFACES} interfaces; use \"any\""));
+        }
+        Ok(selectors)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Selector::Any => "any",
+            Selector::Auto => "auto",
+            Selector::Named { label: Some(label), .. } => label,
+            Selector::Named { device, .. } => device,
+        })
+    }
+}
+
+/// Attributes follow a header of a fixed size: length and type (2 bytes each, host order), then the value, padded to 4 bytes.
+fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = body.get(header..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (head, _) = rest.split_first_chunk::<4>()?;
+        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+        let kind = u16::from_ne_bytes([head[2], head[3]]);
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn u32_of(value: &[u8]) -> Option<u32> {
+    value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// A NUL-terminated name.
+fn name_of(value: &[u8]) -> Option<Name> {
+    let text = value.split(|byte| *byte == 0).next()?;
+    Name::try_from(std::str::from_utf8(text).ok()?).ok()
+}
+
+fn ip_of(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => value.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets))),
+        16 => value.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
+        _ => None,
+    }
+}
+
+/// RTM_NEWLINK: struct ifinfomsg of 16 bytes, the index at 4.
+fn link(kind: u16, body: &[u8]) -> Option<Link> {
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_MASTER: u16 = 10;
+    if kind != libc::RTM_NEWLINK {
+        return None;
+    }
+    let mut name = None;
+    let mut enslaved = false;
+    for (kind, value) in attributes(body, 16) {
+        match kind {
+            IFLA_IFNAME => name = name_of(value),
+            IFLA_MASTER => enslaved = true,
+            _ => {}
+        }
+    }
+    Some(Link { index: u32_of(body.get(4..8)?)?, name: name?, enslaved })
+}
+
+/// RTM_NEWADDR: struct ifaddrmsg of 8 bytes, the index at 4. On a point-to-point link IFA_ADDRESS is the far end and
+/// IFA_LOCAL this one.
+fn address(kind: u16, body: &[u8]) -> Option<Address> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    const IFA_LABEL: u16 = 3;
+    if kind != libc::RTM_NEWADDR {
+        return None;
+    }
+    let (mut far, mut local, mut label) = (None, None, None);
+    for (kind, value) in attributes(body, 8) {
+        match kind {
+            IFA_ADDRESS => far = ip_of(value),
+            IFA_LOCAL => local = ip_of(value),
+            IFA_LABEL => label = name_of(value),
+            _ => {}
+        }
+    }
+    Some(Address {
+        link: u32_of(body.get(4..8)?)?,
+        address: local.or(far)?,
+        label: label.unwrap_or_default(),
+    })
+}
+
+struct DefaultRoute {
+    link: u32,
+    metric: u32,
+    ipv6: bool,
+}
+
+/// RTM_NEWROUTE: struct rtmsg of 12 bytes: family, destination length, ..., table at 4, type at 7.
+fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
+    const RTA_OIF: u16 = 4;
+    const RTA_PRIORITY: u16 = 6;
+    const RT_TABLE_MAIN: u8 = 254;
+    const RTN_UNICAST: u8 = 1;
+    let header = body.first_chunk::<12>()?;
+    if kind != libc::RTM_NEWROUTE
+        || header[1] != 0
+        || header[4] != RT_TABLE_MAIN
+        || header[7] != RTN_UNICAST
+    {
+        return None;
+    }
+    let (mut link, mut metric) = (None, 0);
+    for (kind, value) in attributes(body, 12) {
+        match kind {
+            RTA_OIF => link = u32_of(value),
+            RTA_PRIORITY => metric = u32_of(value).unwrap_or(0),
+            _ => {}
+        }
+    }
+    Some(DefaultRoute { link: link?, metric, ipv6: i32::from(header[0]) == libc::AF_INET6 })
+}

@@ -1,0 +1,127 @@
+//! The commands that run and those that wait for their turn.
+#![forbid(unsafe_code)]
+
+use crate::door::Millis;
+use crate::lease::LeaseId;
+use crate::limits::{COMMAND_TIMEOUT_MS, FORK_RETRY_MS, MAX_COMMANDS, MAX_QUEUE};
+use crate::sys::exec::{self, Ending, Group, Prepared};
+use std::collections::VecDeque;
+use std::io;
+
+/// A command to run.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The lease it belongs to; `None`: a door without stop command.
+    pub lease: Option<LeaseId>,
+    /// The door's name, for the log.
+    pub door: String,
+    /// The text for the shell, `%IP%` replaced.
+    pub text: Vec<u8>,
+}
+
+struct Running {
+    command: Command,
+    group: Group,
+    /// Ended by force at this time: commands of leases only, since a hanging one would keep its door open.
+    deadline: Option<Millis>,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Commands {
+    running: Vec<Running>,
+    queue: VecDeque<Command>,
+    limit: Option<Millis>,
+    paused_until: Option<Millis>,
+}
+
+impl Commands {
+    /// Puts a command in the queue. `false`: the queue is full, it will not run. A lease's command always finds room.
+    #[must_use]
+    pub fn push(&mut self, command: Command) -> bool {
+        let waiting = self.queue.iter().filter(|other| other.lease.is_none()).count();
+        let room = command.lease.is_some() || waiting < MAX_QUEUE;
+        if room {
+            self.queue.push_back(command);
+        }
+        room
+    }
+
+    /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is an error
+    /// once a second, until it succeeds: a stop command that never ran would leave a door open.
+    pub fn begin(&mut self, now: Millis) -> Option<io::Result<(Command, Prepared)>> {
+        if self.running.len() >= MAX_COMMANDS || self.paused_until.is_some_and(|until| until > now)
+        {
+            return None;
+        }
+        self.paused_until = None;
+        let command = self.queue.pop_front()?;
+        match exec::prepare(&command.text) {
+            Ok(prepared) => {
+                let timeout = now.saturating_add(COMMAND_TIMEOUT_MS);
+                self.running.push(Running {
+                    command: command.clone(),
+                    group: prepared.group(),
+                    deadline: command
+                        .lease
+                        .map(|_| self.limit.map_or(timeout, |limit| limit.min(timeout))),
+                });
+                Some(Ok((command, prepared)))
+            }
+            Err(error) => {
+                self.queue.push_front(command);
+                self.paused_until = Some(now.saturating_add(FORK_RETRY_MS));
+                Some(Err(error))
+            }
+        }
+    }
+
+    /// The next child that has ended, if it is a command: what it was and how it ended. Other children are told to
+    /// `stranger`.
+    pub fn reap(&mut self, mut stranger: impl FnMut(libc::pid_t)) -> Option<(Command, Ending)> {
+        while let Some((process, ending)) = exec::reap() {
+            match self.running.iter().position(|running| running.group.leader == process) {
+                Some(index) => return Some((self.running.swap_remove(index).command, ending)),
+                None => stranger(process),
+            }
+        }
+        None
+    }
+
+    /// Whether the command of that lease runs.
+    pub fn is_running(&self, lease: LeaseId) -> bool {
+        self.running.iter().any(|running| running.command.lease == Some(lease))
+    }
+
+    /// Takes out of the queue what must not begin any more.
+    pub fn drop_waiting(&mut self, keep: impl Fn(&Command) -> bool) {
+        self.queue.retain(keep);
+    }
+
+    /// No command of a lease may run longer than until then, those that begin later included.
+    pub fn limit(&mut self, deadline: Millis) {
+        self.limit = Some(deadline);
+        for running in &mut self.running {
+            running.deadline = running.deadline.map(|old| old.min(deadline));
+        }
+    }
+
+    /// When [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) has something to do.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let deadlines = self.running.iter().filter_map(|running| running.deadline);
+        deadlines.chain(self.paused_until).min()
+    }
+
+    /// Kills the groups of commands whose time is over; they are reaped like any other. Returns their doors.
+    pub fn end_overdue(&mut self, now: Millis) -> Vec<String> {
+        let mut doors = Vec::new();
+        for running in &mut self.running {
+            if running.deadline.is_some_and(|deadline| deadline <= now) {
+                running.deadline = None;
+                running.group.signal(libc::SIGKILL);
+                doors.push(running.command.door.clone());
+            }
+        }
+        doors
+    }
+}

@@ -1,0 +1,100 @@
+//! The doors as the keeper knows them: what the config says, and which one-time sequence is due.
+#![forbid(unsafe_code)]
+
+use super::log::plain;
+use super::one_time::OneTimeList;
+use crate::config::{self, Config};
+use crate::door::Pattern;
+use crate::limits::MAX_COMMAND;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// One door.
+pub struct Door {
+    /// What the config says of it. The sequence is the one that is due now.
+    pub config: config::Door,
+    /// Where its sequences come from, if each is for one use.
+    pub list: Option<OneTimeList>,
+    /// Counts the sequences that the present listener was given for it.
+    pub generation: u32,
+}
+
+impl Door {
+    /// What the listener may know of it.
+    pub fn pattern(&self) -> &Pattern {
+        &self.config.pattern
+    }
+}
+
+/// knockd 0.8's words for a list that is used up.
+pub fn exhausted(door: &str) -> String {
+    format!(
+        "no more sequences left in the one time sequences file for door {door} --> disabling the door"
+    )
+}
+
+/// The doors of a config, each one-time list opened at its first unused line. Relative paths start at `directory`.
+/// `report` gets what is wrong with single lines of the lists.
+pub fn open(
+    config: &Config,
+    directory: &Path,
+    report: &mut dyn FnMut(String),
+) -> Result<Vec<Door>, String> {
+    let open_one = |door: &config::Door| {
+        let mut door = Door { config: door.clone(), list: None, generation: 0 };
+        if let Some(written) = &door.config.one_time {
+            let failed = |error| format!("{}: {}", written.display(), plain(&error));
+            let list = OneTimeList::new(directory.join(written), &door.config.name);
+            list.check_writable().map_err(failed)?;
+            let next = list.next(report).map_err(failed)?;
+            door.config.pattern.sequence = Some(next.ok_or_else(|| exhausted(&door.config.name))?);
+            door.list = Some(list);
+        }
+        Ok(door)
+    };
+    config.doors.iter().map(open_one).collect()
+}
+
+/// A command ready to run: every `%IP%` replaced. `None`: longer than [`MAX_COMMAND`], which knockd 0.8 does not run either.
+pub fn expand(command: &[u8], source: IpAddr) -> Option<Vec<u8>> {
+    const TOKEN: &[u8] = b"%IP%";
+    let source = source.to_string();
+    let mut text = Vec::new();
+    let mut rest = command;
+    while let Some(byte) = rest.first() {
+        match rest.strip_prefix(TOKEN) {
+            Some(after) => {
+                text.extend_from_slice(source.as_bytes());
+                rest = after;
+            }
+            None => {
+                text.push(*byte);
+                rest = rest.get(1..).unwrap_or_default();
+            }
+        }
+    }
+    (text.len() <= MAX_COMMAND).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(command: &str) -> Option<String> {
+        let source = "10.9.0.2".parse().unwrap();
+        expand(command.as_bytes(), source).map(|text| String::from_utf8(text).unwrap())
+    }
+
+    #[test]
+    fn every_token_is_replaced_and_nothing_else() {
+        let found = expanded("echo \"%IP% %IP%x %ip% %IP %%IP%% %HOST%\"").unwrap();
+        assert_eq!(found, "echo \"10.9.0.2 10.9.0.2x %ip% %IP %10.9.0.2% %HOST%\"");
+    }
+
+    #[test]
+    fn a_command_may_have_4095_bytes_when_expanded_and_no_more() {
+        let fill = "a".repeat(MAX_COMMAND - 8);
+        assert_eq!(expanded(&format!("{fill}%IP%")).unwrap().len(), MAX_COMMAND);
+        assert_eq!(expanded(&format!("{fill}a%IP%")), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! Log lines on their way: those about a source wait for its name when `-l` asks for names, and all later ones wait
+//! behind them so that the order stays. The doors never wait.
+#![forbid(unsafe_code)]
+
+use super::log::{Kind, Log};
+use super::process;
+use crate::door::Millis;
+use crate::limits::{MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
+use crate::sys::clock::{self, UnixTime};
+use crate::sys::record_socket::RecordSocket;
+use crate::sys::{exec, names, privileges};
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
+
+/// The name that the keeper calls this program by, to make it look names up.
+pub const PROGRAM: &str = "knockd: names";
+
+/// Longest name in DNS, in bytes.
+const MAX_NAME: usize = 255;
+
+struct Line {
+    time: UnixTime,
+    kind: Kind,
+    /// Whose address the line begins with.
+    source: Option<IpAddr>,
+    text: String,
+    until: Millis,
+}
+
+struct Name {
+    source: IpAddr,
+    name: Option<String>,
+    until: Millis,
+}
+
+/// The child that asks the DNS, which may take many seconds: one question at a time.
+struct Child {
+    socket: RecordSocket,
+    process: libc::pid_t,
+    asked: Option<(IpAddr, Millis)>,
+}
+
+/// All lines go through here.
+pub struct Lines {
+    /// Where they end up.
+    pub log: Log,
+    lookup: bool,
+    child: Option<Child>,
+    names: VecDeque<Name>,
+    waiting: VecDeque<Line>,
+}
+
+impl Lines {
+    /// With `lookup`, names of sources are shown.
+    pub fn new(log: Log, lookup: bool) -> Lines {
+        Lines { log, lookup, child: None, names: VecDeque::new(), waiting: VecDeque::new() }
+    }
+
+    /// A line.
+    pub fn say(&mut self, kind: Kind, text: &str) {
+        if self.waiting.is_empty() {
+            self.log.now(kind, text);
+        } else {
+            self.queue(kind, None, text, clock::monotonic());
+        }
+    }
+
+    /// A line about a source: `10.9.0.2: text`, or `10.9.0.2 (client.example): text`.
+    pub fn about(&mut self, kind: Kind, source: IpAddr, text: &str) {
+        if !self.lookup {
+            return self.say(kind, &format!("{source}: {text}"));
+        }
+        let now = clock::monotonic();
+        self.queue(kind, Some(source), text, now);
+        self.proceed(now);
+    }
+
+    fn queue(&mut self, kind: Kind, source: Option<IpAddr>, text: &str, now: Millis) {
+        if self.waiting.len() >= MAX_WAITING_LINES {
+            self.release();
+        }
+        let until = now.saturating_add(NAME_WAIT_MS);
+        let text = text.to_string();
+        self.waiting.push_back(Line { time: clock::wall(), kind, source, text, until });
+    }
+
+    /// Writes the oldest line, with the name if that is known.
+    fn release(&mut self) {
+        let Some(line) = self.waiting.pop_front() else { return };
+        let text = match line.source {
+            None => line.text,
+            Some(source) => match self.known(source).and_then(|known| known.name.as_ref()) {
+                Some(name) => format!("{source} ({name}): {}", line.text),
+                None => format!("{source}: {}", line.text),
+            },
+        };
+        self.log.at(line.time, line.kind, &text);
+    }
+
+    fn known(&self, source: IpAddr) -> Option<&Name> {
+        self.names.iter().find(|name| name.source == source)
+    }
+
+    fn learn(&mut self, source: IpAddr, name: Option<String>, now: Millis) {
+        if self.names.len() >= MAX_NAMES {
+            self.names.pop_front();
+        }
+        self.names.push_back(Name { source, name, until: now.saturating_add(NAME_LIFE_MS) });
+    }
+
+    /// Writes what need not wait any more, and asks for the next name. Called when [`deadline`](Self::deadline) comes too.
+    pub fn proceed(&mut self, now: Millis) {
+        if let Some((source, due)) = self.child.as_ref().and_then(|child| child.asked)
+            && due <= now
+        {
+            self.end_child();
+            self.learn(source, None, now);
+        }
+        self.names.retain(|name| name.until > now);
+        while let Some(line) = self.waiting.front() {
+            let waits = line.source.is_some_and(|source| self.known(source).is_none());
+            if waits && line.until > now {
+                break;
+            }
+            self.release();
+        }
+        let busy = self.child.as_ref().is_some_and(|child| child.asked.is_some());
+        let sources = self.waiting.iter().filter_map(|line| line.source);
+        let unknown = sources.into_iter().find(|source| self.known(*source).is_none());
+        if let Some(source) = unknown
+            && !busy
+            && self.ask(source, now).is_err()
+        {
+            self.end_child();
+        }
+    }
+
+    fn ask(&mut self, source: IpAddr, now: Millis) -> io::Result<()> {
+        let child = match &mut self.child {
+            Some(child) => child,
+            None => {
+                let (socket, process) = process::spawn(PROGRAM)?;
+                self.child.insert(Child { socket, process, asked: None })
+            }
+        };
+        child.socket.send(source.to_string().as_bytes(), false)?;
+        child.asked = Some((source, now.saturating_add(NAME_WAIT_MS)));
+        Ok(())
+    }
+
+    fn end_child(&mut self) {
+        if let Some(child) = self.child.take() {
+            exec::kill(child.process);
+        }
+    }
+
+    /// The child's end of the line, to poll for answers.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.child.as_ref().map(|child| child.socket.as_fd())
+    }
+
+    /// Takes the answer that [`descriptor`](Self::descriptor) has.
+    pub fn answer(&mut self, now: Millis) {
+        let Some(child) = &mut self.child else { return };
+        let mut buffer = [0u8; MAX_NAME];
+        match child.socket.receive(&mut buffer, false) {
+            Ok(length) if length > 0 => {
+                let name = buffer.get(..length).unwrap_or_default();
+                if let Some((source, _)) = child.asked.take() {
+                    self.learn(source, clean(name), now);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => {
+                let asked = child.asked;
+                self.end_child();
+                if let Some((source, _)) = asked {
+                    self.learn(source, None, now);
+                }
+            }
+        }
+        self.proceed(now);
+    }
+
+    /// When [`proceed`](Self::proceed) must be called.
+    pub fn deadline(&self) -> Option<Millis> {
+        let asked = self.child.as_ref().and_then(|child| child.asked).map(|(_, due)| due);
+        self.waiting.front().map(|line| line.until).into_iter().chain(asked).min()
+    }
+
+    /// Writes all lines that still wait, before the end.
+    pub fn flush(&mut self) {
+        while !self.waiting.is_empty() {
+            self.release();
+        }
+        self.end_child();
+    }
+}
+
+/// A name as it may stand in a log. Whoever knocks may own the zone, and put anything into it.
+fn clean(name: &[u8]) -> Option<String> {
+    let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+    let name = std::str::from_utf8(name).ok()?;
+    (!name.is_empty() && name.bytes().all(|byte| fit(&byte))).then(|| name.to_string())
+}
+
+/// The child's whole life: an address in, a name out, `?` if it has none.
+pub fn main() -> ExitCode {
+    privileges::set_name(c"knockd");
+    if privileges::is_root() && privileges::become_unprivileged().is_err() {
+        return ExitCode::FAILURE;
+    }
+    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
+        return ExitCode::FAILURE;
+    };
+    let socket = RecordSocket::from_owned(socket);
+    let mut buffer = [0u8; MAX_NAME];
+    loop {
+        let length = match socket.receive(&mut buffer, true) {
+            Ok(length) if length > 0 => length,
+            _ => return ExitCode::SUCCESS,
+        };
+        let address = buffer.get(..length).and_then(|text| std::str::from_utf8(text).ok());
+        let Some(source) = address.and_then(|text| text.parse().ok()) else {
+            return ExitCode::FAILURE;
+        };
+        let name = names::host_name(source).unwrap_or_else(|| "?".to_string());
+        if socket.send(name.as_bytes(), true).is_err() {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_could_forge_a_log_line_is_refused() {
+        assert_eq!(clean(b"client.example").as_deref(), Some("client.example"));
+        assert_eq!(clean(b"x\n[2026-11-23 10:00] 10.0.0.1: SSH: OPEN SESAME"), None);
+        assert_eq!(clean(b"a b"), None);
+        assert_eq!(clean(b"?"), None);
+        assert_eq!(clean(b""), None);
+        assert_eq!(clean(&[0xff]), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! The keeper's side of the listener: starting it, giving it the doors, restarting it when it dies.
+#![forbid(unsafe_code)]
+
+use super::doors::Door;
+use super::{Settings, process};
+use crate::config::Options;
+use crate::door::Millis;
+use crate::limits::{LISTENER_START_MS, MAX_RECORD, MAX_RESTART_DELAY_MS};
+use crate::listener;
+use crate::record::{ToKeeper, ToListener};
+use crate::sys::clock::monotonic;
+use crate::sys::exec;
+use crate::sys::record_socket::RecordSocket;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A listener that lives.
+pub struct ListenerProcess {
+    socket: RecordSocket,
+    /// Its process id.
+    pub process: libc::pid_t,
+    /// When it was started.
+    pub started: Millis,
+    /// It must be ready by then; `None`: it is.
+    pub ready_by: Option<Millis>,
+}
+
+/// What came from a listener.
+pub enum Received {
+    /// A record.
+    Record(ToKeeper),
+    /// Nothing now.
+    Nothing,
+    /// It has ended.
+    End,
+    /// Something that no honest listener sends.
+    Nonsense,
+}
+
+impl ListenerProcess {
+    /// Starts one for these doors, whose generations begin anew. `again`: interfaces that are not there are waited for.
+    pub fn start(
+        settings: &Settings,
+        options: &Options,
+        doors: &mut [Door],
+        again: bool,
+    ) -> io::Result<ListenerProcess> {
+        let (socket, process) = process::spawn(listener::PROGRAM)?;
+        let started = monotonic();
+        let ready_by = Some(started.saturating_add(LISTENER_START_MS));
+        let listener = ListenerProcess { socket, process, started, ready_by };
+        listener.say(&ToListener::Setup {
+            doors: doors.len() as u16,
+            matching: options.matching,
+            only_ip_v4: settings.args.only_ip_v4,
+            verbose: settings.args.verbose || settings.args.debug,
+            debug: settings.args.debug,
+            log_rate: options.log_rate,
+            again,
+            interface: settings.interface(options).to_string(),
+            empty: super::state::empty_directory(&settings.state_dir(options))
+                .to_string_lossy()
+                .into_owned(),
+        })?;
+        for door in doors {
+            door.generation = 0;
+            let pattern = door.pattern().clone();
+            listener.say(&ToListener::Door { pattern, one_time: door.list.is_some() })?;
+        }
+        Ok(listener)
+    }
+
+    /// Sends a record. The listener reads all the time, so one that does not take it is as good as dead.
+    pub fn say(&self, record: &ToListener) -> io::Result<()> {
+        let starting = self.ready_by.is_some();
+        self.socket.send(&record.encode(), starting)
+    }
+
+    /// The next record, without waiting.
+    pub fn receive(&self) -> Received {
+        let mut buffer = [0u8; MAX_RECORD];
+        match self.socket.receive(&mut buffer, false) {
+            Ok(0) => Received::End,
+            Ok(length) => match buffer.get(..length).and_then(ToKeeper::decode) {
+                Some(record) => Received::Record(record),
+                None => Received::Nonsense,
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(_) => Received::End,
+        }
+    }
+}
+
+impl Drop for ListenerProcess {
+    fn drop(&mut self) {
+        exec::kill(self.process);
+    }
+}
+
+impl AsFd for ListenerProcess {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// When a listener that died is started again: at once the first time, slower if it keeps dying.
+#[derive(Debug, Default)]
+pub struct Restart {
+    delay: Millis,
+    /// When the next one is due; `None`: none is.
+    pub due: Option<Millis>,
+}
+
+impl Restart {
+    /// A listener that was started then has died now.
+    pub fn after_death(&mut self, started: Millis, now: Millis) {
+        if now.saturating_sub(started) > MAX_RESTART_DELAY_MS {
+            self.delay = 0;
+        }
+        self.due = Some(now.saturating_add(self.delay));
+        self.delay = (self.delay * 2).clamp(1000, MAX_RESTART_DELAY_MS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_are_at_once_first_and_then_slower_up_to_a_minute() {
+        let mut restart = Restart::default();
+        let delays: Vec<Millis> = (0..9)
+            .map(|_| {
+                restart.after_death(0, 0);
+                restart.due.unwrap()
+            })
+            .collect();
+        assert_eq!(delays, [0, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        restart.after_death(0, MAX_RESTART_DELAY_MS + 1);
+        assert_eq!(restart.due, Some(MAX_RESTART_DELAY_MS + 1), "it lived for long: at once again");
+    }
+}

@@ -1,0 +1,142 @@
+//! One-time sequences: a file with one sequence a line, of which each opens the door once.
+#![forbid(unsafe_code)]
+
+use crate::config::{self, parse_sequence};
+use crate::door::Sequence;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The list of one door. The file is read anew each time, so that edits and replacements count at once.
+#[derive(Debug)]
+pub struct OneTimeList {
+    path: PathBuf,
+    door: String,
+}
+
+/// A usable line.
+struct Line {
+    /// Where it begins in the file, in bytes.
+    offset: u64,
+    sequence: Sequence,
+}
+
+impl OneTimeList {
+    /// The list in that file, for the door of that name.
+    pub fn new(path: PathBuf, door: &str) -> OneTimeList {
+        OneTimeList { path, door: door.to_string() }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The first line that was not used yet; `None`: there is none left. Lines that are no sequence are passed over and reported.
+    pub fn next(&self, report: &mut dyn FnMut(String)) -> io::Result<Option<Sequence>> {
+        Ok(self.lines(report)?.into_iter().next().map(|line| line.sequence))
+    }
+
+    /// Whether the file could be marked, without marking it.
+    pub fn check_writable(&self) -> io::Result<()> {
+        File::options().read(true).write(true).open(&self.path).map(drop)
+    }
+
+    /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
+    /// more, and waits until the disk has it. An error also when the file has no such line any more.
+    pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
+        let lines = self.lines(&mut |_| {})?;
+        let file = File::options().write(true).open(&self.path)?;
+        let mut marked = false;
+        for line in lines.iter().filter(|line| line.sequence == *sequence) {
+            file.write_all_at(b"#", line.offset)?;
+            marked = true;
+        }
+        if !marked {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the sequence is not in the file"));
+        }
+        file.sync_all()
+    }
+
+    fn lines(&self, report: &mut dyn FnMut(String)) -> io::Result<Vec<Line>> {
+        let text = config::read(&self.path).map_err(|error| error.error)?;
+        let mut lines = Vec::new();
+        let mut offset = 0;
+        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+            let content = if number == 1 { config::without_bom(line) } else { line };
+            let used_or_blank = matches!(content.trim_ascii().first(), None | Some(b'#'));
+            if !used_or_blank {
+                let mut warnings = Vec::new();
+                match parse_sequence(&self.door, (number, 1), content, &mut warnings) {
+                    Ok(sequence) => lines.push(Line { offset, sequence }),
+                    Err(problem) => report(problem.show(&self.path)),
+                }
+            }
+            offset += line.len() as u64 + 1;
+        }
+        Ok(lines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(name: &str, text: &str) -> OneTimeList {
+        let path = std::env::temp_dir().join(format!("knockd-one-time-{}-{name}", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        OneTimeList::new(path, "A")
+    }
+
+    fn next(list: &OneTimeList) -> Option<String> {
+        list.next(&mut |_| {}).unwrap().map(|sequence| sequence.to_string())
+    }
+
+    fn use_next(list: &OneTimeList) -> String {
+        let sequence = list.next(&mut |_| {}).unwrap().unwrap();
+        list.mark_used(&sequence).unwrap();
+        std::fs::read_to_string(list.path()).unwrap()
+    }
+
+    #[test]
+    fn lines_are_used_in_order_and_marked_on_their_first_byte() {
+        let list = list("order", "# c\r\n\r\n  \t\n 1000:udp , 2000 \r\n4000,5000");
+        assert_eq!(next(&list).unwrap(), "1000:udp,2000:tcp");
+        assert_eq!(use_next(&list), "# c\r\n\r\n  \t\n#1000:udp , 2000 \r\n4000,5000");
+        assert_eq!(next(&list).unwrap(), "4000:tcp,5000:tcp");
+        assert_eq!(use_next(&list), "# c\r\n\r\n  \t\n#1000:udp , 2000 \r\n#000,5000");
+        assert_eq!(next(&list), None);
+        std::fs::remove_file(list.path()).unwrap();
+    }
+
+    #[test]
+    fn a_bad_line_is_reported_with_its_place_and_passed_over() {
+        let list = list("bad", "hello\n1000,99999\n 4000,5000\n");
+        let mut reports = Vec::new();
+        let sequence = list.next(&mut |text| reports.push(text)).unwrap().unwrap();
+        assert_eq!(sequence.to_string(), "4000:tcp,5000:tcp");
+        assert_eq!(reports.len(), 2);
+        assert!(reports[1].contains("config: section A: port 99999 is invalid"), "{reports:?}");
+        assert!(reports[1].contains(":2:6: "), "{reports:?}");
+        assert_eq!(use_next(&list), "hello\n1000,99999\n#4000,5000\n");
+        std::fs::remove_file(list.path()).unwrap();
+    }
+
+    #[test]
+    fn a_sequence_that_stands_twice_is_marked_twice() {
+        let list = list("twice", "1,2\n3,4\n1,2\n");
+        assert_eq!(use_next(&list), "#,2\n3,4\n#,2\n");
+        std::fs::remove_file(list.path()).unwrap();
+    }
+
+    #[test]
+    fn a_sequence_that_was_taken_out_cannot_be_used() {
+        let list = list("gone", "1,2\n3,4\n");
+        let sequence = list.next(&mut |_| {}).unwrap().unwrap();
+        std::fs::write(list.path(), "3,4\n").unwrap();
+        assert!(list.mark_used(&sequence).is_err());
+        assert_eq!(std::fs::read_to_string(list.path()).unwrap(), "3,4\n");
+        std::fs::remove_file(list.path()).unwrap();
+    }
+}

@@ -1,0 +1,135 @@
+//! The instance's folder under `StateDir`: the lock that keeps it the only one, and the journal.
+#![forbid(unsafe_code)]
+
+use crate::journal::{self, Place};
+use crate::lease::Lease;
+use crate::limits::MAX_CONFIG_BYTES;
+use crate::sys::daemon;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The folder of the daemon that uses this config file.
+pub struct State {
+    folder: PathBuf,
+    place: Place,
+    /// Holds the lock as long as the process lives.
+    _lock: File,
+}
+
+/// Why there is no folder.
+#[derive(Debug)]
+pub enum Unavailable {
+    /// Another daemon has it: its process id.
+    Taken(i32),
+    /// It cannot be made or used: what, and why.
+    Unusable(String),
+}
+
+/// The directory that listeners take for the root of the file system; nothing is in it.
+pub fn empty_directory(state_dir: &Path) -> PathBuf {
+    state_dir.join("empty")
+}
+
+/// The same path always gives the same name: the file's, and a checksum (FNV-1a) of the whole path.
+fn instance_name(config: &Path) -> String {
+    let bytes = config.as_os_str().as_encoded_bytes();
+    let checksum = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let file = config.file_name().unwrap_or_default().to_string_lossy();
+    format!("{}-{checksum:016x}", &file[..file.floor_char_boundary(64)])
+}
+
+impl State {
+    /// Makes the folder if need be, and takes its lock. `config` is the absolute path of the config file.
+    pub fn take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
+        let unusable = |path: &Path| {
+            let path = path.display().to_string();
+            move |error| Unavailable::Unusable(format!("{path}: {error}"))
+        };
+        private_directory(state_dir, 0o755).map_err(unusable(state_dir))?;
+        let empty = empty_directory(state_dir);
+        private_directory(&empty, 0o755).map_err(unusable(&empty))?;
+        let folder = state_dir.join(instance_name(config));
+        private_directory(&folder, 0o700).map_err(unusable(&folder))?;
+        let path = folder.join("lock");
+        let lock = private_file().truncate(false).open(&path).map_err(unusable(&path))?;
+        match daemon::lock(&lock) {
+            Ok(None) => {}
+            Ok(Some(process)) => return Err(Unavailable::Taken(process)),
+            Err(error) => return Err(unusable(&path)(error)),
+        }
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let net = fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
+        Ok(State { folder, place: Place { boot: boot.trim().to_string(), net }, _lock: lock })
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.folder.join("journal")
+    }
+
+    /// The leases that a daemon left here in this boot and network namespace. A journal that cannot be read is put aside;
+    /// the error says where.
+    pub fn leases(&self) -> Result<Vec<Lease>, String> {
+        let path = self.journal();
+        let mut text = Vec::new();
+        match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+            Ok(file) => {
+                // 256 leases of the longest commands are 2 MiB.
+                let bound = 4 * MAX_CONFIG_BYTES as u64;
+                let read = file.take(bound).read_to_end(&mut text);
+                read.map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+        }
+        match journal::decode(&text) {
+            Some((place, leases)) if place == self.place && !place.boot.is_empty() => Ok(leases),
+            Some(_) => Ok(Vec::new()),
+            None => {
+                let aside = self.folder.join("journal.broken");
+                let _ = fs::rename(&path, &aside);
+                Err(format!(
+                    "{}: not a whole journal; put aside as {}: doors that were open may still be",
+                    path.display(),
+                    aside.display()
+                ))
+            }
+        }
+    }
+
+    /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
+    pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
+        let new = self.folder.join("journal.new");
+        let mut file = private_file().truncate(true).open(&new)?;
+        file.write_all(&journal::encode(&self.place, leases))?;
+        fs::rename(&new, self.journal())
+    }
+}
+
+fn private_file() -> fs::OpenOptions {
+    let mut options = File::options();
+    options.create(true).write(true).mode(0o600);
+    options
+}
+
+/// Makes a directory, or takes one that is there if nobody else can write to it.
+fn private_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(path)?;
+    let fault = if !found.is_dir() {
+        "not a directory"
+    } else if found.uid() != crate::sys::privileges::user() {
+        "belongs to another user"
+    } else if found.mode() & 0o022 != 0 {
+        "others can write to it"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
+}

@@ -1,0 +1,88 @@
+//! `LogRate`: a token bucket that bounds how many log lines strangers can cause.
+#![forbid(unsafe_code)]
+
+use crate::door::Millis;
+use crate::limits::LOG_BURST;
+
+/// Lines that may be written now, and those that could not be.
+#[derive(Debug)]
+pub struct LogRate {
+    per_second: u32,
+    /// In thousandths of a line, so that the time since the last line never rounds to nothing.
+    tokens: u64,
+    refilled: Millis,
+    left_out: u32,
+}
+
+const LINE: u64 = 1000;
+
+impl LogRate {
+    /// `per_second` lines, in bursts of at most [`LOG_BURST`]; 0: no bound.
+    pub fn new(per_second: u32, now: Millis) -> LogRate {
+        LogRate { per_second, tokens: u64::from(LOG_BURST) * LINE, refilled: now, left_out: 0 }
+    }
+
+    /// Whether one more line may be written now. If not, it is counted.
+    pub fn allow(&mut self, now: Millis) -> bool {
+        if self.per_second == 0 {
+            return true;
+        }
+        let earned = now.saturating_sub(self.refilled).saturating_mul(self.per_second.into());
+        self.tokens = self.tokens.saturating_add(earned).min(u64::from(LOG_BURST) * LINE);
+        self.refilled = now;
+        match self.tokens.checked_sub(LINE) {
+            Some(rest) => {
+                self.tokens = rest;
+                true
+            }
+            None => {
+                self.left_out = self.left_out.saturating_add(1);
+                false
+            }
+        }
+    }
+
+    /// How many lines were left out since this was asked last.
+    pub fn take_left_out(&mut self) -> Option<u32> {
+        match std::mem::take(&mut self.left_out) {
+            0 => None,
+            lines => Some(lines),
+        }
+    }
+
+    /// Whether lines were left out that nobody has been told of.
+    pub fn has_left_out(&self) -> bool {
+        self.left_out > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate_holds() {
+        let mut rate = LogRate::new(50, 0);
+        let passed = (0..1000).filter(|_| rate.allow(0)).count();
+        assert_eq!(passed, LOG_BURST as usize);
+        let passed = (0..10_000).filter(|tick| rate.allow(tick / 10)).count();
+        assert_eq!(passed, 49, "999 ms at 50 lines a second");
+        assert_eq!(rate.take_left_out(), Some(500 + 10_000 - 49));
+        assert_eq!(rate.take_left_out(), None);
+    }
+
+    #[test]
+    fn lines_a_millisecond_apart_still_earn_their_share() {
+        let mut rate = LogRate::new(1, 0);
+        while rate.allow(0) {}
+        let passed = (0..=10_000).filter(|now| rate.allow(*now)).count();
+        assert_eq!(passed, 10);
+    }
+
+    #[test]
+    fn zero_is_no_bound() {
+        let mut rate = LogRate::new(0, 0);
+        assert!((0..5000).all(|_| rate.allow(0)));
+        assert_eq!(rate.take_left_out(), None);
+    }
+}

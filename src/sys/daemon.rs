@@ -1,0 +1,58 @@
+//! Becoming a daemon, and being the only one.
+
+use super::cerr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::process::exit;
+
+/// The daemon's half of the promise to tell its parent how the start went.
+pub struct Starting(io::PipeWriter);
+
+/// Forks: the child goes on in a session of its own with directory `/`; the parent waits until the child calls
+/// [`Starting::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
+pub fn daemonize() -> io::Result<Starting> {
+    let (mut from_child, to_parent) = io::pipe()?;
+    // SAFETY: this process has one thread, so the child may run any code.
+    if cerr(unsafe { libc::fork() })? != 0 {
+        drop(to_parent);
+        let mut word = [0u8; 1];
+        exit(if from_child.read_exact(&mut word).is_ok() { 0 } else { 1 });
+    }
+    // SAFETY: no pointers.
+    cerr(unsafe { libc::setsid() })?;
+    std::env::set_current_dir("/")?;
+    Ok(Starting(to_parent))
+}
+
+impl Starting {
+    /// The start succeeded: standard input, output and error go to /dev/null, and the parent exits.
+    pub fn done(mut self) -> io::Result<()> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        for standard in 0..=2 {
+            // SAFETY: no pointers; both are open descriptors.
+            cerr(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;
+        }
+        self.0.write_all(b"!")
+    }
+}
+
+/// Takes the lock of this file (fcntl(2)) until the process ends: `Ok(None)` if it is taken, otherwise the process id
+/// of the one that holds it.
+pub fn lock(file: &File) -> io::Result<Option<libc::pid_t>> {
+    // SAFETY: an all-zero flock is valid: from the start to the end of the file.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: `lock` is a valid flock for the time of the call.
+    let taken = cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) });
+    match taken {
+        Ok(_) => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EAGAIN)) => {
+            // SAFETY: `lock` is valid for reading and writing.
+            cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) })?;
+            Ok(Some(lock.l_pid))
+        }
+        Err(error) => Err(error),
+    }
+}

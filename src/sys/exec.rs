@@ -1,0 +1,138 @@
+//! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it.
+
+use super::{cerr, signals};
+use crate::door::Millis;
+use std::ffi::{CStr, CString};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+/// The process group of a command, which its leader's start time tells from a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The process id of the leader, which is the group's and the session's too.
+    pub leader: libc::pid_t,
+    /// When the leader started, in clock ticks since boot (proc(5), field 22 of stat).
+    pub started: u64,
+}
+
+impl Group {
+    fn of(leader: libc::pid_t) -> Group {
+        Group { leader, started: start_time(leader).unwrap_or(0) }
+    }
+
+    /// Whether any process of the group is left.
+    pub fn is_alive(self) -> bool {
+        match start_time(self.leader) {
+            Some(started) if started != self.started => false,
+            // SAFETY: no pointers; signal 0 only asks.
+            _ => unsafe { libc::kill(-self.leader, 0) == 0 },
+        }
+    }
+
+    /// Sends a signal to every process of the group.
+    pub fn signal(self, number: libc::c_int) {
+        if self.is_alive() {
+            // SAFETY: no pointers. The group is the one that was started here: its leader's start time says so.
+            unsafe { libc::kill(-self.leader, number) };
+        }
+    }
+}
+
+/// Clock ticks since boot at which that process started, if it exists.
+fn start_time(process: libc::pid_t) -> Option<u64> {
+    let stat = std::fs::read(Path::new("/proc").join(process.to_string()).join("stat")).ok()?;
+    // The second field is the program's name in parentheses, and may hold anything; 20 fields after it is the time.
+    let after_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let field = stat.get(after_name + 1..)?.split(|byte| *byte == b' ').nth(20)?;
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// A command that is forked and waits for the word to go.
+pub struct Prepared {
+    group: Group,
+    gate: io::PipeWriter,
+}
+
+impl Prepared {
+    /// Its process group.
+    pub fn group(&self) -> Group {
+        self.group
+    }
+
+    /// Lets it run. If this is never called, because the daemon dies first, the command never runs.
+    pub fn go(mut self) -> io::Result<()> {
+        self.gate.write_all(b"!")
+    }
+}
+
+/// Forks a child that will be `/bin/sh -c command`, with the daemon's standard descriptors, environment and
+/// directory, and nothing else of it.
+pub fn prepare(command: &[u8]) -> io::Result<Prepared> {
+    let command = CString::new(command)?;
+    let (waiting, gate) = io::pipe()?;
+    // SAFETY: this process has one thread, so the child may run any code.
+    match cerr(unsafe { libc::fork() })? {
+        0 => {
+            drop(gate);
+            become_shell(&command, waiting.as_raw_fd())
+        }
+        leader => Ok(Prepared { group: Group::of(leader), gate }),
+    }
+}
+
+fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
+    signals::restore_for_exec();
+    let argv = [c"sh".as_ptr(), c"-c".as_ptr(), command.as_ptr(), std::ptr::null()];
+    let mut word = 0u8;
+    // SAFETY: every pointer is to a NUL-terminated string or array that lives until exec; the read is of one byte
+    // into a variable of one byte; _exit runs nothing of the parent's.
+    unsafe {
+        libc::setsid();
+        loop {
+            match libc::read(gate, (&raw mut word).cast(), 1) {
+                1 => break,
+                -1 if *libc::__errno_location() == libc::EINTR => {}
+                _ => libc::_exit(0),
+            }
+        }
+        libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr());
+        libc::_exit(127)
+    }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this exit status.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+/// A child that has ended, without waiting: its process id and how.
+pub fn reap() -> Option<(libc::pid_t, Ending)> {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writing.
+    let process = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    if process <= 0 {
+        return None;
+    }
+    let ending = if libc::WIFSIGNALED(status) {
+        Ending::Killed(libc::WTERMSIG(status))
+    } else {
+        Ending::Exited(libc::WEXITSTATUS(status))
+    };
+    Some((process, ending))
+}
+
+/// Ends one child for good.
+pub fn kill(process: libc::pid_t) {
+    // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
+    unsafe { libc::kill(process, libc::SIGKILL) };
+}
+
+/// Sleeps; only before the main loop runs.
+pub fn pause(time: Millis) {
+    std::thread::sleep(std::time::Duration::from_millis(time));
+}

@@ -1,0 +1,141 @@
+//! The rtnetlink(7) socket: asks what links, addresses and routes there are, and tells when they change. What the
+//! bytes mean is in [`crate::interfaces`].
+
+use super::{cerr, cerr_len, retry, socklen};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// What a dump lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dump {
+    /// RTM_GETLINK
+    Links,
+    /// RTM_GETADDR
+    Addresses,
+    /// RTM_GETROUTE, IPv4 and IPv6
+    Routes,
+}
+
+/// Bytes of one reply. The kernel fills at most 32 kB, and less when the buffer is smaller.
+const REPLY: usize = 16 * 1024;
+
+/// A netlink socket; needs no right at all.
+pub struct Netlink(OwnedFd);
+
+impl Netlink {
+    fn open(groups: u32) -> io::Result<Netlink> {
+        // SAFETY: no pointers.
+        let fd = cerr(unsafe {
+            libc::socket(
+                libc::AF_NETLINK,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                libc::NETLINK_ROUTE,
+            )
+        })?;
+        // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+        let socket = Netlink(unsafe { OwnedFd::from_raw_fd(fd) });
+        // SAFETY: an all-zero sockaddr_nl is valid.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        address.nl_groups = groups;
+        // SAFETY: `address` is a sockaddr_nl of the length given.
+        cerr(unsafe {
+            libc::bind(
+                socket.0.as_raw_fd(),
+                (&raw const address).cast(),
+                socklen::<libc::sockaddr_nl>(),
+            )
+        })?;
+        Ok(socket)
+    }
+
+    /// A socket that can be read whenever links or addresses change, and on request routes.
+    pub fn watch(routes: bool) -> io::Result<Netlink> {
+        let mut groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        if routes {
+            groups |= libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+        }
+        Netlink::open(groups as u32)
+    }
+
+    /// A socket to ask with.
+    pub fn ask() -> io::Result<Netlink> {
+        Netlink::open(0)
+    }
+
+    /// Throws away all notices that wait. That there were some is all that counts: whoever reads them asks anew. An
+    /// overrun (ENOBUFS) is a notice like any other.
+    pub fn drain(&self) {
+        let mut buffer = [0u8; 4096];
+        loop {
+            match self.receive(&mut buffer, libc::MSG_DONTWAIT) {
+                Ok(0) => return,
+                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Gets one whole list; `message` is called with type and body of each message of it.
+    pub fn dump(&self, what: Dump, message: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
+        let kind = match what {
+            Dump::Links => libc::RTM_GETLINK,
+            Dump::Addresses => libc::RTM_GETADDR,
+            Dump::Routes => libc::RTM_GETROUTE,
+        };
+        // struct nlmsghdr, then a zeroed struct rtgenmsg (AF_UNSPEC), padded to 4 bytes; older kernels want the room
+        // of the largest body, struct ifinfomsg (16 bytes).
+        const LENGTH: usize = 16 + 16;
+        let mut request = [0u8; LENGTH];
+        request[0..4].copy_from_slice(&(LENGTH as u32).to_ne_bytes());
+        request[4..6].copy_from_slice(&kind.to_ne_bytes());
+        let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+        request[6..8].copy_from_slice(&flags.to_ne_bytes());
+        retry(|| {
+            // SAFETY: the pointer and length describe `request`.
+            cerr_len(unsafe {
+                libc::send(self.0.as_raw_fd(), request.as_ptr().cast(), LENGTH, 0)
+            })
+        })?;
+        let mut buffer = vec![0u8; REPLY];
+        loop {
+            let length = self.receive(&mut buffer, 0)?;
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            // struct nlmsghdr: length, type, flags, sequence, port (4 + 2 + 2 + 4 + 4 bytes), host order.
+            while let Some((header, _)) = rest.split_first_chunk::<16>() {
+                let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+                let kind = u16::from_ne_bytes([header[4], header[5]]);
+                let Some(body) = rest.get(16..size) else {
+                    return Err(io::ErrorKind::InvalidData.into());
+                };
+                match i32::from(kind) {
+                    libc::NLMSG_DONE => return Ok(()),
+                    libc::NLMSG_ERROR => {
+                        let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                        return Err(io::Error::from_raw_os_error(-code));
+                    }
+                    _ => message(kind, body),
+                }
+                rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+            }
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+        retry(|| {
+            // SAFETY: the pointer and length describe `buffer`.
+            cerr_len(unsafe {
+                libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
+            })
+        })
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

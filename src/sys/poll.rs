@@ -1,0 +1,34 @@
+//! poll(2), the only place where either process sleeps.
+
+use super::cerr;
+use crate::door::Millis;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Sleeps until one of the descriptors can be read (or is at its end), or `now` reaches `deadline`. Returns for each
+/// whether it is ready; none is when the deadline came or a signal did.
+pub fn wait<const N: usize>(
+    descriptors: &heapless::Vec<BorrowedFd<'_>, N>,
+    now: Millis,
+    deadline: Option<Millis>,
+) -> io::Result<heapless::Vec<bool, N>> {
+    let mut entries: heapless::Vec<libc::pollfd, N> = descriptors
+        .iter()
+        .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .collect();
+    let timeout = match deadline {
+        None => -1,
+        Some(deadline) => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),
+    };
+    // SAFETY: `entries` is an array of that many initialised pollfd, and lives through the call.
+    let result =
+        cerr(unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout) });
+    match result {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            entries.iter_mut().for_each(|entry| entry.revents = 0);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(entries.iter().map(|entry| entry.revents != 0).collect())
+}

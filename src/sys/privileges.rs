@@ -1,0 +1,49 @@
+//! Dropping root: what the listener does after its sockets are open and before it reads a packet.
+
+use super::cerr;
+use std::io;
+use std::path::Path;
+
+/// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
+pub const UNPRIVILEGED: libc::uid_t = 65534;
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    // SAFETY: no pointers, cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// The user that this process runs as.
+pub fn user() -> libc::uid_t {
+    // SAFETY: no pointers, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Makes the process unable to see any file: `empty` becomes its root. Then gives root away for good.
+pub fn drop_root(empty: &Path) -> io::Result<()> {
+    if std::env::set_current_dir(empty).is_ok() {
+        // SAFETY: a NUL-terminated constant.
+        cerr(unsafe { libc::chroot(c".".as_ptr()) })?;
+        std::env::set_current_dir("/")?;
+    }
+    become_unprivileged()
+}
+
+/// Gives root away for good; the file system stays.
+pub fn become_unprivileged() -> io::Result<()> {
+    // SAFETY: an empty list needs no pointer; the others take numbers. Group before user: afterwards there is no right left to change it.
+    unsafe {
+        cerr(libc::setgroups(0, std::ptr::null()))?;
+        cerr(libc::setgid(UNPRIVILEGED))?;
+        cerr(libc::setuid(UNPRIVILEGED))?;
+        // The keeper's uid change has set this already; say it once more, for kernels where exec undid it.
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+    }
+    Ok(())
+}
+
+/// The name that `ps` and `killall` know this process by.
+pub fn set_name(name: &std::ffi::CStr) {
+    // SAFETY: a NUL-terminated string; the kernel copies 15 bytes at most.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}

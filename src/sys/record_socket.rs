@@ -1,0 +1,68 @@
+//! The socketpair between keeper and listener: SOCK_SEQPACKET, so a record arrives whole or not at all, and the end
+//! of either process shows as end of file.
+
+use super::{cerr, cerr_len, retry};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// One end.
+pub struct RecordSocket(OwnedFd);
+
+impl RecordSocket {
+    /// Two connected ends, both close-on-exec.
+    pub fn pair() -> io::Result<(RecordSocket, RecordSocket)> {
+        let mut ends = [-1; 2];
+        // SAFETY: `ends` has room for the two descriptors.
+        cerr(unsafe {
+            libc::socketpair(
+                libc::AF_UNIX,
+                libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+                0,
+                ends.as_mut_ptr(),
+            )
+        })?;
+        // SAFETY: the kernel has just made both descriptors, and nobody else knows them.
+        let [a, b] = ends.map(|fd| RecordSocket(unsafe { OwnedFd::from_raw_fd(fd) }));
+        Ok((a, b))
+    }
+
+    /// The end that was handed over as that descriptor.
+    pub fn from_owned(fd: OwnedFd) -> RecordSocket {
+        RecordSocket(fd)
+    }
+
+    /// The descriptor, to hand over to a child.
+    pub fn into_owned(self) -> OwnedFd {
+        self.0
+    }
+
+    /// Sends one record; waits for room if `wait`, otherwise fails with `WouldBlock` when there is none.
+    pub fn send(&self, record: &[u8], wait: bool) -> io::Result<()> {
+        let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+        retry(|| {
+            // SAFETY: the pointer and length describe `record`.
+            cerr_len(unsafe {
+                libc::send(self.0.as_raw_fd(), record.as_ptr().cast(), record.len(), flags)
+            })
+        })
+        .map(drop)
+    }
+
+    /// Receives one record into `buffer`: its length, 0 at the end; longer records are cut, which no decoder accepts.
+    /// Fails with `WouldBlock` when there is none and `wait` is not set.
+    pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
+        let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
+        retry(|| {
+            // SAFETY: the pointer and length describe `buffer`.
+            cerr_len(unsafe {
+                libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
+            })
+        })
+    }
+}
+
+impl AsFd for RecordSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,1 +1,159 @@
-//! client
+//! `knock`: sends the knocks of a sequence, one after another.
+#![forbid(unsafe_code)]
+
+use crate::cli::{self, KnockArgs, KnockStep, say};
+use crate::door::Protocol;
+use crate::sys::connect::Knocker;
+use crate::sys::names;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Whether the program was called as the client: by the name `knock`, in whatever folder.
+pub fn is_called_by(argv: &[OsString]) -> bool {
+    argv.first()
+        .is_some_and(|name| Path::new(name).file_name() == Some("knock".as_ref()))
+}
+
+/// The client. Exit status 0: knocks were sent (a step that the kernel refused is told on stderr); 1: none was.
+pub fn main(argv: &[OsString]) -> ExitCode {
+    let args = match cli::knock(argv).settle(&cli::KNOCK) {
+        Ok(args) => args,
+        Err(status) => return status.into(),
+    };
+    match resolve(&args).and_then(|targets| send(&args, &targets)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where each step goes. All of them are found before the first is sent, since half a knock helps nobody. The host
+/// is looked up once: with more than one address in the DNS each lookup might name another.
+fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
+    let failed = |port: &str, error| {
+        format!(
+            "Failed to resolve hostname '{}' on port {port}\ngetaddrinfo: {error}",
+            args.host
+        )
+    };
+    let mut ports = Vec::new();
+    for step in &args.steps {
+        ports.push(match number(&step.port)? {
+            Some(port) => port,
+            None => names::resolve_service(&step.port).map_err(|e| failed(&step.port, e))?,
+        });
+    }
+    let host = names::resolve_host(&args.host, args.family);
+    let host = host.map_err(|e| failed(&args.steps[0].port, e))?;
+    let at = |port| {
+        let mut target = host;
+        target.set_port(port);
+        target
+    };
+    Ok(ports.into_iter().map(at).collect())
+}
+
+/// The port if the text is a number; `None` if it may be the name of a service.
+fn number(text: &str) -> Result<Option<u16>, String> {
+    let digits = text.trim_start().trim_start_matches(['+', '-']);
+    if !text.is_empty() && (digits.is_empty() || digits.bytes().any(|b| !b.is_ascii_digit())) {
+        return Ok(None);
+    }
+    match text.trim_start().parse() {
+        Ok(port) if port > 0 => Ok(Some(port)),
+        _ => Err(["knock: port \"", text, "\" is not possible; use 1 to 65535"].concat()),
+    }
+}
+
+fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
+    for step in &args.steps {
+        if let Some(unknown) = &step.unknown_protocol {
+            let port = &step.port;
+            say(&format!(
+                "knock: warning: \"{unknown}\" in \"{port}:{unknown}\" is no protocol; \
+                          use tcp or udp (sent over TCP)"
+            ));
+        }
+    }
+    let mut sent = false;
+    for (step, target) in args.steps.iter().zip(targets) {
+        let knocker = Knocker::open(step.protocol, target)
+            .map_err(|error| format!("Cannot open socket: {error}"))?;
+        if args.verbose {
+            let line = ["hitting ", &step_line(step, target), "\n"].concat();
+            let _ = io::stdout().write_all(line.as_bytes());
+        }
+        match knocker.knock() {
+            Ok(()) => sent = true,
+            Err(error) => say(&format!(
+                "knock: {} not sent: {error}",
+                step_line(step, target)
+            )),
+        }
+        if !args.delay.is_zero() {
+            std::thread::sleep(args.delay);
+        }
+    }
+    if sent {
+        Ok(())
+    } else {
+        Err("knock: nothing was sent".into())
+    }
+}
+
+/// `tcp 192.0.2.1:7000`, the port as typed.
+fn step_line(step: &KnockStep, target: &SocketAddr) -> String {
+    let protocol = match step.protocol {
+        Protocol::Tcp => "tcp ",
+        Protocol::Udp => "udp ",
+    };
+    [protocol, &names::address_text(target), ":", &step.port].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_is_known_by_its_name_alone() {
+        let called = |name: &str| is_called_by(&[name.into()]);
+        assert!(called("knock") && called("/jffs/usr/bin/knock") && called("./knock"));
+        assert!(!called("knockd") && !called("/knock/knockd") && !called("") && !is_called_by(&[]));
+    }
+
+    #[test]
+    fn port_numbers_are_1_to_65535() {
+        for (text, port) in [
+            ("1", 1),
+            ("65535", 65535),
+            ("+7000", 7000),
+            (" 7000", 7000),
+            ("007", 7),
+        ] {
+            assert_eq!(number(text), Ok(Some(port)), "{text}");
+        }
+        for text in [
+            "0",
+            "65536",
+            "70000",
+            "-1",
+            "99999999999999999999",
+            "",
+            "+65536",
+        ] {
+            let error = number(text).unwrap_err();
+            assert!(
+                error.contains("1 to 65535") && error.contains(text),
+                "{error}"
+            );
+        }
+        for text in ["ssh", "7300x", "7000 ", "+", " ", "x1", "-ssh"] {
+            assert_eq!(number(text), Ok(None), "{text}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The habits of glibc's `getopt_long`, which knockd 0.8 reads its command line with: clusters (`-dc FILE`), values
+//! in the same word (`-ieth0`, `--config=FILE`), unique abbreviations, operands between options, `--`.
+//! Messages are glibc's own, because scripts and people know them.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+/// One option that a program takes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Opt {
+    /// The long name, without the dashes.
+    pub name: &'static str,
+    /// The short name. `None` marks an option that 0.8 did not have: it must be spelled out whole, so that every
+    /// abbreviation still means what it meant.
+    pub short: Option<char>,
+    /// Whether a value follows.
+    pub takes_value: bool,
+}
+
+impl Opt {
+    /// An option of 0.8 without a value.
+    pub const fn switch(name: &'static str, short: char) -> Opt {
+        Opt {
+            name,
+            short: Some(short),
+            takes_value: false,
+        }
+    }
+
+    /// An option of 0.8 with a value.
+    pub const fn value(name: &'static str, short: char) -> Opt {
+        Opt {
+            name,
+            short: Some(short),
+            takes_value: true,
+        }
+    }
+
+    /// A switch of ours.
+    pub const fn ours(name: &'static str) -> Opt {
+        Opt {
+            name,
+            short: None,
+            takes_value: false,
+        }
+    }
+}
+
+/// An option as it was met, with its value if it takes one.
+pub type Given<'a> = (&'static Opt, Option<&'a str>);
+
+/// What a command line says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Scan<'a> {
+    /// The options in the order given, repeats included.
+    pub options: Vec<Given<'a>>,
+    /// The words that are no options, in the order given. Only complete where `error` is `None`.
+    pub operands: Vec<&'a str>,
+    /// The first error. Nothing behind it was read, since the programs exit there.
+    pub error: Option<Error<'a>>,
+}
+
+/// Why a command line is refused. Shown in glibc's words, without the `program: ` before them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error<'a> {
+    /// `-z`
+    InvalidShort(char),
+    /// `-c` at the end
+    ShortNeedsValue(char),
+    /// `--bogus` or `--bogus=1`, without the dashes
+    Unrecognized(&'a str),
+    /// `--lo`, without the dashes, and what it may stand for
+    Ambiguous(&'a str, Vec<&'static str>),
+    /// `--daemon=1`
+    AllowsNoValue(&'static str),
+    /// `--config` at the end
+    NeedsValue(&'static str),
+}
+
+impl fmt::Display for Error<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::InvalidShort(c) => write!(f, "invalid option -- '{c}'"),
+            Error::ShortNeedsValue(c) => write!(f, "option requires an argument -- '{c}'"),
+            Error::Unrecognized(word) => write!(f, "unrecognized option '--{word}'"),
+            Error::Ambiguous(word, names) => {
+                write!(f, "option '--{word}' is ambiguous; possibilities:")?;
+                names.iter().try_for_each(|name| write!(f, " '--{name}'"))
+            }
+            Error::AllowsNoValue(name) => write!(f, "option '--{name}' doesn't allow an argument"),
+            Error::NeedsValue(name) => write!(f, "option '--{name}' requires an argument"),
+        }
+    }
+}
+
+/// Reads the words behind the program's name as `getopt_long` with that table does, up to the first error.
+/// The order of the table shows only in [`Error::Ambiguous`].
+pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
+    let mut scan = Scan::default();
+    let mut args = args.iter().copied();
+    while let Some(word) = args.next() {
+        let read = if word == "--" {
+            scan.operands.extend(args);
+            break;
+        } else if let Some(long) = word.strip_prefix("--") {
+            long_option(table, long, &mut args).map(|given| scan.options.push(given))
+        } else if word.len() > 1 && word.starts_with('-') {
+            cluster(table, &word[1..], &mut args, &mut scan.options)
+        } else {
+            scan.operands.push(word);
+            Ok(())
+        };
+        if let Err(error) = read {
+            scan.error = Some(error);
+            break;
+        }
+    }
+    scan
+}
+
+/// The one argv that a plain parser needs: each option once, the last repeat, spelled out whole with its value in the
+/// next word; then, where there are any, `--` and the operands.
+pub fn canonical<'a>(options: &[Given<'a>], operands: &[&'a str]) -> Vec<String> {
+    let mut argv = Vec::new();
+    for (i, (option, value)) in options.iter().enumerate() {
+        if options[i + 1..].iter().all(|(later, _)| later != option) {
+            argv.push(["--", option.name].concat());
+            argv.extend(value.map(String::from));
+        }
+    }
+    if !operands.is_empty() {
+        argv.push("--".into());
+        argv.extend(operands.iter().map(|&word| word.into()));
+    }
+    argv
+}
+
+/// `NAME` or `NAME=VALUE`, the dashes taken off.
+fn long_option<'a>(
+    table: &'static [Opt],
+    word: &'a str,
+    rest: &mut impl Iterator<Item = &'a str>,
+) -> Result<Given<'a>, Error<'a>> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
+    };
+    let option = match table.iter().find(|o| o.name == name) {
+        Some(option) => option,
+        None => abbreviated(table, name, word)?,
+    };
+    match (option.takes_value, value) {
+        (false, Some(_)) => Err(Error::AllowsNoValue(option.name)),
+        (false, None) => Ok((option, None)),
+        (true, Some(value)) => Ok((option, Some(value))),
+        (true, None) => {
+            let value = rest.next().ok_or(Error::NeedsValue(option.name))?;
+            Ok((option, Some(value)))
+        }
+    }
+}
+
+/// The one option of 0.8 whose name begins so. `word` is the whole word, which the messages show.
+fn abbreviated<'a>(
+    table: &'static [Opt],
+    name: &str,
+    word: &'a str,
+) -> Result<&'static Opt, Error<'a>> {
+    let fits = |o: &&Opt| o.short.is_some() && o.name.starts_with(name);
+    let mut candidates = table.iter().filter(fits);
+    match (candidates.next(), candidates.next()) {
+        (None, _) => Err(Error::Unrecognized(word)),
+        (Some(only), None) => Ok(only),
+        _ => Err(Error::Ambiguous(
+            word,
+            table.iter().filter(fits).map(|o| o.name).collect(),
+        )),
+    }
+}
+
+/// The letters of `-dcFILE`, the dash taken off. An option with a value takes the rest of the word, or the next one.
+fn cluster<'a>(
+    table: &'static [Opt],
+    letters: &'a str,
+    rest: &mut impl Iterator<Item = &'a str>,
+    options: &mut Vec<Given<'a>>,
+) -> Result<(), Error<'a>> {
+    let mut left = letters.chars();
+    while let Some(letter) = left.next() {
+        let option = table
+            .iter()
+            .find(|o| o.short == Some(letter))
+            .ok_or(Error::InvalidShort(letter))?;
+        if !option.takes_value {
+            options.push((option, None));
+            continue;
+        }
+        let value = match left.as_str() {
+            "" => rest.next().ok_or(Error::ShortNeedsValue(letter))?,
+            joined => joined,
+        };
+        options.push((option, Some(value)));
+        break;
+    }
+    Ok(())
+}

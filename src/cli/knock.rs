@@ -1,0 +1,174 @@
+//! The client's command line.
+#![forbid(unsafe_code)]
+
+use super::getopt::{self, Opt};
+use super::{Outcome, Program, Words, early, fill};
+use crate::door::Protocol;
+use crate::sys::names::Family;
+use std::ffi::OsString;
+use std::time::Duration;
+
+/// The client's options, in the order in which knock 0.8 names them when one is ambiguous.
+pub const OPTIONS: &[Opt] = &[
+    Opt::switch("verbose", 'v'),
+    Opt::switch("udp", 'u'),
+    Opt::value("delay", 'd'),
+    Opt::switch("help", 'h'),
+    Opt::switch("version", 'V'),
+    Opt::switch("ipv4", '4'),
+    Opt::switch("ipv6", '6'),
+];
+
+/// What the client says of itself.
+pub const KNOCK: Program = Program {
+    version: concat!(
+        "knock ",
+        env!("CARGO_PKG_VERSION"),
+        " (knockd-rs, a drop-in for knock 0.8)\n",
+        "Licensed under MIT or Apache-2.0, as you like; no warranty.\n"
+    ),
+    usage: "\
+usage: knock [options] <host> <port[:proto]> [port[:proto]] ...
+options:
+  -u, --udp            send every knock over UDP (default: TCP, or as <proto>)
+  -d, --delay <t>      wait <t> milliseconds after each knock (default 0)
+  -4, --ipv4           use IPv4 only
+  -6, --ipv6           use IPv6 only
+  -v, --verbose        print each knock
+  -V, --version        print the version
+  -h, --help           print this help
+
+example:  knock myserver.example.com 123:tcp 456:udp 789:tcp
+          knock -v -d 300 myrouter.example.com 7000 8000:udp 9000
+                    (over the Internet a delay keeps the knocks in order)
+
+",
+    usage_status: 1,
+};
+
+/// One `PORT[:PROTO]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnockStep {
+    /// PORT as typed: a number or a service name, not yet looked at.
+    pub port: String,
+    /// What it is sent over.
+    pub protocol: Protocol,
+    /// A PROTO that is neither `tcp` nor `udp`; such a step goes over TCP, as in 0.8.
+    pub unknown_protocol: Option<String>,
+}
+
+impl KnockStep {
+    /// 0.8 takes exactly `udp` for UDP and anything else for TCP; with `all_udp` everything is UDP.
+    fn new(text: &str, all_udp: bool) -> KnockStep {
+        let (port, typed) = match text.split_once(':') {
+            Some((port, protocol)) => (port, Some(protocol)),
+            None => (text, None),
+        };
+        let udp = all_udp || typed == Some("udp");
+        KnockStep {
+            port: port.into(),
+            protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+            unknown_protocol: typed.filter(|t| !udp && *t != "tcp").map(String::from),
+        }
+    }
+}
+
+/// What the client is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnockArgs {
+    /// Whom to knock at: a name or an address, as typed.
+    pub host: String,
+    /// The knocks in order, at least one.
+    pub steps: Vec<KnockStep>,
+    /// The time to wait after each knock, the last included.
+    pub delay: Duration,
+    /// `-4`, `-6`
+    pub family: Family,
+    /// `-v`
+    pub verbose: bool,
+}
+
+/// The words of the command line.
+#[derive(argh::FromArgs)]
+/// knocks
+struct Typed {
+    #[argh(switch)]
+    /// option -u
+    udp: bool,
+    #[argh(option)]
+    /// option -d
+    delay: Option<String>,
+    #[argh(switch)]
+    /// option -4
+    ipv4: bool,
+    #[argh(switch)]
+    /// option -6
+    ipv6: bool,
+    #[argh(switch)]
+    /// option -v
+    verbose: bool,
+    #[argh(positional)]
+    /// host
+    host: String,
+    #[argh(positional)]
+    /// ports
+    ports: Vec<String>,
+}
+
+/// Reads the client's command line; the first word is the program's name.
+pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
+    let words = match Words::new(argv, "knock") {
+        Ok(words) => words,
+        Err(error) => return Outcome::Refuse(error),
+    };
+    let mut scan = getopt::scan(OPTIONS, &words.args);
+    if let Some(outcome) = early(&scan, &words.program) {
+        return outcome;
+    }
+    if scan.operands.len() < 2 {
+        return Outcome::Usage(None);
+    }
+    // Of -4 and -6 the last one counts; argh would not see their order.
+    let family = |option: &Opt| option.name.starts_with("ipv");
+    let last = scan.options.iter().rposition(|(o, _)| family(o));
+    let mut at = 0..;
+    scan.options
+        .retain(|(o, _)| at.next() == last || !family(o));
+
+    let read = fill(&words.program, &scan.options, &scan.operands).and_then(checked);
+    read.map_or_else(Outcome::Refuse, Outcome::Run)
+}
+
+fn checked(typed: Typed) -> Result<KnockArgs, String> {
+    Ok(KnockArgs {
+        delay: typed.delay.as_deref().map_or(Ok(Duration::ZERO), delay)?,
+        steps: typed
+            .ports
+            .iter()
+            .map(|text| KnockStep::new(text, typed.udp))
+            .collect(),
+        host: typed.host,
+        family: match (typed.ipv4, typed.ipv6) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => Family::Any,
+        },
+        verbose: typed.verbose,
+    })
+}
+
+/// Milliseconds in an `int`, as 0.8's `atoi` has them; what `atoi` would make 0 or cut off is an error.
+fn delay(text: &str) -> Result<Duration, String> {
+    match text.trim().parse::<i32>() {
+        Ok(ms) => match u64::try_from(ms) {
+            Ok(ms) => Ok(Duration::from_millis(ms)),
+            Err(_) => Err("error: delay cannot be negative".into()),
+        },
+        Err(_) => Err([
+            "error: delay \"",
+            text,
+            "\" is not a number of milliseconds; use 0 to 2147483647, such as -d 300",
+        ]
+        .concat()),
+    }
+}

@@ -1,0 +1,131 @@
+//! The daemon's command line.
+#![forbid(unsafe_code)]
+
+use super::getopt::{self, Opt};
+use super::{Outcome, Program, Words, early, fill};
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// The daemon's options, in the order in which knockd 0.8 names them when one is ambiguous; then ours.
+pub const OPTIONS: &[Opt] = &[
+    Opt::switch("verbose", 'v'),
+    Opt::switch("debug", 'D'),
+    Opt::switch("daemon", 'd'),
+    Opt::switch("lookup", 'l'),
+    Opt::value("interface", 'i'),
+    Opt::value("config", 'c'),
+    Opt::switch("help", 'h'),
+    Opt::value("pidfile", 'p'),
+    Opt::value("logfile", 'g'),
+    Opt::switch("only-ip-v4", '4'),
+    Opt::switch("version", 'V'),
+    Opt::ours("check"),
+    Opt::ours("strict"),
+];
+
+/// What the daemon says of itself. After an error of the config knockd 0.8 prints its usage as well.
+pub const KNOCKD: Program = Program {
+    version: concat!(
+        "knockd ",
+        env!("CARGO_PKG_VERSION"),
+        " (knockd-rs, a drop-in for knockd 0.8)\n",
+        "Licensed under MIT or Apache-2.0, as you like; no warranty.\n"
+    ),
+    usage: "\
+usage: knockd [options]
+options:
+  -i, --interface <if>   listen on <if>: a name, a list (ppp0,vlan1), \"auto\" for
+                         the one with the default route, \"any\" (default \"eth0\")
+  -d, --daemon           run in the background and write the pid file
+  -c, --config <file>    read this config (default \"/etc/knockd.conf\")
+  -D, --debug            print debug messages
+  -l, --lookup           log host names too (a DNS server then learns who knocks)
+  -p, --pidfile <file>   with -d: the pid file (default \"/var/run/knockd.pid\")
+  -g, --logfile <file>   log to this file
+  -v, --verbose          print what happens
+  -4, --only-ip-v4       ignore IPv6
+  -V, --version          print the version
+  -h, --help             print this help
+      --check            say what the config means, warn of what is unwise, and exit
+      --strict           match knocks by knockd 0.8's own, unforgiving rule
+
+examples:
+  knockd --check -c my.conf                    first see what a config does
+  knockd -v -i lo -c my.conf                   then watch it in the foreground
+  knockd -d -i ppp0 -c /jffs/etc/knockd.conf   then leave it to run
+
+",
+    usage_status: 0,
+};
+
+/// The daemon's options. `None` is: not given on the command line.
+#[derive(argh::FromArgs, Clone, Debug, Default, PartialEq, Eq)]
+/// listens for knocks
+pub struct KnockdArgs {
+    #[argh(option)]
+    /// option `-i`: beats the config's `Interface`.
+    pub interface: Option<String>,
+    #[argh(switch)]
+    /// option `-d`
+    pub daemon: bool,
+    #[argh(option)]
+    /// option `-c`; `None`: see [`default_config`]
+    pub config: Option<PathBuf>,
+    #[argh(switch)]
+    /// option `-D`
+    pub debug: bool,
+    #[argh(switch)]
+    /// option `-l`
+    pub lookup: bool,
+    #[argh(option, long = "pidfile")]
+    /// option `-p`: the config's `PidFile` beats it.
+    pub pid_file: Option<PathBuf>,
+    #[argh(option, long = "logfile")]
+    /// option `-g`: the config's `LogFile` beats it.
+    pub log_file: Option<PathBuf>,
+    #[argh(switch)]
+    /// option `-v`
+    pub verbose: bool,
+    #[argh(switch)]
+    /// option `-4`
+    pub only_ip_v4: bool,
+    #[argh(switch)]
+    /// option `--check`: explain the config and exit.
+    pub check: bool,
+    #[argh(switch)]
+    /// option `--strict`: beats the config's `Matching`.
+    pub strict: bool,
+}
+
+/// Reads the daemon's command line; the first word is the program's name. Operands are ignored, as 0.8 does.
+pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
+    let words = match Words::new(argv, "knockd") {
+        Ok(words) => words,
+        Err(error) => return Outcome::Refuse(error),
+    };
+    let scan = getopt::scan(OPTIONS, &words.args);
+    if let Some(outcome) = early(&scan, &words.program) {
+        return outcome;
+    }
+    match fill(&words.program, &scan.options, &[]) {
+        Ok(args) => Outcome::Run(args),
+        Err(error) => Outcome::Refuse(error),
+    }
+}
+
+/// The config to read when there is no `-c`: `../../etc/knockd.conf` beside the program where that exists (the whole
+/// tree may live under /jffs or /tmp, because a router's /etc is read-only), otherwise /etc/knockd.conf.
+/// `program`: the absolute path of the program, symbolic links resolved, as in /proc/self/exe; with any other
+/// path the answer is /etc/knockd.conf.
+pub fn default_config(program: &Path, exists: impl Fn(&Path) -> bool) -> PathBuf {
+    let plain = |c: Component| matches!(c, Component::RootDir | Component::Normal(_));
+    if program.is_absolute() && program.components().all(plain) {
+        // Up from the program to its folder, then twice more; the root's parent is the root.
+        let tree = program.ancestors().nth(3).unwrap_or(Path::new("/"));
+        let beside = tree.join("etc/knockd.conf");
+        if exists(&beside) {
+            return beside;
+        }
+    }
+    PathBuf::from("/etc/knockd.conf")
+}

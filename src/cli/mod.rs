@@ -1,0 +1,121 @@
+//! The command lines of both programs: argv in, what to do out. Nothing here prints but [`Outcome::settle`].
+//!
+//! argh alone refuses much of what knockd 0.8 takes (`-dc FILE`, `--config=FILE`, `--conf`, repeats), so [`getopt`]
+//! makes one canonical argv first.
+#![forbid(unsafe_code)]
+
+pub mod getopt;
+mod knock;
+mod knockd;
+
+pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
+pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
+
+use std::ffi::OsString;
+use std::io::Write;
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// Run with these arguments.
+    Run(T),
+    /// `-V`: print the version, exit 0.
+    Version,
+    /// `-h`, or a wrong command line and the line that says so on stderr first. Usage goes to stdout.
+    Usage(Option<String>),
+    /// This line on stderr, exit 1.
+    Refuse(String),
+}
+
+/// What a program says of itself.
+#[derive(Debug)]
+pub struct Program {
+    /// Two lines: name and version, licence.
+    pub version: &'static str,
+    /// The help text.
+    pub usage: &'static str,
+    /// The exit status after the help text: knockd 0.8 has 0 even after an error, knock 1 even after `-h`.
+    pub usage_status: u8,
+}
+
+impl<T> Outcome<T> {
+    /// The arguments to run with; or says what there is to say and returns the exit status.
+    pub fn settle(self, program: &Program) -> Result<T, u8> {
+        // A reader that has gone (`knockd -h | head -1`) is no reason to fail.
+        let out = |text: &str| drop(std::io::stdout().write_all(text.as_bytes()));
+        match self {
+            Outcome::Run(args) => Ok(args),
+            Outcome::Version => {
+                out(program.version);
+                Err(0)
+            }
+            Outcome::Usage(error) => {
+                if let Some(error) = error {
+                    say(&error);
+                }
+                out(program.usage);
+                Err(program.usage_status)
+            }
+            Outcome::Refuse(error) => {
+                say(&error);
+                Err(1)
+            }
+        }
+    }
+}
+
+/// A line on stderr.
+pub(crate) fn say(line: &str) {
+    let _ = std::io::stderr().write_all([line, "\n"].concat().as_bytes());
+}
+
+/// An argv in UTF-8: the program's name and the words behind it; or the number of the word that is not.
+struct Words<'a> {
+    program: String,
+    args: Vec<&'a str>,
+}
+
+impl<'a> Words<'a> {
+    fn new(argv: &'a [OsString], default_name: &str) -> Result<Words<'a>, String> {
+        let program = match argv.first() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => default_name.to_string(),
+        };
+        let mut args = Vec::new();
+        for word in argv.iter().skip(1) {
+            match word.to_str() {
+                Some(word) => args.push(word),
+                None => return Err(format!("{program}: argument {word:?} is not valid UTF-8")),
+            }
+        }
+        Ok(Words { program, args })
+    }
+}
+
+/// What is decided before the options are looked at: `-V` or `-h`, whichever comes first, then the first error.
+fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
+    let asked = scan
+        .options
+        .iter()
+        .find_map(|(option, _)| match option.name {
+            "version" => Some(Outcome::Version),
+            "help" => Some(Outcome::Usage(None)),
+            _ => None,
+        });
+    let wrong = || {
+        let error = scan.error.as_ref()?;
+        Some(Outcome::Usage(Some(format!("{program}: {error}"))))
+    };
+    asked.or_else(wrong)
+}
+
+/// Has argh fill the struct. It cannot refuse what [`getopt::canonical`] made; if it did, its words are shown.
+fn fill<T: argh::FromArgs>(
+    program: &str,
+    options: &[getopt::Given],
+    operands: &[&str],
+) -> Result<T, String> {
+    let argv = getopt::canonical(options, operands);
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    T::from_args(&[program], &argv).map_err(|early| early.output)
+}

@@ -1,0 +1,171 @@
+//! What leaves an interface, seen from inside the kernel's sending path: when the sender has returned from its
+//! system call, its packets are here.
+
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use std::ffi::CString;
+use std::mem::{size_of, zeroed};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// The first port of those that the kernel gives to clients; no step of a test is as high.
+const FIRST_EPHEMERAL: u16 = 32768;
+
+/// One packet.
+#[derive(Debug)]
+pub struct Seen {
+    pub to: IpAddr,
+    /// `tcp` or `udp`
+    pub protocol: &'static str,
+    pub source_port: u16,
+    pub port: u16,
+    /// Byte 13 of the TCP header; 0 for UDP.
+    pub flags: u8,
+    pub payload: Vec<u8>,
+    /// The whole packet, without what differs from one to the next: see [`without_chance`].
+    pub bytes: Vec<u8>,
+}
+
+impl Seen {
+    pub fn is_knock(&self) -> bool {
+        self.protocol == "udp" || self.flags == 0x02
+    }
+}
+
+pub struct Capture(OwnedFd);
+
+impl Capture {
+    /// Starts to capture on that interface of this thread's namespace.
+    pub fn on(interface: &str) -> Capture {
+        let all = (libc::ETH_P_ALL as u16).to_be();
+        let name = CString::new(interface).unwrap();
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0) };
+        assert!(
+            fd >= 0,
+            "packet socket: {}",
+            std::io::Error::last_os_error()
+        );
+        // SAFETY: the descriptor is new and ours; sockaddr_ll is plain data; the name is a C string.
+        let result = unsafe {
+            let mut address: libc::sockaddr_ll = zeroed();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_protocol = all;
+            address.sll_ifindex = libc::if_nametoindex(name.as_ptr()) as i32;
+            assert_ne!(address.sll_ifindex, 0, "{interface}");
+            let length = size_of::<libc::sockaddr_ll>() as u32;
+            libc::bind(fd, (&raw const address).cast(), length)
+        };
+        assert_eq!(result, 0, "bind: {}", std::io::Error::last_os_error());
+        // SAFETY: as above.
+        Capture(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// All packets up to now that left from a client's port.
+    pub fn sent_by_client(&self) -> Vec<Seen> {
+        self.sent_within(Duration::ZERO)
+    }
+
+    /// Likewise, and those that leave within this time from now.
+    pub fn sent_within(&self, time: Duration) -> Vec<Seen> {
+        let end = Instant::now() + time;
+        let mut seen = Vec::new();
+        while let Some((bytes, outgoing)) = self.next(end) {
+            seen.extend(parse(&bytes).filter(|s| outgoing && s.source_port >= FIRST_EPHEMERAL));
+        }
+        seen
+    }
+
+    /// The next packet, and whether it leaves; `None` when there is none up to `end`.
+    fn next(&self, end: Instant) -> Option<(Vec<u8>, bool)> {
+        let fd = self.0.as_raw_fd();
+        let left = end.saturating_duration_since(Instant::now()).as_millis() as i32;
+        let mut poll = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one pollfd.
+        if unsafe { libc::poll(&raw mut poll, 1, left) } != 1 {
+            return None;
+        }
+        let mut bytes = vec![0; 2048];
+        // SAFETY: the buffers are of the lengths given; sockaddr_ll is plain data.
+        let (length, address) = unsafe {
+            let mut address: libc::sockaddr_ll = zeroed();
+            let mut size = size_of::<libc::sockaddr_ll>() as u32;
+            let to = (&raw mut address).cast();
+            let length = libc::recvfrom(fd, bytes.as_mut_ptr().cast(), 2048, 0, to, &raw mut size);
+            (length, address)
+        };
+        bytes.truncate(usize::try_from(length).unwrap());
+        Some((bytes, address.sll_pkttype == libc::PACKET_OUTGOING))
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Seen> {
+    let packet = SlicedPacket::from_ip(bytes).ok()?;
+    let to = match packet.net? {
+        NetSlice::Ipv4(ip) => ip.header().destination_addr().into(),
+        NetSlice::Ipv6(ip) => ip.header().destination_addr().into(),
+        _ => return None,
+    };
+    let bytes = without_chance(bytes);
+    Some(match packet.transport? {
+        TransportSlice::Tcp(tcp) => Seen {
+            to,
+            protocol: "tcp",
+            source_port: tcp.source_port(),
+            port: tcp.destination_port(),
+            flags: tcp.slice()[13],
+            payload: tcp.payload().to_vec(),
+            bytes,
+        },
+        TransportSlice::Udp(udp) => Seen {
+            to,
+            protocol: "udp",
+            source_port: udp.source_port(),
+            port: udp.destination_port(),
+            flags: 0,
+            payload: udp.payload().to_vec(),
+            bytes,
+        },
+        _ => return None,
+    })
+}
+
+/// The packet with zeros for what no two packets share: identification, flow label, checksums, source port, sequence
+/// number and timestamp.
+fn without_chance(packet: &[u8]) -> Vec<u8> {
+    let mut bytes = packet.to_vec();
+    let (protocol, start) = if bytes[0] >> 4 == 4 {
+        bytes[4..6].fill(0);
+        bytes[10..12].fill(0);
+        (bytes[9], usize::from(bytes[0] & 15) * 4)
+    } else {
+        bytes[1..4].fill(0);
+        (bytes[6], 40)
+    };
+    let transport = &mut bytes[start..];
+    transport[..2].fill(0);
+    if protocol == libc::IPPROTO_UDP as u8 {
+        transport[6..8].fill(0);
+        return bytes;
+    }
+    transport[4..8].fill(0);
+    transport[16..18].fill(0);
+    let end = usize::from(transport[12] >> 4) * 4;
+    let mut at = 20;
+    while at < end && transport[at] != 0 {
+        let length = if transport[at] == 1 {
+            1
+        } else {
+            usize::from(transport[at + 1])
+        };
+        if transport[at] == 8 {
+            transport[at + 2..at + 6].fill(0);
+        }
+        at += length;
+    }
+    bytes
+}

@@ -1,9 +1,29 @@
 //! The config file: text in, a valid [`Config`] or a [`Diagnostic`] out.
+//!
+//! [`read`] fetches the bytes, [`parse`] makes them a [`Config`], [`check`] says what is legal but unwise and
+//! what it all means. `docs/config.md` is the same for people.
 #![forbid(unsafe_code)]
+
+pub mod check;
+mod describe;
+mod flags;
+mod keys;
+mod line;
+mod parse;
+mod read;
+mod sequence;
+mod shadow;
+mod shell;
+mod values;
+
+pub use line::trim;
+pub use parse::parse;
+pub use read::{ReadError, read};
+pub use sequence::parse_sequence;
 
 use crate::door::{Matching, Millis, Pattern};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a config file says. One that exists is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +45,7 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// `PidFile`, as written.
     pub pid_file: Option<PathBuf>,
-    /// `Interface`, as written: a name, `any`, `auto`, or a comma-separated list of names.
+    /// `Interface`: a name, `any`, `auto`, or a comma-separated list of names; no blanks, each 1 to 15 bytes.
     pub interface: Option<String>,
     /// `Matching = tolerant | strict`.
     pub matching: Matching,
@@ -85,15 +105,40 @@ impl Commands {
     }
 }
 
-/// Something to tell a person about the config: where, what was found, what would be right.
+/// Something to tell a person about the config: where, what was found, what would be right. An error, a warning or
+/// advice: the caller says which.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Line, from 1; 0: the file as a whole.
     pub line: usize,
     /// Column in characters, from 1; 0: the line as a whole.
     pub column: usize,
-    /// knockd 0.8's own words for it, where it has any; scripts grep for them.
+    /// The line that knockd 0.8 prints for an error of this kind, where it has one; scripts grep for it.
+    /// Where knockd 0.8 accepts what we refuse (port junk), these are its words for the nearest thing it refuses.
     pub knockd_wording: Option<String>,
     /// What was found and what would be right.
     pub text: String,
+}
+
+impl Diagnostic {
+    /// As a person sees it: knockd 0.8's line if there is one, then `FILE:LINE:COLUMN: text`, without the parts that
+    /// are 0. No newline at the end.
+    pub fn show(&self, file: &Path) -> String {
+        let mut out = String::new();
+        if let Some(wording) = &self.knockd_wording {
+            out.push_str(wording);
+            out.push('\n');
+        }
+        out.push_str(&file.to_string_lossy());
+        for number in [self.line, self.column] {
+            if number == 0 {
+                break;
+            }
+            out.push(':');
+            out.push_str(&number.to_string());
+        }
+        out.push_str(": ");
+        out.push_str(&self.text);
+        out
+    }
 }

@@ -1,0 +1,197 @@
+//! `knockd --check`: what a config means, and what in it is legal but unwise.
+#![forbid(unsafe_code)]
+
+pub use super::describe::describe;
+
+use super::line::{printable, quote};
+use super::shadow::{Relation, shadow};
+use super::shell::{appends_rule, opens, takes_line_down};
+use super::{Config, Diagnostic, Door};
+use crate::door::{Protocol, Step};
+
+/// Fewer steps than this draw advice. A scanner that hits the ports of a door in random order opens one of 3 steps
+/// in 1 of 6 tries, of 4 in 1 of 24.
+const FEW_STEPS: usize = 4;
+
+/// Bit of SYN in byte 13 of the TCP header.
+const SYN: u8 = 0x02;
+
+/// Sequences that strangers try first: they stand in manuals, packages and examples, ours included. By port.
+const WELL_KNOWN: [&[u16]; 8] = [
+    &[7000, 8000, 9000],
+    &[9000, 8000, 7000],
+    &[2222, 3333, 4444],
+    &[12345, 54321, 24680, 13579],
+    &[22, 22, 151, 15],
+    &[1, 2, 3, 4, 5],
+    &[1234, 2345, 3456, 4567],
+    &[40217, 1893, 22861, 7354],
+];
+
+/// What is legal but unwise, door by door, in the order of the file.
+pub fn advice(config: &Config) -> Vec<Diagnostic> {
+    let mut out = Vec::new();
+    for (index, door) in config.doors.iter().enumerate() {
+        let mut say = |text: String| {
+            let text = format!("door {}: {text}", quote(door.name.as_bytes()));
+            out.push(Diagnostic {
+                line: door.line,
+                column: 0,
+                knockd_wording: None,
+                text,
+            });
+        };
+        if let Some(sequence) = &door.pattern.sequence {
+            about_sequence(sequence.steps(), &mut say);
+        }
+        about_flags(door, &mut say);
+        about_commands(door, &mut say);
+        for other in config.doors.iter().skip(index + 1) {
+            if let Some(text) = about_pair(door, other, config) {
+                say(text);
+            }
+        }
+    }
+    out
+}
+
+fn ascends(steps: &[Step]) -> bool {
+    steps.len() > 1 && steps.windows(2).all(|w| w[0].port < w[1].port)
+}
+
+/// A stranger finds it without having seen it.
+fn is_guessable(steps: &[Step]) -> bool {
+    let consecutive = steps.windows(2).all(|w| w[0].port.abs_diff(w[1].port) <= 1);
+    steps.len() == 1 || ascends(steps) || consecutive
+}
+
+fn about_sequence(steps: &[Step], say: &mut dyn FnMut(String)) {
+    if let [step] = steps {
+        say(format!("one packet to port {} opens it", step.port));
+    } else if steps.len() < FEW_STEPS {
+        let text = "steps only: a scanner hits so few in the right order by chance; use 4 or more";
+        say(format!("{} {text}", steps.len()));
+    }
+    if ascends(steps) {
+        say("the ports ascend: a scan of all ports in order knocks just so; mix the order".into());
+    } else if steps.len() > 1 && steps.windows(2).all(|w| w[0] == w[1]) {
+        let port = steps[0].port;
+        say(format!(
+            "port {port} alone, again and again: whoever keeps trying that port opens it"
+        ));
+    }
+    if WELL_KNOWN
+        .iter()
+        .any(|known| known.iter().eq(steps.iter().map(|s| &s.port)))
+    {
+        say(
+            "this sequence stands in manuals and examples: strangers know it; choose your own"
+                .into(),
+        );
+    }
+}
+
+fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
+    // The steps of a one-time list are not known here; most are TCP.
+    let has_tcp = door
+        .pattern
+        .sequence
+        .as_ref()
+        .is_none_or(|s| s.steps().iter().any(|step| step.protocol == Protocol::Tcp));
+    if has_tcp && door.pattern.flags.set & SYN == 0 {
+        let text =
+            "TCP steps without tcpflags = syn: replies and other stray packets count as knocks";
+        say(text.into());
+    }
+}
+
+fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {
+    let (start, stop) = (&door.start, &door.stop);
+    let any = |test: fn(&[u8]) -> bool| {
+        [&start.v4, &start.v6]
+            .into_iter()
+            .flatten()
+            .find(|c| test(c))
+    };
+    if any(appends_rule).is_some() {
+        let text = "a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)";
+        say(text.into());
+    }
+    let left_open = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| {
+        stop.is_none() && start.as_deref().is_some_and(opens)
+    };
+    let families = match (
+        left_open(&start.v4, &stop.v4),
+        left_open(&start.v6, &stop.v6),
+    ) {
+        (true, true) => Some(""),
+        (true, false) => Some(" for IPv4"),
+        (false, true) => Some(" for IPv6"),
+        (false, false) => None,
+    };
+    if let Some(families) = families {
+        say(format!(
+            "it opens something{families} and has no stop_command: it stays open"
+        ));
+    }
+    if let (Some(sequence), Some(command)) = (&door.pattern.sequence, any(takes_line_down))
+        && is_guessable(sequence.steps())
+    {
+        let packets = match sequence.steps().len() {
+            1 => "1 forged packet".to_string(),
+            n => format!("{n} forged packets"),
+        };
+        say(format!(
+            "danger: {packets} of any stranger, under any address, cut the line: its sequence is easy to guess, and it runs {}",
+            printable(command)
+        ));
+    }
+}
+
+fn about_pair(door: &Door, other: &Door, config: &Config) -> Option<String> {
+    let name = quote(other.name.as_bytes());
+    let line = other.line;
+    let matching = config.options.matching;
+    if let Some(relation) = shadow(door, other, matching) {
+        return Some(match relation {
+            Relation::Same => format!("the same knock opens {name} (line {line}) too"),
+            Relation::Prefix => {
+                format!("its sequence begins with that of {name} (line {line}), which opens first")
+            }
+            Relation::Part => {
+                format!("its sequence contains that of {name} (line {line}), which opens too")
+            }
+            Relation::Ordered => format!(
+                "its sequence contains the steps of {name} (line {line}) in the same order: that door may open too"
+            ),
+        });
+    }
+    Some(match shadow(other, door, matching)? {
+        Relation::Ordered => format!(
+            "its steps stand in the same order in the sequence of {name} (line {line}): knocking there may open this door too"
+        ),
+        Relation::Prefix => format!(
+            "the sequence of {name} (line {line}) begins with its own: this door opens first"
+        ),
+        _ => format!("the sequence of {name} (line {line}) contains its own: this door opens too"),
+    })
+}
+
+/// What is unwise about the file itself: `mode` and `uid` as stat() gives them.
+pub fn mode_advice(mode: u32, uid: u32) -> Option<Diagnostic> {
+    let text = if mode & 0o022 != 0 {
+        "others may write this file, and its commands run as root; chmod 600 it".to_string()
+    } else if uid != 0 {
+        format!("user {uid} owns this file, and its commands run as root; chown it to root")
+    } else if mode & 0o044 != 0 {
+        "others may read this file, and the sequences are a secret; chmod 600 it".to_string()
+    } else {
+        return None;
+    };
+    Some(Diagnostic {
+        line: 0,
+        column: 0,
+        knockd_wording: None,
+        text,
+    })
+}

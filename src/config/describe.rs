@@ -1,0 +1,170 @@
+//! A config in words that a person can check.
+#![forbid(unsafe_code)]
+
+use super::line::{printable, quote};
+use super::{Commands, Config, Door, Options, Reknock};
+use crate::door::{FlagRule, Matching, Millis, Protocol, Step, TCP_FLAGS};
+use std::path::Path;
+
+/// What the config means: the options, then door by door what to knock and what runs. Ends with a newline.
+pub fn describe(config: &Config) -> String {
+    let mut out = String::new();
+    about_options(&mut out, &config.options);
+    for door in &config.doors {
+        about_door(&mut out, door);
+    }
+    out
+}
+
+/// One line: what, padded, and its value.
+fn put(out: &mut String, what: &str, value: &str) {
+    out.push_str(&format!("  {what:<14}{value}\n"));
+}
+
+fn path(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}
+
+fn about_options(out: &mut String, options: &Options) {
+    out.push_str("Options\n");
+    let interface = options
+        .interface
+        .as_deref()
+        .unwrap_or("eth0, if no -i says otherwise");
+    put(out, "interface", interface);
+    put(
+        out,
+        "matching",
+        match options.matching {
+            Matching::Tolerant => "tolerant: repeats and a few stray knocks are forgiven",
+            Matching::Strict => "strict: as knockd 0.8",
+        },
+    );
+    put(
+        out,
+        "second knock",
+        match options.reknock {
+            Reknock::Renew => "renews the time of an open door",
+            Reknock::Stack => "runs the start command again, and later both stop commands",
+        },
+    );
+    let mut log = Vec::new();
+    if options.use_syslog {
+        log.push("syslog".to_string());
+    }
+    if let Some(file) = &options.log_file {
+        log.push(path(file));
+    }
+    let mut log = if log.is_empty() {
+        "nowhere".to_string()
+    } else {
+        log.join(" and ")
+    };
+    if options.log_rate > 0 {
+        log.push_str(&format!(
+            ", at most {} lines of stages a second",
+            options.log_rate
+        ));
+    }
+    put(out, "log", &log);
+    if let Some(file) = &options.pid_file {
+        put(out, "pid file", &path(file));
+    }
+    put(out, "state", &path(&options.state_dir));
+}
+
+fn about_door(out: &mut String, door: &Door) {
+    out.push_str(&format!(
+        "\nDoor {} (line {})\n",
+        quote(door.name.as_bytes()),
+        door.line
+    ));
+    let pattern = &door.pattern;
+    match (&door.one_time, &pattern.sequence) {
+        (Some(file), _) => {
+            put(
+                out,
+                "knock",
+                &format!("the first unused line of {}", path(file)),
+            );
+        }
+        (None, Some(sequence)) => {
+            put(
+                out,
+                "knock",
+                &list(sequence.steps(), ", ", |s| {
+                    format!("{}/{}", s.port, s.protocol)
+                }),
+            );
+            let client = list(sequence.steps(), " ", |step| match step.protocol {
+                Protocol::Tcp => step.port.to_string(),
+                Protocol::Udp => step.to_string(),
+            });
+            put(out, "client", &format!("knock ROUTER {client}"));
+        }
+        (None, None) => put(out, "knock", "nothing: it is disabled"),
+    }
+    let within = match pattern.seq_timeout {
+        0 => "no time: only a sequence of one step can open".to_string(),
+        time => format!("{} from the first knock", duration(time)),
+    };
+    put(out, "within", &within);
+    put(out, "TCP flags", &flags(pattern.flags));
+    match pattern.target {
+        Some(target) => put(out, "sent to", &format!("{target} only")),
+        None => put(out, "sent to", "any address of the interface"),
+    }
+    let pairs = |c: &Commands, none: &str| {
+        let show = |c: &Option<Vec<u8>>| c.as_deref().map_or_else(|| none.to_string(), printable);
+        (show(&c.v4), show(&c.v6))
+    };
+    families(
+        out,
+        "opening",
+        pairs(&door.start, "runs nothing, only a log line"),
+    );
+    if door.stop != Commands::default() {
+        families(out, "closing", pairs(&door.stop, "runs nothing"));
+        let after = format!(
+            "{} after the opening command has ended",
+            duration(door.cmd_timeout)
+        );
+        put(out, "closes", &after);
+    } else if door.start != Commands::default() {
+        put(out, "closes", "never by itself: no stop command");
+    }
+}
+
+fn families(out: &mut String, what: &str, (v4, v6): (String, String)) {
+    if v4 == v6 {
+        put(out, what, &v4);
+    } else {
+        put(out, &format!("{what}, IPv4"), &v4);
+        put(out, &format!("{what}, IPv6"), &v6);
+    }
+}
+
+fn list(steps: &[Step], between: &str, show: impl Fn(&Step) -> String) -> String {
+    steps.iter().map(show).collect::<Vec<_>>().join(between)
+}
+
+fn flags(rule: FlagRule) -> String {
+    let mut out = String::new();
+    for (bits, state) in [(rule.set, "set"), (rule.clear, "clear")] {
+        for (name, bit) in TCP_FLAGS {
+            if bits & bit != 0 {
+                out.push_str(if out.is_empty() { "" } else { ", " });
+                out.push_str(&format!("{name} {state}"));
+            }
+        }
+    }
+    if out.is_empty() { "any".into() } else { out }
+}
+
+fn duration(time: Millis) -> String {
+    match time / 1000 {
+        // A negative cmd_timeout.
+        seconds if seconds > i32::MAX as u64 => "about 136 years".into(),
+        seconds => format!("{seconds} s"),
+    }
+}

@@ -1,0 +1,200 @@
+//! One line of the config: what it is, where its parts stand, how bytes are shown to a person.
+#![forbid(unsafe_code)]
+
+use super::Diagnostic;
+use nom::branch::alt;
+use nom::bytes::complete::{tag, take_until};
+use nom::combinator::{eof, map, map_opt, rest, value};
+use nom::sequence::{preceded, separated_pair};
+use nom::{IResult, Parser};
+
+/// White space of the C locale, which knockd 0.8 strips: Rust's own has no vertical tab.
+pub(super) fn is_blank(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
+}
+
+/// The text without C-locale white space at both ends.
+pub fn trim(mut text: &[u8]) -> &[u8] {
+    while let [first, tail @ ..] = text
+        && is_blank(*first)
+    {
+        text = tail;
+    }
+    while let [head @ .., last] = text
+        && is_blank(*last)
+    {
+        text = head;
+    }
+    text
+}
+
+/// What a line holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content<'a> {
+    /// Empty or a comment.
+    Nothing,
+    /// `[name]`; the name is not trimmed.
+    Section(&'a [u8]),
+    /// `key = value`, both trimmed, cut at the first `=`.
+    Pair { key: &'a [u8], value: &'a [u8] },
+    /// Anything else.
+    Word(&'a [u8]),
+}
+
+/// A physical line of the file, for diagnostics about its parts.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    /// From 1.
+    pub number: usize,
+    /// Without its end.
+    pub text: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    /// What it holds.
+    pub fn content(&self) -> Content<'a> {
+        let text = trim(self.text);
+        content(text).map_or(Content::Word(text), |(_, content)| content)
+    }
+
+    /// The column, in characters from 1, at which `part` of this line begins.
+    pub fn column(&self, part: &[u8]) -> usize {
+        1 + characters_before(self.text, part)
+    }
+
+    /// A diagnostic about `part` of this line.
+    pub fn at(&self, part: &[u8], text: String) -> Diagnostic {
+        Diagnostic {
+            line: self.number,
+            column: self.column(part),
+            knockd_wording: None,
+            text,
+        }
+    }
+
+    /// An error about `part` of this line for which knockd 0.8 prints `config: line N: WORDS`.
+    pub fn error(&self, part: &[u8], words: &str, text: String) -> Diagnostic {
+        let wording = format!("config: line {}: {words}", self.number);
+        Diagnostic {
+            knockd_wording: Some(wording),
+            ..self.at(part, text)
+        }
+    }
+}
+
+fn content(text: &[u8]) -> IResult<&[u8], Content<'_>> {
+    let comment = value(Content::Nothing, preceded(tag("#"), rest));
+    let header = preceded(tag("["), rest);
+    let section = map(
+        map_opt(header, |r: &[u8]| r.strip_suffix(b"]")),
+        Content::Section,
+    );
+    let pair = map(
+        separated_pair(take_until("="), tag("="), rest),
+        |(key, value)| Content::Pair {
+            key: trim(key),
+            value: trim(value),
+        },
+    );
+    alt((
+        value(Content::Nothing, eof),
+        comment,
+        section,
+        pair,
+        map(rest, Content::Word),
+    ))
+    .parse(text)
+}
+
+/// How many characters of `text` stand before its slice `part`.
+pub(super) fn characters_before(text: &[u8], part: &[u8]) -> usize {
+    let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    String::from_utf8_lossy(&text[..offset.min(text.len())])
+        .chars()
+        .count()
+}
+
+/// Bytes as text for a terminal: what is not UTF-8 is replaced, control characters are escaped.
+pub(super) fn printable(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for c in String::from_utf8_lossy(bytes).chars() {
+        if c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+    }
+    out
+}
+
+/// The bytes in quotes for a message, cut at 60 characters.
+pub(super) fn quote(bytes: &[u8]) -> String {
+    let text = printable(bytes);
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("'{}...'", &text[..end]),
+        None => format!("'{text}'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content_of(text: &str) -> Content<'_> {
+        Line {
+            number: 1,
+            text: text.as_bytes(),
+        }
+        .content()
+    }
+
+    #[test]
+    fn lines_are_what_knockd_takes_them_for() {
+        assert_eq!(content_of(" \t\x0b\r"), Content::Nothing);
+        assert_eq!(content_of("  # [a]"), Content::Nothing);
+        assert_eq!(content_of("\t[ a b ]\r"), Content::Section(b" a b "));
+        assert_eq!(
+            content_of("[a] # see [b]"),
+            Content::Section(b"a] # see [b")
+        );
+        assert_eq!(
+            content_of("[a]=b"),
+            Content::Pair {
+                key: b"[a]",
+                value: b"b"
+            }
+        );
+        assert_eq!(
+            content_of("a b = c = d "),
+            Content::Pair {
+                key: b"a b",
+                value: b"c = d"
+            }
+        );
+        assert_eq!(
+            content_of("="),
+            Content::Pair {
+                key: b"",
+                value: b""
+            }
+        );
+        assert_eq!(content_of("["), Content::Word(b"["));
+        assert_eq!(content_of("[a"), Content::Word(b"[a"));
+    }
+
+    #[test]
+    fn columns_count_characters_also_where_bytes_are_not_text() {
+        let text = "ä\u{20ac}x".as_bytes();
+        assert_eq!(Line { number: 1, text }.column(&text[5..]), 3);
+        let text = b"\xff=x";
+        assert_eq!(Line { number: 1, text }.column(&text[2..]), 3);
+        assert_eq!(Line { number: 1, text }.column(&text[3..]), 4);
+    }
+
+    #[test]
+    fn quotes_are_short_and_tame() {
+        assert_eq!(quote(b"a\x1b[2J\xff"), "'a\\u{1b}[2J\u{fffd}'");
+        assert_eq!(quote(&[b'x'; 61]).len(), 65);
+        assert_eq!(quote(&[b'x'; 60]).len(), 62);
+    }
+}

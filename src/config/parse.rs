@@ -1,0 +1,583 @@
+//! Line by line from the text of a config to a [`Config`], with knockd 0.8's errors and debug lines.
+#![forbid(unsafe_code)]
+
+use super::flags::tcp_flags;
+use super::keys::{KEYS, Key, legal_names, nearest};
+use super::line::{Content, Line, quote, trim};
+use super::values::{interfaces, seconds, target};
+use super::{Commands, Config, Diagnostic, Door, Options, Reknock, parse_sequence};
+use crate::door::{FlagRule, Matching, Pattern};
+use crate::limits::{MAX_COMMAND, MAX_CONFIG_BYTES, MAX_DOORS};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Bytes that knockd 0.8 reads of one line at a time, its newline included.
+const KNOCKD_LINE: usize = 4095;
+
+/// Parses a whole config file. `trace` gets the lines of knockd 0.8's `-D` as they arise, also before an error.
+///
+/// One-time files are not opened here: a door with one has no sequence yet. The bytes need not be UTF-8: commands and
+/// paths keep theirs, names of doors become text (U+FFFD for what is not).
+pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnostic> {
+    if text.len() > MAX_CONFIG_BYTES {
+        return Err(whole_file(format!("longer than {MAX_CONFIG_BYTES} bytes")));
+    }
+    let utf16 = text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff");
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let mut parser = Parser {
+        options: Options::default(),
+        options_seen: Seen::default(),
+        doors: Vec::new(),
+        section: Section::None,
+        warnings: Vec::new(),
+        trace,
+    };
+    for (index, text) in text.split(|b| *b == b'\n').enumerate() {
+        let line = Line {
+            number: index + 1,
+            text,
+        };
+        if let Some(nul) = text.iter().position(|b| *b == 0) {
+            let cause = if utf16 {
+                "the file is UTF-16: save it as UTF-8"
+            } else {
+                "a NUL byte"
+            };
+            return Err(line.at(&text[nul..], format!("{cause}; a config is plain text")));
+        }
+        parser.line(line)?;
+    }
+    parser.finish()
+}
+
+fn whole_file(text: String) -> Diagnostic {
+    Diagnostic {
+        line: 0,
+        column: 0,
+        knockd_wording: None,
+        text,
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            use_syslog: false,
+            log_file: None,
+            pid_file: None,
+            interface: None,
+            matching: Matching::Tolerant,
+            reknock: Reknock::Renew,
+            log_rate: 50,
+            state_dir: PathBuf::from("/var/run/knockd"),
+        }
+    }
+}
+
+/// Where each key of a section was given last: line and column; line 0: not given.
+#[derive(Default)]
+struct Seen([(usize, usize); KEYS]);
+
+impl Seen {
+    fn place(&self, key: Key) -> (usize, usize) {
+        self.0[key as usize]
+    }
+
+    fn has(&self, key: Key) -> bool {
+        self.place(key).0 > 0
+    }
+}
+
+/// A door as written, before defaults and fallbacks.
+struct Draft {
+    name: String,
+    line: usize,
+    pattern: Pattern,
+    one_time: Option<PathBuf>,
+    seq_timeout: i32,
+    cmd_timeout: i32,
+    /// Present but empty is not the same as absent.
+    start: [Option<Vec<u8>>; 2],
+    stop: [Option<Vec<u8>>; 2],
+    seen: Seen,
+}
+
+#[derive(Clone, Copy)]
+enum Section {
+    None,
+    Options,
+    /// The last of the drafts.
+    Door,
+}
+
+struct Parser<'t> {
+    options: Options,
+    options_seen: Seen,
+    doors: Vec<Draft>,
+    section: Section,
+    warnings: Vec<Diagnostic>,
+    trace: &'t mut dyn FnMut(&str),
+}
+
+impl Parser<'_> {
+    fn line(&mut self, line: Line<'_>) -> Result<(), Diagnostic> {
+        match line.content() {
+            Content::Nothing => return Ok(()),
+            Content::Section(name) => self.header(line, name)?,
+            Content::Word(word) => self.directive(line, word, None)?,
+            Content::Pair { key, value } => self.directive(line, key, Some(value))?,
+        }
+        if line.text.len() >= KNOCKD_LINE {
+            let text = format!(
+                "this line has {} bytes; knockd 0.8 would cut it after {KNOCKD_LINE}",
+                line.text.len()
+            );
+            self.warnings.push(line.at(line.text, text));
+        }
+        Ok(())
+    }
+
+    fn header(&mut self, line: Line<'_>, name: &[u8]) -> Result<(), Diagnostic> {
+        let shown = String::from_utf8_lossy(name).into_owned();
+        (self.trace)(&format!("config: new section: '{shown}'"));
+        if name.is_empty() {
+            let text = "a section needs a name: [options], or a name of your own for a door";
+            return Err(line.error(trim(line.text), "bad section name", text.into()));
+        }
+        if name == b"options" {
+            self.section = Section::Options;
+            return Ok(());
+        }
+        if self.doors.len() == MAX_DOORS {
+            return Err(line.at(name, format!("more than {MAX_DOORS} doors")));
+        }
+        if name.contains(&b']') || name.contains(&b'[') {
+            let text = format!(
+                "the name of this door is {}, up to the last ']' of the line; a comment needs a line of its own",
+                quote(name)
+            );
+            self.warnings.push(line.at(name, text));
+        } else if trim(name).len() != name.len() {
+            let text = format!(
+                "the blanks in {} belong to the name of the door",
+                quote(name)
+            );
+            self.warnings.push(line.at(name, text));
+        }
+        self.doors.push(Draft {
+            name: shown,
+            line: line.number,
+            pattern: Pattern {
+                sequence: None,
+                seq_timeout: 0,
+                flags: FlagRule::default(),
+                target: None,
+            },
+            one_time: None,
+            seq_timeout: 25,
+            cmd_timeout: 10,
+            start: [None, None],
+            stop: [None, None],
+            seen: Seen::default(),
+        });
+        self.section = Section::Door;
+        Ok(())
+    }
+
+    /// A line that is no header: `name = value`, or `name` alone.
+    fn directive(
+        &mut self,
+        line: Line<'_>,
+        name: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), Diagnostic> {
+        let words = match self.section {
+            Section::None => "all directives must belong to a section",
+            _ => "syntax error",
+        };
+        let wrong = |text: String| line.error(name, words, text);
+        if trim(line.text).starts_with(b"[") {
+            let text =
+                "a section is written [name], alone on its line; a comment needs a line of its own";
+            return Err(wrong(text.into()));
+        }
+        let Some(key) = Key::from_name(name) else {
+            return Err(wrong(self.unknown(name, value.is_some())));
+        };
+        let in_door = match self.section {
+            Section::None => {
+                let header = if key.is_option() {
+                    "[options]"
+                } else {
+                    "the [name] of its door"
+                };
+                return Err(wrong(format!("{} must stand below {header}", quote(name))));
+            }
+            Section::Options => false,
+            Section::Door => true,
+        };
+        match (key, value) {
+            (Key::UseSyslog, None) if in_door => {
+                let text = "UseSyslog belongs below [options]; it counts for all doors";
+                self.warnings.push(line.at(name, text.into()));
+            }
+            (Key::UseSyslog, None) => {}
+            (Key::UseSyslog, Some(_)) => {
+                let text = "UseSyslog stands alone, without '=': its presence turns syslog on";
+                return Err(wrong(text.into()));
+            }
+            (_, None) => {
+                return Err(wrong(format!("{0} needs a value: {0} = ...", key.name())));
+            }
+            _ if key.is_option() == in_door => return Err(wrong(self.misplaced(key))),
+            _ => {}
+        }
+        self.note_repetition(line, name, key);
+        match (value, self.doors.last_mut()) {
+            (None, _) => {
+                (self.trace)("config: usesyslog");
+                self.options.use_syslog = true;
+                Ok(())
+            }
+            (Some(value), Some(door)) if in_door => {
+                door.set(line, key, value, &mut self.warnings, self.trace)
+            }
+            (Some(value), _) => self.set_option(line, key, value),
+        }
+    }
+
+    /// What is wrong with a word that is no key.
+    fn unknown(&self, name: &[u8], has_value: bool) -> String {
+        if name.starts_with(b";") {
+            return "a comment begins with '#', not with ';'".into();
+        }
+        if name.is_empty() {
+            return "no key before the '='".into();
+        }
+        let options = matches!(self.section, Section::Options);
+        let what = if has_value {
+            "unknown key"
+        } else {
+            "unknown word"
+        };
+        let mut text = format!("{what} {}; ", quote(name));
+        match (nearest(name), self.section) {
+            (Some(near), _) => {
+                text.push_str("did you mean ");
+                text.push_str(near);
+                text.push('?');
+            }
+            (None, Section::None) => {
+                text.push_str("a config begins with [options] or a door's [name]")
+            }
+            (None, _) => {
+                text.push_str(if options {
+                    "[options] has "
+                } else {
+                    "a door has "
+                });
+                text.push_str(&legal_names(options));
+            }
+        }
+        text
+    }
+
+    /// What is wrong with a key in the wrong kind of section.
+    fn misplaced(&self, key: Key) -> String {
+        match (key.is_option(), self.doors.last()) {
+            (true, Some(door)) if is_nearly_options(&door.name) => format!(
+                "{} belongs below [options]; line {} begins a door '{}': write [options]",
+                key.name(),
+                door.line,
+                door.name
+            ),
+            (true, _) => format!("{} belongs below [options], not in a door", key.name()),
+            (false, _) => {
+                format!(
+                    "{} belongs in a door, below a [name] of its own",
+                    key.name()
+                )
+            }
+        }
+    }
+
+    fn note_repetition(&mut self, line: Line<'_>, name: &[u8], key: Key) {
+        let seen = match self.doors.last_mut() {
+            Some(door) if !key.is_option() => &mut door.seen,
+            _ => &mut self.options_seen,
+        };
+        let before = seen.place(key).0;
+        seen.0[key as usize] = (line.number, line.column(name));
+        // Flags add up, and UseSyslog says the same twice.
+        if before > 0 && !matches!(key, Key::TcpFlags | Key::UseSyslog) {
+            let text = format!(
+                "{} was given on line {before} too; this one counts",
+                key.name()
+            );
+            self.warnings.push(line.at(name, text));
+        }
+    }
+
+    fn set_option(&mut self, line: Line<'_>, key: Key, value: &[u8]) -> Result<(), Diagnostic> {
+        let shown = String::from_utf8_lossy(value);
+        let path = || (!value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(value)));
+        // knockd 0.8 knows no such key at all.
+        let wrong = |right: &str| {
+            let text = format!("{}: found {}; {right}", key.name(), quote(value));
+            line.error(value, "syntax error", text)
+        };
+        let mut trace = |name: &str| (self.trace)(&format!("config: {name}: {shown}"));
+        match key {
+            Key::LogFile => {
+                trace("log file");
+                self.options.log_file = path();
+            }
+            Key::PidFile => {
+                trace("pid file");
+                self.options.pid_file = path();
+            }
+            Key::Interface => {
+                if !value.is_empty() {
+                    trace("interface");
+                }
+                self.options.interface = interfaces(line, value)?;
+            }
+            Key::Matching => {
+                trace("matching");
+                self.options.matching = match value.to_ascii_lowercase().as_slice() {
+                    b"tolerant" => Matching::Tolerant,
+                    b"strict" => Matching::Strict,
+                    _ => return Err(wrong("use tolerant or strict")),
+                };
+            }
+            Key::Reknock => {
+                trace("reknock");
+                self.options.reknock = match value.to_ascii_lowercase().as_slice() {
+                    b"renew" => Reknock::Renew,
+                    b"stack" => Reknock::Stack,
+                    _ => return Err(wrong("use renew or stack")),
+                };
+            }
+            Key::LogRate => {
+                trace("log rate");
+                self.options.log_rate = shown
+                    .parse()
+                    .ok()
+                    .filter(|_| !value.starts_with(b"+"))
+                    .ok_or_else(|| wrong("give lines per second such as 50, or 0 for no bound"))?;
+            }
+            _ => {
+                trace("state directory");
+                self.options.state_dir = path()
+                    .filter(|p| p.is_absolute())
+                    .ok_or_else(|| wrong("give a path that begins with '/'"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What only the whole file shows: doors without sequence, fallbacks, contradictions.
+    fn finish(mut self) -> Result<Config, Diagnostic> {
+        if let Some(door) = self.doors.iter().find(|d| !d.has_knock()) {
+            return Err(door.no_sequence());
+        }
+        if self.doors.is_empty() {
+            self.warnings
+                .push(whole_file("no doors: nothing can be opened".into()));
+        }
+        if self.options.matching == Matching::Strict {
+            if self.options.reknock == Reknock::Renew && self.options_seen.has(Key::Reknock) {
+                let text = "Matching = strict is knockd 0.8's way and implies Reknock = stack";
+                self.warnings
+                    .push(at(self.options_seen.place(Key::Reknock), text));
+            }
+            self.options.reknock = Reknock::Stack;
+        }
+        let warnings = &mut self.warnings;
+        let doors = self
+            .doors
+            .into_iter()
+            .map(|door| door.finish(warnings))
+            .collect();
+        self.warnings.sort_by_key(|w| (w.line, w.column));
+        Ok(Config {
+            options: self.options,
+            doors,
+            warnings: self.warnings,
+        })
+    }
+}
+
+fn is_nearly_options(name: &str) -> bool {
+    name.trim().eq_ignore_ascii_case("options")
+}
+
+fn at((line, column): (usize, usize), text: &str) -> Diagnostic {
+    Diagnostic {
+        line,
+        column,
+        knockd_wording: None,
+        text: text.into(),
+    }
+}
+
+impl Draft {
+    fn set(
+        &mut self,
+        line: Line<'_>,
+        key: Key,
+        value: &[u8],
+        warnings: &mut Vec<Diagnostic>,
+        trace: &mut dyn FnMut(&str),
+    ) -> Result<(), Diagnostic> {
+        let name = self.name.as_str();
+        let shown = String::from_utf8_lossy(value);
+        let told = |what: &str, value: &str| format!("config: {name}: {what}: {value}");
+        match key {
+            Key::Sequence => {
+                let place = (line.number, line.column(value));
+                let sequence = parse_sequence(name, place, value, warnings)?;
+                trace(&told("sequence", &sequence.to_string()));
+                self.pattern.sequence = Some(sequence);
+            }
+            Key::OneTimeSequences => {
+                if value.is_empty() {
+                    let text = "one_time_sequences needs the path of a file".to_string();
+                    let wording = Some("No such file or directory".into());
+                    return Err(Diagnostic {
+                        knockd_wording: wording,
+                        ..line.at(value, text)
+                    });
+                }
+                trace(&told("one time sequences file", &shown));
+                self.one_time = Some(PathBuf::from(OsStr::from_bytes(value)));
+            }
+            Key::SeqTimeout => {
+                self.seq_timeout = seconds(line, value, warnings)?;
+                trace(&told("seq_timeout", &self.seq_timeout.to_string()));
+            }
+            Key::CmdTimeout => {
+                self.cmd_timeout = seconds(line, value, warnings)?;
+                trace(&told("cmd_timeout", &self.cmd_timeout.to_string()));
+            }
+            Key::TcpFlags => tcp_flags(line, value, &mut self.pattern.flags, warnings, trace)?,
+            Key::Target => {
+                trace(&told("target", &shown));
+                self.pattern.target = Some(target(line, value)?);
+            }
+            _ => {
+                let slot = match key {
+                    Key::StartCommand => &mut self.start[0],
+                    Key::StartCommand6 => &mut self.start[1],
+                    Key::StopCommand => &mut self.stop[0],
+                    _ => &mut self.stop[1],
+                };
+                *slot = Some(value.to_vec());
+                trace(&told(key.name(), &shown));
+                if value.len() > MAX_COMMAND {
+                    let text = format!(
+                        "this command has {} bytes; what is longer than {MAX_COMMAND} is never run",
+                        value.len()
+                    );
+                    warnings.push(line.at(value, text));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_knock(&self) -> bool {
+        self.pattern.sequence.is_some() || self.one_time.is_some()
+    }
+
+    fn no_sequence(&self) -> Diagnostic {
+        let text = if is_nearly_options(&self.name) {
+            format!(
+                "'{}' is taken for a door: write [options], in lower case, no blanks",
+                self.name
+            )
+        } else {
+            "a door needs a sequence, such as sequence = 7000,8000:udp,9000, or one_time_sequences"
+                .into()
+        };
+        Diagnostic {
+            line: self.line,
+            column: 0,
+            knockd_wording: Some(format!(
+                "error: section '{}' has an empty knock sequence",
+                self.name
+            )),
+            text,
+        }
+    }
+
+    fn finish(mut self, warnings: &mut Vec<Diagnostic>) -> Door {
+        let mut warn = |place, text: &str| warnings.push(at(place, text));
+        if is_nearly_options(&self.name) {
+            warn(
+                (self.line, 0),
+                "this is a door; the options need [options], in lower case",
+            );
+        }
+        if self.one_time.is_some() && self.pattern.sequence.take().is_some() {
+            let text = "one_time_sequences is given too: this sequence never counts";
+            warn(self.seen.place(Key::Sequence), text);
+        }
+        let steps = self.pattern.sequence.as_ref().map(|s| s.steps().len());
+        if self.seq_timeout <= 0 && steps != Some(1) {
+            let text = "no time for a second step: only a sequence of one step can open";
+            warn(self.seen.place(Key::SeqTimeout), text);
+        }
+        if self.cmd_timeout < 0 {
+            let text = "a negative time is about 136 years, as in knockd 0.8: the stop command practically never runs";
+            warn(self.seen.place(Key::CmdTimeout), text);
+        }
+        if self.stop[0].as_ref().is_some_and(Vec::is_empty) {
+            let text = "an empty stop command is no stop command (knockd 0.8 runs an empty one)";
+            warn(self.seen.place(Key::StopCommand), text);
+        }
+        // knockd 0.8: the stop command runs after the start command, so without start there is no stop.
+        let start = resolve(&self.start);
+        let mut stop = resolve(&self.stop);
+        let (unused_v4, unused_v6) = (
+            start.v4.is_none() && stop.v4.is_some(),
+            start.v6.is_none() && stop.v6.is_some(),
+        );
+        if unused_v4 {
+            stop.v4 = None;
+        }
+        if unused_v6 {
+            stop.v6 = None;
+        }
+        if unused_v4 && (stop.v6.is_none() || self.seen.has(Key::StopCommand6)) {
+            let text = "this stop command never runs: there is no start command for IPv4";
+            warn(self.seen.place(Key::StopCommand), text);
+        }
+        if unused_v6 && self.seen.has(Key::StopCommand6) {
+            let text = "this stop command never runs: there is no start command for IPv6";
+            warn(self.seen.place(Key::StopCommand6), text);
+        }
+        self.pattern.seq_timeout = u64::try_from(self.seq_timeout).unwrap_or(0) * 1000;
+        Door {
+            name: self.name,
+            line: self.line,
+            pattern: self.pattern,
+            one_time: self.one_time,
+            start,
+            stop,
+            // sleep() takes the number as unsigned.
+            cmd_timeout: u64::from(self.cmd_timeout as u32) * 1000,
+        }
+    }
+}
+
+/// The plain command and its `_6` variant as written -> what runs for each family.
+fn resolve([plain, six]: &[Option<Vec<u8>>; 2]) -> Commands {
+    let not_empty = |c: &Option<Vec<u8>>| c.clone().filter(|c| !c.is_empty());
+    let v6 = if six.is_some() { six } else { plain };
+    Commands {
+        v4: not_empty(plain),
+        v6: not_empty(v6),
+    }
+}

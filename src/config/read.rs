@@ -1,0 +1,49 @@
+//! The bytes of a config file, bounded.
+#![forbid(unsafe_code)]
+
+use crate::limits::MAX_CONFIG_BYTES;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Why a file could not be read. Shown as knockd 0.8 shows it: `/etc/nosuch: No such file or directory`.
+#[derive(Debug)]
+pub struct ReadError {
+    /// The file.
+    pub path: PathBuf,
+    /// The reason.
+    pub error: io::Error,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // std adds the number of the error, strerror() does not.
+        let reason = self.error.to_string();
+        let reason = reason.split(" (os error").next().unwrap_or_default();
+        write!(f, "{}: {reason}", self.path.display())
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
+/// more than [`MAX_CONFIG_BYTES`].
+pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+    read_bounded(path).map_err(|error| ReadError {
+        path: path.to_path_buf(),
+        error,
+    })
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?
+        .take(MAX_CONFIG_BYTES as u64 + 1)
+        .read_to_end(&mut text)?;
+    if text.len() > MAX_CONFIG_BYTES {
+        let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(text)
+}

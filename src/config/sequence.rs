@@ -1,0 +1,206 @@
+//! A knock sequence: the value of `sequence`, and a line of a one-time file.
+#![forbid(unsafe_code)]
+
+use super::Diagnostic;
+use super::line::{characters_before, is_blank, quote, trim};
+use super::values::leading_number;
+use crate::door::{Protocol, Sequence, Step};
+use crate::limits::MAX_STEPS;
+use nom::bytes::complete::{tag, take_till};
+use nom::combinator::opt;
+use nom::sequence::preceded;
+use nom::{IResult, Parser};
+
+/// One step as written: `port[:protocol[:ignored]]`.
+struct RawStep<'a> {
+    port: &'a [u8],
+    protocol: Option<&'a [u8]>,
+    ignored: Option<&'a [u8]>,
+}
+
+fn raw_step(text: &[u8]) -> IResult<&[u8], RawStep<'_>> {
+    let part = || take_till(|b| b == b',' || b == b':');
+    let tail = take_till(|b| b == b',');
+    let (after, (port, protocol, ignored)) = (
+        part(),
+        opt(preceded(tag(":"), part())),
+        opt(preceded(tag(":"), tail)),
+    )
+        .parse(text)?;
+    Ok((
+        after,
+        RawStep {
+            port,
+            protocol,
+            ignored,
+        },
+    ))
+}
+
+/// The steps that `text` lists, which begins at this `line` and `column` (characters, from 1) of its file.
+///
+/// What knockd 0.8 accepts but no knock can match, such as port 0 or junk for a port, is an error, so that a bad line
+/// of a one-time file can be passed over instead of blocking it. What has a sane reading adds to `warnings`.
+/// `door` is for knockd's wording.
+pub fn parse_sequence(
+    door: &str,
+    (line, column): (usize, usize),
+    text: &[u8],
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<Sequence, Diagnostic> {
+    let at = |part: &[u8], message: String| Diagnostic {
+        line,
+        column: column + characters_before(text, part),
+        knockd_wording: None,
+        text: message,
+    };
+    let error = |part: &[u8], wording: String, message: String| Diagnostic {
+        knockd_wording: Some(wording),
+        ..at(part, message)
+    };
+    let empty = || {
+        let wording = format!("error: section '{door}' has an empty knock sequence");
+        error(
+            text,
+            wording,
+            "no ports; list them as 7000,8000:udp,9000".into(),
+        )
+    };
+    let mut steps: heapless::Vec<Step, MAX_STEPS> = heapless::Vec::new();
+    let mut todo = if trim(text).is_empty() {
+        None
+    } else {
+        Some(text)
+    };
+    while let Some(this) = todo {
+        let Ok((after, raw)) = raw_step(this) else {
+            break;
+        };
+        todo = after.strip_prefix(b",");
+        if steps.is_full() {
+            let wording = format!("config: section {door}: too many ports in knock sequence");
+            let message = format!("a sequence has at most {MAX_STEPS} ports; this is one more");
+            return Err(error(trim(raw.port), wording, message));
+        }
+        let port = check_port(raw.port).map_err(|message| {
+            let port = String::from_utf8_lossy(raw.port);
+            let wording = format!("config: section {door}: port {port} is invalid");
+            error(trim(raw.port), wording, message)
+        })?;
+        if trim(raw.port).starts_with(b"+") {
+            warnings.push(at(
+                raw.port,
+                format!("{} is read as port {port}", quote(raw.port)),
+            ));
+        }
+        let protocol = match raw.protocol.map(trim) {
+            None => Protocol::Tcp,
+            Some(p) if p.eq_ignore_ascii_case(b"tcp") => Protocol::Tcp,
+            Some(p) if p.eq_ignore_ascii_case(b"udp") => Protocol::Udp,
+            Some(other) => {
+                let wording = format!("config: section {door}: unknown protocol in knock sequence");
+                let found = match other {
+                    b"" => "no protocol after the ':'".to_string(),
+                    other => format!("unknown protocol {}", quote(other)),
+                };
+                let message = format!("{found}; use {port}:tcp, {port}:udp, or {port} for TCP");
+                return Err(error(other, wording, message));
+            }
+        };
+        if let Some(ignored) = raw.ignored {
+            let message = format!("{} after the second ':' has no meaning", quote(ignored));
+            warnings.push(at(ignored, message));
+        }
+        if steps.push(Step { protocol, port }).is_err() {
+            break; // It is not full: checked above.
+        }
+    }
+    Sequence::new(&steps).ok_or_else(empty)
+}
+
+/// The port, or what is wrong with it.
+fn check_port(text: &[u8]) -> Result<u16, String> {
+    const RIGHT: &str = "give a number from 1 to 65535";
+    let trimmed = trim(text);
+    if trimmed.is_empty() {
+        return Err(format!(
+            "a port is missing here; {RIGHT} (knockd 0.8 takes port 0)"
+        ));
+    }
+    // knockd 0.8: atoi(), cut to 32 bits, refused above 65535, then cut to 16 bits.
+    let (number, junk) = leading_number(trimmed).unwrap_or((0, trimmed));
+    if junk.is_empty()
+        && let Ok(port @ 1..) = u16::try_from(number)
+    {
+        return Ok(port);
+    }
+    let knockd = number as i32;
+    let reading = match knockd {
+        65536.. => String::new(),
+        _ => format!(" (knockd 0.8 takes port {})", knockd as u16),
+    };
+    let hint = if junk.iter().any(|b| is_blank(*b)) {
+        ", a comma between ports"
+    } else {
+        ""
+    };
+    Err(format!(
+        "{} is not a port; {RIGHT}{hint}{reading}",
+        quote(trimmed)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<(String, usize), Diagnostic> {
+        let mut warnings = Vec::new();
+        parse_sequence("A", (3, 10), text.as_bytes(), &mut warnings)
+            .map(|s| (s.to_string(), warnings.len()))
+    }
+
+    #[test]
+    fn a_sequence_is_ports_with_protocols_in_any_case_and_blanks() {
+        assert_eq!(parsed("7000 , 8000:UDP\r").unwrap().0, "7000:tcp,8000:udp");
+        assert_eq!(
+            parsed("1 : udp , 0080: Tcp :x").unwrap(),
+            ("1:udp,80:tcp".into(), 1)
+        );
+        assert_eq!(parsed("+7").unwrap(), ("7:tcp".into(), 1));
+        let most = vec!["1"; MAX_STEPS].join(",");
+        assert_eq!(parsed(&most).unwrap().0.split(',').count(), MAX_STEPS);
+    }
+
+    #[test]
+    fn what_no_packet_can_match_is_refused_where_it_stands() {
+        for (text, column, port) in [
+            ("1,2,", 14, ""),
+            ("1,,2", 12, ""),
+            ("hello", 10, "hello"),
+            ("1, 12x", 13, " 12x"),
+            ("-1", 10, "-1"),
+            ("0", 10, "0"),
+            ("4294967297", 10, "4294967297"),
+            ("99999999999999999999", 10, "99999999999999999999"),
+            ("1 2", 10, "1 2"),
+            (",", 10, ""),
+        ] {
+            let error = parsed(text).unwrap_err();
+            assert_eq!((error.line, error.column), (3, column), "{text}");
+            let wording = format!("config: section A: port {port} is invalid");
+            assert_eq!(error.knockd_wording, Some(wording), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_33rd_port_is_too_many_whatever_it_says() {
+        for last in ["33", "99999"] {
+            let text = format!("{}{last}", "1,".repeat(MAX_STEPS));
+            assert_eq!(
+                parsed(&text).unwrap_err().knockd_wording.as_deref(),
+                Some("config: section A: too many ports in knock sequence")
+            );
+        }
+    }
+}

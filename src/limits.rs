@@ -24,9 +24,16 @@ pub const MAX_IPV6_EXTENSIONS: usize = 3;
 pub const MAX_FILTER_INSTRUCTIONS: usize = 550;
 
 /// Attempts remembered at once, over all sources and doors. When one more comes, the attempt that got least far
-/// goes, the oldest first; so a knock survives a flood as long as its gaps are shorter than this many knocks of the flood.
-/// At most about 100 bytes each, which are touched only when used.
+/// goes, the oldest first; so a knock survives a flood as long as its gaps are shorter than this many knocks of the flood
+/// (a quarter of them if the flood knows a door's first steps, `matcher::table`).
+/// At most about 100 bytes each, which are touched only when used, and 1 MB of address space.
 pub const MAX_ATTEMPTS: usize = 4096;
+
+/// With more attempts than this, time-outs are looked for at most once in [`SWEEP_PAUSE_MS`]: a look visits them all.
+pub const FEW_ATTEMPTS: usize = 64;
+
+/// The pause between two looks for time-outs among many attempts (ms). The line may be late by this; matching is exact.
+pub const SWEEP_PAUSE_MS: u64 = 50;
 
 /// Knocks on a door's own ports, other than the step that is due, that one attempt survives by default.
 pub const MAX_STRAYS: u8 = 2;

@@ -1,0 +1,80 @@
+//! knockd 0.8's rule, without its loss of younger attempts and with exact times.
+//!
+//! Offered is a knock that any door wants. If its source has attempts at doors that count its destination, each of
+//! them advances, ignores the knock for its flags, or fails, and the knock starts nothing, not even where all fail. Only
+//! if there are none does each door start whose first step it is. An attempt has one alignment, without strays.
+#![forbid(unsafe_code)]
+
+use super::table::{Alignment, Table};
+use super::{Event, expire_attempt};
+use crate::door::{Knock, Millis, Pattern};
+
+/// One packet.
+pub(super) fn knock(
+    patterns: &[Pattern],
+    table: &mut Table,
+    knock: &Knock,
+    local: bool,
+    now: Millis,
+    tell: &mut dyn FnMut(Event),
+) {
+    if !patterns.iter().any(|pattern| pattern.wants(knock, local)) {
+        return;
+    }
+    let source = knock.source;
+    let bucket = table.bucket(source);
+    let doors = || {
+        (0u16..)
+            .zip(patterns)
+            .filter(|(_, pattern)| pattern.accepts_destination(knock.destination, local))
+    };
+
+    let mut busy = false;
+    for (door, pattern) in doors() {
+        if let Some(slot) = table.find(bucket, source, door) {
+            busy |= expire_attempt(pattern, table, slot, now, tell);
+        }
+    }
+    for (door, pattern) in doors().filter(|(_, pattern)| pattern.fits_flags(knock)) {
+        let Some(sequence) = &pattern.sequence else {
+            continue;
+        };
+        let found = table.find(bucket, source, door);
+        if busy && found.is_none() {
+            continue;
+        }
+        let done = found.map_or(0, |slot| table[slot].told);
+        let (due, stage) = (sequence.steps().get(usize::from(done)), done + 1);
+        if due != Some(&knock.step) {
+            if let Some(slot) = found {
+                table.remove(slot);
+                tell(Event::Failed {
+                    door,
+                    source,
+                    stage: done,
+                });
+            }
+            continue;
+        }
+        tell(Event::Stage {
+            door,
+            source,
+            stage,
+        });
+        if usize::from(stage) == sequence.steps().len() {
+            if let Some(slot) = found {
+                table.remove(slot);
+            }
+            tell(Event::Opened { door, source });
+            continue;
+        }
+        let slot = found.unwrap_or_else(|| table.insert(bucket, source, door));
+        let start = table
+            .alignment(slot, done)
+            .map_or(now, |alignment| alignment.start);
+        table.drop(slot, done);
+        table.put(slot, stage, Alignment { start, strays: 0 });
+        table[slot].told = stage;
+        table.settle(slot, pattern.seq_timeout);
+    }
+}

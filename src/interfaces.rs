@@ -48,12 +48,20 @@ impl Interfaces {
     /// Asks the kernel, over a socket of [`Netlink::ask`].
     pub fn read(netlink: &Netlink) -> io::Result<Interfaces> {
         let mut all = Interfaces::default();
-        netlink.dump(Dump::Links, &mut |kind, body| all.links.extend(link(kind, body)))?;
-        netlink.dump(Dump::Addresses, &mut |kind, body| all.addresses.extend(address(kind, body)))?;
+        netlink.dump(Dump::Links, &mut |kind, body| {
+            all.links.extend(link(kind, body))
+        })?;
+        netlink.dump(Dump::Addresses, &mut |kind, body| {
+            all.addresses.extend(address(kind, body))
+        })?;
         let mut routes: Vec<DefaultRoute> = Vec::new();
-        netlink.dump(Dump::Routes, &mut |kind, body| routes.extend(default_route(kind, body)))?;
-        all.default_route =
-            routes.iter().min_by_key(|route| (route.ipv6, route.metric)).map(|route| route.link);
+        netlink.dump(Dump::Routes, &mut |kind, body| {
+            routes.extend(default_route(kind, body))
+        })?;
+        all.default_route = routes
+            .iter()
+            .min_by_key(|route| (route.ipv6, route.metric))
+            .map(|route| route.link);
         Ok(all)
     }
 
@@ -67,9 +75,10 @@ impl Interfaces {
     pub fn find(&self, selector: &Selector) -> Option<&Link> {
         match selector {
             Selector::Any => None,
-            Selector::Auto => {
-                self.links.iter().find(|link| Some(link.index) == self.default_route)
-            }
+            Selector::Auto => self
+                .links
+                .iter()
+                .find(|link| Some(link.index) == self.default_route),
             Selector::Named { device, .. } => self.links.iter().find(|link| link.name == *device),
         }
     }
@@ -82,9 +91,9 @@ impl Interfaces {
             .filter(|entry| match selector {
                 Selector::Any => true,
                 Selector::Auto | Selector::Named { label: None, .. } => Some(entry.link) == link,
-                Selector::Named { label: Some(label), .. } => {
-                    Some(entry.link) == link && entry.label == *label
-                }
+                Selector::Named {
+                    label: Some(label), ..
+                } => Some(entry.link) == link && entry.label == *label,
             })
             .map(|entry| entry.address)
             .collect()
@@ -93,7 +102,10 @@ impl Interfaces {
     /// Whether a packet that came in by this interface counts under `any`. A packet through a bridge or bond shows on its
     /// port first and then on the bridge; the port does not count, so the packet counts once.
     pub fn counts_under_any(&self, index: u32) -> bool {
-        let enslaved = self.links.iter().any(|link| link.index == index && link.enslaved);
+        let enslaved = self
+            .links
+            .iter()
+            .any(|link| link.index == index && link.enslaved);
         !enslaved && self.addresses.iter().any(|entry| entry.link == index)
     }
 }
@@ -139,11 +151,19 @@ impl Selector {
                 selectors.push(selector);
             }
         }
-        if selectors.len() > 1 && selectors.iter().any(|s| !matches!(s, Selector::Named { .. })) {
-            return Err(format!("\"any\" and \"auto\" stand alone, not in a list such as {text:?}"));
+        if selectors.len() > 1
+            && selectors
+                .iter()
+                .any(|s| !matches!(s, Selector::Named { .. }))
+        {
+            return Err(format!(
+                "\"any\" and \"auto\" stand alone, not in a list such as {text:?}"
+            ));
         }
         if selectors.len() > MAX_INTERFACES {
-            return Err(format!("more than {MAX_INTERFACES} interfaces; use \"any\""));
+            return Err(format!(
+                "more than {MAX_INTERFACES} interfaces; use \"any\""
+            ));
         }
         Ok(selectors)
     }
@@ -154,7 +174,9 @@ impl fmt::Display for Selector {
         f.write_str(match self {
             Selector::Any => "any",
             Selector::Auto => "auto",
-            Selector::Named { label: Some(label), .. } => label,
+            Selector::Named {
+                label: Some(label), ..
+            } => label,
             Selector::Named { device, .. } => device,
         })
     }
@@ -185,8 +207,12 @@ fn name_of(value: &[u8]) -> Option<Name> {
 
 fn ip_of(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
-        4 => value.first_chunk::<4>().map(|octets| IpAddr::V4(Ipv4Addr::from(*octets))),
-        16 => value.first_chunk::<16>().map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
+        4 => value
+            .first_chunk::<4>()
+            .map(|octets| IpAddr::V4(Ipv4Addr::from(*octets))),
+        16 => value
+            .first_chunk::<16>()
+            .map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
         _ => None,
     }
 }
@@ -207,7 +233,11 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
-    Some(Link { index: u32_of(body.get(4..8)?)?, name: name?, enslaved })
+    Some(Link {
+        index: u32_of(body.get(4..8)?)?,
+        name: name?,
+        enslaved,
+    })
 }
 
 /// RTM_NEWADDR: struct ifaddrmsg of 8 bytes, the index at 4. On a point-to-point link IFA_ADDRESS is the far end and
@@ -263,5 +293,9 @@ fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
             _ => {}
         }
     }
-    Some(DefaultRoute { link: link?, metric, ipv6: i32::from(header[0]) == libc::AF_INET6 })
+    Some(DefaultRoute {
+        link: link?,
+        metric,
+        ipv6: i32::from(header[0]) == libc::AF_INET6,
+    })
 }

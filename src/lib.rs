@@ -11,7 +11,6 @@ pub mod config;
 pub mod door;
 pub mod filter;
 pub mod interfaces;
-pub mod journal;
 pub mod keeper;
 pub mod lease;
 pub mod limits;

@@ -47,7 +47,9 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
 
 fn listen(keeper: &RecordSocket) -> Result<(), String> {
     signals::leave_to_keeper().map_err(told("signals"))?;
-    let Some(mut listener) = Listener::set_up(keeper)? else { return Ok(()) };
+    let Some(mut listener) = Listener::set_up(keeper)? else {
+        return Ok(());
+    };
     listener.refresh(true)?;
     let _ = keeper.send(&ToKeeper::Ready.encode(), true);
     match receive(keeper) {
@@ -156,7 +158,11 @@ impl<'a> Listener<'a> {
             let Some(ToListener::Door { pattern, one_time }) = receive(keeper) else {
                 return Ok(None);
             };
-            doors.push(Door { one_time, generation: 0, used: false });
+            doors.push(Door {
+                one_time,
+                generation: 0,
+                used: false,
+            });
             patterns.push(pattern);
         }
 
@@ -171,8 +177,12 @@ impl<'a> Listener<'a> {
                 ),
                 _ => format!("{selector}: {error}"),
             })?;
-            let capture =
-                Capture { selector, socket, bound: None, local: Vec::new() };
+            let capture = Capture {
+                selector,
+                socket,
+                bound: None,
+                local: Vec::new(),
+            };
             // Selector::list makes no more of them than there is room for.
             let _ = captures.push(capture);
         }
@@ -224,12 +234,13 @@ impl<'a> Listener<'a> {
     fn refresh(&mut self, first: bool) -> Result<(), String> {
         self.interfaces = Interfaces::read(&self.netlink).map_err(told("netlink"))?;
         for capture in &mut self.captures {
-            let selector = &capture.selector;
+            let selector = &capture.selector.clone();
             let index = match selector {
                 Selector::Any => Some(0),
                 _ => self.interfaces.find(selector).map(|link| link.index),
             };
-            if index.is_none() && first && !self.again && matches!(selector, Selector::Named { .. }) {
+            if index.is_none() && first && !self.again && matches!(selector, Selector::Named { .. })
+            {
                 return Err(format!(
                     "{selector}: No such device exists; the interfaces here are: {}",
                     self.interfaces.names()
@@ -239,7 +250,8 @@ impl<'a> Listener<'a> {
             if first || local != capture.local {
                 if self.output.debug {
                     for address in &local {
-                        self.output.surely(ToKeeper::Debug(format!("local IP: {address}")));
+                        self.output
+                            .surely(ToKeeper::Debug(format!("local IP: {address}")));
                     }
                 }
                 if local.is_empty() && index.is_some() {
@@ -254,7 +266,11 @@ impl<'a> Listener<'a> {
                 continue;
             }
             let name = |index| {
-                let link = self.interfaces.links.iter().find(|link| Some(link.index) == index);
+                let link = self
+                    .interfaces
+                    .links
+                    .iter()
+                    .find(|link| Some(link.index) == index);
                 link.map_or(String::new(), |link| link.name.to_string())
             };
             match index {
@@ -305,10 +321,16 @@ impl<'a> Listener<'a> {
             if ready.get(1) == Some(&true) {
                 self.changes.drain();
                 if let Err(problem) = self.refresh(false) {
-                    self.output.surely(ToKeeper::Notice(format!("error: {problem}")));
+                    self.output
+                        .surely(ToKeeper::Notice(format!("error: {problem}")));
                 }
             }
-            for (index, _) in ready.iter().skip(2).enumerate().filter(|(_, ready)| **ready) {
+            for (index, _) in ready
+                .iter()
+                .skip(2)
+                .enumerate()
+                .filter(|(_, ready)| **ready)
+            {
                 self.read_packets(index);
             }
         }
@@ -322,19 +344,23 @@ impl<'a> Listener<'a> {
                 Ok(length) => length,
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             };
-            let Some(ToListener::Sequence { door: index, generation, sequence }) =
-                buffer.get(..length).and_then(ToListener::decode)
+            let Some(ToListener::Sequence {
+                door: index,
+                generation,
+                sequence,
+            }) = buffer.get(..length).and_then(ToListener::decode)
             else {
                 return false;
             };
-            let Some(door) = self.doors.get_mut(usize::from(index)) else { return false };
+            let Some(door) = self.doors.get_mut(usize::from(index)) else {
+                return false;
+            };
             door.generation = generation;
             self.matcher.set_sequence(index, sequence);
             for capture in &mut self.captures {
-                if let Err(problem) =
-                    attach(capture, &self.matcher, self.only_ip_v4, self.kernel)
-                {
-                    self.output.surely(ToKeeper::Notice(format!("error: {problem}")));
+                if let Err(problem) = attach(capture, &self.matcher, self.only_ip_v4, self.kernel) {
+                    self.output
+                        .surely(ToKeeper::Notice(format!("error: {problem}")));
                 }
             }
         }
@@ -342,8 +368,15 @@ impl<'a> Listener<'a> {
 
     fn expire(&mut self, now: Millis) {
         if self.matcher.next_expiry().is_some_and(|due| due <= now) {
-            let Listener { matcher, output, doors, .. } = self;
-            matcher.expire(now, &mut |event| tell(event, output, doors, now));
+            let Listener {
+                matcher,
+                output,
+                doors,
+                ..
+            } = self;
+            matcher.expire(now, &mut |event| {
+                tell(event, output, doors, now);
+            });
         }
         self.output.report(now);
     }
@@ -351,14 +384,18 @@ impl<'a> Listener<'a> {
     fn read_packets(&mut self, index: usize) {
         let mut buffer = [0u8; SNAP_LENGTH];
         for _ in 0..PACKETS_AT_ONCE {
-            let Some(capture) = self.captures.get(index) else { return };
+            let Some(capture) = self.captures.get(index) else {
+                return;
+            };
             let (length, interface) = match capture.socket.receive(&mut buffer) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return,
                 // ENETDOWN, told once when the interface goes down: packets come again when it is up.
                 Err(_) => continue,
             };
-            let Some(knock) = buffer.get(..length).and_then(packet::decode) else { continue };
+            let Some(knock) = buffer.get(..length).and_then(packet::decode) else {
+                continue;
+            };
             let counts = match capture.bound {
                 Some(0) => self.interfaces.counts_under_any(interface),
                 bound => bound == Some(interface),
@@ -374,12 +411,19 @@ impl<'a> Listener<'a> {
     fn knock(&mut self, knock: &Knock, local: bool) {
         let now = monotonic();
         self.expire(now);
-        let Listener { matcher, output, doors, .. } = self;
+        let Listener {
+            matcher,
+            output,
+            doors,
+            ..
+        } = self;
         if output.debug {
             output.line(ToKeeper::Seen(*knock), now);
         }
         let mut used = false;
-        matcher.knock(knock, local, now, &mut |event| used |= tell(event, output, doors, now));
+        matcher.knock(knock, local, now, &mut |event| {
+            used |= tell(event, output, doors, now)
+        });
         if used {
             for (index, door) in (0..).zip(&mut self.doors) {
                 if std::mem::take(&mut door.used) {
@@ -399,29 +443,54 @@ fn attach(
 ) -> Result<(), String> {
     let program = filter::compile(matcher.patterns(), &capture.local, kernel, only_ip_v4);
     capture.socket.attach(&program).map_err(|error| {
-        format!("{}: the kernel refused a new filter, the old one stays: {error}", capture.selector)
+        format!(
+            "{}: the kernel refused a new filter, the old one stays: {error}",
+            capture.selector
+        )
     })
 }
 
 /// Tells the keeper. Returns whether a one-time sequence was used.
 fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Millis) -> bool {
-    let progress = |door, source, stage| Progress { door, source, stage };
+    let progress = |door, source, stage| Progress {
+        door,
+        source,
+        stage,
+    };
     match event {
-        Event::Stage { door, source, stage } => {
+        Event::Stage {
+            door,
+            source,
+            stage,
+        } => {
             output.line(ToKeeper::Stage(progress(door, source, stage)), now);
         }
-        Event::TimedOut { door, source, stage } => {
+        Event::TimedOut {
+            door,
+            source,
+            stage,
+        } => {
             output.line(ToKeeper::TimedOut(progress(door, source, stage)), now);
         }
-        Event::Failed { door, source, stage } if output.verbose => {
+        Event::Failed {
+            door,
+            source,
+            stage,
+        } if output.verbose => {
             output.line(ToKeeper::Failed(progress(door, source, stage)), now);
         }
         Event::Failed { .. } => {}
         Event::Opened { door, source } => {
-            let Some(opened) = doors.get_mut(usize::from(door)) else { return false };
+            let Some(opened) = doors.get_mut(usize::from(door)) else {
+                return false;
+            };
             opened.used = opened.one_time;
             let generation = opened.generation;
-            output.surely(ToKeeper::Opened { door, source, generation });
+            output.surely(ToKeeper::Opened {
+                door,
+                source,
+                generation,
+            });
             return opened.one_time;
         }
     }

@@ -19,7 +19,12 @@ const LINE: u64 = 1000;
 impl LogRate {
     /// `per_second` lines, in bursts of at most [`LOG_BURST`]; 0: no bound.
     pub fn new(per_second: u32, now: Millis) -> LogRate {
-        LogRate { per_second, tokens: u64::from(LOG_BURST) * LINE, refilled: now, left_out: 0 }
+        LogRate {
+            per_second,
+            tokens: u64::from(LOG_BURST) * LINE,
+            refilled: now,
+            left_out: 0,
+        }
     }
 
     /// Whether one more line may be written now. If not, it is counted.
@@ -27,8 +32,13 @@ impl LogRate {
         if self.per_second == 0 {
             return true;
         }
-        let earned = now.saturating_sub(self.refilled).saturating_mul(self.per_second.into());
-        self.tokens = self.tokens.saturating_add(earned).min(u64::from(LOG_BURST) * LINE);
+        let earned = now
+            .saturating_sub(self.refilled)
+            .saturating_mul(self.per_second.into());
+        self.tokens = self
+            .tokens
+            .saturating_add(earned)
+            .min(u64::from(LOG_BURST) * LINE);
         self.refilled = now;
         match self.tokens.checked_sub(LINE) {
             Some(rest) => {

@@ -1,26 +1,23 @@
-//! One binary, two programs: `knock` when called by that name, otherwise `knockd`.
+//! One binary, two programs: `knock` when called by that name, otherwise `knockd`. The daemon calls it by two more
+//! names, to make its other processes.
 #![forbid(unsafe_code)]
 
-use knockd_rs::{cli, client};
+use knockd_rs::{cli, client, keeper, listener};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    if client::is_called_by(&argv) {
-        client::main(&argv)
-    } else {
-        daemon(&argv)
+    match argv.first().and_then(|program| program.to_str()) {
+        Some(listener::PROGRAM) => return listener::main(),
+        Some(keeper::lines::PROGRAM) => return keeper::lines::main(),
+        _ => {}
     }
-}
-
-fn daemon(argv: &[OsString]) -> ExitCode {
-    match cli::knockd(argv).settle(&cli::KNOCKD) {
-        Ok(_args) => {
-            // keeper::main(_args) belongs here
-            eprintln!("knockd: not built yet");
-            ExitCode::FAILURE
-        }
+    if client::is_called_by(&argv) {
+        return client::main(&argv);
+    }
+    match cli::knockd(&argv).settle(&cli::KNOCKD) {
+        Ok(args) => keeper::main(args),
         Err(status) => status.into(),
     }
 }

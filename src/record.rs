@@ -151,11 +151,17 @@ impl Writer {
 
     fn sequence(self, sequence: &Option<Sequence>) -> Writer {
         let steps = sequence.as_ref().map_or(&[][..], Sequence::steps);
-        steps.iter().fold(self.u8(steps.len() as u8), |writer, step| writer.step(*step))
+        steps
+            .iter()
+            .fold(self.u8(steps.len() as u8), |writer, step| {
+                writer.step(*step)
+            })
     }
 
     fn progress(self, progress: &Progress) -> Writer {
-        self.u16(progress.door).ip(progress.source).u8(progress.stage)
+        self.u16(progress.door)
+            .ip(progress.source)
+            .u8(progress.stage)
     }
 }
 
@@ -213,7 +219,10 @@ impl Reader<'_> {
             17 => Protocol::Udp,
             _ => return None,
         };
-        Some(Step { protocol, port: self.u16()? })
+        Some(Step {
+            protocol,
+            port: self.u16()?,
+        })
     }
 
     fn sequence(&mut self) -> Option<Option<Sequence>> {
@@ -226,15 +235,16 @@ impl Reader<'_> {
     }
 
     fn progress(&mut self) -> Option<Progress> {
-        Some(Progress { door: self.u16()?, source: self.ip()?, stage: self.u8()? })
+        Some(Progress {
+            door: self.u16()?,
+            source: self.ip()?,
+            stage: self.u8()?,
+        })
     }
 }
 
 /// All bytes must be used up.
-fn whole<'a, T>(
-    bytes: &'a [u8],
-    decode: impl FnOnce(&mut Reader<'a>) -> Option<T>,
-) -> Option<T> {
+fn whole<'a, T>(bytes: &'a [u8], decode: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Option<T> {
     let mut reader = Reader(bytes);
     let record = decode(&mut reader)?;
     reader.0.is_empty().then_some(record)
@@ -280,9 +290,11 @@ impl ToListener {
                 }
             }
             ToListener::Start => writer.u8(2),
-            ToListener::Sequence { door, generation, sequence } => {
-                writer.u8(3).u16(*door).u32(*generation).sequence(sequence)
-            }
+            ToListener::Sequence {
+                door,
+                generation,
+                sequence,
+            } => writer.u8(3).u16(*door).u32(*generation).sequence(sequence),
         }
         .0
     }
@@ -310,7 +322,10 @@ impl ToListener {
                     pattern: Pattern {
                         sequence: reader.sequence()?,
                         seq_timeout: reader.u64()?,
-                        flags: FlagRule { set: reader.u8()?, clear: reader.u8()? },
+                        flags: FlagRule {
+                            set: reader.u8()?,
+                            clear: reader.u8()?,
+                        },
                         target: match reader.0.first()? {
                             0 => reader.u8().map(|_| None)?,
                             _ => Some(reader.ip()?),
@@ -337,9 +352,11 @@ impl ToKeeper {
             ToKeeper::Ready => writer.u8(0),
             ToKeeper::Refused(text) => writer.u8(1).text(text),
             ToKeeper::Stage(progress) => writer.u8(2).progress(progress),
-            ToKeeper::Opened { door, source, generation } => {
-                writer.u8(3).u16(*door).ip(*source).u32(*generation)
-            }
+            ToKeeper::Opened {
+                door,
+                source,
+                generation,
+            } => writer.u8(3).u16(*door).ip(*source).u32(*generation),
             ToKeeper::TimedOut(progress) => writer.u8(4).progress(progress),
             ToKeeper::Failed(progress) => writer.u8(5).progress(progress),
             ToKeeper::LeftOut(lines) => writer.u8(6).u32(*lines),
@@ -421,7 +438,11 @@ mod tests {
             |((doors, [strict, only_ip_v4, verbose, debug, again], log_rate), interface, empty)| {
                 ToListener::Setup {
                     doors,
-                    matching: if strict { Matching::Strict } else { Matching::Tolerant },
+                    matching: if strict {
+                        Matching::Strict
+                    } else {
+                        Matching::Tolerant
+                    },
                     only_ip_v4,
                     verbose,
                     debug,
@@ -432,19 +453,28 @@ mod tests {
                 }
             },
         );
-        let door = (sequence(), any::<(u64, u8, u8, bool)>(), prop::option::of(ip())).prop_map(
-            |(sequence, (seq_timeout, set, clear, one_time), target)| ToListener::Door {
-                pattern: Pattern {
-                    sequence,
-                    seq_timeout,
-                    flags: FlagRule { set, clear },
-                    target,
-                },
-                one_time,
-            },
-        );
+        let door = (
+            sequence(),
+            any::<(u64, u8, u8, bool)>(),
+            prop::option::of(ip()),
+        )
+            .prop_map(|(sequence, (seq_timeout, set, clear, one_time), target)| {
+                ToListener::Door {
+                    pattern: Pattern {
+                        sequence,
+                        seq_timeout,
+                        flags: FlagRule { set, clear },
+                        target,
+                    },
+                    one_time,
+                }
+            });
         let next = (any::<(u16, u32)>(), sequence()).prop_map(|((door, generation), sequence)| {
-            ToListener::Sequence { door, generation, sequence }
+            ToListener::Sequence {
+                door,
+                generation,
+                sequence,
+            }
         });
         prop_oneof![setup, door, Just(ToListener::Start), next]
     }
@@ -467,7 +497,11 @@ mod tests {
             ".{0,50}".prop_map(ToKeeper::Refused),
             progress().prop_map(ToKeeper::Stage),
             (any::<(u16, u32)>(), ip()).prop_map(|((door, generation), source)| {
-                ToKeeper::Opened { door, source, generation }
+                ToKeeper::Opened {
+                    door,
+                    source,
+                    generation,
+                }
             }),
             progress().prop_map(ToKeeper::TimedOut),
             progress().prop_map(ToKeeper::Failed),
@@ -519,7 +553,9 @@ mod tests {
             interface: text.clone(),
             empty: text,
         };
-        let Some(ToListener::Setup { interface, empty, .. }) = ToListener::decode(&setup.encode())
+        let Some(ToListener::Setup {
+            interface, empty, ..
+        }) = ToListener::decode(&setup.encode())
         else {
             panic!("the longest setup does not come back");
         };

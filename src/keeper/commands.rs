@@ -39,7 +39,11 @@ impl Commands {
     /// Puts a command in the queue. `false`: the queue is full, it will not run. A lease's command always finds room.
     #[must_use]
     pub fn push(&mut self, command: Command) -> bool {
-        let waiting = self.queue.iter().filter(|other| other.lease.is_none()).count();
+        let waiting = self
+            .queue
+            .iter()
+            .filter(|other| other.lease.is_none())
+            .count();
         let room = command.lease.is_some() || waiting < MAX_QUEUE;
         if room {
             self.queue.push_back(command);
@@ -80,7 +84,11 @@ impl Commands {
     /// `stranger`.
     pub fn reap(&mut self, mut stranger: impl FnMut(libc::pid_t)) -> Option<(Command, Ending)> {
         while let Some((process, ending)) = exec::reap() {
-            match self.running.iter().position(|running| running.group.leader == process) {
+            match self
+                .running
+                .iter()
+                .position(|running| running.group.leader == process)
+            {
                 Some(index) => return Some((self.running.swap_remove(index).command, ending)),
                 None => stranger(process),
             }
@@ -90,7 +98,9 @@ impl Commands {
 
     /// Whether the command of that lease runs.
     pub fn is_running(&self, lease: LeaseId) -> bool {
-        self.running.iter().any(|running| running.command.lease == Some(lease))
+        self.running
+            .iter()
+            .any(|running| running.command.lease == Some(lease))
     }
 
     /// Takes out of the queue what must not begin any more.

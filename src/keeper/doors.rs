@@ -41,7 +41,11 @@ pub fn open(
     report: &mut dyn FnMut(String),
 ) -> Result<Vec<Door>, String> {
     let open_one = |door: &config::Door| {
-        let mut door = Door { config: door.clone(), list: None, generation: 0 };
+        let mut door = Door {
+            config: door.clone(),
+            list: None,
+            generation: 0,
+        };
         if let Some(written) = &door.config.one_time {
             let failed = |error| format!("{}: {}", written.display(), plain(&error));
             let list = OneTimeList::new(directory.join(written), &door.config.name);
@@ -88,7 +92,10 @@ mod tests {
     #[test]
     fn every_token_is_replaced_and_nothing_else() {
         let found = expanded("echo \"%IP% %IP%x %ip% %IP %%IP%% %HOST%\"").unwrap();
-        assert_eq!(found, "echo \"10.9.0.2 10.9.0.2x %ip% %IP %10.9.0.2% %HOST%\"");
+        assert_eq!(
+            found,
+            "echo \"10.9.0.2 10.9.0.2x %ip% %IP %10.9.0.2% %HOST%\""
+        );
     }
 
     #[test]

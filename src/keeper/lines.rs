@@ -56,7 +56,13 @@ pub struct Lines {
 impl Lines {
     /// With `lookup`, names of sources are shown.
     pub fn new(log: Log, lookup: bool) -> Lines {
-        Lines { log, lookup, child: None, names: VecDeque::new(), waiting: VecDeque::new() }
+        Lines {
+            log,
+            lookup,
+            child: None,
+            names: VecDeque::new(),
+            waiting: VecDeque::new(),
+        }
     }
 
     /// A line.
@@ -84,12 +90,20 @@ impl Lines {
         }
         let until = now.saturating_add(NAME_WAIT_MS);
         let text = text.to_string();
-        self.waiting.push_back(Line { time: clock::wall(), kind, source, text, until });
+        self.waiting.push_back(Line {
+            time: clock::wall(),
+            kind,
+            source,
+            text,
+            until,
+        });
     }
 
     /// Writes the oldest line, with the name if that is known.
     fn release(&mut self) {
-        let Some(line) = self.waiting.pop_front() else { return };
+        let Some(line) = self.waiting.pop_front() else {
+            return;
+        };
         let text = match line.source {
             None => line.text,
             Some(source) => match self.known(source).and_then(|known| known.name.as_ref()) {
@@ -108,7 +122,11 @@ impl Lines {
         if self.names.len() >= MAX_NAMES {
             self.names.pop_front();
         }
-        self.names.push_back(Name { source, name, until: now.saturating_add(NAME_LIFE_MS) });
+        self.names.push_back(Name {
+            source,
+            name,
+            until: now.saturating_add(NAME_LIFE_MS),
+        });
     }
 
     /// Writes what need not wait any more, and asks for the next name. Called when [`deadline`](Self::deadline) comes too.
@@ -121,15 +139,22 @@ impl Lines {
         }
         self.names.retain(|name| name.until > now);
         while let Some(line) = self.waiting.front() {
-            let waits = line.source.is_some_and(|source| self.known(source).is_none());
+            let waits = line
+                .source
+                .is_some_and(|source| self.known(source).is_none());
             if waits && line.until > now {
                 break;
             }
             self.release();
         }
-        let busy = self.child.as_ref().is_some_and(|child| child.asked.is_some());
+        let busy = self
+            .child
+            .as_ref()
+            .is_some_and(|child| child.asked.is_some());
         let sources = self.waiting.iter().filter_map(|line| line.source);
-        let unknown = sources.into_iter().find(|source| self.known(*source).is_none());
+        let unknown = sources
+            .into_iter()
+            .find(|source| self.known(*source).is_none());
         if let Some(source) = unknown
             && !busy
             && self.ask(source, now).is_err()
@@ -143,7 +168,11 @@ impl Lines {
             Some(child) => child,
             None => {
                 let (socket, process) = process::spawn(PROGRAM)?;
-                self.child.insert(Child { socket, process, asked: None })
+                self.child.insert(Child {
+                    socket,
+                    process,
+                    asked: None,
+                })
             }
         };
         child.socket.send(source.to_string().as_bytes(), false)?;
@@ -154,6 +183,17 @@ impl Lines {
     fn end_child(&mut self) {
         if let Some(child) = self.child.take() {
             exec::kill(child.process);
+        }
+    }
+
+    /// That child was reaped, and its number may be somebody else's now.
+    pub fn child_ended(&mut self, process: libc::pid_t) {
+        if self
+            .child
+            .as_ref()
+            .is_some_and(|child| child.process == process)
+        {
+            self.child = None;
         }
     }
 
@@ -187,8 +227,17 @@ impl Lines {
 
     /// When [`proceed`](Self::proceed) must be called.
     pub fn deadline(&self) -> Option<Millis> {
-        let asked = self.child.as_ref().and_then(|child| child.asked).map(|(_, due)| due);
-        self.waiting.front().map(|line| line.until).into_iter().chain(asked).min()
+        let asked = self
+            .child
+            .as_ref()
+            .and_then(|child| child.asked)
+            .map(|(_, due)| due);
+        self.waiting
+            .front()
+            .map(|line| line.until)
+            .into_iter()
+            .chain(asked)
+            .min()
     }
 
     /// Writes all lines that still wait, before the end.
@@ -223,7 +272,9 @@ pub fn main() -> ExitCode {
             Ok(length) if length > 0 => length,
             _ => return ExitCode::SUCCESS,
         };
-        let address = buffer.get(..length).and_then(|text| std::str::from_utf8(text).ok());
+        let address = buffer
+            .get(..length)
+            .and_then(|text| std::str::from_utf8(text).ok());
         let Some(source) = address.and_then(|text| text.parse().ok()) else {
             return ExitCode::FAILURE;
         };
@@ -241,7 +292,10 @@ mod tests {
     #[test]
     fn a_name_that_could_forge_a_log_line_is_refused() {
         assert_eq!(clean(b"client.example").as_deref(), Some("client.example"));
-        assert_eq!(clean(b"x\n[2026-11-23 10:00] 10.0.0.1: SSH: OPEN SESAME"), None);
+        assert_eq!(
+            clean(b"x\n[2026-11-23 10:00] 10.0.0.1: SSH: OPEN SESAME"),
+            None
+        );
         assert_eq!(clean(b"a b"), None);
         assert_eq!(clean(b"?"), None);
         assert_eq!(clean(b""), None);

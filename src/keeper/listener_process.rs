@@ -17,8 +17,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// A listener that lives.
 pub struct ListenerProcess {
     socket: RecordSocket,
-    /// Its process id.
-    pub process: libc::pid_t,
+    process: libc::pid_t,
+    /// Its process was reaped: the number may be somebody else's now.
+    ended: bool,
     /// When it was started.
     pub started: Millis,
     /// It must be ready by then; `None`: it is.
@@ -48,7 +49,13 @@ impl ListenerProcess {
         let (socket, process) = process::spawn(listener::PROGRAM)?;
         let started = monotonic();
         let ready_by = Some(started.saturating_add(LISTENER_START_MS));
-        let listener = ListenerProcess { socket, process, started, ready_by };
+        let listener = ListenerProcess {
+            socket,
+            process,
+            ended: false,
+            started,
+            ready_by,
+        };
         listener.say(&ToListener::Setup {
             doors: doors.len() as u16,
             matching: options.matching,
@@ -65,9 +72,18 @@ impl ListenerProcess {
         for door in doors {
             door.generation = 0;
             let pattern = door.pattern().clone();
-            listener.say(&ToListener::Door { pattern, one_time: door.list.is_some() })?;
+            listener.say(&ToListener::Door {
+                pattern,
+                one_time: door.list.is_some(),
+            })?;
         }
         Ok(listener)
+    }
+
+    /// That child was reaped. Returns whether it was this one.
+    pub fn child_ended(&mut self, process: libc::pid_t) -> bool {
+        self.ended |= self.process == process;
+        self.process == process
     }
 
     /// Sends a record. The listener reads all the time, so one that does not take it is as good as dead.
@@ -93,7 +109,9 @@ impl ListenerProcess {
 
 impl Drop for ListenerProcess {
     fn drop(&mut self) {
-        exec::kill(self.process);
+        if !self.ended {
+            exec::kill(self.process);
+        }
     }
 }
 
@@ -135,8 +153,15 @@ mod tests {
                 restart.due.unwrap()
             })
             .collect();
-        assert_eq!(delays, [0, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]);
+        assert_eq!(
+            delays,
+            [0, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000]
+        );
         restart.after_death(0, MAX_RESTART_DELAY_MS + 1);
-        assert_eq!(restart.due, Some(MAX_RESTART_DELAY_MS + 1), "it lived for long: at once again");
+        assert_eq!(
+            restart.due,
+            Some(MAX_RESTART_DELAY_MS + 1),
+            "it lived for long: at once again"
+        );
     }
 }

@@ -36,7 +36,12 @@ pub struct Log {
 impl Log {
     /// Only standard output and error so far.
     pub fn new(verbose: bool, debug: bool) -> Log {
-        Log { file: None, syslog: None, verbose, debug }
+        Log {
+            file: None,
+            syslog: None,
+            verbose,
+            debug,
+        }
     }
 
     /// Opens what the config asks for; a file that cannot be opened is a warning, as in knockd 0.8. Called again after a
@@ -51,7 +56,11 @@ impl Log {
             Ok(file) => self.file = Some((path.to_path_buf(), file)),
             Err(error) => self.now(
                 Kind::Error,
-                &format!("warning: cannot open logfile: {}: {}", path.display(), plain(&error)),
+                &format!(
+                    "warning: cannot open logfile: {}: {}",
+                    path.display(),
+                    plain(&error)
+                ),
             ),
         }
     }
@@ -96,7 +105,10 @@ impl Log {
 /// The text of an error as C's strerror() gives it, without the number that Rust adds.
 pub fn plain(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_string()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// A connection to /dev/log (RFC 3164 as C libraries write it): facility daemon, severity notice, no process id.
@@ -106,18 +118,23 @@ struct Syslog {
 
 const DEV_LOG: &str = "/dev/log";
 const PRIORITY: u8 = 3 << 3 | 5;
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 impl Syslog {
     fn new() -> Syslog {
-        Syslog { socket: connect().ok() }
+        Syslog {
+            socket: connect().ok(),
+        }
     }
 
     /// Sends a line. A syslog daemon that was restarted is found again; one that hangs is not waited for.
     fn send(&mut self, time: UnixTime, line: &str) {
         let t = clock::local(time);
-        let month = usize::try_from(t.month - 1).ok().and_then(|month| MONTHS.get(month));
+        let month = usize::try_from(t.month - 1)
+            .ok()
+            .and_then(|month| MONTHS.get(month));
         let datagram = format!(
             "<{PRIORITY}>{} {:2} {:02}:{:02}:{:02} knockd: {line}",
             month.unwrap_or(&"Jan"),
@@ -126,7 +143,10 @@ impl Syslog {
             t.minute,
             t.second
         );
-        let sent = self.socket.as_ref().is_some_and(|s| s.send(datagram.as_bytes()).is_ok());
+        let sent = self
+            .socket
+            .as_ref()
+            .is_some_and(|s| s.send(datagram.as_bytes()).is_ok());
         if !sent {
             self.socket = connect().ok();
             if let Some(socket) = &self.socket {

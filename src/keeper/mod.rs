@@ -1,1 +1,102 @@
-//! keeper
+//! The privileged process: runs the commands, keeps the leases, writes the log. It reads no packet.
+#![forbid(unsafe_code)]
+
+mod check;
+mod commands;
+mod doors;
+pub mod lines;
+mod listener_process;
+mod log;
+mod one_time;
+mod process;
+mod run;
+mod start;
+mod state;
+
+use crate::cli::KnockdArgs;
+use crate::config::{self, Config, Options, Reknock};
+use crate::door::Matching;
+use doors::Door;
+use std::path::{Path, PathBuf};
+
+pub use start::main;
+
+/// Where the pid file goes when neither config nor command line says so.
+const PID_FILE: &str = "/var/run/knockd.pid";
+
+/// The interface when neither config nor command line says so.
+const INTERFACE: &str = "eth0";
+
+/// What stays the same through reloads: the command line, and where it was given.
+pub struct Settings {
+    /// The command line.
+    pub args: KnockdArgs,
+    /// The config file as a person wrote it, for messages.
+    pub config: PathBuf,
+    /// The directory that relative paths start at: the daemon's own is `/` later.
+    pub directory: PathBuf,
+}
+
+impl Settings {
+    /// The absolute path of the config file.
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.join(&self.config)
+    }
+
+    /// `-i`, or the config's `Interface`, or eth0.
+    pub fn interface<'a>(&'a self, options: &'a Options) -> &'a str {
+        let named = self
+            .args
+            .interface
+            .as_deref()
+            .or(options.interface.as_deref());
+        named.unwrap_or(INTERFACE)
+    }
+
+    /// The absolute path of `StateDir`.
+    pub fn state_dir(&self, options: &Options) -> PathBuf {
+        self.directory.join(&options.state_dir)
+    }
+
+    /// The config's `LogFile`, or `-g`.
+    fn log_file(&self, options: &Options) -> Option<PathBuf> {
+        let named = options
+            .log_file
+            .as_deref()
+            .or(self.args.log_file.as_deref());
+        named.map(|path| self.directory.join(path))
+    }
+
+    /// The config's `PidFile`, or `-p`.
+    fn pid_file(&self, options: &Options) -> PathBuf {
+        let named = options
+            .pid_file
+            .as_deref()
+            .or(self.args.pid_file.as_deref());
+        self.directory.join(named.unwrap_or(Path::new(PID_FILE)))
+    }
+
+    /// Reads the config and the first lines of its one-time lists. `trace` gets what `-D` shows, `report` what is wrong with
+    /// single lines of the lists; the error is for a person.
+    pub fn load(
+        &self,
+        trace: &mut dyn FnMut(&str),
+        report: &mut dyn FnMut(String),
+    ) -> Result<(Config, Vec<Door>), String> {
+        let text = match config::read(&self.config_path()) {
+            Ok(text) => text,
+            Err(mut error) => {
+                error.path.clone_from(&self.config);
+                return Err(error.to_string());
+            }
+        };
+        let mut config =
+            config::parse(&text, trace).map_err(|problem| problem.show(&self.config))?;
+        if self.args.strict {
+            config.options.matching = Matching::Strict;
+            config.options.reknock = Reknock::Stack;
+        }
+        let doors = doors::open(&config, &self.directory, report)?;
+        Ok((config, doors))
+    }
+}

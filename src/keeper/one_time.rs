@@ -15,6 +15,9 @@ pub struct OneTimeList {
     door: String,
 }
 
+/// What editors on Windows put before the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A usable line.
 struct Line {
     /// Where it begins in the file, in bytes.
@@ -25,7 +28,10 @@ struct Line {
 impl OneTimeList {
     /// The list in that file, for the door of that name.
     pub fn new(path: PathBuf, door: &str) -> OneTimeList {
-        OneTimeList { path, door: door.to_string() }
+        OneTimeList {
+            path,
+            door: door.to_string(),
+        }
     }
 
     /// The file.
@@ -35,12 +41,20 @@ impl OneTimeList {
 
     /// The first line that was not used yet; `None`: there is none left. Lines that are no sequence are passed over and reported.
     pub fn next(&self, report: &mut dyn FnMut(String)) -> io::Result<Option<Sequence>> {
-        Ok(self.lines(report)?.into_iter().next().map(|line| line.sequence))
+        Ok(self
+            .lines(report)?
+            .into_iter()
+            .next()
+            .map(|line| line.sequence))
     }
 
     /// Whether the file could be marked, without marking it.
     pub fn check_writable(&self) -> io::Result<()> {
-        File::options().read(true).write(true).open(&self.path).map(drop)
+        File::options()
+            .read(true)
+            .write(true)
+            .open(&self.path)
+            .map(drop)
     }
 
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
@@ -54,7 +68,10 @@ impl OneTimeList {
             marked = true;
         }
         if !marked {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the sequence is not in the file"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the sequence is not in the file",
+            ));
         }
         file.sync_all()
     }
@@ -64,7 +81,10 @@ impl OneTimeList {
         let mut lines = Vec::new();
         let mut offset = 0;
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-            let content = if number == 1 { config::without_bom(line) } else { line };
+            let content = line
+                .strip_prefix(BYTE_ORDER_MARK)
+                .filter(|_| number == 1)
+                .unwrap_or(line);
             let used_or_blank = matches!(content.trim_ascii().first(), None | Some(b'#'));
             if !used_or_blank {
                 let mut warnings = Vec::new();
@@ -84,13 +104,16 @@ mod tests {
     use super::*;
 
     fn list(name: &str, text: &str) -> OneTimeList {
-        let path = std::env::temp_dir().join(format!("knockd-one-time-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("knockd-one-time-{}-{name}", std::process::id()));
         std::fs::write(&path, text).unwrap();
         OneTimeList::new(path, "A")
     }
 
     fn next(list: &OneTimeList) -> Option<String> {
-        list.next(&mut |_| {}).unwrap().map(|sequence| sequence.to_string())
+        list.next(&mut |_| {})
+            .unwrap()
+            .map(|sequence| sequence.to_string())
     }
 
     fn use_next(list: &OneTimeList) -> String {
@@ -103,9 +126,15 @@ mod tests {
     fn lines_are_used_in_order_and_marked_on_their_first_byte() {
         let list = list("order", "# c\r\n\r\n  \t\n 1000:udp , 2000 \r\n4000,5000");
         assert_eq!(next(&list).unwrap(), "1000:udp,2000:tcp");
-        assert_eq!(use_next(&list), "# c\r\n\r\n  \t\n#1000:udp , 2000 \r\n4000,5000");
+        assert_eq!(
+            use_next(&list),
+            "# c\r\n\r\n  \t\n#1000:udp , 2000 \r\n4000,5000"
+        );
         assert_eq!(next(&list).unwrap(), "4000:tcp,5000:tcp");
-        assert_eq!(use_next(&list), "# c\r\n\r\n  \t\n#1000:udp , 2000 \r\n#000,5000");
+        assert_eq!(
+            use_next(&list),
+            "# c\r\n\r\n  \t\n#1000:udp , 2000 \r\n#000,5000"
+        );
         assert_eq!(next(&list), None);
         std::fs::remove_file(list.path()).unwrap();
     }
@@ -117,7 +146,10 @@ mod tests {
         let sequence = list.next(&mut |text| reports.push(text)).unwrap().unwrap();
         assert_eq!(sequence.to_string(), "4000:tcp,5000:tcp");
         assert_eq!(reports.len(), 2);
-        assert!(reports[1].contains("config: section A: port 99999 is invalid"), "{reports:?}");
+        assert!(
+            reports[1].contains("config: section A: port 99999 is invalid"),
+            "{reports:?}"
+        );
         assert!(reports[1].contains(":2:6: "), "{reports:?}");
         assert_eq!(use_next(&list), "hello\n1000,99999\n#4000,5000\n");
         std::fs::remove_file(list.path()).unwrap();

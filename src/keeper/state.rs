@@ -1,8 +1,8 @@
 //! The instance's folder under `StateDir`: the lock that keeps it the only one, and the journal.
 #![forbid(unsafe_code)]
 
-use crate::journal::{self, Place};
 use crate::lease::Lease;
+use crate::lease::journal::{self, Place};
 use crate::limits::MAX_CONFIG_BYTES;
 use crate::sys::daemon;
 use std::fs::{self, DirBuilder, File};
@@ -55,7 +55,10 @@ impl State {
         let folder = state_dir.join(instance_name(config));
         private_directory(&folder, 0o700).map_err(unusable(&folder))?;
         let path = folder.join("lock");
-        let lock = private_file().truncate(false).open(&path).map_err(unusable(&path))?;
+        let lock = private_file()
+            .truncate(false)
+            .open(&path)
+            .map_err(unusable(&path))?;
         match daemon::lock(&lock) {
             Ok(None) => {}
             Ok(Some(process)) => return Err(Unavailable::Taken(process)),
@@ -63,7 +66,14 @@ impl State {
         }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let net = fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
-        Ok(State { folder, place: Place { boot: boot.trim().to_string(), net }, _lock: lock })
+        Ok(State {
+            folder,
+            place: Place {
+                boot: boot.trim().to_string(),
+                net,
+            },
+            _lock: lock,
+        })
     }
 
     fn journal(&self) -> PathBuf {

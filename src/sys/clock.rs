@@ -5,7 +5,10 @@ use std::mem::MaybeUninit;
 
 /// Milliseconds of CLOCK_MONOTONIC.
 pub fn monotonic() -> Millis {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `time` is valid for writing; CLOCK_MONOTONIC exists on every kernel since 2.6.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as Millis * 1000 + time.tv_nsec as Millis / 1_000_000

@@ -17,7 +17,11 @@ pub fn daemonize() -> io::Result<Starting> {
     if cerr(unsafe { libc::fork() })? != 0 {
         drop(to_parent);
         let mut word = [0u8; 1];
-        exit(if from_child.read_exact(&mut word).is_ok() { 0 } else { 1 });
+        exit(if from_child.read_exact(&mut word).is_ok() {
+            0
+        } else {
+            1
+        });
     }
     // SAFETY: no pointers.
     cerr(unsafe { libc::setsid() })?;

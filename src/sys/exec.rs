@@ -18,7 +18,10 @@ pub struct Group {
 
 impl Group {
     fn of(leader: libc::pid_t) -> Group {
-        Group { leader, started: start_time(leader).unwrap_or(0) }
+        Group {
+            leader,
+            started: start_time(leader).unwrap_or(0),
+        }
     }
 
     /// Whether any process of the group is left.
@@ -44,7 +47,10 @@ fn start_time(process: libc::pid_t) -> Option<u64> {
     let stat = std::fs::read(Path::new("/proc").join(process.to_string()).join("stat")).ok()?;
     // The second field is the program's name in parentheses, and may hold anything; 20 fields after it is the time.
     let after_name = stat.iter().rposition(|byte| *byte == b')')?;
-    let field = stat.get(after_name + 1..)?.split(|byte| *byte == b' ').nth(20)?;
+    let field = stat
+        .get(after_name + 1..)?
+        .split(|byte| *byte == b' ')
+        .nth(20)?;
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
@@ -77,13 +83,21 @@ pub fn prepare(command: &[u8]) -> io::Result<Prepared> {
             drop(gate);
             become_shell(&command, waiting.as_raw_fd())
         }
-        leader => Ok(Prepared { group: Group::of(leader), gate }),
+        leader => Ok(Prepared {
+            group: Group::of(leader),
+            gate,
+        }),
     }
 }
 
 fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
     signals::restore_for_exec();
-    let argv = [c"sh".as_ptr(), c"-c".as_ptr(), command.as_ptr(), std::ptr::null()];
+    let argv = [
+        c"sh".as_ptr(),
+        c"-c".as_ptr(),
+        command.as_ptr(),
+        std::ptr::null(),
+    ];
     let mut word = 0u8;
     // SAFETY: every pointer is to a NUL-terminated string or array that lives until exec; the read is of one byte
     // into a variable of one byte; _exit runs nothing of the parent's.

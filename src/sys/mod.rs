@@ -19,7 +19,11 @@ use std::io;
 
 /// Turns the -1 of a system call into the error that `errno` holds.
 pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// As [`cerr`], for calls that return a byte count.

@@ -93,9 +93,7 @@ impl Netlink {
         request[6..8].copy_from_slice(&flags.to_ne_bytes());
         retry(|| {
             // SAFETY: the pointer and length describe `request`.
-            cerr_len(unsafe {
-                libc::send(self.0.as_raw_fd(), request.as_ptr().cast(), LENGTH, 0)
-            })
+            cerr_len(unsafe { libc::send(self.0.as_raw_fd(), request.as_ptr().cast(), LENGTH, 0) })
         })?;
         let mut buffer = vec![0u8; REPLY];
         loop {
@@ -103,7 +101,8 @@ impl Netlink {
             let mut rest = buffer.get(..length).unwrap_or_default();
             // struct nlmsghdr: length, type, flags, sequence, port (4 + 2 + 2 + 4 + 4 bytes), host order.
             while let Some((header, _)) = rest.split_first_chunk::<16>() {
-                let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+                let size =
+                    u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
                 let kind = u16::from_ne_bytes([header[4], header[5]]);
                 let Some(body) = rest.get(16..size) else {
                     return Err(io::ErrorKind::InvalidData.into());
@@ -111,7 +110,9 @@ impl Netlink {
                 match i32::from(kind) {
                     libc::NLMSG_DONE => return Ok(()),
                     libc::NLMSG_ERROR => {
-                        let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                        let code = body
+                            .first_chunk()
+                            .map_or(0, |code| i32::from_ne_bytes(*code));
                         return Err(io::Error::from_raw_os_error(-code));
                     }
                     _ => message(kind, body),
@@ -128,7 +129,12 @@ impl Netlink {
         retry(|| {
             // SAFETY: the pointer and length describe `buffer`.
             cerr_len(unsafe {
-                libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
+                libc::recv(
+                    self.0.as_raw_fd(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    flags,
+                )
             })
         })
     }

@@ -14,7 +14,11 @@ pub fn wait<const N: usize>(
 ) -> io::Result<heapless::Vec<bool, N>> {
     let mut entries: heapless::Vec<libc::pollfd, N> = descriptors
         .iter()
-        .map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+        .map(|fd| libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
         .collect();
     let timeout = match deadline {
         None => -1,

@@ -42,7 +42,12 @@ impl RecordSocket {
         retry(|| {
             // SAFETY: the pointer and length describe `record`.
             cerr_len(unsafe {
-                libc::send(self.0.as_raw_fd(), record.as_ptr().cast(), record.len(), flags)
+                libc::send(
+                    self.0.as_raw_fd(),
+                    record.as_ptr().cast(),
+                    record.len(),
+                    flags,
+                )
             })
         })
         .map(drop)
@@ -55,7 +60,12 @@ impl RecordSocket {
         retry(|| {
             // SAFETY: the pointer and length describe `buffer`.
             cerr_len(unsafe {
-                libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
+                libc::recv(
+                    self.0.as_raw_fd(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    flags,
+                )
             })
         })
     }

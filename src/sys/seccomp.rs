@@ -82,9 +82,19 @@ fn program(architecture: u32) -> Vec<Instruction> {
     ];
     let to_allow = ALLOWED.len() as u8;
     for (done, number) in (0..).zip(ALLOWED) {
-        program.push(instruction(JUMP_IF_EQUAL, *number as u32, to_allow - done, 0));
+        program.push(instruction(
+            JUMP_IF_EQUAL,
+            *number as u32,
+            to_allow - done,
+            0,
+        ));
     }
-    program.push(instruction(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0));
+    program.push(instruction(
+        RETURN,
+        libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
+        0,
+        0,
+    ));
     program.push(instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
     program
 }

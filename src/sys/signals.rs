@@ -55,7 +55,13 @@ impl Signals {
         writer.set_nonblocking(true)?;
         PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
         let handler = handler as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGCHLD] {
+        for number in [
+            libc::SIGTERM,
+            libc::SIGINT,
+            libc::SIGHUP,
+            libc::SIGUSR1,
+            libc::SIGCHLD,
+        ] {
             set_disposition(number, handler)?;
         }
         set_disposition(libc::SIGUSR2, libc::SIG_IGN)?;
@@ -92,7 +98,13 @@ impl AsFd for Signals {
 /// What the listener does: `killall -HUP knockd` and Ctrl-C reach it too, but all of them are the keeper's business.
 /// The listener ends when the keeper does.
 pub fn leave_to_keeper() -> io::Result<()> {
-    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2] {
+    for number in [
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+    ] {
         set_disposition(number, libc::SIG_IGN)?;
     }
     Ok(())

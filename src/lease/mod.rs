@@ -2,6 +2,10 @@
 //! and does what it answers, after it has written the book to the journal.
 #![forbid(unsafe_code)]
 
+pub mod journal;
+#[cfg(test)]
+mod tests;
+
 use crate::config::Reknock;
 use crate::door::Millis;
 use crate::limits::MAX_LEASES;
@@ -182,7 +186,10 @@ impl LeaseBook {
             start: opening.start,
             stop: opening.stop,
             cmd_timeout: opening.cmd_timeout,
-            phase: Phase::Starting { until: None, reapply: false },
+            phase: Phase::Starting {
+                until: None,
+                reapply: false,
+            },
             running: None,
         });
         actions.push(Action::RunStart(id));
@@ -199,7 +206,9 @@ impl LeaseBook {
     /// The command of that lease has ended, however it did, or could not be run.
     pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
         let closing = self.closing;
-        let Some(index) = self.leases.iter().position(|lease| lease.id == id) else { return };
+        let Some(index) = self.leases.iter().position(|lease| lease.id == id) else {
+            return;
+        };
         let lease = &mut self.leases[index];
         lease.running = None;
         match lease.phase {
@@ -208,7 +217,9 @@ impl LeaseBook {
                 if closing {
                     stop(lease, actions);
                 } else if reapply {
-                    lease.phase = Phase::Stopping { then: Then::Reapply { until } };
+                    lease.phase = Phase::Stopping {
+                        then: Then::Reapply { until },
+                    };
                     actions.push(Action::RunStop(id));
                 } else {
                     lease.phase = Phase::Open { until };
@@ -222,7 +233,10 @@ impl LeaseBook {
                     Then::Reapply { until } => Some(until),
                     _ => None,
                 };
-                lease.phase = Phase::Starting { until, reapply: false };
+                lease.phase = Phase::Starting {
+                    until,
+                    reapply: false,
+                };
                 actions.push(Action::RunStart(id));
             }
             Phase::Open { .. } => {}
@@ -254,7 +268,9 @@ impl LeaseBook {
             match &mut lease.phase {
                 Phase::Starting { reapply, .. } => *reapply = true,
                 Phase::Open { until } => {
-                    lease.phase = Phase::Stopping { then: Then::Reapply { until: *until } };
+                    lease.phase = Phase::Stopping {
+                        then: Then::Reapply { until: *until },
+                    };
                     actions.push(Action::RunStop(lease.id));
                 }
                 Phase::Stopping { .. } => {}

@@ -40,7 +40,10 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
             Phase::Open { until } => ("open", until),
             Phase::Stopping { .. } => ("stopping", 0),
         };
-        let group = lease.running.unwrap_or(Group { leader: 0, started: 0 });
+        let group = lease.running.unwrap_or(Group {
+            leader: 0,
+            started: 0,
+        });
         let _ = writeln!(
             text,
             "lease {} {phase} {until} {} {} {}",
@@ -63,7 +66,10 @@ pub fn decode(text: &[u8]) -> Option<(Place, Vec<Lease>)> {
     }
     let place = std::str::from_utf8(lines.next()?).ok()?;
     let (boot, net) = place.strip_prefix("boot ")?.split_once(" net ")?;
-    let place = Place { boot: boot.to_string(), net: net.parse().ok()? };
+    let place = Place {
+        boot: boot.to_string(),
+        net: net.parse().ok()?,
+    };
     let mut leases = Vec::new();
     loop {
         let line = std::str::from_utf8(lines.next()?).ok()?;
@@ -78,7 +84,10 @@ pub fn decode(text: &[u8]) -> Option<(Place, Vec<Lease>)> {
         let leader = fields.next()?.parse().ok()?;
         let started = fields.next()?.parse().ok()?;
         let phase = match phase {
-            "starting" => Phase::Starting { until: None, reapply: false },
+            "starting" => Phase::Starting {
+                until: None,
+                reapply: false,
+            },
             "open" => Phase::Open { until },
             "stopping" => Phase::Stopping { then: Then::Over },
             _ => return None,
@@ -113,27 +122,43 @@ mod tests {
 
     fn lease() -> impl Strategy<Value = Lease> {
         let phase = prop_oneof![
-            Just(Phase::Starting { until: None, reapply: false }),
+            Just(Phase::Starting {
+                until: None,
+                reapply: false
+            }),
             any::<u64>().prop_map(|until| Phase::Open { until }),
             Just(Phase::Stopping { then: Then::Over }),
         ];
         let running = prop::option::of((2i32.., any::<u64>()))
             .prop_map(|group| group.map(|(leader, started)| Group { leader, started }));
-        (any::<IpAddr>(), "[^\n]{0,20}", command(), command(), any::<u64>(), phase, running)
-            .prop_map(|(source, door, start, stop, cmd_timeout, phase, running)| Lease {
-                id: 0,
-                door,
-                source,
-                start,
-                stop,
-                cmd_timeout,
-                phase,
-                running,
-            })
+        (
+            any::<IpAddr>(),
+            "[^\n]{0,20}",
+            command(),
+            command(),
+            any::<u64>(),
+            phase,
+            running,
+        )
+            .prop_map(
+                |(source, door, start, stop, cmd_timeout, phase, running)| Lease {
+                    id: 0,
+                    door,
+                    source,
+                    start,
+                    stop,
+                    cmd_timeout,
+                    phase,
+                    running,
+                },
+            )
     }
 
     fn place() -> Place {
-        Place { boot: "6f0e4b4e".to_string(), net: 4_026_531_840 }
+        Place {
+            boot: "6f0e4b4e".to_string(),
+            net: 4_026_531_840,
+        }
     }
 
     proptest! {

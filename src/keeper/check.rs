@@ -1,0 +1,38 @@
+//! `knockd --check`: what the config means, and what is unwise about it.
+#![forbid(unsafe_code)]
+
+use super::Settings;
+use crate::config::check::{advice, mode_advice};
+use crate::config::describe::describe;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::process::ExitCode;
+
+/// Prints it all on standard output; errors and exit code 1 as at a start.
+pub fn main(settings: &Settings) -> ExitCode {
+    let mut reports = Vec::new();
+    let loaded = settings.load(&mut |_| {}, &mut |problem| reports.push(problem));
+    let mut out = io::stdout();
+    let (config, _) = match loaded {
+        Ok(loaded) => loaded,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "{problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let _ = write!(out, "{}", describe(&config));
+    let mode = fs::metadata(settings.config_path());
+    let mode = mode
+        .ok()
+        .and_then(|found| mode_advice(found.mode(), found.uid()));
+    let advice = advice(&config);
+    let warnings = config.warnings.iter().chain(&mode).chain(&advice);
+    for text in warnings
+        .map(|warning| warning.show(&settings.config))
+        .chain(reports)
+    {
+        let _ = writeln!(out, "warning: {text}");
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,208 @@
+//! From the command line to the loop: what can fail at the start fails here, while the person who typed it looks on.
+#![forbid(unsafe_code)]
+
+use super::lines::Lines;
+use super::listener_process::{ListenerProcess, Received};
+use super::log::{Kind, Log, plain};
+use super::run::Keeper;
+use super::state::{State, Unavailable};
+use super::{Settings, check};
+use crate::cli::{self, KnockdArgs};
+use crate::door::Millis;
+use crate::lease::{Lease, Phase};
+use crate::limits::ORPHAN_MS;
+use crate::record::{ToKeeper, ToListener};
+use crate::sys::clock::monotonic;
+use crate::sys::signals::Signals;
+use crate::sys::{daemon, exec, poll};
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The daemon's whole life.
+pub fn main(args: KnockdArgs) -> ExitCode {
+    let config = args.config.clone().unwrap_or_else(|| {
+        let program = fs::read_link("/proc/self/exe").unwrap_or_default();
+        cli::default_config(&program, Path::exists)
+    });
+    let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let settings = Settings {
+        args,
+        config,
+        directory,
+    };
+    if settings.args.check {
+        return check::main(&settings);
+    }
+    match start(settings) {
+        Ok(keeper) => keeper.run(),
+        Err(problem) => {
+            print_error(&problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_error(text: &str) {
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn start(settings: Settings) -> Result<Keeper, String> {
+    let debug = settings.args.debug;
+    let mut trace = |line: &str| {
+        if debug {
+            let _ = writeln!(io::stdout(), "{line}");
+        }
+    };
+    let loaded = settings.load(&mut trace, &mut |problem| print_error(&problem));
+    let (config, mut doors) = loaded.inspect_err(|_| {
+        // knockd 0.8 does so, and a person who mistyped a file name is helped by it.
+        let _ = io::stdout().write_all(cli::KNOCKD.usage.as_bytes());
+    })?;
+    for warning in &config.warnings {
+        print_error(&format!("warning: {}", warning.show(&settings.config)));
+    }
+
+    let starting = match settings.args.daemon {
+        true => Some(daemon::daemonize().map_err(|error| format!("cannot daemonize: {error}"))?),
+        false => None,
+    };
+    let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
+    let mut lines = Lines::new(
+        Log::new(settings.args.verbose, settings.args.debug),
+        settings.args.lookup,
+    );
+    let options = &config.options;
+    lines
+        .log
+        .open(settings.log_file(options).as_deref(), options.use_syslog);
+
+    let state = match State::take(&settings.state_dir(options), &settings.config_path()) {
+        Ok(state) => Some(state),
+        Err(Unavailable::Taken(process)) => {
+            return Err(format!(
+                "knockd already runs with {}: process {process}; stop it first, or let it listen \
+                 on more interfaces (-i eth0,ppp0)",
+                settings.config.display()
+            ));
+        }
+        Err(Unavailable::Unusable(problem)) => {
+            lines.say(
+                Kind::Error,
+                &format!(
+                    "warning: no state folder: {problem}: doors that are open when knockd is \
+                     killed will stay open"
+                ),
+            );
+            None
+        }
+    };
+
+    let interface = settings.interface(options).to_string();
+    let listener = ListenerProcess::start(&settings, options, &mut doors, false)
+        .map_err(|error| plain(&error))
+        .and_then(|listener| await_ready(listener, &mut lines))
+        .map_err(|problem| format!("could not open {interface}: {problem}"))?;
+
+    let leases = match state.as_ref().map(State::leases) {
+        Some(Ok(leases)) => leases,
+        Some(Err(problem)) => {
+            lines.say(Kind::Error, &format!("error: {problem}"));
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    end_orphans(&leases);
+
+    let mut pid_file = None;
+    if starting.is_some() {
+        let path = settings.pid_file(options);
+        match fs::write(&path, format!("{}\n", std::process::id())) {
+            Ok(()) => pid_file = Some(path),
+            Err(error) => lines.say(
+                Kind::Error,
+                &format!(
+                    "could not create pid file {}: {}",
+                    path.display(),
+                    plain(&error)
+                ),
+            ),
+        }
+    }
+    lines.say(Kind::Verbose, &format!("listening on {interface}..."));
+    lines.say(
+        Kind::LogOnly,
+        &format!("starting up, listening on {interface}"),
+    );
+    if let Some(starting) = starting {
+        starting
+            .done()
+            .map_err(|error| format!("cannot daemonize: {error}"))?;
+    }
+    // A listener that has died since is found by the loop, which starts another.
+    let _ = listener.say(&ToListener::Start);
+    Ok(Keeper::new(
+        settings,
+        config.options,
+        doors,
+        lines,
+        listener,
+        leases,
+        state,
+        signals,
+        pid_file,
+    ))
+}
+
+/// Waits until a listener is ready, or says why it cannot be.
+fn await_ready(
+    mut listener: ListenerProcess,
+    lines: &mut Lines,
+) -> Result<ListenerProcess, String> {
+    loop {
+        let now = monotonic();
+        if listener.ready_by.is_some_and(|due| due <= now) {
+            return Err("the listener does not get ready".to_string());
+        }
+        let descriptors = heapless::Vec::from_array([listener.as_fd()]);
+        poll::wait::<1>(&descriptors, now, listener.ready_by).map_err(|error| error.to_string())?;
+        drop(descriptors);
+        match listener.receive() {
+            Received::Record(ToKeeper::Ready) => {
+                listener.ready_by = None;
+                return Ok(listener);
+            }
+            Received::Record(ToKeeper::Refused(problem)) => return Err(problem),
+            Received::Record(ToKeeper::Notice(text)) => lines.say(Kind::LogOnly, &text),
+            Received::Record(ToKeeper::Debug(text)) => lines.say(Kind::Debug, &text),
+            Received::Nothing => {}
+            _ => return Err("the listener has died".to_string()),
+        }
+    }
+}
+
+/// Ends the commands that a killed daemon left behind: stop commands may finish, start commands are asked to end, and what
+/// is left after [`ORPHAN_MS`] is killed.
+fn end_orphans(leases: &[Lease]) {
+    const PAUSE_MS: Millis = 20;
+    let groups = || {
+        leases
+            .iter()
+            .filter_map(|lease| Some((lease.phase, lease.running?)))
+    };
+    for (phase, group) in groups() {
+        if matches!(phase, Phase::Starting { .. }) {
+            group.signal(libc::SIGTERM);
+        }
+    }
+    let deadline = monotonic().saturating_add(ORPHAN_MS);
+    while groups().any(|(_, group)| group.is_alive()) && monotonic() < deadline {
+        exec::pause(PAUSE_MS);
+    }
+    for (_, group) in groups() {
+        group.signal(libc::SIGKILL);
+    }
+}

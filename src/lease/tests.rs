@@ -1,0 +1,257 @@
+//! What the lease book promises, driven by a keeper made of numbers.
+
+use super::*;
+use proptest::prelude::*;
+
+const TIMEOUT: Millis = 1000;
+
+fn opening(source: u8) -> Opening {
+    Opening {
+        door: "SSH".to_string(),
+        source: IpAddr::from([10, 9, 0, source]),
+        start: b"start".to_vec(),
+        stop: b"stop".to_vec(),
+        cmd_timeout: TIMEOUT,
+    }
+}
+
+/// Carries actions out: keeps what runs for each lease, and checks what may never happen.
+#[derive(Default)]
+struct Hands {
+    running: Vec<(LeaseId, bool)>,
+    /// What each source's door was told last: started (true) or stopped.
+    opened: std::collections::BTreeMap<IpAddr, bool>,
+    starts: usize,
+    stops: usize,
+}
+
+impl Hands {
+    fn carry_out(&mut self, book: &LeaseBook, actions: &mut Vec<Action>) {
+        for action in actions.drain(..) {
+            let (id, start) = match action {
+                Action::RunStart(id) => (id, true),
+                Action::RunStop(id) => (id, false),
+                _ => continue,
+            };
+            assert!(
+                self.running.iter().all(|(other, _)| *other != id),
+                "one command at a time"
+            );
+            assert!(book.get(id).is_some(), "a command without a lease");
+            self.running.push((id, start));
+        }
+    }
+
+    fn end(&mut self, index: usize, book: &mut LeaseBook, now: Millis, actions: &mut Vec<Action>) {
+        let (id, start) = self.running.swap_remove(index);
+        let source = book.get(id).unwrap().source;
+        self.opened.insert(source, start);
+        *(if start {
+            &mut self.starts
+        } else {
+            &mut self.stops
+        }) += 1;
+        book.command_ended(id, now, actions);
+    }
+}
+
+fn open_now(book: &mut LeaseBook, source: u8, now: Millis) -> Vec<Action> {
+    let mut actions = Vec::new();
+    book.open(opening(source), Reknock::Renew, now, &mut actions)
+        .unwrap();
+    actions
+}
+
+/// A book with one lease, number 0, open until [`TIMEOUT`].
+fn with_open_lease() -> LeaseBook {
+    let mut book = LeaseBook::default();
+    assert_eq!(open_now(&mut book, 2, 0), [Action::RunStart(0)]);
+    let mut actions = Vec::new();
+    book.command_ended(0, 0, &mut actions);
+    assert_eq!(actions, []);
+    assert_eq!(book.next_expiry(), Some(TIMEOUT));
+    book
+}
+
+#[test]
+fn the_time_runs_from_the_end_of_the_start_command() {
+    let mut book = LeaseBook::default();
+    open_now(&mut book, 2, 0);
+    assert_eq!(book.next_expiry(), None);
+    let mut actions = Vec::new();
+    book.command_ended(0, 700, &mut actions);
+    book.expire(700 + TIMEOUT - 1, &mut actions);
+    assert_eq!(actions, []);
+    book.expire(700 + TIMEOUT, &mut actions);
+    assert_eq!(actions, [Action::LogTimeout(0), Action::RunStop(0)]);
+    book.command_ended(0, 2000, &mut actions);
+    assert!(book.leases().is_empty());
+}
+
+#[test]
+fn a_second_knock_renews_the_time_and_runs_nothing() {
+    let mut book = with_open_lease();
+    assert_eq!(open_now(&mut book, 2, 600), [Action::LogRenewed(0)]);
+    assert_eq!(book.next_expiry(), Some(600 + TIMEOUT));
+    assert_eq!(
+        open_now(&mut book, 3, 600),
+        [Action::RunStart(1)],
+        "another source has its own"
+    );
+}
+
+#[test]
+fn stacking_runs_start_and_stop_for_each_knock() {
+    let mut book = with_open_lease();
+    let mut actions = Vec::new();
+    book.open(opening(2), Reknock::Stack, 600, &mut actions)
+        .unwrap();
+    assert_eq!(actions, [Action::RunStart(1)]);
+}
+
+#[test]
+fn a_knock_while_the_stop_command_runs_opens_again_after_it() {
+    let mut book = with_open_lease();
+    let mut actions = Vec::new();
+    book.expire(TIMEOUT, &mut actions);
+    actions.clear();
+    assert_eq!(open_now(&mut book, 2, TIMEOUT), []);
+    book.command_ended(0, TIMEOUT + 5, &mut actions);
+    assert_eq!(actions, [Action::RunStart(0)]);
+    book.command_ended(0, TIMEOUT + 10, &mut actions);
+    assert_eq!(book.next_expiry(), Some(2 * TIMEOUT + 10));
+}
+
+#[test]
+fn applying_again_stops_starts_and_keeps_the_deadline() {
+    let mut book = with_open_lease();
+    let mut actions = Vec::new();
+    book.reapply(&mut actions);
+    assert_eq!(actions, [Action::RunStop(0)]);
+    book.command_ended(0, 100, &mut actions);
+    assert_eq!(actions, [Action::RunStop(0), Action::RunStart(0)]);
+    book.command_ended(0, 200, &mut actions);
+    assert_eq!(book.next_expiry(), Some(TIMEOUT));
+}
+
+#[test]
+fn applying_again_during_the_start_command_waits_for_its_end() {
+    let mut book = LeaseBook::default();
+    open_now(&mut book, 2, 0);
+    let mut actions = Vec::new();
+    book.reapply(&mut actions);
+    assert_eq!(actions, []);
+    book.command_ended(0, 100, &mut actions);
+    assert_eq!(actions, [Action::RunStop(0)]);
+    actions.clear();
+    book.command_ended(0, 200, &mut actions);
+    assert_eq!(actions, [Action::RunStart(0)]);
+    book.command_ended(0, 300, &mut actions);
+    assert_eq!(
+        book.next_expiry(),
+        Some(100 + TIMEOUT),
+        "from the end of the first start"
+    );
+}
+
+#[test]
+fn closing_forgets_starts_that_never_began() {
+    let mut book = LeaseBook::default();
+    open_now(&mut book, 2, 0);
+    open_now(&mut book, 3, 0);
+    let mut actions = Vec::new();
+    book.close(|id| id == 0, &mut actions);
+    assert_eq!(actions, []);
+    assert_eq!(book.leases().len(), 1, "the one whose start command runs");
+    book.command_ended(0, 10, &mut actions);
+    assert_eq!(actions, [Action::LogTimeout(0), Action::RunStop(0)]);
+    book.command_ended(0, 20, &mut actions);
+    assert!(book.leases().is_empty());
+}
+
+#[test]
+fn what_was_at_a_command_is_stopped_after_a_restart_and_what_was_open_runs_on() {
+    let mut book = with_open_lease();
+    open_now(&mut book, 3, 0);
+    let mut actions = Vec::new();
+    let restored = LeaseBook::restore(book.leases().to_vec(), &mut actions);
+    assert_eq!(actions, [Action::RunStop(1)]);
+    assert_eq!(restored.next_expiry(), Some(TIMEOUT));
+}
+
+#[test]
+fn the_book_is_bounded() {
+    let mut book = LeaseBook::default();
+    let mut actions = Vec::new();
+    for number in 0..MAX_LEASES as u32 {
+        let source = IpAddr::from(number.to_be_bytes());
+        let opening = Opening {
+            source,
+            ..opening(0)
+        };
+        book.open(opening, Reknock::Renew, 0, &mut actions).unwrap();
+    }
+    assert_eq!(
+        book.open(opening(2), Reknock::Renew, 0, &mut actions),
+        Err(Full)
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Knock(u8),
+    CommandEnds(usize),
+    Wait(Millis),
+    Reapply,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (0u8..4).prop_map(Event::Knock),
+        5 => any::<usize>().prop_map(Event::CommandEnds),
+        3 => (0..2 * TIMEOUT).prop_map(Event::Wait),
+        1 => Just(Event::Reapply),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, no lease has two commands at once, every lease that is over ended with its stop command, and
+    /// after a shutdown every door is shut.
+    #[test]
+    fn what_opened_closes(
+        events in prop::collection::vec(event(), 0..60),
+        stack in any::<bool>(),
+    ) {
+        let reknock = if stack { Reknock::Stack } else { Reknock::Renew };
+        let (mut book, mut hands) = (LeaseBook::default(), Hands::default());
+        let mut actions = Vec::new();
+        let mut now = 0;
+        for event in events {
+            match event {
+                Event::Knock(source) => book.open(opening(source), reknock, now, &mut actions).unwrap(),
+                Event::CommandEnds(which) if !hands.running.is_empty() => {
+                    let index = which % hands.running.len();
+                    hands.end(index, &mut book, now, &mut actions);
+                }
+                Event::CommandEnds(_) => {}
+                Event::Wait(time) => {
+                    now += time;
+                    book.expire(now, &mut actions);
+                }
+                Event::Reapply => book.reapply(&mut actions),
+            }
+            hands.carry_out(&book, &mut actions);
+            let working = |lease: &&Lease| !matches!(lease.phase, Phase::Open { .. });
+            prop_assert_eq!(book.leases().iter().filter(working).count(), hands.running.len());
+        }
+        book.close(|_| true, &mut actions);
+        hands.carry_out(&book, &mut actions);
+        while !hands.running.is_empty() {
+            hands.end(0, &mut book, now, &mut actions);
+            hands.carry_out(&book, &mut actions);
+        }
+        prop_assert!(book.leases().is_empty());
+        prop_assert_eq!(hands.starts, hands.stops);
+        prop_assert!(hands.opened.values().all(|open| !open));
+    }
+}

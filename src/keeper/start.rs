@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 /// The daemon's whole life.
 pub fn main(args: KnockdArgs) -> ExitCode {
+    daemon::close_inherited();
     let config = args.config.clone().unwrap_or_else(|| {
         let program = fs::read_link("/proc/self/exe").unwrap_or_default();
         cli::default_config(&program, Path::exists)

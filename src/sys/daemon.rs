@@ -6,6 +6,21 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::process::exit;
 
+/// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
+/// gets it. Only as the first thing in the program: later such a number is something of ours.
+pub fn close_inherited() {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let inherited: Vec<libc::c_int> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > libc::STDERR_FILENO)
+        .collect();
+    for fd in inherited {
+        // SAFETY: nothing in this program has opened a descriptor yet but the directory just read, which is closed
+        // already: closing its number again fails and harms nobody.
+        unsafe { libc::close(fd) };
+    }
+}
+
 /// The daemon's half of the promise to tell its parent how the start went.
 pub struct Starting(io::PipeWriter);
 

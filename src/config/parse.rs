@@ -526,7 +526,10 @@ impl Draft {
         }
         let steps = self.pattern.sequence.as_ref().map(|s| s.steps().len());
         if self.seq_timeout <= 0 && steps != Some(1) {
-            let text = "no time for a second step: only a sequence of one step can open";
+            let text = match steps {
+                Some(_) => "no time for a second step: this door can never open",
+                None => "no time for a second step: only a sequence of one step can open",
+            };
             warn(self.seen.place(Key::SeqTimeout), text);
         }
         if self.cmd_timeout < 0 {

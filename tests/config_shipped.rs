@@ -1,8 +1,11 @@
 //! The config that ships, as it ships: no door is active, and each example is a good door once its '#' are gone.
+//! And what the reference and the man page show and list.
 
 use knockd_rs::config::{Config, check, parse};
 
 const SHIPPED: &str = include_str!("../files/etc/knockd.conf");
+const REFERENCE: &str = include_str!("../docs/config.md");
+const MAN_PAGE: &str = include_str!("../files/man/knockd.conf.5");
 
 fn accepted(text: &str) -> Config {
     let config = parse(text.as_bytes(), &mut |_| ()).unwrap_or_else(|e| panic!("{text}\n{e:?}"));
@@ -30,7 +33,10 @@ fn examples() -> Vec<String> {
             }
             Some(code) => {
                 assert!(inside, "{line:?} looks like code outside an example");
-                examples.last_mut().unwrap().push_str(&format!("{code}\n"));
+                examples
+                    .last_mut()
+                    .expect(line)
+                    .push_str(&format!("{code}\n"));
             }
             None => inside = false,
         }
@@ -95,4 +101,44 @@ fn the_examples_do_what_their_comments_say() {
     assert_eq!(sequence("scan trap"), "1:tcp,2:tcp,3:tcp,4:tcp,5:tcp");
     assert_eq!(door("scan trap").cmd_timeout, 60_000);
     assert!(door("SSH once").one_time.is_some());
+}
+
+/// The text between the first two such lines.
+fn first_block<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+    let (_, after) = text.split_once(begin).expect(begin);
+    after.split_once(end).expect(end).0
+}
+
+#[test]
+fn the_examples_of_the_documents_are_good_configs() {
+    for text in [
+        first_block(REFERENCE, "```\n", "```\n"),
+        first_block(MAN_PAGE, ".Bd -literal -offset indent\n", ".Ed\n"),
+    ] {
+        let config = accepted(text);
+        assert_eq!(config.doors[0].name, "SSH");
+        assert_eq!(
+            check::advice(&config).len(),
+            1,
+            "its sequence is public, and nothing else"
+        );
+    }
+}
+
+#[test]
+fn the_documents_list_every_key() {
+    // The parser lists them itself.
+    let error =
+        |section: &str| parse(format!("[{section}]\nx\n").as_bytes(), &mut |_| ()).unwrap_err();
+    for section in ["options", "A"] {
+        let text = error(section).text;
+        let (_, keys) = text.split_once(" has ").unwrap();
+        for key in keys.split([',', ' ']).filter(|word| word.len() > 3) {
+            assert!(
+                REFERENCE.contains(&format!("`{key}`")),
+                "{key} is not in docs/config.md"
+            );
+            assert!(MAN_PAGE.contains(key), "{key} is not in the man page");
+        }
+    }
 }

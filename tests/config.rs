@@ -275,7 +275,7 @@ fn files_that_cannot_be_a_config_are_refused_with_their_name() {
     let link = dir.join("loop");
     std::os::unix::fs::symlink(&link, &link).unwrap();
     assert_eq!(refused(&link), "Too many levels of symbolic links");
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
     match std::fs::File::open(&file) {
         Ok(_) => println!("the unreadable file was not tried: this user may read everything"),
         Err(_) => assert_eq!(refused(&file), "Permission denied"),

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
-mod describe;
+pub mod describe;
 mod draft;
 mod flags;
 mod keys;

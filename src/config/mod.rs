@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod describe;
+mod draft;
 mod flags;
 mod keys;
 mod line;
@@ -55,6 +56,22 @@ pub struct Options {
     pub log_rate: u32,
     /// `StateDir`: where the journal, lock and sockets of each instance live.
     pub state_dir: PathBuf,
+}
+
+impl Default for Options {
+    /// What a file without `[options]` means.
+    fn default() -> Options {
+        Options {
+            use_syslog: false,
+            log_file: None,
+            pid_file: None,
+            interface: None,
+            matching: Matching::Tolerant,
+            reknock: Reknock::Renew,
+            log_rate: 50,
+            state_dir: PathBuf::from("/var/run/knockd"),
+        }
+    }
 }
 
 /// What a whole knock does while the knocker's lease of that door is live.

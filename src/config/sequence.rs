@@ -88,9 +88,10 @@ pub fn parse_sequence(
             error(trim(raw.port), wording, message)
         })?;
         if trim(raw.port).starts_with(b"+") {
+            let written = trim(raw.port);
             warnings.push(at(
-                raw.port,
-                format!("{} is read as port {port}", quote(raw.port)),
+                written,
+                format!("{} is read as port {port}", quote(written)),
             ));
         }
         let protocol = match raw.protocol.map(trim) {

@@ -1,0 +1,148 @@
+// Every error and every warning of the parser: config text -> what a person is shown.
+
+pub const ERRORS: &[(&[u8], &str)] = &[
+    (b"junk\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: unknown word 'junk'; a config begins with [options] or a door's [name]"),
+    (b"sequense = 1\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: unknown key 'sequense'; did you mean sequence?"),
+    (b"UseSyslog\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: 'UseSyslog' must stand below [options]"),
+    (b"sequence = 1\n[A]\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: 'sequence' must stand below the [name] of its door"),
+    (b"[A] # c\nsequence=1\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: a section is written [name], alone on its line; a comment needs a line of its own"),
+    (b"[options]\n[A] # c\n", "config: line 2: syntax error\nk.conf:2:1: a section is written [name], alone on its line; a comment needs a line of its own"),
+    (b"[A\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: a section is written [name], alone on its line; a comment needs a line of its own"),
+    (b"[A]\n  []\n", "config: line 2: bad section name\nk.conf:2:3: a section needs a name: [options], or a name of your own for a door"),
+    (b"[A]\n ; old\n", "config: line 2: syntax error\nk.conf:2:2: a comment begins with '#', not with ';'"),
+    (b"[A]\n = 5\n", "config: line 2: syntax error\nk.conf:2:2: no key before the '='"),
+    (b"[A]\nsequence=1\nfoo = bar\n", "config: line 3: syntax error\nk.conf:3:1: unknown key 'foo'; a door has sequence, one_time_sequences, seq_timeout, timeout, tcpflags, target, start_command, command, start_command_6, command_6, cmd_timeout, stop_command or stop_command_6"),
+    (b"[options]\nfoo\n", "config: line 2: syntax error\nk.conf:2:1: unknown word 'foo'; [options] has UseSyslog, LogFile, PidFile, Interface, Matching, Reknock, LogRate or StateDir"),
+    (b"[A]\n  start-command = x\n", "config: line 2: syntax error\nk.conf:2:3: unknown key 'start-command'; did you mean start_command?"),
+    (b"[A]\nLogFile = /l\n", "config: line 2: syntax error\nk.conf:2:1: LogFile belongs below [options], not in a door"),
+    (b"[Options]\nLogFile = /l\n", "config: line 2: syntax error\nk.conf:2:1: LogFile belongs below [options]; line 1 begins a door 'Options': write [options]"),
+    (b"[options]\nsequence = 1\n", "config: line 2: syntax error\nk.conf:2:1: sequence belongs in a door, below a [name] of its own"),
+    (b"[options]\nUseSyslog = yes\n", "config: line 2: syntax error\nk.conf:2:1: UseSyslog stands alone, without '=': its presence turns syslog on"),
+    (b"[options]\nlogfile\n", "config: line 2: syntax error\nk.conf:2:1: LogFile needs a value: LogFile = ..."),
+    (b"[A]\nsequence=1\n\xc3\xa4\xff=\x00\n", "k.conf:3:4: a NUL byte; a config is plain text"),
+    (b"\xff\xfe[\x00A\x00]\x00", "k.conf:1:4: the file is UTF-16: save it as UTF-8; a config is plain text"),
+    (b"[options]\nInterface = an_interface_name\n", "k.conf:2:13: interface 'an_interface_name': a name has at most 15 bytes; give a name such as ppp0, several as ppp0,vlan1, or any, or auto"),
+    (b"[options]\nInterface = ppp0, ,vlan1\n", "k.conf:2:19: interface '': there is no name between the commas; give a name such as ppp0, several as ppp0,vlan1, or any, or auto"),
+    (b"[options]\nInterface = ppp0 vlan1\n", "k.conf:2:13: interface 'ppp0 vlan1': a name has no blanks; give a name such as ppp0, several as ppp0,vlan1, or any, or auto"),
+    (b"[options]\nInterface = a/b\n", "k.conf:2:13: interface 'a/b': a name has no '/'; give a name such as ppp0, several as ppp0,vlan1, or any, or auto"),
+    (b"[options]\nInterface = ..\n", "k.conf:2:13: interface '..': no interface can have this name; give a name such as ppp0, several as ppp0,vlan1, or any, or auto"),
+    (b"[options]\nMatching = loose\n", "config: line 2: syntax error\nk.conf:2:12: Matching: found 'loose'; use tolerant or strict"),
+    (b"[options]\nReknock = no\n", "config: line 2: syntax error\nk.conf:2:11: Reknock: found 'no'; use renew or stack"),
+    (b"[options]\nLogRate = -1\n", "config: line 2: syntax error\nk.conf:2:11: LogRate: found '-1'; give lines per second such as 50, or 0 for no bound"),
+    (b"[options]\nLogRate = +1\n", "config: line 2: syntax error\nk.conf:2:11: LogRate: found '+1'; give lines per second such as 50, or 0 for no bound"),
+    (b"[options]\nStateDir = run\n", "config: line 2: syntax error\nk.conf:2:12: StateDir: found 'run'; give a path that begins with '/'"),
+    (b"[options]\nStateDir =\n", "config: line 2: syntax error\nk.conf:2:11: StateDir: found ''; give a path that begins with '/'"),
+    (b"[A]\ncommand = true\n", "error: section 'A' has an empty knock sequence\nk.conf:1: a door needs a sequence, such as sequence = 7000,8000:udp,9000, or one_time_sequences"),
+    (b"[Options]\nUseSyslog\n[A]\nsequence=1\n", "error: section 'Options' has an empty knock sequence\nk.conf:1: 'Options' is taken for a door: write [options], in lower case, no blanks"),
+    (b"[ options ]\n", "error: section ' options ' has an empty knock sequence\nk.conf:1: ' options ' is taken for a door: write [options], in lower case, no blanks"),
+    (b"[A]\nsequence =\n", "error: section 'A' has an empty knock sequence\nk.conf:2:11: no ports; list them as 7000,8000:udp,9000"),
+    (b"[A]\nsequence = 1,2,\n", "config: section A: port  is invalid\nk.conf:2:16: a port is missing here; give a number from 1 to 65535 (knockd 0.8 takes port 0)"),
+    (b"[A]\nsequence = 1,,2\n", "config: section A: port  is invalid\nk.conf:2:14: a port is missing here; give a number from 1 to 65535 (knockd 0.8 takes port 0)"),
+    (b"[A]\nsequence = 1,0\n", "config: section A: port 0 is invalid\nk.conf:2:14: '0' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 0)"),
+    (b"[A]\nsequence = ssh\n", "config: section A: port ssh is invalid\nk.conf:2:12: 'ssh' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 0)"),
+    (b"[A]\nsequence = 7000,12x\n", "config: section A: port 12x is invalid\nk.conf:2:17: '12x' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 12)"),
+    (b"[A]\nsequence = 7000 8000\n", "config: section A: port 7000 8000 is invalid\nk.conf:2:12: '7000 8000' is not a port; give a number from 1 to 65535, a comma between ports (knockd 0.8 takes port 7000)"),
+    (b"[A]\nsequence = -1\n", "config: section A: port -1 is invalid\nk.conf:2:12: '-1' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 65535)"),
+    (b"[A]\nsequence = 65536\n", "config: section A: port 65536 is invalid\nk.conf:2:12: '65536' is not a port; give a number from 1 to 65535"),
+    (b"[A]\nsequence = 4294967297\n", "config: section A: port 4294967297 is invalid\nk.conf:2:12: '4294967297' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 1)"),
+    (b"[A]\nsequence = 1, 2:icmp\n", "config: section A: unknown protocol in knock sequence\nk.conf:2:17: unknown protocol 'icmp'; use 2:tcp, 2:udp, or 2 for TCP"),
+    (b"[A]\nsequence = 1:\n", "config: section A: unknown protocol in knock sequence\nk.conf:2:14: no protocol after the ':'; use 1:tcp, 1:udp, or 1 for TCP"),
+    (b"[A]\nsequence = 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33\n", "config: section A: too many ports in knock sequence\nk.conf:2:99: a sequence has at most 32 ports; this is one more"),
+    (b"[A]\none_time_sequences =\n", "No such file or directory\nk.conf:2:21: one_time_sequences needs the path of a file"),
+    (b"[A]\ntcpflags = syn,ece\n", "config: line 2: unrecognized flag \"ECE\"\nk.conf:2:16: unknown flag 'ece'; use fin, syn, rst, psh, ack or urg, a '!' right before one that must be clear"),
+    (b"[A]\ntcpflags = syn,! ack\n", "config: line 2: unrecognized flag \"! ACK\"\nk.conf:2:16: unknown flag '! ack'; use fin, syn, rst, psh, ack or urg, a '!' right before one that must be clear"),
+    (b"[A]\ntcpflags =\n", "config: line 2: unrecognized flag \"\"\nk.conf:2:11: no flag here; use fin, syn, rst, psh, ack or urg, a '!' right before one that must be clear"),
+    (b"[A]\ntcpflags = syn,\n", "config: line 2: unrecognized flag \"\"\nk.conf:2:16: no flag here; use fin, syn, rst, psh, ack or urg, a '!' right before one that must be clear"),
+    (b"[A]\nseq_timeout = abc\n", "k.conf:2:15: found 'abc'; give whole seconds, such as 10 (knockd 0.8 takes anything else for 0)"),
+    (b"[A]\ncmd_timeout =\n", "k.conf:2:14: found no time; give whole seconds, such as 10 (knockd 0.8 takes anything else for 0)"),
+    (b"[A]\ncmd_timeout = 4294967297\n", "k.conf:2:15: '4294967297' does not fit; the longest time is 2147483647 seconds (knockd 0.8 would take 1)"),
+    (b"[A]\ntarget =\n", "k.conf:2:9: '' is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; leave the key out to accept the addresses of the interface"),
+    (b"[A]\ntarget = localhost\n", "k.conf:2:10: 'localhost' is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; host names are not looked up: give the address itself"),
+    (b"[A]\ntarget = 10.0.0.0/8\n", "k.conf:2:10: '10.0.0.0/8' is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; a network is not possible: give one address, without '/'"),
+    (b"[A]\ntarget = fe80::1%eth0\n", "k.conf:2:10: 'fe80::1%eth0' is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; write it without '%' and the interface"),
+    (b"[A]\ntarget = 192.0.2.1,192.0.2.2\n", "k.conf:2:10: '192.0.2.1,192.0.2.2' is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; give one address only"),
+];
+
+pub const WARNINGS: &[(&str, &[&str])] = &[
+    ("", &["k.conf: no doors: nothing can be opened"]),
+    (
+        "[Options]\nsequence=1\n",
+        &["k.conf:1: this is a door; the options need [options], in lower case"],
+    ),
+    (
+        "[ ssh ]\nsequence=1\n",
+        &["k.conf:1:2: the blanks in ' ssh ' belong to the name of the door"],
+    ),
+    (
+        "[A] # see [B]\nsequence=1\n",
+        &[
+            "k.conf:1:2: the name of this door is 'A] # see [B', up to the last ']' of the line; a comment needs a line of its own",
+        ],
+    ),
+    (
+        "[A]\nsequence=1\nusesyslog\n",
+        &["k.conf:3:1: UseSyslog belongs below [options]; it counts for all doors"],
+    ),
+    (
+        "[A]\nsequence = 1\nsequence = 2\n",
+        &["k.conf:3:1: sequence was given on line 2 too; this one counts"],
+    ),
+    (
+        "[A]\nsequence=1\ntimeout=5\nseq_timeout=6\n",
+        &["k.conf:4:1: seq_timeout was given on line 3 too; this one counts"],
+    ),
+    (
+        "[options]\nReknock = renew\nMatching = strict\n[A]\nsequence=1\n",
+        &["k.conf:2:1: Matching = strict is knockd 0.8's way and implies Reknock = stack"],
+    ),
+    (
+        "[A]\nsequence = 1:tcp:syn, +2\n",
+        &[
+            "k.conf:2:18: 'syn' after the second ':' has no meaning",
+            "k.conf:2:23: '+2' is read as port 2",
+        ],
+    ),
+    (
+        "[A]\nsequence=1,2\none_time_sequences = /f\n",
+        &["k.conf:2:1: one_time_sequences is given too: this sequence never counts"],
+    ),
+    (
+        "[A]\nsequence=1\ntcpflags = syn, ack\n",
+        &["k.conf:3:16: knockd 0.8 refuses the blank beside 'ack'; write it without"],
+    ),
+    (
+        "[A]\nsequence=1\nseq_timeout = 3s\n",
+        &["k.conf:3:16: '3s' is read as 3 seconds, as in knockd 0.8; 's' has no meaning"],
+    ),
+    (
+        "[A]\nsequence=1,2\nseq_timeout = -3\n",
+        &["k.conf:3:1: no time for a second step: this door can never open"],
+    ),
+    (
+        "[A]\none_time_sequences=/f\nseq_timeout = 0\n",
+        &["k.conf:3:1: no time for a second step: only a sequence of one step can open"],
+    ),
+    ("[A]\nsequence=1\nseq_timeout = 0\n", &[]),
+    (
+        "[A]\nsequence=1\ncmd_timeout = -1\n",
+        &[
+            "k.conf:3:1: a negative time is about 136 years, as in knockd 0.8: the stop command practically never runs",
+        ],
+    ),
+    (
+        "[A]\nsequence=1\ncommand=a\nstop_command=\n",
+        &["k.conf:4:1: an empty stop command is no stop command (knockd 0.8 runs an empty one)"],
+    ),
+    (
+        "[A]\nsequence=1\nstop_command=b\n",
+        &["k.conf:3:1: this stop command never runs: there is no start command for IPv4"],
+    ),
+    (
+        "[A]\nsequence=1\ncommand=a\ncommand_6=\nstop_command_6=b\n",
+        &["k.conf:5:1: this stop command never runs: there is no start command for IPv6"],
+    ),
+    (
+        "[A]\nsequence=1\ncommand_6=a\nstop_command=b\nstop_command_6=c\n",
+        &["k.conf:4:1: this stop command never runs: there is no start command for IPv4"],
+    ),
+];

@@ -1,0 +1,228 @@
+//! What `knockd --check` says: advice to the letter where it matters, and the description of a config.
+
+use knockd_rs::config::{check, parse};
+use std::path::Path;
+
+fn advice(text: &str) -> Vec<String> {
+    let config = parse(text.as_bytes(), &mut |_| ()).unwrap_or_else(|e| panic!("{text}\n{e:?}"));
+    check::advice(&config)
+        .into_iter()
+        .map(|a| a.show(Path::new("k")))
+        .collect()
+}
+
+/// Whether one of the lines of advice has this part.
+fn says(text: &str, part: &str) -> bool {
+    advice(text).iter().any(|line| line.contains(part))
+}
+
+#[test]
+fn a_good_door_draws_none() {
+    let door = "[A]\nsequence=5000,300:udp,20000,400\ntcpflags=syn\n";
+    assert_eq!(advice(door), [""; 0]);
+    let opens = "command=iptables -I INPUT -s %IP% -j ACCEPT\nstop_command=iptables -D INPUT -s %IP% -j ACCEPT";
+    assert_eq!(advice(&format!("{door}{opens}")), [""; 0]);
+    assert_eq!(
+        advice("[A]\none_time_sequences=/f\ntcpflags=syn\n"),
+        [""; 0]
+    );
+    assert_eq!(advice("[A]\nsequence=9:udp,4:udp,7:udp,4:udp\n"), [""; 0]);
+    assert_eq!(advice(""), [""; 0]);
+}
+
+#[test]
+fn weak_sequences_are_named_with_door_and_line() {
+    assert_eq!(
+        advice("[A]\nsequence=7000,8000,9000\n"),
+        [
+            "k:1: door 'A': 3 steps only: a scanner hits so few in the right order by chance; use 4 or more",
+            "k:1: door 'A': the ports ascend: a scan of all ports in order knocks just so; mix the order",
+            "k:1: door 'A': this sequence stands in manuals and examples: strangers know it; choose your own",
+            "k:1: door 'A': TCP steps without tcpflags = syn: replies and other stray packets count as knocks",
+        ]
+    );
+    assert!(says("[A]\nsequence=7\n", "one packet to port 7 opens it"));
+    assert!(says(
+        "[A]\nsequence=7,7,7,7\n",
+        "port 7 alone, again and again"
+    ));
+    assert!(!says("[A]\nsequence=7,7:udp,7,7\n", "again and again"));
+    assert!(!says("[A]\nsequence=1,2,3,3\n", "ascend"));
+    assert!(says(
+        "[A]\nsequence=22:udp,22:udp,151,15:udp\n",
+        "stands in manuals"
+    ));
+    assert!(!says(
+        "[A]\nsequence=9:udp,4,7,4\ntcpflags=syn,!ack\n",
+        "tcpflags"
+    ));
+}
+
+#[test]
+fn commands_that_leave_a_door_open_or_never_open_it_are_named() {
+    let door = |keys: &str| format!("[A]\nsequence=9,4,7,4\ntcpflags=syn\n{keys}");
+    let append = door("command=iptables -A INPUT -j ACCEPT\nstop_command=true\n");
+    assert_eq!(
+        advice(&append),
+        [
+            "k:1: door 'A': a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)"
+        ]
+    );
+    let insert = "iptables -I INPUT -s %IP% -j ACCEPT";
+    let open = door(&format!("command={insert}\n"));
+    assert_eq!(
+        advice(&open),
+        ["k:1: door 'A': it opens something and has no stop_command: it stays open"]
+    );
+    assert!(says(
+        &door(&format!("command_6={insert}\n")),
+        "something for IPv6 and"
+    ));
+    let half = door(&format!(
+        "command={insert}\nstop_command=x\nstop_command_6=\n"
+    ));
+    assert!(says(&half, "something for IPv6 and"));
+    assert!(says(
+        &door(&format!("command={insert}\ncommand_6=\n")),
+        "something for IPv4 and"
+    ));
+    assert_eq!(
+        advice(&door("command=etherwake 00:11:22:33:44:55\n")),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_trap_that_strangers_can_spring_is_a_danger() {
+    let trap = |sequence: &str, command: &str| {
+        format!("[A]\nsequence={sequence}\ncommand={command}\nstop_command=ip link set ppp0 up\n")
+    };
+    let danger = "danger: 5 forged packets of any stranger, under any address, cut the line: \
+                  its sequence is easy to guess, and it runs ip link set ppp0 down";
+    assert!(says(&trap("1,2,3,4,5", "ip link set ppp0 down"), danger));
+    assert!(says(
+        &trap("5,4,3,2,1", "stop_service wan"),
+        "danger: 5 forged"
+    ));
+    assert!(says(&trap("80", "reboot"), "danger: 1 forged packet of"));
+    assert!(!says(&trap("9,4,7,4", "reboot"), "danger"));
+    assert!(!says(&trap("1,2,3,4,5", "echo"), "danger"));
+}
+
+#[test]
+fn doors_that_open_one_another_are_named_once_a_pair() {
+    let pair = |a: &str, b: &str| {
+        let text = format!("[A]\nsequence={a}\ntcpflags=syn\n[B]\nsequence={b}\ntcpflags=syn\n");
+        advice(&text)
+            .into_iter()
+            .filter(|l| l.contains("'B'") && l.contains("line 4"))
+            .collect::<Vec<_>>()
+    };
+    for (a, b, text) in [
+        (
+            "9,4,7,5",
+            "9,4,7,5",
+            "the same knock opens 'B' (line 4) too",
+        ),
+        (
+            "9,4,7,5,1",
+            "9,4,7,5",
+            "its sequence begins with that of 'B' (line 4), which opens first",
+        ),
+        (
+            "1,9,4,7,5",
+            "9,4,7,5",
+            "its sequence contains that of 'B' (line 4), which opens too",
+        ),
+        (
+            "9,4,1,7,5",
+            "9,4,7,5",
+            "its sequence contains the steps of 'B' (line 4) in the same order: that door may open too",
+        ),
+        (
+            "9,4,7,5",
+            "9,4,7,5,1",
+            "the sequence of 'B' (line 4) begins with its own: this door opens first",
+        ),
+        (
+            "9,4,7,5",
+            "1,9,4,7,5",
+            "the sequence of 'B' (line 4) contains its own: this door opens too",
+        ),
+        (
+            "9,4,7,5",
+            "9,4,1,7,5",
+            "its steps stand in the same order in the sequence of 'B' (line 4): knocking there may open this door too",
+        ),
+    ] {
+        assert_eq!(pair(a, b), [format!("k:1: door 'A': {text}")]);
+    }
+    assert_eq!(pair("9,4,7,5", "9,4,5,7"), [""; 0]);
+}
+
+#[test]
+fn the_description_says_what_to_knock_and_what_runs() {
+    let text = "[options]\nUseSyslog\nInterface=ppp0\n\
+                [SSH]\nsequence=7000,8000:udp\nseq_timeout=5\ntcpflags=syn,!ack\n\
+                command=open %IP%\ncommand_6=\ncmd_timeout=20\nstop_command=close %IP%\n\
+                [once]\none_time_sequences=/etc/once\ntarget=192.0.2.1\ncommand=wake\n\
+                [log]\nsequence=5\n";
+    let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+    assert_eq!(
+        check::describe(&config),
+        "\
+Options
+  interface     ppp0
+  matching      tolerant: repeats and a few stray knocks are forgiven
+  second knock  renews the time of an open door
+  log           syslog, at most 50 lines of stages a second
+  state         /var/run/knockd
+
+Door 'SSH' (line 4)
+  knock         7000/tcp, 8000/udp
+  client        knock ROUTER 7000 8000:udp
+  within        5 s from the first knock
+  TCP flags     syn set, ack clear
+  sent to       any address of the interface
+  opening, IPv4 open %IP%
+  opening, IPv6 runs nothing, only a log line
+  closing, IPv4 close %IP%
+  closing, IPv6 runs nothing
+  closes        20 s after the opening command has ended
+
+Door 'once' (line 12)
+  knock         the first unused line of /etc/once
+  within        25 s from the first knock
+  TCP flags     any
+  sent to       192.0.2.1 only
+  opening       wake
+  closes        never by itself: no stop command
+
+Door 'log' (line 16)
+  knock         5/tcp
+  client        knock ROUTER 5
+  within        25 s from the first knock
+  TCP flags     any
+  sent to       any address of the interface
+  opening       runs nothing, only a log line
+"
+    );
+}
+
+#[test]
+fn a_secret_that_others_can_read_or_write_is_named() {
+    let says = |mode, uid| check::mode_advice(mode, uid).map(|a| a.show(Path::new("k")));
+    assert_eq!(says(0o100600, 0), None);
+    assert_eq!(
+        says(0o100644, 0).as_deref(),
+        Some("k: others may read this file, and the sequences are a secret; chmod 600 it")
+    );
+    assert_eq!(
+        says(0o100660, 0).as_deref(),
+        Some("k: others may write this file, and its commands run as root; chmod 600 it")
+    );
+    assert_eq!(
+        says(0o100600, 1000).as_deref(),
+        Some("k: user 1000 owns this file, and its commands run as root; chown it to root")
+    );
+}

@@ -1,0 +1,329 @@
+//! 100,000 random configs: none makes the parser, the description or the advice panic, and an accepted one, written
+//! out anew from what was understood, is understood the same.
+
+use knockd_rs::config::check::{advice, describe, mode_advice};
+use knockd_rs::config::{Config, Door, Reknock, parse};
+use knockd_rs::door::{Matching, TCP_FLAGS};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// xorshift64*, so that a failure can be repeated from its number.
+struct Random(u64);
+
+impl Random {
+    fn new(case: u64) -> Random {
+        Random(case.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
+        from[self.below(from.len())]
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn bytes(&mut self, at_most: usize) -> Vec<u8> {
+        let length = self.below(at_most + 1);
+        (0..length).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+/// Any bytes, most of them ones that mean something.
+fn noise(random: &mut Random) -> Vec<u8> {
+    let letters = b"[]=#:,!\n\r \t\x0b;0123456789-+abcAsyn_\xff\xc3\xa4%/\0";
+    let length = random.below(200);
+    (0..length)
+        .map(|_| {
+            if random.one_in(9) {
+                random.below(256) as u8
+            } else {
+                letters[random.below(letters.len())]
+            }
+        })
+        .collect()
+}
+
+const SECTIONS: [&str; 6] = ["A", "B", "options", "A b", " options ", "x]y["];
+const KEYS: [&str; 21] = [
+    "LogFile",
+    "PidFile",
+    "interface",
+    "MATCHING",
+    "Reknock",
+    "LogRate",
+    "StateDir",
+    "sequence",
+    "Sequence",
+    "one_time_sequences",
+    "seq_timeout",
+    "timeout",
+    "tcpflags",
+    "target",
+    "command",
+    "start_command",
+    "start_command_6",
+    "command_6",
+    "cmd_timeout",
+    "stop_command",
+    "stop_command_6",
+];
+
+/// A value that is mostly right for its key.
+fn value(random: &mut Random, key: &str) -> Vec<u8> {
+    if random.one_in(30) {
+        return random.bytes(20);
+    }
+    let text = match key.to_ascii_lowercase().as_str() {
+        "sequence" => {
+            let most = if random.one_in(20) { 40 } else { 6 };
+            let steps = 1 + random.below(most);
+            let steps: Vec<_> = (0..steps)
+                .map(|_| {
+                    let port = if random.one_in(3) {
+                        random.below(66000)
+                    } else {
+                        1 + random.below(6)
+                    };
+                    let tail = random.pick(&["", "", "", ":udp", ":TCP", " : udp ", ":tcp:x"]);
+                    format!("{port}{tail}")
+                })
+                .collect();
+            steps.join(random.pick(&[",", ", ", " ,"]))
+        }
+        "matching" => random.pick(&["strict", "Tolerant"]).into(),
+        "reknock" => random.pick(&["renew", "STACK"]).into(),
+        "lograte" => random.below(1000).to_string(),
+        "interface" => random
+            .pick(&["", "any", "auto", "ppp0, vlan1", "eth0:1"])
+            .into(),
+        "timeout" | "seq_timeout" | "cmd_timeout" => random
+            .pick(&["0", "25", "-1", "3s", "+7", "2147483647", "-2147483648"])
+            .into(),
+        "tcpflags" => random
+            .pick(&["syn", "syn,!ack", "SYN , fin", "!rst,psh,urg"])
+            .into(),
+        "target" => random
+            .pick(&["192.0.2.1", "FD00::1", "::ffff:192.0.2.2"])
+            .into(),
+        "logfile" | "pidfile" | "statedir" | "one_time_sequences" => {
+            random.pick(&["/a", "/b c"]).into()
+        }
+        _ => random
+            .pick(&[
+                "",
+                "true",
+                "iptables -A INPUT -s %IP% -j ACCEPT",
+                "ip link set x down",
+                "reboot",
+                "nft add element inet t s { %IP% }",
+                "echo \u{1b}[2J 'a;b|c&d(`e`)\"",
+            ])
+            .into(),
+    };
+    text.into_bytes()
+}
+
+/// A config that is mostly right.
+fn plausible(random: &mut Random) -> Vec<u8> {
+    let mut text = Vec::new();
+    if random.one_in(10) {
+        text.extend(b"\xef\xbb\xbf");
+    }
+    let end: &[u8] = random.pick(&[&b"\n"[..], b"\r\n"]);
+    let mut options = false;
+    for _ in 0..1 + random.below(4) {
+        let section = random.pick(&SECTIONS);
+        options = section == "options" || (options && random.one_in(50));
+        text.extend(format!("{}[{section}]", random.pick(&["", "  "])).bytes());
+        text.extend(end);
+        if section != "options" {
+            text.extend(b"sequence = ");
+            text.extend(value(random, "sequence"));
+            text.extend(end);
+        }
+        for _ in 0..random.below(8) {
+            let from = if section == "options" {
+                &KEYS[..7]
+            } else {
+                &KEYS[7..]
+            };
+            let from = if random.one_in(50) { &KEYS } else { from };
+            let key = random.pick(from);
+            text.extend(key.bytes());
+            text.extend(random.pick(&["=", " = ", "\t="]).bytes());
+            text.extend(value(random, key));
+            text.extend(end);
+        }
+        if random.one_in(9) {
+            text.extend(
+                random
+                    .pick(&["UseSyslog\n", "# c\n", "; c\n", "\n", "x\n"])
+                    .bytes(),
+            );
+        }
+    }
+    if random.one_in(10) && !text.is_empty() {
+        let at = random.below(text.len());
+        text[at] = random.below(256) as u8;
+    }
+    text
+}
+
+/// The config in our own hand.
+fn written(config: &Config) -> Vec<u8> {
+    let mut out = b"[options]\n".to_vec();
+    let mut put = |key: &str, value: &[u8]| {
+        out.extend(key.bytes());
+        out.extend(value);
+        out.push(b'\n');
+    };
+    let options = &config.options;
+    if options.use_syslog {
+        put("UseSyslog", b"");
+    }
+    let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
+    for (key, path) in [
+        ("LogFile=", &options.log_file),
+        ("PidFile=", &options.pid_file),
+    ] {
+        put(key, &path.as_deref().map(bytes).unwrap_or_default());
+    }
+    put(
+        "Interface=",
+        options.interface.as_deref().unwrap_or_default().as_bytes(),
+    );
+    put(
+        "Matching=",
+        if options.matching == Matching::Strict {
+            b"strict"
+        } else {
+            b"tolerant"
+        },
+    );
+    put(
+        "Reknock=",
+        if options.reknock == Reknock::Stack {
+            b"stack"
+        } else {
+            b"renew"
+        },
+    );
+    put("LogRate=", options.log_rate.to_string().as_bytes());
+    put("StateDir=", &bytes(&options.state_dir));
+    for door in &config.doors {
+        put("", format!("[{}]", door.name).as_bytes());
+        if let Some(sequence) = &door.pattern.sequence {
+            put("sequence=", sequence.to_string().as_bytes());
+        }
+        if let Some(file) = &door.one_time {
+            put("one_time_sequences=", &bytes(file));
+        }
+        put(
+            "seq_timeout=",
+            (door.pattern.seq_timeout / 1000).to_string().as_bytes(),
+        );
+        put(
+            "cmd_timeout=",
+            ((door.cmd_timeout / 1000) as u32 as i32)
+                .to_string()
+                .as_bytes(),
+        );
+        for (name, bit) in TCP_FLAGS {
+            if door.pattern.flags.set & bit != 0 {
+                put("tcpflags=", name.as_bytes());
+            }
+            if door.pattern.flags.clear & bit != 0 {
+                put("tcpflags=!", name.as_bytes());
+            }
+        }
+        if let Some(target) = door.pattern.target {
+            put("target=", target.to_string().as_bytes());
+        }
+        for (key, command) in [
+            ("start_command=", &door.start.v4),
+            ("start_command_6=", &door.start.v6),
+            ("stop_command=", &door.stop.v4),
+            ("stop_command_6=", &door.stop.v6),
+        ] {
+            put(key, command.as_deref().unwrap_or_default());
+        }
+    }
+    out
+}
+
+/// Without what depends on where things stand.
+fn meaning(mut config: Config) -> Config {
+    config.warnings.clear();
+    for door in &mut config.doors {
+        door.line = 0;
+    }
+    config
+}
+
+fn check(case: u64, text: &[u8]) -> bool {
+    let mut trace = Vec::new();
+    let result = parse(text, &mut |line| trace.push(line.to_string()));
+    match result {
+        Err(error) => {
+            assert!(!error.show(Path::new("k")).is_empty());
+            let lines = text.split(|b| *b == b'\n').count();
+            assert!(error.line <= lines, "case {case}: {error:?}");
+            false
+        }
+        Ok(config) => {
+            assert!(!describe(&config).is_empty());
+            for diagnostic in advice(&config).iter().chain(&config.warnings) {
+                assert!(!diagnostic.show(Path::new("k")).is_empty());
+            }
+            let anew = parse(&written(&config), &mut |_| ())
+                .unwrap_or_else(|e| panic!("case {case}: {e:?}\n{config:?}"));
+            assert_eq!(meaning(anew), meaning(config), "case {case}");
+            true
+        }
+    }
+}
+
+#[test]
+fn random_configs_never_panic_and_accepted_ones_keep_their_meaning() {
+    let mut accepted = 0;
+    for case in 0..100_000 {
+        let mut random = Random::new(case);
+        let text = match case % 4 {
+            0 => random.bytes(200),
+            1 => noise(&mut random),
+            _ => plausible(&mut random),
+        };
+        accepted += u32::from(check(case, &text));
+    }
+    // Else the generator has lost touch with the grammar and the test says little.
+    assert!(
+        accepted > 10_000,
+        "only {accepted} of 100,000 were accepted"
+    );
+}
+
+#[test]
+fn every_mode_and_owner_gets_an_answer() {
+    for mode in 0..0o10000 {
+        let tight = mode & 0o066 == 0;
+        assert_eq!(mode_advice(mode, 0).is_none(), tight, "{mode:o}");
+        assert!(mode_advice(mode, 1000).is_some());
+    }
+}
+
+#[test]
+fn a_door_without_anything_is_described() {
+    let mut config = parse(b"[A]\nsequence=1\n", &mut |_| ()).unwrap();
+    let door: &mut Door = &mut config.doors[0];
+    door.pattern.sequence = None;
+    assert!(describe(&config).contains("nothing: it is disabled"));
+    assert!(advice(&config).iter().all(|a| a.line == 1));
+}

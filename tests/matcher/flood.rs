@@ -1,0 +1,116 @@
+//! Who has to go when the table is full.
+
+use crate::script::{Lab, door, host, stranger};
+use knockd_rs::door::Matching::{self, Strict, Tolerant};
+use knockd_rs::limits::MAX_ATTEMPTS;
+use std::net::IpAddr;
+
+const BOTH: [Matching; 2] = [Tolerant, Strict];
+const MAX: u32 = MAX_ATTEMPTS as u32;
+
+fn lab(matching: Matching) -> Lab {
+    Lab::new(
+        &[door("7,8,9", 25_000), door("1,2,3,4,5,6", 25_000)],
+        matching,
+    )
+}
+
+fn user(n: u32) -> IpAddr {
+    IpAddr::V4((0x0a0a_0000 + n).into())
+}
+
+#[test]
+fn a_flood_of_first_knocks_never_evicts_who_is_halfway() {
+    for matching in BOTH {
+        let mut lab = lab(matching);
+        for n in 0..1_000 {
+            lab.knocks_from(user(n), "7 8");
+        }
+        for n in 0..3 * MAX {
+            lab.knocks_from(stranger(n), "7");
+        }
+        lab.events.clear();
+        for n in 0..1_000 {
+            lab.knocks_from(user(n), "9");
+            assert_eq!(lab.told(), "A3 A!", "user {n}");
+        }
+    }
+}
+
+#[test]
+fn a_first_step_survives_as_many_knocks_as_the_table_holds() {
+    for matching in BOTH {
+        for (flood, told) in [(MAX - 1, "A2"), (MAX, "")] {
+            let mut lab = lab(matching);
+            lab.knocks_from(host(2), "7");
+            for n in 0..flood {
+                lab.knocks_from(stranger(n), "7");
+            }
+            lab.events.clear();
+            lab.knocks_from(host(2), "8");
+            assert_eq!(lab.told(), told);
+        }
+    }
+}
+
+/// The flood knows another door, such as a scan trap that everybody knows, up to its last step.
+#[test]
+fn a_flood_that_knows_the_first_steps_cannot_lock_anyone_out() {
+    for matching in BOTH {
+        let mut lab = lab(matching);
+        let mut next = 0;
+        let mut flood = |lab: &mut Lab, sources| {
+            for n in next..next + sources {
+                lab.knocks_from(stranger(n), "1 2 3 4 5");
+            }
+            next += sources;
+        };
+        flood(&mut lab, 2 * MAX);
+        lab.events.clear();
+        for (step, told) in [("7", "A1"), ("8", "A2"), ("9", "A3 A!")] {
+            lab.knocks_from(host(2), step);
+            assert_eq!(lab.told(), told);
+            flood(&mut lab, MAX / 4 - 1);
+            lab.events.clear();
+        }
+    }
+}
+
+#[test]
+fn the_oldest_of_the_lowest_stage_goes_first() {
+    for matching in BOTH {
+        let mut lab = lab(matching);
+        for n in 0..MAX {
+            lab.knocks_from(stranger(n), "1");
+        }
+        // 0 goes ahead; 1 is the oldest of the first stage then.
+        lab.knocks_from(stranger(0), "2");
+        lab.knocks_from(host(2), "1");
+        lab.events.clear();
+        lab.knocks_from(stranger(1), "2");
+        assert_eq!(lab.told(), "", "evicted");
+        lab.knocks_from(stranger(0), "3");
+        lab.knocks_from(stranger(2), "2");
+        assert_eq!(lab.told(), "B3 B2");
+    }
+}
+
+#[test]
+fn a_flood_of_every_kind_leaves_nothing_behind() {
+    for matching in BOTH {
+        let mut lab = lab(matching);
+        for n in 0..2 * MAX {
+            let steps = ["7", "7 8", "1 2 3", "1 3 3 3 3", "7 8 9", "1 1 7"][n as usize % 6];
+            lab.knocks_from(stranger(n * 7 % (MAX + 500)), steps);
+            if n % 64 == 0 {
+                lab.wait(5);
+            }
+            lab.events.clear();
+        }
+        lab.wait_for_all();
+        assert_eq!(lab.matcher.next_expiry(), None);
+        lab.events.clear();
+        lab.knocks("7 8 9");
+        assert_eq!(lab.told(), "A1 A2 A3 A!");
+    }
+}

@@ -1,0 +1,11 @@
+//! The matcher against knockd's recorded behaviour, against plain models of its rules, and under floods.
+
+mod expiry;
+mod flood;
+mod golden;
+mod promises;
+mod script;
+mod strict;
+mod strict_model;
+mod tolerant;
+mod tolerant_model;

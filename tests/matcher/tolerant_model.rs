@@ -1,0 +1,136 @@
+//! The default rule once more, as plainly as it can be said: at each knock everything is worked out anew from all
+//! knocks of that source that counted for that door since it opened last.
+
+use crate::script::{Packet, doors_and_packets, host, of, run};
+use knockd_rs::door::{Matching, Millis, Pattern, Protocol, Step};
+use knockd_rs::limits::{MAX_STRAYS, RETRANSMISSION_MS};
+use knockd_rs::matcher::Event;
+use proptest::prelude::*;
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+/// Stage, start, strays.
+type Reading = (usize, Millis, u8);
+
+/// The ways to read that history as the beginning of the sequence.
+fn readings(
+    steps: &[Step],
+    seq_timeout: Millis,
+    history: &[(Millis, Step)],
+    now: Millis,
+) -> Vec<Reading> {
+    let Some((&(time, step), before)) = history.split_last() else {
+        return Vec::new();
+    };
+    let mut readings: Vec<Reading> = readings(steps, seq_timeout, before, time)
+        .into_iter()
+        .map(|(stage, start, strays)| match step {
+            s if s == steps[stage] => (stage + 1, start, strays),
+            s if s == steps[stage - 1] => (stage, start, strays),
+            _ => (stage, start, strays + 1),
+        })
+        .chain((step == steps[0]).then_some((1, time, 0)))
+        .collect();
+    readings.sort_by_key(|(stage, start, strays)| (*stage, Reverse(*start), *strays));
+    readings.dedup_by_key(|(stage, ..)| *stage);
+    readings.retain(|(_, start, strays)| *strays <= MAX_STRAYS && now - start < seq_timeout);
+    readings
+}
+
+fn model(door: u16, pattern: &Pattern, source: IpAddr, packets: &[Packet]) -> Vec<Event> {
+    let Some(sequence) = &pattern.sequence else {
+        return Vec::new();
+    };
+    let steps = sequence.steps();
+    let read = |history: &[_], now| readings(steps, pattern.seq_timeout, history, now);
+    let mut events = Vec::new();
+    let mut history: Vec<(Millis, Step)> = Vec::new();
+    let mut told: Option<usize> = None;
+    let mut last_advance = None;
+    for (now, knock, local) in packets {
+        if knock.source != source || !pattern.wants(knock, *local) {
+            continue;
+        }
+        let before = read(&history, *now);
+        let is_there = |readings: &[Reading], stage| readings.iter().any(|r| r.0 == stage);
+        if let Some(stage) = told.take_if(|stage| !is_there(&before, *stage)) {
+            events.push(Event::TimedOut {
+                door,
+                source,
+                stage: stage as u8,
+            });
+        }
+        if before.is_empty() {
+            history.clear();
+            last_advance = None;
+        }
+        let segment = (knock.step, knock.source_port, knock.tcp_sequence);
+        if let Some((last, seen)) = &mut last_advance
+            && *last == segment
+            && now - *seen <= RETRANSMISSION_MS
+        {
+            *seen = *now;
+            continue;
+        }
+
+        history.push((*now, knock.step));
+        let advanced = before
+            .iter()
+            .filter(|(stage, ..)| steps[*stage] == knock.step);
+        let started = (steps[0] == knock.step).then_some(1);
+        let reached = advanced.map(|(stage, ..)| stage + 1).chain(started).max();
+        let repeats = told.is_some_and(|told| steps[told - 1] == knock.step);
+        if reached.is_some() && knock.step.protocol == Protocol::Tcp {
+            last_advance = Some((segment, *now));
+        }
+        if let Some(stage) = reached.filter(|reached| Some(*reached) > told || !repeats) {
+            told = Some(stage);
+            events.push(Event::Stage {
+                door,
+                source,
+                stage: stage as u8,
+            });
+        }
+        if reached == Some(steps.len()) {
+            events.push(Event::Opened { door, source });
+            history.clear();
+            told = None;
+            last_advance = None;
+        } else if reached.is_none() {
+            let after = read(&history, *now);
+            if let Some(stage) = told.take_if(|stage| !is_there(&after, *stage)) {
+                events.push(Event::Failed {
+                    door,
+                    source,
+                    stage: stage as u8,
+                });
+            }
+            if after.is_empty() {
+                history.clear();
+                last_advance = None;
+            }
+        }
+    }
+    events.extend(told.map(|stage| Event::TimedOut {
+        door,
+        source,
+        stage: stage as u8,
+    }));
+    events
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn the_matcher_does_what_the_plain_rule_says((doors, packets) in doors_and_packets(true)) {
+        let told = run(&doors, Matching::Tolerant, &packets);
+        let told: Vec<Event> = told.into_iter().map(|(_, event)| event).collect();
+        for source in (2..5).map(host) {
+            for (door, pattern) in (0u16..).zip(&doors) {
+                let expected = model(door, pattern, source, &packets);
+                prop_assert_eq!(of(&told, door, source), expected);
+            }
+        }
+    }
+}

@@ -127,7 +127,10 @@ impl Found {
             return None;
         }
         let (tcp_sequence, flags) = match protocol {
-            Protocol::Tcp => (u32::from_be_bytes(*rest.first_chunk()?), header.last()? & FLAG_BITS),
+            Protocol::Tcp => (
+                u32::from_be_bytes(*rest.first_chunk()?),
+                header.last()? & FLAG_BITS,
+            ),
             Protocol::Udp => (0, 0),
         };
         Some(Knock {

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
-pub mod describe;
+mod describe;
 mod draft;
 mod flags;
 mod keys;

@@ -2,8 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Settings;
-use crate::config::check::{advice, mode_advice};
-use crate::config::describe::describe;
+use crate::config::check::{advice, describe, mode_advice};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;

@@ -34,13 +34,14 @@ pub fn exhausted(door: &str) -> String {
 }
 
 /// The doors of a config, each one-time list opened at its first unused line. Relative paths start at `directory`.
-/// `report` gets what is wrong with single lines of the lists.
+/// `trace` gets what `-D` shows, `report` what is wrong with single lines of the lists.
 pub fn open(
     config: &Config,
     directory: &Path,
+    trace: &mut dyn FnMut(&str),
     report: &mut dyn FnMut(String),
 ) -> Result<Vec<Door>, String> {
-    let open_one = |door: &config::Door| {
+    let mut open_one = |door: &config::Door| {
         let mut door = Door {
             config: door.clone(),
             list: None,
@@ -51,12 +52,16 @@ pub fn open(
             let list = OneTimeList::new(directory.join(written), &door.config.name);
             list.check_writable().map_err(failed)?;
             let next = list.next(report).map_err(failed)?;
-            door.config.pattern.sequence = Some(next.ok_or_else(|| exhausted(&door.config.name))?);
+            let name = &door.config.name;
+            let next = next.ok_or_else(|| exhausted(name))?;
+            trace(&format!("new sequence for door {name}: {next}"));
+            trace(&format!("config: {name}: sequence: {next}"));
+            door.config.pattern.sequence = Some(next);
             door.list = Some(list);
         }
         Ok(door)
     };
-    config.doors.iter().map(open_one).collect()
+    config.doors.iter().map(&mut open_one).collect()
 }
 
 /// A command ready to run: every `%IP%` replaced. `None`: longer than [`MAX_COMMAND`], which knockd 0.8 does not run either.

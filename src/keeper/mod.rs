@@ -96,7 +96,7 @@ impl Settings {
             config.options.matching = Matching::Strict;
             config.options.reknock = Reknock::Stack;
         }
-        let doors = doors::open(&config, &self.directory, report)?;
+        let doors = doors::open(&config, &self.directory, trace, report)?;
         Ok((config, doors))
     }
 }

@@ -9,7 +9,10 @@ use std::process::exit;
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
 /// gets it. Only as the first thing in the program: later such a number is something of ours.
 pub fn close_inherited() {
-    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let entries = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten();
     let inherited: Vec<libc::c_int> = entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|fd| *fd > libc::STDERR_FILENO)

@@ -8,6 +8,7 @@ use crate::lab::{
     CLIENT, DEADLINE, Daemon, ROUTER, Scene, daemon_binary, descendants, is_original, packet,
 };
 use crate::lines;
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -86,6 +87,7 @@ struct Bench {
     daemon: Daemon,
     scene: Scene,
     shell: Watch,
+    rounds: Cell<u64>,
 }
 
 impl Bench {
@@ -115,23 +117,26 @@ impl Bench {
             daemon,
             scene,
             shell: Watch::new(&copy),
+            rounds: Cell::new(0),
         };
         bench.round(); // Neighbours, page cache and lazy start-up are not measured.
         bench
     }
 
-    /// One knock. Afterwards a pause, so that the command is over and a batching capture starts anew.
+    /// One knock. Before its last step a pause of 0 to 59 ms, so that the sender does not fall into step with the
+    /// 50 ms clock of knockd 0.8's capture; afterwards one in which the command ends.
     fn round(&self) -> Duration {
+        let number = self.rounds.replace(self.rounds.get() + 1);
         for port in 1..=2 {
             self.scene.wire.send(&packet::udp(CLIENT, ROUTER, port));
         }
         let last = packet::udp(CLIENT, ROUTER, 3);
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(number * 37 % 60));
         let start = Instant::now();
         self.scene.wire.send(&last);
         self.shell.wait();
         let time = start.elapsed();
-        std::thread::sleep(Duration::from_millis(40));
+        std::thread::sleep(Duration::from_millis(10));
         self.shell.drain();
         time
     }

@@ -83,15 +83,13 @@ fn lo() {
     let (host, home) = (Namespace::new("lo"), Home::new());
     home.config("[A]\nsequence = 1:udp,1:udp\ntcpflags = syn\n");
     let daemon = Daemon::start(&host, &home, &["-i", "lo"]);
-    for address in ["127.0.0.1", "::1"] {
+    for (address, other) in [("127.0.0.1", "::1"), ("::1", "127.0.0.1")] {
         // Each packet is seen once, although lo shows it coming and going.
         knock(&host, address, &["1:udp"]);
         daemon.await_text(&lines::stage(address, "A", 1));
-        fence(&daemon, address, || knock(&host, address, &["9:udp"]));
+        fence(&daemon, other, || knock(&host, other, &["9:udp"]));
         assert_eq!(daemon.count(&lines::stage(address, "A", 2)), 0);
-    }
-    for address in ["127.0.0.1", "::1"] {
-        knock(&host, address, &["1:udp", "1:udp"]);
+        knock(&host, address, &["1:udp"]);
         daemon.await_text(&lines::opened(address, "A"));
     }
 }

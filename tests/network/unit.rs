@@ -94,16 +94,29 @@ impl Machine {
         let name = home.file_name().expect("name");
         let group = cgroup2().expect("cgroup2").join(name);
         fs::create_dir(&group).expect("cgroup");
-        let script = "echo $$ > \"$1/cgroup.procs\" && shift && exec unshare --pid --fork --kill-child \
-            --mount --ipc --uts --cgroup sh \"$@\"";
-        let mut command = scene.router.command("sh");
-        command.args(["-ec", script, "sh"]).arg(&group);
-        command
+        let mut inside = scene.router.command("unshare");
+        inside.args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount",
+            "--ipc",
+            "--uts",
+            "--cgroup",
+            "sh",
+        ]);
+        inside
             .arg(scene.home.path("boot.sh"))
             .arg(home)
             .arg(daemon_binary())
             .arg(UNIT);
-        command.arg(scene.home.path("unit.conf")).arg(options);
+        inside.arg(scene.home.path("unit.conf")).arg(options);
+        // Into the group first: `ip netns exec` mounts another /sys, where there is none.
+        let mut command = Command::new("sh");
+        command
+            .args(["-ec", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""])
+            .arg(&group);
+        command.arg(inside.get_program()).args(inside.get_args());
         let console = scene.home.path("console");
         let machine = Machine {
             systemd: Daemon::run(command),
@@ -194,7 +207,7 @@ impl Drop for Machine {
 fn open(scene: &Scene) {
     wait_for("an open door", || {
         scene.knock(ROUTER, STEPS);
-        (rules(scene) == 1).then_some(())
+        (rules(scene) > 0).then_some(())
     });
 }
 

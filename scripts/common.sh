@@ -1,0 +1,51 @@
+# What scripts/demo, scripts/test and scripts/measure share. Sourced, from the top folder of the project.
+# shellcheck shell=sh
+
+say() {
+    printf '%s\n' "$*"
+}
+
+fail() {
+    printf '%s: %s\n' "$0" "$*" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || fail "needs root, for network namespaces; run: sudo $0"
+}
+
+# install PROGRAM:PACKAGE...: installs the packages of those programs that are not here.
+install() {
+    packages=
+    for pair in "$@"; do
+        command -v "${pair%%:*}" > /dev/null || packages="$packages ${pair#*:}"
+    done
+    [ -n "$packages" ] || return 0
+    command -v apt-get > /dev/null || fail "these are missing, and there is no apt-get to install them:$packages"
+    say "Installing:$packages"
+    log=$(mktemp)
+    # shellcheck disable=SC2086 # a list of packages
+    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends $packages; } > "$log" 2>&1 < /dev/null; then
+        cat "$log" >&2
+        rm -f "$log"
+        fail "apt-get could not install:$packages"
+    fi
+    rm -f "$log"
+}
+
+# A Rust toolchain: the one that is here, else Debian's newest (cargo-web; plain cargo is too old).
+need_cargo() {
+    if ! command -v cargo > /dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
+        PATH=$HOME/.cargo/bin:$PATH
+    fi
+    install cargo:cargo-web rustc:rustc-web cc:gcc
+}
+
+# Builds the release; its path is then in $built.
+build_release() {
+    cargo build --release --locked
+    built=${CARGO_TARGET_DIR:-target}/release/knockd
+    [ -x "$built" ] || fail "cargo made no $built"
+    built=$(realpath "$built")
+}

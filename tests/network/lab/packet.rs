@@ -1,0 +1,45 @@
+//! IP packets that knock.
+
+use etherparse::PacketBuilder;
+use std::net::IpAddr;
+
+/// A UDP datagram with one byte, as the client sends it.
+pub fn udp(source: &str, destination: &str, port: u16) -> Vec<u8> {
+    let mut packet = Vec::new();
+    match addresses(source, destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+            .udp(40000, port)
+            .write(&mut packet, &[0]),
+        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64)
+            .udp(40000, port)
+            .write(&mut packet, &[0]),
+        _ => panic!("{source} and {destination} are of two families"),
+    }
+    .expect("packet");
+    packet
+}
+
+/// A TCP SYN with the sequence number that makes it a packet of its own or a retransmission.
+pub fn syn(source: &str, destination: &str, port: u16, sequence_number: u32) -> Vec<u8> {
+    let mut packet = Vec::new();
+    match addresses(source, destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+            .tcp(40000, port, sequence_number, 64240)
+            .syn()
+            .write(&mut packet, &[]),
+        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64)
+            .tcp(40000, port, sequence_number, 64240)
+            .syn()
+            .write(&mut packet, &[]),
+        _ => panic!("{source} and {destination} are of two families"),
+    }
+    .expect("packet");
+    packet
+}
+
+fn addresses(source: &str, destination: &str) -> (IpAddr, IpAddr) {
+    (
+        source.parse().expect("source"),
+        destination.parse().expect("destination"),
+    )
+}

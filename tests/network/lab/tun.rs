@@ -1,0 +1,47 @@
+//! A tun device that looks like a PPP link. The test holds its other end, as the provider does.
+
+use super::Namespace;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+/// `linux/if_tun.h`: `_IOW('T', 202, int)` and `_IOW('T', 205, int)`.
+const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
+/// `linux/if_arp.h`.
+const ARPHRD_PPP: libc::c_ulong = 512;
+
+/// A tun device of link type PPP. It vanishes with this value, as ppp0 does when the line goes.
+pub struct Tun(File);
+
+impl Tun {
+    /// Makes it in that namespace, down and without addresses.
+    pub fn new(namespace: &Namespace, name: &str) -> Tun {
+        let file = namespace.enter(|| {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open("/dev/net/tun")
+                .expect("tun");
+            // SAFETY: ifreq is integers, arrays and a union of such, for which zero is valid.
+            let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+            for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+                *to = from as libc::c_char;
+            }
+            request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+            // SAFETY: TUNSETIFF reads and writes one ifreq, which is live.
+            let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) };
+            assert_eq!(result, 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
+            // SAFETY: TUNSETLINK takes its argument as a number.
+            let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETLINK as _, ARPHRD_PPP) };
+            assert_eq!(result, 0, "TUNSETLINK: {}", std::io::Error::last_os_error());
+            file
+        });
+        Tun(file)
+    }
+
+    /// Sends an IP packet as the peer.
+    pub fn send(&self, packet: &[u8]) {
+        (&self.0).write_all(packet).expect("write to tun");
+    }
+}

@@ -1,0 +1,85 @@
+//! Raw frames onto a link.
+
+use super::{Mac, Namespace};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// The end of a link that a test sends frames from, with a packet socket.
+pub struct Wire {
+    socket: OwnedFd,
+    here: Mac,
+    there: Mac,
+}
+
+impl Wire {
+    /// Opens the interface of that namespace. `there` is the Ethernet address that frames go to.
+    pub fn open(namespace: &Namespace, interface: &str, here: Mac, there: Mac) -> Wire {
+        let index = namespace.index(interface).expect("interface");
+        let socket = namespace.enter(|| {
+            // Protocol 0: this socket only sends.
+            // SAFETY: socket takes three integers; the result is checked before it is owned.
+            let fd =
+                unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+            assert!(
+                fd >= 0,
+                "packet socket: {}",
+                std::io::Error::last_os_error()
+            );
+            // SAFETY: fd is a fresh descriptor that nothing else owns.
+            let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+            // SAFETY: sockaddr_ll is plain integers, for which zero is valid.
+            let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_ifindex = index as i32;
+            // SAFETY: the address is a live sockaddr_ll and its true size is given.
+            let result = unsafe {
+                libc::bind(
+                    fd,
+                    (&raw const address).cast(),
+                    size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+                )
+            };
+            assert_eq!(result, 0, "bind: {}", std::io::Error::last_os_error());
+            socket
+        });
+        Wire {
+            socket,
+            here,
+            there,
+        }
+    }
+
+    /// Sends an IP packet as an Ethernet frame.
+    pub fn send(&self, packet: &[u8]) {
+        self.send_frame(packet, &[]);
+    }
+
+    /// Sends it with a VLAN tag (IEEE 802.1Q) of that number.
+    pub fn send_tagged(&self, vlan: u16, packet: &[u8]) {
+        let [high, low] = vlan.to_be_bytes();
+        self.send_frame(packet, &[0x81, 0x00, high, low]);
+    }
+
+    fn send_frame(&self, packet: &[u8], tag: &[u8]) {
+        let ether_type: [u8; 2] = if packet[0] >> 4 == 4 {
+            [0x08, 0x00]
+        } else {
+            [0x86, 0xdd]
+        };
+        let frame = [&self.there, &self.here, tag, &ether_type, packet].concat();
+        // SAFETY: the pointer and the length are those of a live buffer.
+        let sent = unsafe {
+            libc::send(
+                self.socket.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+            )
+        };
+        assert_eq!(
+            sent,
+            frame.len() as isize,
+            "send: {}",
+            std::io::Error::last_os_error()
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! What opened closes: whatever happens to the daemon meanwhile.
+
+use crate::Test;
+use crate::lab::{CLIENT, CLIENT6, Daemon, ROUTER, ROUTER6, Scene, knock_until, wait_for};
+use crate::lines;
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("term_runs_the_stop_command", term_runs_the_stop_command),
+    ("term_runs_every_stop_command", term_runs_every_stop_command),
+    ("a_lease_outlives_a_reload", a_lease_outlives_a_reload),
+    ("a_lease_outlives_a_kill", a_lease_outlives_a_kill),
+    (
+        "a_lease_that_ended_while_nobody_ran",
+        a_lease_that_ended_while_nobody_ran,
+    ),
+    (
+        "usr1_puts_the_rules_back_once",
+        usr1_puts_the_rules_back_once,
+    ),
+    ("knocking_again_renews", knocking_again_renews),
+];
+
+/// A door that opens port 22 for so many seconds, and notes each command.
+pub fn door(seconds: u32) -> String {
+    format!(
+        "[SSH]
+         sequence = 7000,8000:udp,9000
+         tcpflags = syn
+         cmd_timeout = {seconds}
+         start_command = iptables -w -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo start >> @HOME@/notes
+         stop_command = iptables -w -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo stop >> @HOME@/notes
+         start_command_6 = ip6tables -w -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo start6 >> @HOME@/notes
+         stop_command_6 = ip6tables -w -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo stop6 >> @HOME@/notes\n"
+    )
+}
+
+pub const STEPS: &[&str] = &["7000", "8000:udp", "9000"];
+
+/// Knocks and waits until the start command has ended.
+pub fn open(scene: &Scene, daemon: &Daemon) {
+    let times = notes(scene, "start");
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, "SSH"));
+    await_notes(scene, "start", times + 1);
+    assert_eq!(rules(scene), 1);
+}
+
+/// How many rules for port 22 the router has.
+pub fn rules(scene: &Scene) -> usize {
+    scene
+        .rules()
+        .lines()
+        .filter(|line| line.contains("--dport 22"))
+        .count()
+}
+
+pub fn notes(scene: &Scene, word: &str) -> usize {
+    scene
+        .home
+        .read("notes")
+        .lines()
+        .filter(|&line| line == word)
+        .count()
+}
+
+pub fn await_notes(scene: &Scene, word: &str, times: usize) {
+    wait_for(&format!("{times} {word}"), || {
+        (notes(scene, word) == times).then_some(())
+    });
+}
+
+fn term_runs_the_stop_command() {
+    for (signal, code) in [(libc::SIGTERM, 15), (libc::SIGINT, 2)] {
+        let scene = Scene::new();
+        let mut daemon = scene.daemon(&door(600));
+        open(&scene, &daemon);
+        daemon.signal(signal);
+        assert_eq!(daemon.wait().code(), Some(code));
+        assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (1, 1));
+        assert_eq!(rules(&scene), 0);
+    }
+}
+
+fn term_runs_every_stop_command() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    scene.knock(ROUTER6, STEPS);
+    daemon.await_text(&lines::opened(CLIENT6, "SSH"));
+    await_notes(&scene, "start6", 1);
+    assert_eq!(rules(&scene), 2);
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!((notes(&scene, "stop"), notes(&scene, "stop6")), (1, 1));
+    assert_eq!(rules(&scene), 0);
+}
+
+fn a_lease_outlives_a_reload() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(4));
+    open(&scene, &daemon);
+    // Even when its door is gone.
+    scene
+        .home
+        .config("[New]\nsequence = 4000,5000\ntcpflags = syn\n");
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::RELOADING);
+    knock_until(&daemon, &lines::opened(CLIENT, "New"), || {
+        scene.knock(ROUTER, &["4000", "5000"])
+    });
+    assert_eq!(rules(&scene), 1, "the reload must not close it");
+    await_notes(&scene, "stop", 1);
+    assert_eq!(rules(&scene), 0);
+    assert!(daemon.is_alive());
+}
+
+fn a_lease_outlives_a_kill() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(3));
+    open(&scene, &daemon);
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    drop(daemon);
+    assert_eq!(rules(&scene), 1);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    daemon.await_text(&lines::timeout(CLIENT, "SSH"));
+    await_notes(&scene, "stop", 1);
+    wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
+    // And the door works as before.
+    open(&scene, &daemon);
+}
+
+fn a_lease_that_ended_while_nobody_ran() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(1));
+    open(&scene, &daemon);
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    drop(daemon);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(rules(&scene), 1, "nobody was there to close it");
+    let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
+    assert_eq!(notes(&scene, "stop"), 1);
+}
+
+fn usr1_puts_the_rules_back_once() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(6));
+    open(&scene, &daemon);
+    for times in 2..=3 {
+        scene.router.run("iptables -w -F INPUT");
+        assert_eq!(rules(&scene), 0);
+        daemon.signal(libc::SIGUSR1);
+        await_notes(&scene, "start", times);
+        assert_eq!(rules(&scene), 1);
+    }
+    // Also when nothing was flushed.
+    daemon.signal(libc::SIGUSR1);
+    await_notes(&scene, "start", 4);
+    assert_eq!(rules(&scene), 1);
+    daemon.await_text(&lines::timeout(CLIENT, "SSH"));
+    wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
+}
+
+fn knocking_again_renews() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(3));
+    open(&scene, &daemon);
+    std::thread::sleep(Duration::from_millis(1500));
+    scene.knock(ROUTER, STEPS);
+    let again = Instant::now();
+    daemon.await_count(&lines::opened(CLIENT, "SSH"), 2);
+    assert_eq!(rules(&scene), 1, "a second rule would outlive the stop");
+    await_notes(&scene, "stop", 1);
+    // The second knock was over 20 ms before `again`: the client sleeps after its last step too.
+    let lasted = again.elapsed();
+    assert!(
+        lasted > Duration::from_millis(2900),
+        "closed {lasted:?} after the second knock"
+    );
+    assert_eq!(rules(&scene), 0);
+    scene.fence(&daemon);
+    assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (1, 1));
+    assert_eq!(daemon.count(&lines::timeout(CLIENT, "SSH")), 1);
+}

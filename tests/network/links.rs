@@ -1,0 +1,215 @@
+//! Doors on every kind of link: Ethernet with and without tags, `lo`, several interfaces, and interfaces that come later.
+
+use crate::Test;
+use crate::lab::{
+    CLIENT, CLIENT6, Daemon, Home, Namespace, OTHER, ROUTER, ROUTER6, Scene, Wire, fence, knock,
+    knock_until, link, packet,
+};
+use crate::lines;
+
+pub const TESTS: &[Test] = &[
+    ("udp_and_tcp_mixed", udp_and_tcp_mixed),
+    ("ipv6", ipv6),
+    (
+        "tagged_frames_do_not_count_on_the_parent",
+        tagged_frames_do_not_count_on_the_parent,
+    ),
+    ("lo", lo),
+    ("two_interfaces", two_interfaces),
+    ("auto_takes_the_default_route", auto_takes_the_default_route),
+    (
+        "auto_waits_for_a_default_route",
+        auto_waits_for_a_default_route,
+    ),
+    ("missing_interface", missing_interface),
+    ("interface_up_later", interface_up_later),
+    ("address_added_later", address_added_later),
+];
+
+/// A door of UDP and TCP steps, whose command writes the knocker's address.
+const DOOR: &str = "[A]
+    sequence = 7000:udp,8000:tcp,9000:udp
+    tcpflags = syn
+    command = echo %IP% >> @HOME@/opened
+";
+const STEPS: &[&str] = &["7000:udp", "8000:tcp", "9000:udp"];
+
+/// Three UDP steps, for packets of our own.
+const UDP_DOOR: &str = "[A]\nsequence = 1:udp,2:udp,3:udp\n";
+
+fn udp_and_tcp_mixed() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(DOOR);
+    // The right ports over the wrong transport count for nothing.
+    scene.knock(ROUTER, &["7000:tcp", "8000:udp", "9000:tcp"]);
+    scene.fence(&daemon);
+    assert_eq!(daemon.count("A: Stage"), 0);
+    scene.knock(ROUTER, STEPS);
+    for number in 1..=3 {
+        daemon.await_text(&lines::stage(CLIENT, "A", number));
+    }
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    await_file(&scene.home, CLIENT);
+}
+
+fn ipv6() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(DOOR);
+    scene.knock(ROUTER6, STEPS);
+    daemon.await_text(&lines::opened(CLIENT6, "A"));
+    await_file(&scene.home, CLIENT6);
+}
+
+fn tagged_frames_do_not_count_on_the_parent() {
+    let scene = Scene::new();
+    let daemon = scene.daemon("[A]\nsequence = 1:udp\n");
+    for vlan in [5, 0] {
+        scene
+            .wire
+            .send_tagged(vlan, &packet::udp(CLIENT, ROUTER, 1));
+        scene
+            .wire
+            .send_tagged(vlan, &packet::udp(CLIENT6, ROUTER6, 1));
+    }
+    scene.fence(&daemon);
+    assert_eq!(daemon.count("A: Stage"), 0);
+    scene.wire.send(&packet::udp(CLIENT, ROUTER, 1));
+    scene.wire.send(&packet::udp(CLIENT6, ROUTER6, 1));
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    daemon.await_text(&lines::opened(CLIENT6, "A"));
+}
+
+fn lo() {
+    let (host, home) = (Namespace::new("lo"), Home::new());
+    home.config("[A]\nsequence = 1:udp,1:udp\ntcpflags = syn\n");
+    let daemon = Daemon::start(&host, &home, &["-i", "lo"]);
+    for (address, other) in [("127.0.0.1", "::1"), ("::1", "127.0.0.1")] {
+        // Each packet is seen once, although lo shows it coming and going.
+        knock(&host, address, &["1:udp"]);
+        daemon.await_text(&lines::stage(address, "A", 1));
+        fence(&daemon, other, || knock(&host, other, &["9:udp"]));
+        assert_eq!(daemon.count(&lines::stage(address, "A", 2)), 0);
+        knock(&host, address, &["1:udp"]);
+        daemon.await_text(&lines::opened(address, "A"));
+    }
+}
+
+/// A second and third link of the router, `wan1` and `wan2`, to the same Internet host.
+fn more_links(scene: &Scene) -> [Wire; 2] {
+    [1, 2].map(|n| {
+        let (here, there) = link(
+            (&scene.wan, &format!("eth{n}")),
+            (&scene.router, &format!("wan{n}")),
+        );
+        scene
+            .router
+            .run(&format!("ip addr add 203.0.113.{n}/32 dev wan{n}"));
+        Wire::open(&scene.wan, &format!("eth{n}"), here, there)
+    })
+}
+
+fn send_door(wire: &Wire, source: &str, destination: &str) {
+    for port in 1..=3 {
+        wire.send(&packet::udp(source, destination, port));
+    }
+}
+
+fn two_interfaces() {
+    let scene = Scene::new();
+    let [second, third] = more_links(&scene);
+    scene.home.config(UDP_DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0,wan1"]);
+    send_door(&third, "203.0.113.202", "203.0.113.2");
+    send_door(&third, "203.0.113.200", ROUTER);
+    send_door(&second, "203.0.113.201", "203.0.113.1");
+    daemon.await_text(&lines::opened("203.0.113.201", "A"));
+    send_door(&scene.wire, CLIENT, ROUTER);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    scene.fence(&daemon);
+    assert_eq!(daemon.count("203.0.113.202"), 0, "wan2 was not asked for");
+    assert_eq!(daemon.count("203.0.113.200"), 0, "wan2 was not asked for");
+}
+
+fn auto_takes_the_default_route() {
+    let scene = Scene::new();
+    let [second, _third] = more_links(&scene);
+    scene.router.run("ip route add default dev wan1");
+    scene.home.config(UDP_DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "auto"]);
+    send_door(&scene.wire, CLIENT, ROUTER);
+    send_door(&second, "203.0.113.201", "203.0.113.1");
+    daemon.await_text(&lines::opened("203.0.113.201", "A"));
+    fence(&daemon, "203.0.113.209", || {
+        second.send(&packet::udp("203.0.113.209", "203.0.113.1", 9));
+    });
+    assert_eq!(daemon.count(CLIENT), 0, "wan0 has no default route");
+}
+
+fn auto_waits_for_a_default_route() {
+    let scene = Scene::new();
+    scene.home.config(UDP_DOOR);
+    let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "auto"]);
+    scene
+        .router
+        .run(&format!("ip route add default via {CLIENT}"));
+    let opened = lines::opened(CLIENT, "A");
+    knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
+    assert!(daemon.is_alive());
+}
+
+fn missing_interface() {
+    let scene = Scene::new();
+    scene.home.config(UDP_DOOR);
+    let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "nosuch0"]);
+    assert_eq!(daemon.wait().code(), Some(1));
+    crate::lab::wait_for("an error that names nosuch0, lo and wan0", || {
+        let errors = daemon.errors();
+        ["nosuch0", "lo", "wan0"]
+            .iter()
+            .all(|name| errors.contains(name))
+            .then_some(())
+    });
+}
+
+fn interface_up_later() {
+    let scene = Scene::new();
+    scene.router.run("ip link set wan0 down");
+    scene.home.config(UDP_DOOR);
+    let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
+    // It waits, also for longer than it takes to start.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(daemon.is_alive());
+    scene.router.run("ip link set wan0 up");
+    let opened = lines::opened(CLIENT, "A");
+    knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
+}
+
+fn address_added_later() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(UDP_DOOR);
+    let (new, new6) = ("198.51.100.77", "2001:db8::77");
+    send_door(&scene.wire, CLIENT, new);
+    scene.fence(&daemon);
+    assert_eq!(daemon.count("A: Stage"), 0, "that is not our address yet");
+    scene.router.run(&format!(
+        "ip addr add {new}/24 dev wan0; ip addr add {new6}/64 dev wan0 nodad"
+    ));
+    let opened = lines::opened(CLIENT, "A");
+    knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, new));
+    let opened = lines::opened(CLIENT6, "A");
+    knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT6, new6));
+    // And one that was taken away is no longer ours.
+    scene.router.run(&format!("ip addr del {new}/24 dev wan0"));
+    crate::lab::wait_for("deafness to an address that is gone", || {
+        let before = daemon.count("A: Stage");
+        send_door(&scene.wire, OTHER, new);
+        scene.fence(&daemon);
+        (daemon.count("A: Stage") == before).then_some(())
+    });
+}
+
+fn await_file(home: &Home, text: &str) {
+    crate::lab::wait_for("the command's effect", || {
+        (home.read("opened").trim() == text).then_some(())
+    });
+}

@@ -1,0 +1,93 @@
+//! The daemon and the client on real networks: namespaces, iptables, nmap, real sockets.
+//!
+//! KNOCKD_BIN and KNOCK_BIN name other programs to test, such as a release build or knockd 0.8 itself.
+#![allow(clippy::unwrap_used)] // A test panics by design.
+
+mod any;
+mod lab;
+mod latency;
+mod lease;
+mod lifecycle;
+mod lines;
+mod links;
+mod onetime;
+mod ppp;
+mod split;
+mod story;
+mod trap;
+mod unit;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use std::sync::{PoisonError, RwLock};
+
+/// A name and what to do.
+type Test = (&'static str, fn());
+
+/// Tests that bear company.
+const TESTS: &[&[Test]] = &[
+    story::TESTS,
+    links::TESTS,
+    ppp::TESTS,
+    any::TESTS,
+    trap::TESTS,
+    onetime::TESTS,
+    lease::TESTS,
+    lifecycle::TESTS,
+    split::TESTS,
+];
+
+/// Held by every test while it runs; a test that measures time holds it alone.
+static QUIET: RwLock<()> = RwLock::new(());
+
+fn main() -> std::process::ExitCode {
+    let mut args = Arguments::from_args();
+    if args.list {
+        return libtest_mimic::run(&args, trials(None, None)).exit_code();
+    }
+    // The tests mostly wait, so more of them than processors run at once.
+    args.test_threads.get_or_insert(6);
+    lab::sweep();
+    let missing = lab::missing();
+    if let Some(reason) = &missing {
+        eprintln!("the network tests are skipped: {reason}");
+    }
+    let no_systemd = missing.clone().or_else(unit::missing);
+    if let (None, Some(reason)) = (&missing, &no_systemd) {
+        eprintln!("the tests of the systemd unit are skipped: {reason}");
+    }
+    let conclusion = libtest_mimic::run(&args, trials(missing, no_systemd));
+    lab::remove_knock_link();
+    conclusion.exit_code()
+}
+
+/// All tests; `missing`: why none can run, `no_systemd`: why those of the unit cannot.
+fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for &(name, test) in TESTS.iter().copied().flatten() {
+        trials.push(trial(name, test, false, &missing));
+    }
+    for &(name, test) in unit::TESTS {
+        trials.push(trial(name, test, false, &no_systemd));
+    }
+    trials.push(trial("latency_below_5_ms", latency::is_low, true, &missing));
+    let measure = trial("measure", latency::measure, true, &missing);
+    trials.push(measure.with_ignored_flag(true));
+    trials
+}
+
+fn trial(name: &'static str, test: fn(), alone: bool, missing: &Option<String>) -> Trial {
+    let missing = missing.clone();
+    Trial::ignorable_test(name, move || {
+        if let Some(reason) = missing {
+            return Ok(Completion::ignored_with(reason));
+        }
+        if alone {
+            let _turn = QUIET.write().unwrap_or_else(PoisonError::into_inner);
+            test();
+        } else {
+            let _turn = QUIET.read().unwrap_or_else(PoisonError::into_inner);
+            test();
+        }
+        Ok(Completion::Completed)
+    })
+}

@@ -1,0 +1,269 @@
+//! The systemd unit as it ships, under a real systemd that runs as process 1 of namespaces of its own.
+
+use crate::Test;
+use crate::lab::{
+    CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, find, is_original, signal, wait_for,
+};
+use crate::lease::{STEPS, await_notes, door, notes, rules};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub const TESTS: &[Test] = &[
+    ("unit_is_correct", unit_is_correct),
+    (
+        "unit_starts_reloads_and_stops",
+        unit_starts_reloads_and_stops,
+    ),
+    ("unit_restarts_after_a_kill", unit_restarts_after_a_kill),
+];
+
+const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/files/systemd/knockd.service");
+const BOOT: &str = include_str!("boot.sh");
+const SYSTEMD: &str = "/lib/systemd/systemd";
+
+/// Why the unit cannot be tested here; `None` if it can.
+pub fn missing() -> Option<String> {
+    if !Path::new(SYSTEMD).exists() || find("systemd-analyze").is_none() {
+        return Some("systemd is not installed".to_string());
+    }
+    let Some(group) = cgroup2() else {
+        return Some("no cgroup2 is mounted".to_string());
+    };
+    let probe = group.join(format!("kt-{}-probe", std::process::id()));
+    if let Err(error) = fs::create_dir(&probe) {
+        return Some(format!(
+            "no cgroup can be made below {}: {error}",
+            group.display()
+        ));
+    }
+    let _ = fs::remove_dir(&probe);
+    let overlay = "t=$(mktemp -d) && mount -t tmpfs tmpfs $t && mkdir $t/u $t/w $t/r \
+        && mount -t overlay o -o lowerdir=/,upperdir=$t/u,workdir=$t/w $t/r; e=$?; umount -R $t; rmdir $t; exit $e";
+    let done = Command::new("unshare")
+        .args(["--mount", "sh", "-c", overlay])
+        .output();
+    match done {
+        Ok(output) if output.status.success() => None,
+        _ => Some("no overlay of / can be mounted".to_string()),
+    }
+}
+
+/// Where cgroup2 is mounted.
+fn cgroup2() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+    Some(PathBuf::from(line.split(' ').nth(1)?))
+}
+
+fn unit_is_correct() {
+    // The program that it starts must exist for this check; any will do.
+    let scene = Scene::new();
+    let text = fs::read_to_string(UNIT)
+        .expect("unit")
+        .replace("/usr/sbin/knockd ", "/bin/true ");
+    let copy = scene.home.write("knockd.service", &text);
+    let output = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=no"])
+        .arg(&copy)
+        .output()
+        .expect("systemd-analyze");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && !said.contains("knockd.service"),
+        "{said}"
+    );
+}
+
+/// A machine with systemd, booted in the router's network namespace.
+struct Machine {
+    systemd: Daemon,
+    group: PathBuf,
+    console: PathBuf,
+}
+
+impl Machine {
+    /// Boots with this `/etc/knockd.conf`. `options`: KNOCKD_OPTS of /etc/default/knockd; empty: there is no such file.
+    fn boot(scene: &Scene, config: &str, options: &str) -> Machine {
+        let home: &Path = scene.home.as_ref();
+        let config = config.replace("@HOME@", &home.display().to_string());
+        scene.home.write("unit.conf", &config);
+        scene.home.write("boot.sh", BOOT);
+        let name = home.file_name().expect("name");
+        let group = cgroup2().expect("cgroup2").join(name);
+        fs::create_dir(&group).expect("cgroup");
+        let mut inside = scene.router.command("unshare");
+        inside.args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount",
+            "--ipc",
+            "--uts",
+            "--cgroup",
+            "sh",
+        ]);
+        inside
+            .arg(scene.home.path("boot.sh"))
+            .arg(home)
+            .arg(daemon_binary())
+            .arg(UNIT);
+        inside.arg(scene.home.path("unit.conf")).arg(options);
+        // Into the group first: `ip netns exec` mounts another /sys, where there is none.
+        let mut command = Command::new("sh");
+        command
+            .args(["-ec", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""])
+            .arg(&group);
+        command.arg(inside.get_program()).args(inside.get_args());
+        let console = scene.home.path("console");
+        let machine = Machine {
+            systemd: Daemon::run(command),
+            group,
+            console,
+        };
+        wait_for("systemd to answer", || {
+            let known = machine
+                .systemctl("is-system-running")
+                .is_ok_and(|state| state != "offline");
+            known.then_some(())
+        });
+        machine
+    }
+
+    /// Runs systemctl inside; its words, or its words as an error.
+    fn systemctl(&self, arguments: &str) -> Result<String, String> {
+        let process1 = *children(self.systemd.pid())
+            .first()
+            .ok_or("no process 1 yet")?;
+        let output = Command::new("timeout")
+            .args([
+                "30",
+                "nsenter",
+                "-p",
+                "-m",
+                "-r",
+                "-t",
+                &process1.to_string(),
+                "systemctl",
+            ])
+            .args(arguments.split(' '))
+            .output()
+            .map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        match output.status.success() || !said.is_empty() {
+            true => Ok(said),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    fn property(&self, name: &str) -> String {
+        self.systemctl(&format!("show knockd --value -p {name}"))
+            .expect(name)
+    }
+
+    /// Waits until the unit runs a process other than `last`, and gives its id as seen inside.
+    fn await_main(&self, last: &str) -> String {
+        wait_for("a running unit", || {
+            let pid = self.property("MainPID");
+            (self.property("ActiveState") == "active" && pid != last && pid != "0").then_some(pid)
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let console = fs::read_to_string(&self.console).unwrap_or_default();
+            eprintln!(
+                "{}\n{console}",
+                self.systemctl("status knockd").unwrap_or_else(|e| e)
+            );
+        }
+        // Process 1 dies, and with it all of its processes; then the groups can go, the innermost first.
+        for pid in children(self.systemd.pid()) {
+            signal(pid, libc::SIGKILL);
+        }
+        let _ = self.systemd.wait();
+        let groups = || {
+            Command::new("find")
+                .arg(&self.group)
+                .args(["-depth", "-type", "d", "-delete"])
+                .output()
+        };
+        for _ in 0..100 {
+            let _ = groups();
+            if !self.group.exists() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        eprintln!("left behind: {}", self.group.display());
+    }
+}
+
+/// Knocks until there is a rule: the unit is active before the daemon listens, and nobody sees its log.
+fn open(scene: &Scene) {
+    wait_for("an open door", || {
+        scene.knock(ROUTER, STEPS);
+        (rules(scene) > 0).then_some(())
+    });
+}
+
+fn unit_starts_reloads_and_stops() {
+    let scene = Scene::new();
+    scene
+        .router
+        .run(&format!("ip route add default via {CLIENT}"));
+    // knockd 0.8 has no `-i auto`, which the unit has by default.
+    let machine = Machine::boot(
+        &scene,
+        &door(600),
+        if is_original() { "-i wan0" } else { "" },
+    );
+    let main = machine.await_main("0");
+    open(&scene);
+
+    let home: &Path = scene.home.as_ref();
+    let inside = format!("{}/boot/root/etc/knockd.conf", home.display());
+    let process1 = children(machine.systemd.pid())[0];
+    let new = format!(
+        "[New]\nsequence = 4000:udp\ncommand = echo new >> {}/notes\n",
+        home.display()
+    );
+    fs::write(format!("/proc/{process1}/root/etc/knockd.conf"), new)
+        .unwrap_or_else(|error| panic!("{inside}: {error}"));
+    machine.systemctl("reload knockd").expect("reload");
+    wait_for("the new door", || {
+        scene.knock(ROUTER, &["4000:udp"]);
+        (notes(&scene, "new") > 0).then_some(())
+    });
+    assert_eq!(machine.property("MainPID"), main, "a reload is no restart");
+
+    // A stop runs the stop command and is no failure.
+    machine.systemctl("stop knockd").expect("stop");
+    assert_eq!(machine.property("ActiveState"), "inactive");
+    assert_eq!(machine.property("Result"), "success");
+    await_notes(&scene, "stop", 1);
+    assert_eq!(rules(&scene), 0);
+    machine.systemctl("start knockd").expect("start");
+    machine.await_main(&main);
+}
+
+fn unit_restarts_after_a_kill() {
+    let scene = Scene::new();
+    let machine = Machine::boot(&scene, &door(4), "-i wan0");
+    let first = machine.await_main("0");
+    open(&scene);
+    machine
+        .systemctl("kill --kill-who=main --signal=KILL knockd")
+        .expect("kill");
+    let second = machine.await_main(&first);
+    assert_eq!(machine.property("NRestarts"), "1");
+    // The journal of leases was not lost with it.
+    wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
+    assert!(notes(&scene, "stop") >= 1);
+    open(&scene);
+    assert_eq!(machine.property("MainPID"), second);
+}

@@ -73,8 +73,14 @@ impl fmt::Display for Sequence {
 }
 
 /// Bits of the TCP flags as they stand in byte 13 of the TCP header (RFC 9293), with their names in knockd's config.
-pub const TCP_FLAGS: [(&str, u8); 6] =
-    [("fin", 0x01), ("syn", 0x02), ("rst", 0x04), ("psh", 0x08), ("ack", 0x10), ("urg", 0x20)];
+pub const TCP_FLAGS: [(&str, u8); 6] = [
+    ("fin", 0x01),
+    ("syn", 0x02),
+    ("rst", 0x04),
+    ("psh", 0x08),
+    ("ack", 0x10),
+    ("urg", 0x20),
+];
 
 /// Which TCP flags a door asks for. The default asks for none: every TCP packet fits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,7 +131,10 @@ impl Pattern {
     pub fn wants(&self, knock: &Knock, local: bool) -> bool {
         self.accepts_destination(knock.destination, local)
             && self.fits_flags(knock)
-            && self.sequence.as_ref().is_some_and(|s| s.steps().contains(&knock.step))
+            && self
+                .sequence
+                .as_ref()
+                .is_some_and(|s| s.steps().contains(&knock.step))
     }
 }
 

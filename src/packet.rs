@@ -1,1 +1,145 @@
-//! packet
+//! IP packet in, [`Knock`] out: what counts as a knock at all.
+//!
+//! The kernel filter (`filter`) passes exactly the packets that [`decode`] takes and a door wants. Whoever changes one
+//! changes the other; `tests/filter` compares them, the real kernel included.
+//!
+//! A knock is
+//! - IPv4 (RFC 791), options or not, whole or the first fragment; or IPv6 (RFC 8200) with at most
+//!   [`MAX_IPV6_EXTENSIONS`] extension headers of the kinds hop-by-hop, routing, fragment (the first one) and
+//!   destination options, in any order;
+//! - TCP (RFC 9293) of which the 14 bytes up to the flags are there, or UDP (RFC 768) with its 8 bytes: there by the
+//!   length field of the IP header, and within the first [`SNAP_LENGTH`] bytes that were captured;
+//! - from an address that one host can have: not unspecified, multicast, class E or broadcast, since it becomes `%IP%`;
+//! - to a port other than 0.
+//!
+//! Checksums are not checked and the payload is ignored, as in knockd 0.8.
+#![forbid(unsafe_code)]
+
+use crate::door::{Knock, Protocol, Step};
+use crate::limits::{MAX_IPV6_EXTENSIONS, SNAP_LENGTH};
+use etherparse::{
+    IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Bytes of a TCP header that are looked at: up to and with the flags.
+pub const TCP_NEED: usize = 14;
+
+/// Bytes of a UDP header.
+pub const UDP_NEED: usize = 8;
+
+/// All TCP flags that a door can name, as bits of byte 13 of the TCP header.
+const FLAG_BITS: u8 = 0x3f;
+
+/// The knock that a packet is, if it is one. The packet starts at its IP header; what is longer than [`SNAP_LENGTH`] is
+/// cut to that first.
+pub fn decode(packet: &[u8]) -> Option<Knock> {
+    let packet = &packet[..packet.len().min(SNAP_LENGTH)];
+    match packet.first()? >> 4 {
+        4 => decode_v4(packet),
+        6 => decode_v6(packet),
+        _ => None,
+    }
+}
+
+fn decode_v4(packet: &[u8]) -> Option<Knock> {
+    let header = Ipv4HeaderSlice::from_slice(packet).ok()?;
+    if header.fragments_offset().value() != 0 || !can_be_host_v4(header.source_addr()) {
+        return None;
+    }
+    let found = Found {
+        source: header.source_addr().into(),
+        destination: header.destination_addr().into(),
+        end: usize::from(header.total_len()),
+    };
+    found.knock(packet, header.slice().len(), header.protocol())
+}
+
+fn decode_v6(packet: &[u8]) -> Option<Knock> {
+    let header = Ipv6HeaderSlice::from_slice(packet).ok()?;
+    if !can_be_host_v6(header.source_addr()) {
+        return None;
+    }
+    let mut offset = header.slice().len();
+    let mut next = header.next_header();
+    for _ in 0..MAX_IPV6_EXTENSIONS {
+        let rest = packet.get(offset..)?;
+        match next {
+            IpNumber::IPV6_HEADER_HOP_BY_HOP
+            | IpNumber::IPV6_ROUTE_HEADER
+            | IpNumber::IPV6_DESTINATION_OPTIONS => {
+                let extension = Ipv6RawExtHeaderSlice::from_slice(rest).ok()?;
+                offset += extension.slice().len();
+                next = extension.next_header();
+            }
+            IpNumber::IPV6_FRAGMENTATION_HEADER => {
+                let fragment = Ipv6FragmentHeaderSlice::from_slice(rest).ok()?;
+                if fragment.fragment_offset().value() != 0 {
+                    return None;
+                }
+                offset += fragment.slice().len();
+                next = fragment.next_header();
+            }
+            _ => break,
+        }
+    }
+    let found = Found {
+        source: header.source_addr().into(),
+        destination: header.destination_addr().into(),
+        end: header.slice().len() + usize::from(header.payload_length()),
+    };
+    found.knock(packet, offset, next)
+}
+
+fn can_be_host_v4(source: Ipv4Addr) -> bool {
+    // 224.0.0.0 and up: multicast, class E, broadcast.
+    !source.is_unspecified() && source.octets()[0] < 224
+}
+
+fn can_be_host_v6(source: Ipv6Addr) -> bool {
+    !source.is_unspecified() && !source.is_multicast()
+}
+
+/// What the IP header says.
+struct Found {
+    source: IpAddr,
+    destination: IpAddr,
+    /// Where the packet ends by its own word, in bytes from its start.
+    end: usize,
+}
+
+impl Found {
+    /// The knock, when the transport that starts at `offset` is one.
+    fn knock(self, packet: &[u8], offset: usize, transport: IpNumber) -> Option<Knock> {
+        let (protocol, need) = match transport {
+            IpNumber::TCP => (Protocol::Tcp, TCP_NEED),
+            IpNumber::UDP => (Protocol::Udp, UDP_NEED),
+            _ => return None,
+        };
+        if self.end < offset + need {
+            return None;
+        }
+        let header = packet.get(offset..offset + need)?;
+        let (ports, rest) = header.split_first_chunk::<4>()?;
+        let [source_high, source_low, high, low] = *ports;
+        let port = u16::from_be_bytes([high, low]);
+        if port == 0 {
+            return None;
+        }
+        let (tcp_sequence, flags) = match protocol {
+            Protocol::Tcp => (
+                u32::from_be_bytes(*rest.first_chunk()?),
+                header.last()? & FLAG_BITS,
+            ),
+            Protocol::Udp => (0, 0),
+        };
+        Some(Knock {
+            source: self.source,
+            destination: self.destination,
+            step: Step { protocol, port },
+            flags,
+            source_port: u16::from_be_bytes([source_high, source_low]),
+            tcp_sequence,
+        })
+    }
+}

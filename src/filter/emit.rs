@@ -1,0 +1,348 @@
+//! From a [`Plan`] to a program. Each function emits code that goes on at places which exist already, and returns where its
+//! own code starts; so the program is written from its end to its start, and this file reads in that order too.
+#![forbid(unsafe_code)]
+
+use super::program::{
+    AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG_PRESENT, Builder, Case, Instruction, Line, Place, op,
+};
+use super::{ANY_FLAGS, FlagTable, Kernel, Plan, Range};
+use crate::door::Protocol;
+use crate::limits::{MAX_IPV6_EXTENSIONS, SNAP_LENGTH};
+use crate::packet::{TCP_NEED, UDP_NEED};
+use Line::{Do, Need, Refuse};
+use std::net::IpAddr;
+
+// linux/if_ether.h
+const ETH_P_IP: u32 = 0x0800;
+const ETH_P_IPV6: u32 = 0x86dd;
+/// linux/if_packet.h: 0, 1 and 2 are to this host, broadcast and multicast; above are to other hosts, sent by this one,
+/// and looped back.
+const PACKET_MULTICAST: u32 = 2;
+// IP protocol numbers (IANA).
+const HOP_BY_HOP: u32 = 0;
+const TCP: u32 = 6;
+const UDP: u32 = 17;
+const ROUTING: u32 = 43;
+const FRAGMENT: u32 = 44;
+const DESTINATION_OPTIONS: u32 = 60;
+const IPV6_HEADER: u32 = 40;
+/// The word of scratch memory that holds the transport's protocol number.
+const TRANSPORT: u32 = 0;
+
+/// The program; `None` if it is too long.
+pub(super) fn program(plan: &Plan, kernel: Kernel) -> Option<Vec<Instruction>> {
+    let mut b = Builder::new();
+    if plan.classes.is_empty() {
+        return b.finish();
+    }
+    let sound = Sound::emit(&mut b, plan);
+    let mut flags = Flags::default();
+    let classes: Vec<Place> = plan
+        .classes
+        .iter()
+        .map(|ranges| class(&mut b, ranges, &sound, &mut flags))
+        .collect();
+    let at = |&(address, class): &(IpAddr, usize)| (address, classes[class]);
+    let places: Vec<(IpAddr, Place)> = plan.places.iter().map(at).collect();
+
+    let mut families = Vec::new();
+    if plan.has_v4() {
+        let then = if plan.any_address {
+            classes[0]
+        } else {
+            v4_address(&mut b, &places)
+        };
+        // X = where the transport starts.
+        let lines = [
+            Do(op::LDX_MSH, 0),
+            Do(op::LD_BYTE, 9),
+            Do(op::ST, TRANSPORT),
+        ];
+        families.push(one(ETH_P_IP, b.lines(&lines, then)));
+    }
+    if plan.has_v6() {
+        let then = if plan.any_address {
+            classes[0]
+        } else {
+            v6_address(&mut b, &places, 0)
+        };
+        let then = v6_extensions(&mut b, then);
+        families.push(one(
+            ETH_P_IPV6,
+            b.lines(&[Do(op::LDX_IMM, IPV6_HEADER), Do(op::LD_BYTE, 6)], then),
+        ));
+    }
+    let drop = b.drop;
+    let start = b.choose(&families, drop);
+    let start = b.step(op::LD_WORD, AD_PROTOCOL, start);
+    let start = if kernel.vlan_tag_present {
+        b.lines(
+            &[Do(op::LD_WORD, AD_VLAN_TAG_PRESENT), Refuse(op::JGT, 0)],
+            start,
+        )
+    } else {
+        start
+    };
+    b.lines(
+        &[
+            Do(op::LD_WORD, AD_PACKET_TYPE),
+            Refuse(op::JGT, PACKET_MULTICAST),
+        ],
+        start,
+    );
+    b.finish()
+}
+
+impl Plan {
+    fn has_v4(&self) -> bool {
+        self.places.iter().any(|(address, _)| address.is_ipv4())
+    }
+
+    fn has_v6(&self) -> bool {
+        self.places.iter().any(|(address, _)| address.is_ipv6())
+    }
+
+    fn has(&self, protocol: Protocol) -> bool {
+        self.classes
+            .iter()
+            .flatten()
+            .any(|range| range.protocol == protocol)
+    }
+}
+
+fn one(value: u32, then: Place) -> Case {
+    Case {
+        low: value,
+        high: value,
+        then,
+    }
+}
+
+/// Where it is decided whether a packet that a door wants is sound, and passed if so. X is where the transport starts.
+struct Sound {
+    tcp: Place,
+    udp: Place,
+}
+
+impl Sound {
+    fn emit(b: &mut Builder, plan: &Plan) -> Sound {
+        let pass = b.pass(SNAP_LENGTH as u32);
+        let mut families = Vec::new();
+        // In both, X = the offset of the last byte that the transport needs.
+        if plan.has_v4() {
+            let lines = [
+                // Version 4 and a header of at least 20 bytes; a first fragment; long enough; from what can be a host.
+                Do(op::LD_BYTE, 0),
+                Need(op::JGE, 0x45),
+                Refuse(op::JGT, 0x4f),
+                Do(op::LD_HALF, 6),
+                Refuse(op::JSET, 0x1fff),
+                Do(op::LD_HALF, 2),
+                Need(op::JGT_X, 0),
+                Do(op::LD_WORD, 12),
+                Refuse(op::JEQ, 0),
+                Refuse(op::JGE, 0xe000_0000),
+            ];
+            families.push(one(ETH_P_IP, b.lines(&lines, pass)));
+        }
+        if plan.has_v6() {
+            // The source is not ::.
+            let specified = [20, 16, 12, 8].into_iter().fold(b.drop, |zero, offset| {
+                let test = b.test(op::JEQ, 0, zero, pass);
+                b.step(op::LD_WORD, offset, test)
+            });
+            let lines = [
+                // Version 6; long enough; not from a multicast address.
+                Do(op::LD_BYTE, 0),
+                Need(op::JGE, 0x60),
+                Refuse(op::JGT, 0x6f),
+                Do(op::LD_HALF, 4),
+                Do(op::ADD, IPV6_HEADER),
+                Need(op::JGT_X, 0),
+                Do(op::LD_BYTE, 8),
+                Refuse(op::JEQ, 0xff),
+            ];
+            families.push(one(ETH_P_IPV6, b.lines(&lines, specified)));
+        }
+        let family = b.choose(&families, b.drop);
+        let lines = [
+            // A = what the transport needs. All of that is there (a load beyond the end drops the packet) and will
+            // reach user space.
+            Do(op::ADD_X, 0),
+            Refuse(op::JGT, SNAP_LENGTH as u32),
+            Do(op::SUB, 1),
+            Do(op::TAX, 0),
+            Do(op::LD_BYTE_X, 0),
+            Do(op::LD_WORD, AD_PROTOCOL),
+        ];
+        let there = b.lines(&lines, family);
+        let mut need = |protocol, bytes: usize| {
+            if plan.has(protocol) {
+                b.step(op::LD_IMM, bytes as u32, there)
+            } else {
+                there
+            }
+        };
+        Sound {
+            tcp: need(Protocol::Tcp, TCP_NEED),
+            udp: need(Protocol::Udp, UDP_NEED),
+        }
+    }
+}
+
+/// What a class wants. X is where the transport starts.
+fn class(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) -> Place {
+    let (tcp, udp) = ranges.split_at(ranges.partition_point(|r| r.protocol == Protocol::Tcp));
+    let mut transports = Vec::new();
+    for (number, ranges) in [(TCP, tcp), (UDP, udp)] {
+        if ranges.is_empty() {
+            continue;
+        }
+        let case = |range: &Range| Case {
+            low: range.low.into(),
+            high: range.high.into(),
+            then: match range.protocol {
+                Protocol::Tcp => flags.emit(b, range.flags, sound.tcp),
+                Protocol::Udp => sound.udp,
+            },
+        };
+        let cases: Vec<Case> = ranges.iter().map(case).collect();
+        let port = b.choose(&cases, b.drop);
+        transports.push(one(number, b.step(op::LD_HALF_X, 2, port)));
+    }
+    let transport = b.choose(&transports, b.drop);
+    b.step(op::LD_MEM, TRANSPORT, transport)
+}
+
+/// Code that tests flags; the same table is tested in one place.
+#[derive(Default)]
+struct Flags {
+    /// Tables, with where their test starts.
+    tests: Vec<(FlagTable, Place)>,
+    /// Tables, with where their test goes on once the flags are in A.
+    loaded: Vec<(FlagTable, Place)>,
+}
+
+impl Flags {
+    /// Goes to `fit` if the table has the packet's flags.
+    fn emit(&mut self, b: &mut Builder, table: FlagTable, fit: Place) -> Place {
+        if table == ANY_FLAGS {
+            return fit;
+        }
+        if let Some(&(_, at)) = self.tests.iter().find(|(known, _)| *known == table) {
+            return at;
+        }
+        let at = self.decide(b, table, 0, fit);
+        let at = b.step(op::LD_BYTE_X, 13, at);
+        self.tests.push((table, at));
+        at
+    }
+
+    /// The same with the flags in A and the bits below `bit` told apart already: the table does not depend on them.
+    fn decide(&mut self, b: &mut Builder, table: FlagTable, bit: u32, fit: Place) -> Place {
+        /// The combinations that have the n-th bit set.
+        const HAVE: [FlagTable; 6] = [
+            0xaaaa_aaaa_aaaa_aaaa,
+            0xcccc_cccc_cccc_cccc,
+            0xf0f0_f0f0_f0f0_f0f0,
+            0xff00_ff00_ff00_ff00,
+            0xffff_0000_ffff_0000,
+            0xffff_ffff_0000_0000,
+        ];
+        if table == ANY_FLAGS {
+            return fit;
+        }
+        let Some(have) = HAVE.get(bit as usize).filter(|_| table != 0) else {
+            return b.drop;
+        };
+        if let Some(&(_, at)) = self.loaded.iter().find(|(known, _)| *known == table) {
+            return at;
+        }
+        // What is wanted when the bit is set, and when it is clear.
+        let shift = 1 << bit;
+        let (set, clear) = (table & have, table & !have);
+        let (set, clear) = (set | set >> shift, clear | clear << shift);
+        let if_set = self.decide(b, set, bit + 1, fit);
+        if set == clear {
+            return if_set;
+        }
+        let if_clear = self.decide(b, clear, bit + 1, fit);
+        let at = b.test(op::JSET, shift, if_set, if_clear);
+        self.loaded.push((table, at));
+        at
+    }
+}
+
+/// By destination to the code of its class.
+fn v4_address(b: &mut Builder, places: &[(IpAddr, Place)]) -> Place {
+    let case = |&(address, then): &(IpAddr, Place)| match address {
+        IpAddr::V4(address) => Some(one(address.to_bits(), then)),
+        IpAddr::V6(_) => None,
+    };
+    let cases: Vec<Case> = places.iter().filter_map(case).collect();
+    let address = b.choose(&cases, b.drop);
+    b.step(op::LD_WORD, 16, address)
+}
+
+/// The same for IPv6, one 32-bit word of the address after the other: all places agree in the words before `word`.
+fn v6_address(b: &mut Builder, places: &[(IpAddr, Place)], word: usize) -> Place {
+    let value = |address: IpAddr| match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => {
+            let segments = address.segments();
+            Some(u32::from(segments[2 * word]) << 16 | u32::from(segments[2 * word + 1]))
+        }
+    };
+    let mut cases = Vec::new();
+    for group in places.chunk_by(|a, b| value(a.0) == value(b.0)) {
+        let Some(value) = value(group[0].0) else {
+            continue;
+        };
+        let then = if word == 3 {
+            group[0].1
+        } else {
+            v6_address(b, group, word + 1)
+        };
+        cases.push(one(value, then));
+    }
+    let address = b.choose(&cases, b.drop);
+    b.step(op::LD_WORD, 24 + 4 * word as u32, address)
+}
+
+/// With the next header's number in A and its place in X, goes over the extension headers: then X is where the transport
+/// starts, and its number is in memory.
+fn v6_extensions(b: &mut Builder, then: Place) -> Place {
+    let done = b.step(op::ST, TRANSPORT, then);
+    (0..MAX_IPV6_EXTENSIONS).fold(done, |next, _| {
+        // A = the header's length in 8 bytes, the first 8 not counted (RFC 8200, section 4).
+        let lines = [
+            Do(op::LSH, 3),
+            Do(op::ADD, 8),
+            Do(op::ADD_X, 0),
+            Do(op::TAX, 0),
+            Do(op::LD_MEM, TRANSPORT),
+        ];
+        let advance = b.lines(&lines, next);
+        let lines = [
+            Do(op::LD_BYTE_X, 0),
+            Do(op::ST, TRANSPORT),
+            Do(op::LD_BYTE_X, 1),
+        ];
+        let options = b.lines(&lines, advance);
+        let lines = [
+            Do(op::LD_HALF_X, 2),
+            Refuse(op::JSET, 0xfff8),
+            Do(op::LD_BYTE_X, 0),
+            Do(op::ST, TRANSPORT),
+            Do(op::LD_IMM, 0),
+        ];
+        let fragment = b.lines(&lines, advance);
+        let cases = [
+            one(HOP_BY_HOP, options),
+            one(ROUTING, options),
+            one(FRAGMENT, fragment),
+            one(DESTINATION_OPTIONS, options),
+        ];
+        b.choose(&cases, next)
+    })
+}

@@ -1,0 +1,400 @@
+//! The kernel filter, run by our own interpreter, against the plain rule.
+#![forbid(unsafe_code)]
+
+mod cases;
+
+use cases::{ETH_P_IP, ETH_P_IPV6, World, ip, packet, world};
+use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
+use knockd_rs::filter::interpret::{Meta, check, run};
+use knockd_rs::filter::{Filter, Instruction, Kernel, compile, knows_vlan_tag, op};
+use knockd_rs::limits::{MAX_DOORS, MAX_FILTER_INSTRUCTIONS, MAX_STEPS, SNAP_LENGTH};
+use proptest::prelude::*;
+
+const KERNEL: Kernel = Kernel {
+    vlan_tag_present: true,
+};
+const SYN: FlagRule = FlagRule { set: 2, clear: 0 };
+
+fn door(steps: &[(Protocol, u16)], flags: FlagRule, target: Option<&str>) -> Pattern {
+    let steps: Vec<Step> = steps
+        .iter()
+        .map(|&(protocol, port)| Step { protocol, port })
+        .collect();
+    Pattern {
+        sequence: Some(Sequence::new(&steps).expect("1 to 32 steps")),
+        seq_timeout: 25_000,
+        flags,
+        target: target.map(ip),
+    }
+}
+
+fn tcp(ports: &[u16]) -> Pattern {
+    let steps: Vec<_> = ports.iter().map(|&port| (Protocol::Tcp, port)).collect();
+    door(&steps, SYN, None)
+}
+
+/// A filter for one door, 7000:tcp,8000:udp,9000:tcp with syn, on 10.0.0.1 and 2001:db8::1.
+fn one_door() -> Filter {
+    let steps = [
+        (Protocol::Tcp, 7000),
+        (Protocol::Udp, 8000),
+        (Protocol::Tcp, 9000),
+    ];
+    compile(
+        &[door(&steps, SYN, None)],
+        &[ip("10.0.0.1"), ip("2001:db8::1")],
+        KERNEL,
+        false,
+    )
+}
+
+/// A SYN to 10.0.0.1 port 7000 with these words of IPv4 options and this fragment field.
+fn syn_v4(options: usize, fragment: u16) -> Vec<u8> {
+    let mut bytes = vec![0x45 + options as u8, 0, 0, 40 + 4 * options as u8, 0, 1];
+    bytes.extend(fragment.to_be_bytes());
+    bytes.extend([64, 6, 0, 0, 198, 51, 100, 9, 10, 0, 0, 1]);
+    bytes.resize(20 + 4 * options, 1);
+    bytes.extend(TCP_SYN);
+    bytes
+}
+
+const TCP_SYN: [u8; 20] = [
+    0x30, 0x39, 0x1b, 0x58, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0,
+];
+
+/// A SYN to 2001:db8::1 port 7000 behind these bytes of extension headers, the first of this kind.
+fn syn_v6(kind: u8, extensions: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x60, 0, 0, 0, 0, 20 + extensions.len() as u8, kind, 64];
+    for last in [9, 1] {
+        bytes.extend([
+            0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last,
+        ]);
+    }
+    bytes.extend(extensions);
+    bytes.extend(TCP_SYN);
+    bytes
+}
+
+fn passes(filter: &Filter, packet: &[u8]) -> bool {
+    let protocol = if packet[0] >> 4 == 4 {
+        ETH_P_IP
+    } else {
+        ETH_P_IPV6
+    };
+    run(&filter.program, packet, &Meta::host(protocol)) != 0
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn passes_what_a_door_wants_and_nothing_else(
+        world in world(),
+        packets in prop::collection::vec(packet(), 100),
+        other_protocol in any::<u16>(),
+    ) {
+        let filter = world.compile();
+        prop_assert_eq!(check(&filter.program), Ok(()));
+        for packet in packets {
+            let bytes = packet.bytes(&world);
+            for protocol in [packet.ethertype(), ETH_P_IP, ETH_P_IPV6, other_protocol] {
+                let verdict = run(&filter.program, &bytes, &Meta::host(protocol));
+                prop_assert!(verdict == 0 || verdict == SNAP_LENGTH as u32);
+                let wanted = world.wants(&bytes, protocol);
+                prop_assert!(verdict != 0 || !wanted, "missed {:x?}", bytes);
+                prop_assert!(verdict == 0 || wanted || !filter.exact, "passed {:x?}", bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_at_every_length(world in world(), packet in packet()) {
+        let filter = world.compile();
+        let bytes = packet.bytes(&world);
+        for length in 0..=bytes.len() {
+            let cut = &bytes[..length];
+            let verdict = run(&filter.program, cut, &Meta::host(packet.ethertype())) != 0;
+            let wanted = world.wants(cut, packet.ethertype());
+            prop_assert!(verdict || !wanted);
+            prop_assert!(!verdict || wanted || !filter.exact);
+        }
+    }
+
+    #[test]
+    fn frames_of_others_and_tagged_ones_never_pass(
+        world in world(),
+        packet in packet(),
+        packet_type in 3..=7_u8,
+    ) {
+        let filter = world.compile();
+        let bytes = packet.bytes(&world);
+        let host = Meta::host(packet.ethertype());
+        let other = Meta { packet_type, ..host };
+        prop_assert_eq!(run(&filter.program, &bytes, &other), 0);
+        let tagged = Meta { vlan_tag_present: true, ..host };
+        prop_assert_eq!(run(&filter.program, &bytes, &tagged), 0);
+        for packet_type in 0..3 {
+            let meta = Meta { packet_type, ..host };
+            let verdict = run(&filter.program, &bytes, &meta);
+            prop_assert_eq!(verdict, run(&filter.program, &bytes, &host));
+        }
+    }
+
+    #[test]
+    fn compiles_the_same_twice(world in world()) {
+        prop_assert_eq!(world.compile(), world.compile());
+    }
+}
+
+#[test]
+fn random_cases_are_worth_something() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut passed, mut refused, mut coarse) = (0, 0, 0);
+    for _ in 0..300 {
+        let world: World = world().new_tree(&mut runner).expect("a world").current();
+        coarse += usize::from(!world.compile().exact);
+        for _ in 0..50 {
+            let packet = packet().new_tree(&mut runner).expect("a packet").current();
+            match world.wants(&packet.bytes(&world), packet.ethertype()) {
+                true => passed += 1,
+                false => refused += 1,
+            }
+        }
+    }
+    println!("wanted {passed}, not wanted {refused}; coarse filters {coarse} of 300");
+    assert!(passed > 500 && refused > 500 && coarse > 10);
+}
+
+#[test]
+fn nothing_to_pass_is_one_instruction() {
+    let drop = vec![Instruction {
+        code: op::RET,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    }];
+    let local = [ip("10.0.0.1")];
+    let disabled = Pattern {
+        sequence: None,
+        ..tcp(&[1])
+    };
+    let v6_target = door(&[(Protocol::Tcp, 1)], SYN, Some("2001:db8::1"));
+    let never = Pattern {
+        flags: FlagRule { set: 2, clear: 2 },
+        ..tcp(&[1])
+    };
+    for (patterns, local, ipv4_only) in [
+        (&[][..], &local[..], false),
+        (&[tcp(&[1])], &[], false),
+        (&[disabled], &local, false),
+        (&[never], &local, false),
+        (&[v6_target], &local, true),
+        (&[tcp(&[1])], &[ip("::1")], true),
+    ] {
+        assert_eq!(
+            compile(patterns, local, KERNEL, ipv4_only),
+            Filter {
+                program: drop.clone(),
+                exact: true
+            }
+        );
+    }
+}
+
+#[test]
+fn old_kernels_are_not_asked_about_vlan_tags() {
+    let asks = |vlan_tag_present| {
+        compile(
+            &[tcp(&[7000])],
+            &[ip("10.0.0.1")],
+            Kernel { vlan_tag_present },
+            false,
+        )
+        .program
+        .iter()
+        .any(|instruction| instruction.k == (-0x1000_i32 + 48) as u32)
+    };
+    assert!(asks(true) && !asks(false));
+    for (release, knows) in [
+        ("2.6.24.111", false),
+        ("2.6.39", false),
+        ("3.2.102-svn1234", false),
+        ("3.7", false),
+        ("3.8.0", true),
+        ("3.10.108-d1", true),
+        ("4.4.0", true),
+        ("6.18.44-fc-v669", true),
+        ("10.0", true),
+        ("", false),
+        ("3", false),
+        ("x.y", false),
+        ("99999999999.1", false),
+    ] {
+        assert_eq!(knows_vlan_tag(release), knows, "{release}");
+    }
+}
+
+#[test]
+fn options_and_first_fragments_pass_later_fragments_do_not() {
+    let filter = one_door();
+    assert!(passes(&filter, &syn_v4(0, 0)));
+    assert!(passes(&filter, &syn_v4(3, 0)), "IHL 8");
+    assert!(passes(&filter, &syn_v4(10, 0x4000)), "IHL 15, DF");
+    assert!(passes(&filter, &syn_v4(0, 0x2000)), "MF");
+    assert!(!passes(&filter, &syn_v4(0, 0x2001)), "offset");
+    assert!(!passes(&filter, &syn_v4(0, 0x1000)), "high offset");
+}
+
+#[test]
+fn extension_headers_are_followed_up_to_three() {
+    let filter = one_door();
+    assert!(passes(&filter, &syn_v6(6, &[])));
+    // Invisible for knockd 0.8.
+    assert!(
+        passes(&filter, &syn_v6(60, &[6, 0, 1, 4, 0, 0, 0, 0])),
+        "destination options"
+    );
+    assert!(passes(
+        &filter,
+        &syn_v6(0, &[[43, 0], [60, 0], [6, 0]].map(extension).concat())
+    ));
+    let four = [[43, 0], [60, 0], [60, 0], [6, 0]].map(extension).concat();
+    assert!(!passes(&filter, &syn_v6(0, &four)), "four");
+    assert!(
+        passes(&filter, &syn_v6(44, &[6, 0xff, 0, 1, 0, 0, 0, 1])),
+        "first fragment"
+    );
+    assert!(
+        !passes(&filter, &syn_v6(44, &[6, 0, 0, 8, 0, 0, 0, 1])),
+        "later fragment"
+    );
+    assert!(
+        !passes(&filter, &syn_v6(51, &[6, 0, 0, 0, 0, 0, 0, 0])),
+        "AH"
+    );
+}
+
+fn extension([next, units]: [u8; 2]) -> [u8; 8] {
+    [next, units, 0, 0, 0, 0, 0, 0]
+}
+
+#[test]
+fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {
+    let doors: Vec<Pattern> = (0..MAX_DOORS as u16)
+        .map(|n| {
+            let ports: Vec<u16> = (0..MAX_STEPS as u16)
+                .map(|step| 256 * step + n + 1000)
+                .collect();
+            // Every second port, so that none are neighbours.
+            tcp(&ports.iter().map(|port| port * 2).collect::<Vec<_>>())
+        })
+        .collect();
+    let local = [ip("10.0.0.1")];
+    let filter = compile(&doors, &local, KERNEL, false);
+    assert!(!filter.exact);
+    assert_eq!(check(&filter.program), Ok(()));
+    let mut packet = syn_v4(0, 0);
+    for port in (2000..18384_u16).step_by(2) {
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        assert!(passes(&filter, &packet), "{port}");
+    }
+    packet[33] = 0x10;
+    assert!(!passes(&filter, &packet), "flags are still tested");
+    packet[33] = 2;
+    packet[19] = 2;
+    assert!(!passes(&filter, &packet), "the address is still tested");
+}
+
+#[test]
+fn nearest_ports_are_joined_first() {
+    // Threes of ports that are 2 apart, in a sea of 100 between them.
+    let threes = |count: u16| -> Vec<Pattern> {
+        (0..count)
+            .map(|n| 1000 + 100 * n)
+            .map(|port| tcp(&[port, port + 2, port + 4]))
+            .collect()
+    };
+    assert!(
+        compile(&threes(130), &[ip("10.0.0.1")], KERNEL, false).exact,
+        "390 ports fit"
+    );
+    let filter = compile(&threes(200), &[ip("10.0.0.1")], KERNEL, false);
+    assert!(!filter.exact);
+    let mut packet = syn_v4(0, 0);
+    for (port, expected) in [(999_u16, false), (1000, true), (1003, true), (1005, false)] {
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        assert_eq!(passes(&filter, &packet), expected, "{port}");
+    }
+}
+
+#[test]
+fn typical_sizes() {
+    let v4 = ip("203.0.113.7");
+    let three = [v4, ip("2001:db8::1"), ip("fe80::1")];
+    let one = [tcp(&[7000, 8000, 9000])];
+    let two = [tcp(&[7000, 8000, 9000]), tcp(&[7001, 8100, 9200])];
+    let mixed = [door(
+        &[
+            (Protocol::Udp, 22),
+            (Protocol::Udp, 22),
+            (Protocol::Tcp, 151),
+            (Protocol::Udp, 15),
+        ],
+        SYN,
+        None,
+    )];
+    for (what, patterns, local, most) in [
+        ("1 door, 1 address", &one[..], &three[..1], 45),
+        ("1 door, 1 IPv4 and 2 IPv6 addresses", &one, &three, 135),
+        ("2 doors, 1 IPv4 and 2 IPv6 addresses", &two, &three, 140),
+        (
+            "22:udp,22:udp,151:tcp,15:udp, same addresses",
+            &mixed,
+            &three,
+            140,
+        ),
+    ] {
+        let filter = compile(patterns, local, KERNEL, false);
+        println!("{what}: {} instructions", filter.program.len());
+        assert!(filter.exact && filter.program.len() <= most);
+        assert!(filter.program.len() <= MAX_FILTER_INSTRUCTIONS);
+    }
+}
+
+#[test]
+fn the_checker_refuses_what_the_kernel_refuses() {
+    let ret = Instruction {
+        code: op::RET,
+        jt: 0,
+        jf: 0,
+        k: 0,
+    };
+    let test = |jt, jf| Instruction {
+        code: op::JEQ,
+        jt,
+        jf,
+        k: 0,
+    };
+    let other = |code, k| Instruction {
+        code,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    assert_eq!(check(&[test(0, 1), ret, ret]), Ok(()));
+    for wrong in [
+        &[][..],
+        &[test(0, 2), ret, ret],
+        &[other(op::TAX, 0)],
+        &[other(op::JA, u32::MAX), ret],
+        &[other(op::LD_MEM, 0), ret],
+        &[other(op::ST, 16), ret],
+        &[test(0, 1), other(op::ST, 0), other(op::LD_MEM, 0), ret],
+        &[ret, ret],
+        &[other(0xffff, 0), ret],
+        &[ret; MAX_FILTER_INSTRUCTIONS + 1],
+    ] {
+        assert!(check(wrong).is_err(), "{wrong:?}");
+    }
+}

@@ -122,29 +122,33 @@ proptest! {
 }
 
 #[test]
-fn a_full_table_holds_the_highest_slot_at_the_highest_stage() {
+fn each_slot_has_its_own_place_for_each_stage() {
     let mut table = Table::new(MAX_ATTEMPTS, 1);
-    let top = MAX_STEPS as u8 - 1;
+    let stages = || 1..MAX_STEPS as u8;
     let slots: Vec<_> = (0..MAX_ATTEMPTS as u32)
-        .map(|n| add(&mut table, None, (n, 0), top))
+        .map(|n| add(&mut table, None, (n, 0), 1))
         .collect();
-    for (n, slot) in slots.iter().enumerate() {
-        table.put(
-            *slot,
-            top,
-            Alignment {
-                start: n as u64,
-                strays: 1,
-            },
-        );
+    for slot in &slots {
+        for stage in stages() {
+            table.put(
+                *slot,
+                stage,
+                Alignment {
+                    start: slot.get().into(),
+                    strays: stage,
+                },
+            );
+        }
     }
-    for (n, slot) in slots.iter().enumerate() {
-        let expected = Alignment {
-            start: n as u64,
-            strays: 1,
-        };
-        assert_eq!(table.alignment(*slot, top), Some(expected));
-        assert_eq!(table[*slot].stages().collect::<Vec<_>>(), [top]);
+    for slot in &slots {
+        assert!(table[*slot].stages().eq(stages().rev()));
+        for stage in stages() {
+            let expected = Alignment {
+                start: slot.get().into(),
+                strays: stage,
+            };
+            assert_eq!(table.alignment(*slot, stage), Some(expected));
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 //! The command lines: what each says, the words of each error, what goes before what.
+#![allow(clippy::unwrap_used)] // a test may fail
 
 use knockd_rs::cli::{self, KNOCK, KNOCKD, KnockArgs, KnockdArgs, Outcome, default_config};
 use knockd_rs::door::Protocol;

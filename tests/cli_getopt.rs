@@ -1,5 +1,6 @@
 //! The command lines against the C library's own `getopt_long`: the same options in the same order, the same operands
 //! after permutation, the same message. glibc only, since other C libraries word their messages differently.
+#![allow(clippy::unwrap_used)] // a test may fail
 #![cfg(target_env = "gnu")]
 
 use knockd_rs::cli::getopt::{Opt, scan};
@@ -163,14 +164,13 @@ fn options_of_0_8(table: &'static [Opt]) -> &'static [Opt] {
 }
 
 /// Words that are hard to read: clusters, abbreviations, values joined and apart, operands, repeats of all of them.
+/// No letter behind a dash is beyond ASCII: of those glibc shows the first byte, we the whole letter.
 /// Never `--check` or `--strict`, which 0.8 did not have, but what looks like them.
 fn words(table: &'static [Opt]) -> impl Strategy<Value = Vec<String>> {
-    let value = prop_oneof![
-        4 => prop::sample::select(vec!["eth0", "", "-", "--", "=", "7", "-5", "300", "help", "x=y", "\u{e9}"]),
-        1 => Just("--help"),
-    ]
-    .prop_map(String::from)
-    .boxed();
+    let value = prop::sample::select(vec![
+        "eth0", "", "-", "--", "=", "7", "-5", "300", "help", "--help", "x=y",
+    ]);
+    let value = value.prop_map(String::from).boxed();
     let letter = prop_oneof![
         12 => prop::sample::select(table.iter().filter_map(|o| o.short).collect::<Vec<_>>()),
         1 => prop::sample::select("z:;W=-?9 ".chars().collect::<Vec<_>>()),
@@ -183,10 +183,11 @@ fn words(table: &'static [Opt]) -> impl Strategy<Value = Vec<String>> {
             let letters: String = letters.into_iter().collect();
             format!("-{letters}{}", value.unwrap_or_default())
         });
-    let names: Vec<_> = table
+    let ours = ["chec", "stric", "bogus"];
+    let names: Vec<_> = options_of_0_8(table)
         .iter()
         .map(|o| o.name)
-        .chain(["checks", "stric", "bogus"])
+        .chain(ours)
         .collect();
     let long = (
         prop::sample::select(names),
@@ -205,7 +206,7 @@ fn words(table: &'static [Opt]) -> impl Strategy<Value = Vec<String>> {
                 None => format!("--{name}"),
             }
         });
-    let word = prop_oneof![4 => cluster, 4 => long, 4 => value, 1 => Just("--".to_string())];
+    let word = prop_oneof![4 => cluster, 4 => long, 4 => value, 1 => Just("--".into()), 1 => Just("\u{e9}".into())];
     prop::collection::vec(word, 0..8)
 }
 
@@ -282,7 +283,8 @@ proptest! {
                     });
                     prop_assert_eq!(&args.host, &read.operands[0]);
                     let ports: Vec<&str> = args.steps.iter().map(|s| s.port.as_str()).collect();
-                    prop_assert_eq!(ports, &read.operands[1..]);
+                    let texts = read.operands[1..].iter();
+                    prop_assert_eq!(ports, texts.map(|t| t.split(':').next().unwrap()).collect::<Vec<_>>());
                     let udp = if given('u') { Protocol::Udp } else { Protocol::Tcp };
                     prop_assert!(args.steps.iter().all(|s| s.protocol == udp));
                 }

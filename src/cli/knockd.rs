@@ -39,14 +39,14 @@ options:
   -d, --daemon           run in the background and write the pid file
   -c, --config <file>    read this config (default \"/etc/knockd.conf\")
   -D, --debug            print debug messages
-  -l, --lookup           log host names too (a DNS server then learns who knocks)
+  -l, --lookup           log host names too (tells a DNS server who knocks)
   -p, --pidfile <file>   with -d: the pid file (default \"/var/run/knockd.pid\")
   -g, --logfile <file>   log to this file
   -v, --verbose          print what happens
   -4, --only-ip-v4       ignore IPv6
   -V, --version          print the version
   -h, --help             print this help
-      --check            say what the config means, warn of what is unwise, and exit
+      --check            say what the config means, warn of what is unwise, exit
       --strict           match knocks by knockd 0.8's own, unforgiving rule
 
 examples:

@@ -103,15 +103,14 @@ impl Capture {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Seen> {
-    let packet = SlicedPacket::from_ip(bytes).ok()?;
-    let to = match packet.net? {
+fn parse(packet: &[u8]) -> Option<Seen> {
+    let sliced = SlicedPacket::from_ip(packet).ok()?;
+    let to = match sliced.net? {
         NetSlice::Ipv4(ip) => ip.header().destination_addr().into(),
         NetSlice::Ipv6(ip) => ip.header().destination_addr().into(),
         _ => return None,
     };
-    let bytes = without_chance(bytes);
-    Some(match packet.transport? {
+    Some(match sliced.transport? {
         TransportSlice::Tcp(tcp) => Seen {
             to,
             protocol: "tcp",
@@ -119,7 +118,7 @@ fn parse(bytes: &[u8]) -> Option<Seen> {
             port: tcp.destination_port(),
             flags: tcp.slice()[13],
             payload: tcp.payload().to_vec(),
-            bytes,
+            bytes: without_chance(packet),
         },
         TransportSlice::Udp(udp) => Seen {
             to,
@@ -128,7 +127,7 @@ fn parse(bytes: &[u8]) -> Option<Seen> {
             port: udp.destination_port(),
             flags: 0,
             payload: udp.payload().to_vec(),
-            bytes,
+            bytes: without_chance(packet),
         },
         _ => return None,
     })

@@ -1,5 +1,6 @@
 //! The client `knock` as people run it, against a capture. Each test makes a network namespace of its own, which
 //! ends with it. Needs root and iproute2; where something is missing, the tests that need it are ignored and say why.
+#![allow(clippy::unwrap_used)] // a test may fail
 
 mod capture;
 mod network;

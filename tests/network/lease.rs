@@ -133,12 +133,12 @@ fn a_lease_outlives_a_kill() {
 
 fn a_lease_that_ended_while_nobody_ran() {
     let scene = Scene::new();
-    let mut daemon = scene.daemon(&door(1));
+    let mut daemon = scene.daemon(&door(2));
     open(&scene, &daemon);
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     drop(daemon);
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(rules(&scene), 1, "nobody was there to close it");
     let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
@@ -169,15 +169,14 @@ fn knocking_again_renews() {
     let daemon = scene.daemon(&door(3));
     open(&scene, &daemon);
     std::thread::sleep(Duration::from_millis(1500));
-    scene.knock(ROUTER, STEPS);
     let again = Instant::now();
+    scene.knock(ROUTER, STEPS);
     daemon.await_count(&lines::opened(CLIENT, "SSH"), 2);
     assert_eq!(rules(&scene), 1, "a second rule would outlive the stop");
     await_notes(&scene, "stop", 1);
-    // The second knock was over 20 ms before `again`: the client sleeps after its last step too.
     let lasted = again.elapsed();
     assert!(
-        lasted > Duration::from_millis(2900),
+        lasted >= Duration::from_secs(3),
         "closed {lasted:?} after the second knock"
     );
     assert_eq!(rules(&scene), 0);

@@ -46,10 +46,10 @@ fn main() -> std::process::ExitCode {
     }
     // The tests mostly wait, so more of them than processors run at once.
     args.test_threads.get_or_insert(6);
-    lab::sweep();
     let missing = lab::missing();
-    if let Some(reason) = &missing {
-        eprintln!("the network tests are skipped: {reason}");
+    match &missing {
+        Some(reason) => eprintln!("the network tests are skipped: {reason}"),
+        None => lab::sweep(),
     }
     let no_systemd = missing.clone().or_else(unit::missing);
     if let (None, Some(reason)) = (&missing, &no_systemd) {

@@ -18,7 +18,7 @@ fn story() {
         "[SSH]
          sequence = 22:udp,22:udp,151:tcp,15:udp
          tcpflags = syn
-         cmd_timeout = 2
+         cmd_timeout = 4
          start_command = iptables -w -I FORWARD -s %IP% -d {LAN_HOST} -p tcp --dport 22 -j ACCEPT && \
              iptables -w -t nat -I PREROUTING -s %IP% -d {ROUTER} -p tcp --dport 22 -j DNAT --to {LAN_HOST}
          stop_command = iptables -w -t nat -D PREROUTING -s %IP% -d {ROUTER} -p tcp --dport 22 -j DNAT --to {LAN_HOST}; \
@@ -38,6 +38,8 @@ fn story() {
         "",
         "another address must not get in"
     );
+    let closed = daemon.count(&lines::timeout(CLIENT, "SSH"));
+    assert_eq!(closed, 0, "it was open all this time");
 
     daemon.await_text(&lines::timeout(CLIENT, "SSH"));
     wait_for("the old rules", || (scene.rules() == rules).then_some(()));

@@ -2,7 +2,8 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, find, is_original, signal, wait_for,
+    self, CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, find, is_original, signal,
+    wait_for,
 };
 use crate::lease::{STEPS, await_notes, door, notes, rules};
 use std::fs;
@@ -30,6 +31,9 @@ pub fn missing() -> Option<String> {
     let Some(group) = cgroup2() else {
         return Some("no cgroup2 is mounted".to_string());
     };
+    lab::stale(&group)
+        .iter()
+        .for_each(|group| remove_groups(group));
     let probe = group.join(format!("kt-{}-probe", std::process::id()));
     if let Err(error) = fs::create_dir(&probe) {
         return Some(format!(
@@ -56,6 +60,14 @@ fn cgroup2() -> Option<PathBuf> {
         .lines()
         .find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
     Some(PathBuf::from(line.split(' ').nth(1)?))
+}
+
+/// Removes a cgroup and those below it, the innermost first, as far as they are empty.
+fn remove_groups(group: &Path) {
+    let _ = Command::new("find")
+        .arg(group)
+        .args(["-depth", "-type", "d", "-delete"])
+        .output();
 }
 
 fn unit_is_correct() {
@@ -181,19 +193,13 @@ impl Drop for Machine {
                 self.systemctl("status knockd").unwrap_or_else(|e| e)
             );
         }
-        // Process 1 dies, and with it all of its processes; then the groups can go, the innermost first.
+        // Process 1 dies, and with it all of its processes; then the groups can go.
         for pid in children(self.systemd.pid()) {
             signal(pid, libc::SIGKILL);
         }
         let _ = self.systemd.wait();
-        let groups = || {
-            Command::new("find")
-                .arg(&self.group)
-                .args(["-depth", "-type", "d", "-delete"])
-                .output()
-        };
         for _ in 0..100 {
-            let _ = groups();
+            remove_groups(&self.group);
             if !self.group.exists() {
                 return;
             }

@@ -186,7 +186,8 @@ impl Drop for Daemon {
         rest.into_iter().for_each(|pid| signal(pid, libc::SIGKILL));
         if std::thread::panicking() {
             let lines = self.log.lines.lock().unwrap_or_else(|e| e.into_inner());
-            let text: Vec<String> = lines
+            let skipped = lines.len().saturating_sub(500);
+            let text: Vec<String> = lines[skipped..]
                 .iter()
                 .map(|(error, l)| format!("    {}{l}\n", if *error { "stderr: " } else { "" }))
                 .collect();

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -105,24 +106,31 @@ pub fn link(a: (&Namespace, &str), b: (&Namespace, &str)) -> (Mac, Mac) {
     (mac_a, mac_b)
 }
 
-/// Removes what earlier runs left because they were killed: namespaces of processes that are no more.
+/// Removes what earlier runs left because they were killed: namespaces with their processes, and folders.
 pub fn sweep() {
-    for entry in std::fs::read_dir("/run/netns")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let mut parts = name.split('-');
-        if parts.next() != Some("kt") {
-            continue;
-        }
-        if let Some(Ok(pid)) = parts.next().map(str::parse::<u32>)
-            && !std::path::Path::new(&format!("/proc/{pid}")).exists()
-        {
-            remove(&name);
-        }
+    for path in stale(Path::new("/run/netns")) {
+        remove(&path.file_name().unwrap_or_default().to_string_lossy());
     }
+    for path in stale(&std::env::temp_dir()) {
+        let _ = std::fs::remove_dir_all(path);
+    }
+}
+
+/// What is named `kt-<pid>-...` in this folder after a process that is no more.
+pub fn stale(folder: &Path) -> Vec<PathBuf> {
+    let is_stale = |path: &PathBuf| {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let pid = name
+            .strip_prefix("kt-")
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_stale).collect()
 }
 
 /// Kills the processes of a namespace of ours and removes it.

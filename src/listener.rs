@@ -441,8 +441,8 @@ fn attach(
     only_ip_v4: bool,
     kernel: filter::Kernel,
 ) -> Result<(), String> {
-    let program = filter::compile(matcher.patterns(), &capture.local, kernel, only_ip_v4);
-    capture.socket.attach(&program).map_err(|error| {
+    let compiled = filter::compile(matcher.patterns(), &capture.local, kernel, only_ip_v4);
+    capture.socket.attach(&compiled.program).map_err(|error| {
         format!(
             "{}: the kernel refused a new filter, the old one stays: {error}",
             capture.selector

@@ -57,6 +57,18 @@ fn expire_before_its_time_does_nothing() {
     assert_eq!(lab.matcher.next_expiry(), Some(lab.now + 5_000));
 }
 
+/// So the lines of a log stand in the order of what happened, however late the listener wakes.
+#[test]
+fn a_knock_first_tells_what_timed_out_for_others() {
+    for matching in BOTH {
+        let mut lab = Lab::new(&[door("7,8", 5_000)], matching);
+        lab.knocks_from(host(3), "7");
+        lab.now += 5_000;
+        lab.knocks("7");
+        assert_eq!(lab.told(), "1 ~1 1");
+    }
+}
+
 #[test]
 fn without_time_only_one_step_opens() {
     for matching in BOTH {

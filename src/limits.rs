@@ -88,7 +88,7 @@ pub const MAX_RESTART_DELAY_MS: u64 = 60_000;
 pub const PACKETS_AT_ONCE: usize = 64;
 
 /// Log lines that `LogRate` left out are counted for this time (ms) before the count is logged.
-pub const LEFT_OUT_REPORT_MS: u64 = 10_000;
+pub const LEFT_OUT_REPORT_MS: u64 = 5_000;
 
 /// A syslog daemon that hangs delays a line by this time (ms) at most; then the line is lost.
 pub const SYSLOG_WAIT_MS: u64 = 100;

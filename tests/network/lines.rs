@@ -29,6 +29,11 @@ pub fn running(door: &str, command: &str) -> String {
 
 // Ours.
 
+/// The reload is done.
+pub const IN_FORCE: &str = "the new config is in force";
+/// How many lines a flood has cost.
+pub const LEFT_OUT: &str = "LogRate: ";
+
 /// An error in the config that was reloaded: `.../knockd.conf:LINE:COLUMN: ...`.
 pub fn config_error(line: u32) -> String {
     format!("knockd.conf:{line}:")

@@ -10,6 +10,7 @@ mod lease;
 mod lifecycle;
 mod lines;
 mod links;
+mod log;
 mod onetime;
 mod ppp;
 mod split;
@@ -34,6 +35,7 @@ const TESTS: &[&[Test]] = &[
     lease::TESTS,
     lifecycle::TESTS,
     split::TESTS,
+    log::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

@@ -1,0 +1,227 @@
+//! What the daemon logs, where, and how much of it: syslog, log file, LogRate, names of sources.
+
+use crate::lab::{CLIENT, DEADLINE, Daemon, ROUTER, Scene, daemon_binary, packet, wait_for};
+use crate::{Test, lines};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("syslog_gets_knockds_lines", syslog_gets_knockds_lines),
+    ("a_log_file_can_be_rotated", a_log_file_can_be_rotated),
+    ("a_flood_leaves_lines_out", a_flood_leaves_lines_out),
+    ("names_are_shown", names_are_shown),
+    (
+        "a_silent_dns_server_delays_lines_only",
+        a_silent_dns_server_delays_lines_only,
+    ),
+];
+
+const DOOR: &str =
+    "[A]\nsequence = 7000,8000:udp\ntcpflags = syn\ncommand = echo open >@HOME@/out\n";
+
+/// Starts the daemon where these files lie over the machine's own; the shell commands run first.
+fn start_with(scene: &Scene, prepare: &str, args: &str) -> Daemon {
+    let mut command = scene.router.command("sh");
+    command.arg("-c").arg(format!(
+        "set -e; cd {home}; {prepare}; exec {binary} -v -i wan0 -c {home}/knockd.conf {args}",
+        home = scene.home.as_ref().display(),
+        binary = daemon_binary().display(),
+    ));
+    let daemon = Daemon::run(command);
+    daemon.await_text(lines::LISTENING);
+    daemon
+}
+
+fn syslog_gets_knockds_lines() {
+    let scene = Scene::new();
+    std::fs::create_dir(scene.home.path("dev")).expect("folder");
+    let log = UnixDatagram::bind(scene.home.path("dev/log")).expect("socket");
+    log.set_read_timeout(Some(DEADLINE)).expect("timeout");
+    scene.home.config_with_options("UseSyslog", DOOR);
+    let daemon = start_with(
+        &scene,
+        "mknod -m 666 dev/null c 1 3; mknod -m 666 dev/urandom c 1 9; mount --bind dev /dev",
+        "",
+    );
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    daemon.await_text(&lines::running("A", ""));
+    let mut messages = Vec::new();
+    while messages.len() < 5 {
+        let mut buffer = [0; 2000];
+        let length = log.recv(&mut buffer).expect("a syslog datagram");
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        // `<29>Nov 23 18:00:00 knockd: message`: facility daemon, severity notice (RFC 3164).
+        let rest = text.strip_prefix("<29>").expect("priority 29");
+        let (stamp, message) = rest.split_at(16);
+        let shape: String = stamp
+            .chars()
+            .map(|c| match c {
+                'A'..='Z' | 'a'..='z' => 'a',
+                '0'..='9' => '9',
+                other => other,
+            })
+            .collect();
+        assert!(
+            ["aaa 99 99:99:99 ", "aaa  9 99:99:99 "].contains(&shape.as_str()),
+            "{text:?}"
+        );
+        messages.push(
+            message
+                .strip_prefix("knockd: ")
+                .expect("knockd: ")
+                .to_string(),
+        );
+    }
+    assert_eq!(messages[0], "starting up, listening on wan0");
+    assert_eq!(messages[1], lines::stage(CLIENT, "A", 1));
+    assert_eq!(messages[2], lines::stage(CLIENT, "A", 2));
+    assert_eq!(messages[3], lines::opened(CLIENT, "A"));
+    assert!(
+        messages[4].starts_with("A: running command: echo open"),
+        "{messages:?}"
+    );
+}
+
+fn a_log_file_can_be_rotated() {
+    let scene = Scene::new();
+    let file = scene.home.path("log");
+    scene
+        .home
+        .config_with_options(&format!("LogFile = {}", file.display()), DOOR);
+    let daemon = start_with(&scene, ":", "");
+    std::fs::rename(&file, scene.home.path("log.1")).expect("rename");
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::IN_FORCE);
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    daemon.await_text(&lines::running("A", ""));
+    let (old, new) = (scene.home.read("log.1"), scene.home.read("log"));
+    assert!(old.contains("] starting up, listening on wan0\n"), "{old}");
+    assert!(old.contains(&format!("] {}", lines::RELOADING)), "{old}");
+    assert!(
+        new.contains(&format!("] {}\n", lines::opened(CLIENT, "A"))),
+        "{new}"
+    );
+    for line in old.lines().chain(new.lines()) {
+        // `[2026-11-23 18:00] message`
+        assert_eq!((&line[..1], &line[17..19]), ("[", "] "), "{line:?}");
+    }
+}
+
+/// 3,000 first knocks from as many sources: a burst and what the rate earns meanwhile is logged, the rest counted; what
+/// opens is logged whatever came before.
+fn a_flood_leaves_lines_out() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(DOOR);
+    for number in 0..3000u32 {
+        let [.., high, low] = number.to_be_bytes();
+        scene.wire.send(&packet::syn(
+            &format!("10.1.{high}.{low}"),
+            ROUTER,
+            7000,
+            number,
+        ));
+    }
+    scene.fence(&daemon);
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    let logged = daemon.count("A: Stage 1");
+    assert!((400..1500).contains(&logged), "{logged} of 3000 lines");
+    let left_out = daemon.await_text(lines::LEFT_OUT);
+    let number: usize = left_out
+        .trim_start_matches(lines::LEFT_OUT)
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{left_out:?}"));
+    assert!(
+        logged + number >= 3000,
+        "{logged} logged, {number} left out"
+    );
+}
+
+/// A DNS server for the machine that the daemon runs on: answers every question with this name, or none. Counts questions.
+fn dns_server(scene: &Scene, name: Option<&'static str>) -> Arc<AtomicUsize> {
+    let socket = scene
+        .router
+        .enter(|| UdpSocket::bind("127.0.0.1:53").expect("port 53"));
+    socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        let mut buffer = [0u8; 512];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let Some(name) = name else { continue };
+            // RFC 1035: the header with "response" and one answer, the question, then a PTR record that points back to
+            // the question's name.
+            let question_end = 12
+                + buffer[12..length]
+                    .iter()
+                    .position(|b| *b == 0)
+                    .expect("name")
+                + 5;
+            let mut reply = buffer[..question_end].to_vec();
+            reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            let mut data = Vec::new();
+            for label in name.split('.') {
+                data.push(label.len() as u8);
+                data.extend_from_slice(label.as_bytes());
+            }
+            data.push(0);
+            reply.extend_from_slice(&[0xc0, 12, 0, 12, 0, 1, 0, 0, 0, 60, 0, data.len() as u8]);
+            reply.extend_from_slice(&data);
+            let _ = socket.send_to(&reply, peer);
+        }
+    });
+    asked
+}
+
+const USE_DNS: &str = "echo nameserver 127.0.0.1 >resolv.conf; echo hosts: dns >nsswitch.conf; \
+    mount --bind resolv.conf /etc/resolv.conf; mount --bind nsswitch.conf /etc/nsswitch.conf";
+
+fn names_are_shown() {
+    let scene = Scene::new();
+    let asked = dns_server(&scene, Some("client.example"));
+    scene.home.config(DOOR);
+    let daemon = start_with(&scene, USE_DNS, "-l");
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    let who = format!("{CLIENT} (client.example)");
+    daemon.await_text(&lines::stage(&who, "A", 1));
+    daemon.await_text(&lines::opened(&who, "A"));
+    daemon.await_text(&lines::running("A", "echo open"));
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    daemon.await_count(&lines::opened(&who, "A"), 2);
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "the name is remembered");
+}
+
+fn a_silent_dns_server_delays_lines_only() {
+    let scene = Scene::new();
+    let asked = dns_server(&scene, None);
+    scene.home.config(DOOR);
+    let daemon = start_with(&scene, USE_DNS, "-l");
+    let begin = Instant::now();
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    wait_for("the command", || {
+        (!scene.home.read("out").is_empty()).then_some(())
+    });
+    assert!(
+        begin.elapsed() < Duration::from_millis(1500),
+        "opened after {:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        daemon.count("OPEN SESAME"),
+        0,
+        "the line waits for the name"
+    );
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    let waited = begin.elapsed();
+    assert!(
+        (1500..6000).contains(&waited.as_millis()),
+        "waited {waited:?}"
+    );
+    assert!(asked.load(Ordering::SeqCst) > 0, "nobody asked");
+}

@@ -101,3 +101,7 @@ pub const FORK_RETRY_MS: u64 = 1_000;
 
 /// How long (ms) a name that was looked up, or that there is none, is remembered.
 pub const NAME_LIFE_MS: u64 = 600_000;
+
+/// Bytes of packets that wait in the kernel for the listener, by socket(7)'s count; the kernel doubles it. A small packet counts
+/// as about 700 bytes, so that a burst of about 700 is not lost. Taken only while packets wait.
+pub const PACKET_BUFFER_BYTES: i32 = 256 * 1024;

@@ -111,11 +111,12 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// A record that may be lost: when the keeper is busy, or has had enough of them.
+    /// A record that may be lost, which is counted: when the keeper is busy, or there have been too many.
     fn line(&mut self, record: ToKeeper, now: Millis) {
-        if self.rate.allow(now) {
-            let _ = self.keeper.send(&record.encode(), false);
-        } else if self.report_left_out.is_none() {
+        if self.rate.allow(now) && self.keeper.send(&record.encode(), false).is_err() {
+            self.rate.left_out();
+        }
+        if self.rate.has_left_out() && self.report_left_out.is_none() {
             self.report_left_out = Some(now.saturating_add(LEFT_OUT_REPORT_MS));
         }
     }

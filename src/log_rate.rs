@@ -46,10 +46,15 @@ impl LogRate {
                 true
             }
             None => {
-                self.left_out = self.left_out.saturating_add(1);
+                self.left_out();
                 false
             }
         }
+    }
+
+    /// A line that was allowed got lost on its way: counts it too.
+    pub fn left_out(&mut self) {
+        self.left_out = self.left_out.saturating_add(1);
     }
 
     /// How many lines were left out since this was asked last.

@@ -2,6 +2,7 @@
 
 use super::{cerr, cerr_len, retry, socklen};
 use crate::filter::Instruction;
+use crate::limits::PACKET_BUFFER_BYTES;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -20,7 +21,20 @@ impl PacketSocket {
             )
         })?;
         // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
-        Ok(PacketSocket(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let socket = PacketSocket(unsafe { OwnedFd::from_raw_fd(fd) });
+        let bytes: libc::c_int = PACKET_BUFFER_BYTES;
+        // Only CAP_NET_ADMIN may have this much; without it the default of the machine has to do.
+        // SAFETY: `bytes` is an int of the length given.
+        let _ = cerr(unsafe {
+            libc::setsockopt(
+                socket.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const bytes).cast(),
+                socklen::<libc::c_int>(),
+            )
+        });
+        Ok(socket)
     }
 
     /// Puts this program in place of the one before, which stays where the new one is refused.

@@ -445,6 +445,7 @@ fn main() {
         &network => a_refused_step_is_told_and_the_others_are_sent,
     ];
 
+    let _ = std::fs::remove_dir_all(folder()); // of a run that was killed
     std::fs::create_dir_all(folder()).unwrap();
     symlink(env!("CARGO_BIN_EXE_knockd"), folder().join("knock")).unwrap();
     let conclusion = libtest_mimic::run(&arguments, trials);

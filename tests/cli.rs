@@ -380,6 +380,24 @@ fn every_option_is_in_the_help_text() {
     }
 }
 
+#[test]
+fn every_option_is_in_the_man_page() {
+    let daemon = include_str!("../files/man/knockd.8");
+    let client = include_str!("../files/man/knock.1");
+    for (table, page) in [(cli::KNOCKD_OPTIONS, daemon), (cli::KNOCK_OPTIONS, client)] {
+        for option in table {
+            let short = option
+                .short
+                .map_or(".It ".into(), |c| format!(".It Fl {c} "));
+            let long = format!("Fl -{}", option.name);
+            let found = page.lines().any(|l| {
+                l.starts_with(&short) && (l.ends_with(&long) || l.contains(&format!("{long} Ar")))
+            });
+            assert!(found, "{option:?}");
+        }
+    }
+}
+
 /// Runs the built daemon; only with arguments that make it stop before it does anything.
 fn built(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_knockd"))

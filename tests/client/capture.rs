@@ -6,7 +6,6 @@ use std::ffi::CString;
 use std::mem::{size_of, zeroed};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 /// The first port of those that the kernel gives to clients; no step of a test is as high.
 const FIRST_EPHEMERAL: u16 = 32768;
@@ -63,30 +62,23 @@ impl Capture {
 
     /// All packets up to now that left from a client's port.
     pub fn sent_by_client(&self) -> Vec<Seen> {
-        self.sent_within(Duration::ZERO)
-    }
-
-    /// Likewise, and those that leave within this time from now.
-    pub fn sent_within(&self, time: Duration) -> Vec<Seen> {
-        let end = Instant::now() + time;
         let mut seen = Vec::new();
-        while let Some((bytes, outgoing)) = self.next(end) {
+        while let Some((bytes, outgoing)) = self.next() {
             seen.extend(parse(&bytes).filter(|s| outgoing && s.source_port >= FIRST_EPHEMERAL));
         }
         seen
     }
 
-    /// The next packet, and whether it leaves; `None` when there is none up to `end`.
-    fn next(&self, end: Instant) -> Option<(Vec<u8>, bool)> {
+    /// The next packet, and whether it leaves.
+    fn next(&self) -> Option<(Vec<u8>, bool)> {
         let fd = self.0.as_raw_fd();
-        let left = end.saturating_duration_since(Instant::now()).as_millis() as i32;
         let mut poll = libc::pollfd {
             fd,
             events: libc::POLLIN,
             revents: 0,
         };
         // SAFETY: one pollfd.
-        if unsafe { libc::poll(&raw mut poll, 1, left) } != 1 {
+        if unsafe { libc::poll(&raw mut poll, 1, 0) } != 1 {
             return None;
         }
         let mut bytes = vec![0; 2048];

@@ -7,7 +7,7 @@ use crate::sys::clock::{self, UnixTime};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// What kind of line, which decides where it shows beside log file and syslog.
@@ -25,12 +25,20 @@ pub enum Kind {
     Debug,
 }
 
-/// All outputs.
+struct Line {
+    time: UnixTime,
+    kind: Kind,
+    text: String,
+}
+
+/// All outputs. Lines are collected and written together once a round of the keeper's loop: a command does not wait for the log, and a
+/// flood of lines costs few system calls.
 pub struct Log {
-    file: Option<(PathBuf, File)>,
+    file: Option<File>,
     syslog: Option<Syslog>,
     verbose: bool,
     debug: bool,
+    pending: Vec<Line>,
 }
 
 impl Log {
@@ -41,19 +49,21 @@ impl Log {
             syslog: None,
             verbose,
             debug,
+            pending: Vec::new(),
         }
     }
 
     /// Opens what the config asks for; a file that cannot be opened is a warning, as in knockd 0.8. Called again after a
     /// reload, it opens the log file anew, so that a rotated one is left. Syslog once on stays on.
     pub fn open(&mut self, file: Option<&Path>, syslog: bool) {
+        self.write_out();
         if syslog && self.syslog.is_none() {
             self.syslog = Some(Syslog::new());
         }
         self.file = None;
         let Some(path) = file else { return };
         match File::options().create(true).append(true).open(path) {
-            Ok(file) => self.file = Some((path.to_path_buf(), file)),
+            Ok(file) => self.file = Some(file),
             Err(error) => self.now(
                 Kind::Error,
                 &format!(
@@ -65,40 +75,73 @@ impl Log {
         }
     }
 
-    /// Writes a line that happens now.
-    pub fn now(&mut self, kind: Kind, line: &str) {
-        self.at(clock::wall(), kind, line);
+    /// A line that happens now.
+    pub fn now(&mut self, kind: Kind, text: &str) {
+        self.at(clock::wall(), kind, text);
     }
 
-    /// Writes a line of that moment.
-    pub fn at(&mut self, time: UnixTime, kind: Kind, line: &str) {
-        if matches!(kind, Kind::Event | Kind::LogOnly | Kind::Error) {
-            if let Some((_, file)) = &mut self.file {
-                let t = clock::local(time);
-                let stamped = format!(
-                    "[{:04}-{:02}-{:02} {:02}:{:02}] {line}\n",
-                    t.year, t.month, t.day, t.hour, t.minute
-                );
-                // Where a full disk loses a line of the log, the doors still have to work.
-                let _ = file.write_all(stamped.as_bytes());
-            }
-            if let Some(syslog) = &mut self.syslog {
-                syslog.send(time, line);
-            }
-        }
-        let printed = match kind {
-            Kind::Event | Kind::Verbose => self.verbose || self.debug,
+    /// A line of that moment.
+    pub fn at(&mut self, time: UnixTime, kind: Kind, text: &str) {
+        let wanted = match kind {
+            Kind::Event | Kind::LogOnly | Kind::Error => true,
+            Kind::Verbose => self.verbose || self.debug,
             Kind::Debug => self.debug,
-            Kind::LogOnly => false,
-            Kind::Error => {
-                let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
-                false
-            }
         };
-        if printed {
-            // Nobody may be reading any more.
-            let _ = io::stdout().write_all(format!("{line}\n").as_bytes());
+        if wanted {
+            self.pending.push(Line {
+                time,
+                kind,
+                text: text.to_string(),
+            });
         }
+    }
+
+    /// Writes what was collected. Where a full disk or a closed pipe loses a line, the doors still have to work: so no
+    /// error here is one of theirs.
+    pub fn write_out(&mut self) {
+        let (mut to_file, mut to_stdout) = (String::new(), String::new());
+        let printing = self.verbose || self.debug;
+        for Line { time, kind, text } in self.pending.drain(..) {
+            if matches!(kind, Kind::Event | Kind::LogOnly | Kind::Error) {
+                if self.file.is_some() {
+                    let t = clock::local(time);
+                    to_file.push_str(&format!(
+                        "[{:04}-{:02}-{:02} {:02}:{:02}] {text}\n",
+                        t.year, t.month, t.day, t.hour, t.minute
+                    ));
+                }
+                if let Some(syslog) = &mut self.syslog {
+                    syslog.send(time, &text);
+                }
+            }
+            match kind {
+                Kind::Event | Kind::Verbose | Kind::Debug if printing => {
+                    to_stdout.push_str(&text);
+                    to_stdout.push('\n');
+                }
+                Kind::Error => {
+                    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+                }
+                _ => {}
+            }
+        }
+        if let Some(file) = &mut self.file
+            && !to_file.is_empty()
+        {
+            let _ = file.write_all(to_file.as_bytes());
+        }
+        if !to_stdout.is_empty() {
+            let mut stdout = io::stdout().lock();
+            let _ = stdout
+                .write_all(to_stdout.as_bytes())
+                .and_then(|()| stdout.flush());
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.write_out();
     }
 }
 

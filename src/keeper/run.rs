@@ -115,6 +115,7 @@ impl Keeper {
                 self.finish();
                 return code;
             }
+            self.lines.log.write_out();
             let [signals, listener, replacement, names] = match self.sleep(now) {
                 Ok(ready) => ready,
                 // Only a machine out of memory gets here; leases must still end.

@@ -138,6 +138,7 @@ fn start(settings: Settings) -> Result<Keeper, String> {
         Kind::LogOnly,
         &format!("starting up, listening on {interface}"),
     );
+    lines.log.write_out();
     if let Some(starting) = starting {
         starting
             .done()

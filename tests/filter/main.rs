@@ -293,6 +293,10 @@ fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {
     let local = [ip("10.0.0.1")];
     let filter = compile(&doors, &local, KERNEL, false);
     assert!(!filter.exact);
+    assert!(
+        filter.program.len() > MAX_FILTER_INSTRUCTIONS - 20,
+        "the room is used"
+    );
     assert_eq!(check(&filter.program), Ok(()));
     let mut packet = syn_v4(0, 0);
     for port in (2000..18384_u16).step_by(2) {

@@ -357,7 +357,7 @@ fn typical_sizes() {
             "22:udp,22:udp,151:tcp,15:udp, same addresses",
             &mixed,
             &three,
-            140,
+            133,
         ),
     ] {
         let filter = compile(patterns, local, KERNEL, false);

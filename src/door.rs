@@ -147,7 +147,7 @@ pub struct Knock {
     pub destination: IpAddr,
     /// Transport and destination port.
     pub step: Step,
-    /// Byte 13 of the TCP header; 0 for UDP.
+    /// The six flags of [`TCP_FLAGS`] in byte 13 of the TCP header, the other two bits 0; 0 for UDP.
     pub flags: u8,
     /// The source port.
     pub source_port: u16,

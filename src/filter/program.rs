@@ -21,7 +21,7 @@ pub struct Instruction {
 /// Opcodes: the values of linux/bpf_common.h, those that knockd needs. A is the accumulator, X the index register, M the
 /// 16 words of scratch memory.
 pub mod op {
-    /// A = the 32-bit word at k; from [`super::ANCILLARY`] up, what the kernel knows about the packet.
+    /// A = the 32-bit word at k; from offset -0x1000 up, what the kernel knows about the packet.
     pub const LD_WORD: u16 = 0x20;
     /// A = the 16-bit word at k.
     pub const LD_HALF: u16 = 0x28;

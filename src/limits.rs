@@ -90,8 +90,9 @@ pub const PACKETS_AT_ONCE: usize = 64;
 /// Log lines that `LogRate` left out are counted for this time (ms) before the count is logged.
 pub const LEFT_OUT_REPORT_MS: u64 = 5_000;
 
-/// A syslog daemon that hangs delays a line by this time (ms) at most; then the line is lost.
-pub const SYSLOG_WAIT_MS: u64 = 100;
+/// A syslog daemon or a reader of standard output that hangs is waited for this long (ms), once; then lines for it are lost until it
+/// takes one again.
+pub const LOG_WAIT_MS: u64 = 100;
 
 /// A listener must be ready within this time (ms).
 pub const LISTENER_START_MS: u64 = 10_000;
@@ -105,3 +106,9 @@ pub const NAME_LIFE_MS: u64 = 600_000;
 /// Bytes of packets that wait in the kernel for the listener, by socket(7)'s count; the kernel doubles it. A small packet counts
 /// as about 700 bytes, so that a burst of about 700 is not lost. Taken only while packets wait.
 pub const PACKET_BUFFER_BYTES: i32 = 256 * 1024;
+
+/// Where the interfaces could not be looked at, the listener tries again after this time (ms).
+pub const REFRESH_RETRY_MS: u64 = 1_000;
+
+/// Records that the keeper reads from the listener before deadlines and signals get their turn.
+pub const RECORDS_AT_ONCE: usize = 64;

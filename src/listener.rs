@@ -4,7 +4,9 @@
 
 use crate::door::{Knock, Millis};
 use crate::interfaces::{Interfaces, Selector};
-use crate::limits::{LEFT_OUT_REPORT_MS, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, SNAP_LENGTH};
+use crate::limits::{
+    LEFT_OUT_REPORT_MS, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS, SNAP_LENGTH,
+};
 use crate::log_rate::LogRate;
 use crate::matcher::{Event, Matcher};
 use crate::record::{Progress, ToKeeper, ToListener};
@@ -93,6 +95,8 @@ struct Listener<'a> {
     changes: Netlink,
     netlink: Netlink,
     interfaces: Interfaces,
+    /// The interfaces must be looked at again then.
+    refresh_due: Option<Millis>,
     matcher: Matcher,
     doors: Vec<Door>,
     output: Output<'a>,
@@ -221,6 +225,7 @@ impl<'a> Listener<'a> {
             changes,
             netlink,
             interfaces: Interfaces::default(),
+            refresh_due: None,
             matcher: Matcher::new(patterns, matching, seed),
             doors,
             output,
@@ -304,7 +309,11 @@ impl<'a> Listener<'a> {
         loop {
             let now = monotonic();
             self.expire(now);
-            let deadline = [self.matcher.next_expiry(), self.output.report_left_out];
+            let deadline = [
+                self.matcher.next_expiry(),
+                self.output.report_left_out,
+                self.refresh_due,
+            ];
             let ready = {
                 let mut descriptors: heapless::Vec<BorrowedFd<'_>, { MAX_INTERFACES + 2 }> =
                     heapless::Vec::new();
@@ -321,9 +330,14 @@ impl<'a> Listener<'a> {
             }
             if ready.get(1) == Some(&true) {
                 self.changes.drain();
+                self.refresh_due = Some(now);
+            }
+            if self.refresh_due.is_some_and(|due| due <= now) {
+                self.refresh_due = None;
                 if let Err(problem) = self.refresh(false) {
                     self.output
-                        .surely(ToKeeper::Notice(format!("error: {problem}")));
+                        .surely(ToKeeper::Notice(format!("error: {problem}; trying again")));
+                    self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
                 }
             }
             for (index, _) in ready

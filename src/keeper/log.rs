@@ -2,10 +2,12 @@
 //! name still tells the right time.
 #![forbid(unsafe_code)]
 
-use crate::limits::SYSLOG_WAIT_MS;
+use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
+use crate::sys::poll;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +41,11 @@ pub struct Log {
     verbose: bool,
     debug: bool,
     pending: Vec<Line>,
+    stdout_hangs: bool,
 }
+
+/// A pipe that is writable takes this many bytes at once (pipe(7)).
+const PIPE_BUF: usize = 4096;
 
 impl Log {
     /// Only standard output and error so far.
@@ -50,6 +56,7 @@ impl Log {
             verbose,
             debug,
             pending: Vec::new(),
+            stdout_hangs: false,
         }
     }
 
@@ -130,11 +137,18 @@ impl Log {
         {
             let _ = file.write_all(to_file.as_bytes());
         }
-        if !to_stdout.is_empty() {
-            let mut stdout = io::stdout().lock();
-            let _ = stdout
-                .write_all(to_stdout.as_bytes())
-                .and_then(|()| stdout.flush());
+        self.print(to_stdout.as_bytes());
+    }
+
+    /// Prints, unless the reader of standard output hangs: a terminal that was stopped must not stop the doors.
+    fn print(&mut self, text: &[u8]) {
+        let mut stdout = io::stdout().lock();
+        for piece in text.chunks(PIPE_BUF) {
+            let wait = if self.stdout_hangs { 0 } else { LOG_WAIT_MS };
+            self.stdout_hangs = !poll::writable(stdout.as_fd(), wait);
+            if !self.stdout_hangs {
+                let _ = stdout.write_all(piece).and_then(|()| stdout.flush());
+            }
         }
     }
 }
@@ -157,6 +171,8 @@ pub fn plain(error: &io::Error) -> String {
 /// A connection to /dev/log (RFC 3164 as C libraries write it): facility daemon, severity notice, no process id.
 struct Syslog {
     socket: Option<UnixDatagram>,
+    /// Lines that it did not take.
+    lost: u32,
 }
 
 const DEV_LOG: &str = "/dev/log";
@@ -169,11 +185,25 @@ impl Syslog {
     fn new() -> Syslog {
         Syslog {
             socket: connect().ok(),
+            lost: 0,
         }
     }
 
-    /// Sends a line. A syslog daemon that was restarted is found again; one that hangs is not waited for.
+    /// Sends a line, and how many were lost before it.
     fn send(&mut self, time: UnixTime, line: &str) {
+        if self.lost > 0 {
+            let lost = format!("syslog: {} lines lost", self.lost);
+            if self.deliver(time, &lost) {
+                self.lost = 0;
+            }
+        }
+        if !self.deliver(time, line) {
+            self.lost = self.lost.saturating_add(1);
+        }
+    }
+
+    /// A syslog daemon that was restarted is found again; one that hangs is waited for once.
+    fn deliver(&mut self, time: UnixTime, line: &str) -> bool {
         let t = clock::local(time);
         let month = usize::try_from(t.month - 1)
             .ok()
@@ -186,14 +216,18 @@ impl Syslog {
             t.minute,
             t.second
         );
-        let sent = self
-            .socket
-            .as_ref()
-            .is_some_and(|s| s.send(datagram.as_bytes()).is_ok());
-        if !sent {
-            self.socket = connect().ok();
-            if let Some(socket) = &self.socket {
-                let _ = socket.send(datagram.as_bytes());
+        let send = |socket: &UnixDatagram| {
+            socket.set_nonblocking(self.lost > 0)?;
+            socket.send(datagram.as_bytes()).map(drop)
+        };
+        match self.socket.as_ref().map(send) {
+            Some(Ok(())) => true,
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => false,
+            _ => {
+                self.socket = connect().ok();
+                self.socket
+                    .as_ref()
+                    .is_some_and(|socket| send(socket).is_ok())
             }
         }
     }
@@ -202,6 +236,6 @@ impl Syslog {
 fn connect() -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect(DEV_LOG)?;
-    socket.set_write_timeout(Some(Duration::from_millis(SYSLOG_WAIT_MS)))?;
+    socket.set_write_timeout(Some(Duration::from_millis(LOG_WAIT_MS)))?;
     Ok(socket)
 }

@@ -11,10 +11,10 @@ use super::state::State;
 use crate::config::Options;
 use crate::door::{Millis, Protocol};
 use crate::lease::{Action, Lease, LeaseBook, LeaseId, Opening};
-use crate::limits::{MAX_LEASES, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS};
+use crate::limits::{FORK_RETRY_MS, MAX_LEASES, RECORDS_AT_ONCE, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS};
 use crate::record::{Progress, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
-use crate::sys::exec::Ending;
+use crate::sys::exec::{self, Ending};
 use crate::sys::poll;
 use crate::sys::signals::{Signal, Signals};
 use std::io;
@@ -122,6 +122,7 @@ impl Keeper {
                 Err(error) => {
                     self.lines
                         .say(Kind::Error, &format!("error: poll: {error}"));
+                    exec::pause(FORK_RETRY_MS);
                     [false; 4]
                 }
             };
@@ -247,7 +248,7 @@ impl Keeper {
     }
 
     fn hear_listener(&mut self) {
-        loop {
+        for _ in 0..RECORDS_AT_ONCE {
             let Some(listener) = &mut self.listener else {
                 return;
             };

@@ -2,6 +2,7 @@
 //! bytes mean is in [`crate::interfaces`].
 
 use super::{cerr, cerr_len, retry, socklen};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -20,7 +21,11 @@ pub enum Dump {
 const REPLY: usize = 16 * 1024;
 
 /// A netlink socket; needs no right at all.
-pub struct Netlink(OwnedFd);
+pub struct Netlink {
+    socket: OwnedFd,
+    /// Counts the questions, so that the rest of an answer that was given up is not taken for the next one.
+    asked: Cell<u32>,
+}
 
 impl Netlink {
     fn open(groups: u32) -> io::Result<Netlink> {
@@ -33,7 +38,7 @@ impl Netlink {
             )
         })?;
         // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
-        let socket = Netlink(unsafe { OwnedFd::from_raw_fd(fd) });
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: an all-zero sockaddr_nl is valid.
         let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
         address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
@@ -41,12 +46,15 @@ impl Netlink {
         // SAFETY: `address` is a sockaddr_nl of the length given.
         cerr(unsafe {
             libc::bind(
-                socket.0.as_raw_fd(),
+                socket.as_raw_fd(),
                 (&raw const address).cast(),
                 socklen::<libc::sockaddr_nl>(),
             )
         })?;
-        Ok(socket)
+        Ok(Netlink {
+            socket,
+            asked: Cell::new(0),
+        })
     }
 
     /// A socket that can be read whenever links or addresses change, and on request routes.
@@ -89,11 +97,16 @@ impl Netlink {
         let mut request = [0u8; LENGTH];
         request[0..4].copy_from_slice(&(LENGTH as u32).to_ne_bytes());
         request[4..6].copy_from_slice(&kind.to_ne_bytes());
+        let number = self.asked.get().wrapping_add(1);
+        self.asked.set(number);
+        request[8..12].copy_from_slice(&number.to_ne_bytes());
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
         request[6..8].copy_from_slice(&flags.to_ne_bytes());
         retry(|| {
             // SAFETY: the pointer and length describe `request`.
-            cerr_len(unsafe { libc::send(self.0.as_raw_fd(), request.as_ptr().cast(), LENGTH, 0) })
+            cerr_len(unsafe {
+                libc::send(self.socket.as_raw_fd(), request.as_ptr().cast(), LENGTH, 0)
+            })
         })?;
         let mut buffer = vec![0u8; REPLY];
         loop {
@@ -107,7 +120,9 @@ impl Netlink {
                 let Some(body) = rest.get(16..size) else {
                     return Err(io::ErrorKind::InvalidData.into());
                 };
+                let answers = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
                 match i32::from(kind) {
+                    _ if answers != number => {}
                     libc::NLMSG_DONE => return Ok(()),
                     libc::NLMSG_ERROR => {
                         let code = body
@@ -130,7 +145,7 @@ impl Netlink {
             // SAFETY: the pointer and length describe `buffer`.
             cerr_len(unsafe {
                 libc::recv(
-                    self.0.as_raw_fd(),
+                    self.socket.as_raw_fd(),
                     buffer.as_mut_ptr().cast(),
                     buffer.len(),
                     flags,
@@ -142,6 +157,6 @@ impl Netlink {
 
 impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }

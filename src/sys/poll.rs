@@ -36,3 +36,15 @@ pub fn wait<const N: usize>(
     }
     Ok(entries.iter().map(|entry| entry.revents != 0).collect())
 }
+
+/// Whether that descriptor takes bytes within this time (ms): of a pipe, at least PIPE_BUF (4096, pipe(7)) of them.
+pub fn writable(descriptor: BorrowedFd<'_>, wait: Millis) -> bool {
+    let mut entry = libc::pollfd {
+        fd: descriptor.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: `entry` is one initialised pollfd, and lives through the call.
+    let result = unsafe { libc::poll(&raw mut entry, 1, wait as libc::c_int) };
+    result > 0
+}

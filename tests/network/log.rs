@@ -12,6 +12,10 @@ pub const TESTS: &[Test] = &[
     ("syslog_gets_knockds_lines", syslog_gets_knockds_lines),
     ("a_log_file_can_be_rotated", a_log_file_can_be_rotated),
     ("a_flood_leaves_lines_out", a_flood_leaves_lines_out),
+    (
+        "nobody_reading_the_log_holds_nothing_up",
+        nobody_reading_the_log_holds_nothing_up,
+    ),
     ("names_are_shown", names_are_shown),
     (
         "a_silent_dns_server_delays_lines_only",
@@ -138,6 +142,60 @@ fn a_flood_leaves_lines_out() {
     assert!(
         logged + number >= 3000,
         "{logged} logged, {number} left out"
+    );
+}
+
+/// A syslog daemon that hangs, and standard output that nobody reads: doors open and close all the same.
+fn nobody_reading_the_log_holds_nothing_up() {
+    let scene = Scene::new();
+    std::fs::create_dir(scene.home.path("dev")).expect("folder");
+    let _log = UnixDatagram::bind(scene.home.path("dev/log")).expect("socket");
+    scene
+        .wan
+        .run(&format!("mkfifo {}", scene.home.path("pipe").display()));
+    let _pipe = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(scene.home.path("pipe"))
+        .expect("pipe");
+    scene.home.config_with_options(
+        "UseSyslog\nLogRate = 0",
+        "[A]\nsequence = 7000,8000:udp\ntcpflags = syn\n\
+         start_command = echo open >>@HOME@/out\ncmd_timeout = 1\nstop_command = echo shut >>@HOME@/out\n",
+    );
+    let mut command = scene.router.command("sh");
+    command.arg("-c").arg(format!(
+        "cd {home}; mknod -m 666 dev/null c 1 3; mknod -m 666 dev/urandom c 1 9; \
+         mount --bind dev /dev; exec {binary} -v -D -i wan0 -c {home}/knockd.conf >pipe",
+        home = scene.home.as_ref().display(),
+        binary = daemon_binary().display(),
+    ));
+    let _daemon = Daemon::run(command);
+    let out = || scene.home.read("out");
+    wait_for("the door to open", || {
+        scene.knock(ROUTER, &["7000", "8000:udp"]);
+        out().contains("open").then_some(())
+    });
+    wait_for("the door to shut", || out().contains("shut").then_some(()));
+    // 8,000 lines are far more than a pipe and a syslog socket take.
+    for number in 0..4000u32 {
+        let [.., high, low] = number.to_be_bytes();
+        let source = format!("10.1.{high}.{low}");
+        scene.wire.send(&packet::syn(&source, ROUTER, 7000, number));
+    }
+    let before = out().len();
+    let begin = Instant::now();
+    wait_for("the door to open again", || {
+        scene.knock(ROUTER, &["7000", "8000:udp"]);
+        (out().len() > before).then_some(())
+    });
+    wait_for("the door to shut again", || {
+        (out().matches("shut").count() == 2).then_some(())
+    });
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "took {:?}",
+        begin.elapsed()
     );
 }
 

@@ -1,0 +1,198 @@
+//! Opening and closing: from a whole knock to the commands that run, and what their ends mean.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::door::Millis;
+use crate::keeper::commands::Command;
+use crate::keeper::doors::expand;
+use crate::keeper::log::{Kind, plain};
+use crate::lease::{Action, Lease, LeaseId, Opening};
+use crate::limits::MAX_LEASES;
+use crate::sys::clock::monotonic;
+use crate::sys::exec::Ending;
+use std::net::IpAddr;
+
+impl Keeper {
+    /// Runs the door's start command for that source, with a lease if there is a stop command for it.
+    pub(super) fn open(&mut self, index: usize, source: IpAddr) {
+        let Some(door) = self.doors.get(index) else {
+            return;
+        };
+        let door = &door.config;
+        let Some(start) = door.start.for_source(source) else {
+            return;
+        };
+        let stop = door
+            .stop
+            .for_source(source)
+            .map(|stop| expand(stop, source));
+        let name = door.name.clone();
+        let cmd_timeout = door.cmd_timeout;
+        let Some(start) = expand(start, source) else {
+            return self.lines.say(
+                Kind::Error,
+                "error: parsed start command has been truncated! --> won't execute it",
+            );
+        };
+        match stop {
+            Some(None) => self.lines.say(
+                Kind::Error,
+                "error: parsed stop command has been truncated! --> won't execute start command",
+            ),
+            Some(Some(stop)) => {
+                let opening = Opening {
+                    door: name.clone(),
+                    source,
+                    start,
+                    stop,
+                    cmd_timeout,
+                };
+                let mut actions = Vec::new();
+                let reknock = self.options.reknock;
+                match self.book.open(opening, reknock, monotonic(), &mut actions) {
+                    Ok(()) => self.perform(actions),
+                    Err(_) => self.lines.say(
+                        Kind::Error,
+                        &format!("error: {name}: {MAX_LEASES} doors are open: not opened"),
+                    ),
+                }
+            }
+            None => {
+                let command = Command {
+                    lease: None,
+                    door: name.clone(),
+                    text: start,
+                };
+                if !self.commands.push(command) {
+                    self.lines.say(
+                        Kind::Error,
+                        &format!("error: {name}: too many commands wait: not run"),
+                    );
+                }
+                self.run_commands(monotonic());
+            }
+        }
+    }
+
+    /// Does what the lease book asks for.
+    pub(super) fn perform(&mut self, actions: Vec<Action>) {
+        self.unsaved = true;
+        for action in actions {
+            match action {
+                Action::RunStart(id) => self.queue_command(id, |lease| &lease.start),
+                Action::RunStop(id) => self.queue_command(id, |lease| &lease.stop),
+                Action::LogTimeout(id) => self.about_lease(id, "command timeout"),
+                Action::LogRenewed(id) => {
+                    self.about_lease(id, "already open, its time starts anew")
+                }
+            }
+        }
+        self.run_commands(monotonic());
+    }
+
+    fn about_lease(&mut self, id: LeaseId, what: &str) {
+        let Some(lease) = self.book.get(id) else {
+            return;
+        };
+        let (source, text) = (lease.source, format!("{}: {what}", lease.door));
+        self.lines.about(Kind::Event, source, &text);
+    }
+
+    fn queue_command(&mut self, id: LeaseId, text: impl Fn(&Lease) -> &Vec<u8>) {
+        let Some(lease) = self.book.get(id) else {
+            return;
+        };
+        let command = Command {
+            lease: Some(id),
+            door: lease.door.clone(),
+            text: text(lease).clone(),
+        };
+        // A lease's command always finds room.
+        let _ = self.commands.push(command);
+    }
+
+    /// Begins the commands whose turn it is: forked first, then in the journal, then let go.
+    pub(super) fn run_commands(&mut self, now: Millis) {
+        let mut begun = Vec::new();
+        while let Some(next) = self.commands.begin(now) {
+            match next {
+                Ok((command, process)) => {
+                    if let Some(id) = command.lease {
+                        self.book.command_started(id, process.group());
+                        self.unsaved = true;
+                    }
+                    begun.push((command, process));
+                }
+                Err(error) => self.lines.say(
+                    Kind::Error,
+                    &format!("error: command fork failed! ({})", plain(&error)),
+                ),
+            }
+        }
+        self.save();
+        for (command, process) in begun {
+            // A child that is gone already is reaped like any other.
+            let _ = process.go();
+            let text = String::from_utf8_lossy(&command.text);
+            self.lines.say(
+                Kind::Event,
+                &format!("{}: running command: {text}", command.door),
+            );
+        }
+    }
+
+    pub(super) fn save(&mut self) {
+        if !std::mem::take(&mut self.unsaved) {
+            return;
+        }
+        let Some(state) = &self.state else { return };
+        if let Err(error) = state.write(self.book.leases().iter()) {
+            self.lines.say(
+                Kind::Error,
+                &format!(
+                    "error: cannot write the journal: {error}: doors that are open when knockd is \
+                     killed will stay open"
+                ),
+            );
+        }
+    }
+
+    pub(super) fn reap(&mut self) {
+        let mut strangers = Vec::new();
+        while let Some((command, ending)) = self.commands.reap(|process| strangers.push(process)) {
+            let status = match ending {
+                Ending::Exited(status) => status,
+                // The shell's own convention; knockd 0.8 says 0.
+                Ending::Killed(signal) => 128 + signal,
+            };
+            if status != 0 {
+                self.lines.say(
+                    Kind::Error,
+                    &format!(
+                        "{}: command returned non-zero status code ({status})",
+                        command.door
+                    ),
+                );
+            }
+            if let Some(id) = command.lease {
+                let mut actions = Vec::new();
+                self.book.command_ended(id, monotonic(), &mut actions);
+                self.perform(actions);
+            }
+        }
+        for process in strangers {
+            self.lines.child_ended(process);
+            if let Some(new) = &mut self.replacement
+                && new.listener.child_ended(process)
+            {
+                self.give_up_reload("the new listener has died");
+            }
+            if let Some(listener) = &mut self.listener
+                && listener.child_ended(process)
+            {
+                // What it sent before it died still counts.
+                self.hear_listener();
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The listener and its replacement: starting, hearing and losing them.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::door::{Millis, Protocol};
+use crate::keeper::listener_process::{ListenerProcess, Received};
+use crate::keeper::log::Kind;
+use crate::limits::RECORDS_AT_ONCE;
+use crate::record::{Progress, ToKeeper, ToListener};
+use crate::sys::clock::monotonic;
+use std::net::IpAddr;
+
+impl Keeper {
+    pub(super) fn start_listener(&mut self, now: Millis) {
+        match ListenerProcess::start(&self.settings, &self.options, &mut self.doors, true) {
+            Ok(listener) => self.listener = Some(listener),
+            Err(error) => {
+                self.lines.say(
+                    Kind::Error,
+                    &format!("error: cannot start a listener: {error}"),
+                );
+                self.restart.after_death(now, now);
+            }
+        }
+    }
+
+    pub(super) fn listener_died(&mut self, how: &str) {
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
+        if self.closing.is_none() {
+            self.lines.say(
+                Kind::Error,
+                &format!("error: the listener {how}: starting it again"),
+            );
+            self.restart.after_death(listener.started, monotonic());
+        }
+    }
+
+    pub(super) fn hear_listener(&mut self) {
+        for _ in 0..RECORDS_AT_ONCE {
+            let Some(listener) = &mut self.listener else {
+                return;
+            };
+            let honest = match listener.receive() {
+                Received::Nothing => return,
+                Received::End => return self.listener_died("has died"),
+                Received::Nonsense => false,
+                Received::Record(ToKeeper::Ready) => {
+                    listener.ready_by = None;
+                    // Should it have died since, the next round finds out.
+                    let _ = listener.say(&ToListener::Start);
+                    true
+                }
+                Received::Record(ToKeeper::Refused(problem)) => {
+                    return self.listener_died(&format!("cannot listen: {problem}"));
+                }
+                Received::Record(record) => self.heed(record),
+            };
+            if !honest {
+                return self.listener_died("sent a record that cannot be");
+            }
+        }
+    }
+
+    pub(super) fn hear_replacement(&mut self) {
+        let Some(new) = &mut self.replacement else {
+            return;
+        };
+        match new.listener.receive() {
+            Received::Nothing => {}
+            Received::Record(ToKeeper::Ready) => {
+                new.listener.ready_by = None;
+                let _ = new.listener.say(&ToListener::Start);
+                if let Some(new) = self.replacement.take() {
+                    self.take_over(new);
+                }
+            }
+            Received::Record(ToKeeper::Notice(text)) => self.lines.say(Kind::LogOnly, &text),
+            Received::Record(ToKeeper::Debug(text)) => self.lines.say(Kind::Debug, &text),
+            Received::Record(ToKeeper::Refused(problem)) => self.give_up_reload(&problem),
+            _ => self.give_up_reload("the new listener has died"),
+        }
+    }
+
+    /// Does what a record of the listener asks for, as far as it can be checked. `false`: no honest listener sends this.
+    fn heed(&mut self, record: ToKeeper) -> bool {
+        match record {
+            ToKeeper::Stage(progress) => {
+                self.progress(progress, Kind::Event, |stage| format!("Stage {stage}"))
+            }
+            ToKeeper::TimedOut(progress) => self.progress(progress, Kind::Event, |stage| {
+                format!("sequence timeout (stage {stage})")
+            }),
+            ToKeeper::Failed(progress) => self.progress(progress, Kind::Verbose, |stage| {
+                format!("wrong knock, attempt ended (stage {stage})")
+            }),
+            ToKeeper::Opened {
+                door,
+                source,
+                generation,
+            } => self.opened(usize::from(door), source, generation),
+            ToKeeper::LeftOut(lines) => {
+                self.lines.say(
+                    Kind::Event,
+                    &format!("LogRate: {lines} stage and failure lines left out"),
+                );
+                true
+            }
+            ToKeeper::Notice(text) => {
+                self.lines.say(Kind::Event, &text);
+                true
+            }
+            ToKeeper::Debug(text) => {
+                self.lines.say(Kind::Debug, &text);
+                true
+            }
+            ToKeeper::Seen(knock) => {
+                let protocol = knock.step.protocol;
+                let flags = match protocol {
+                    Protocol::Tcp => format!(" flags {:#04x}", knock.flags),
+                    Protocol::Udp => String::new(),
+                };
+                self.lines.say(
+                    Kind::Debug,
+                    &format!(
+                        "{protocol}: {}:{} -> {}:{}{flags}",
+                        knock.source, knock.source_port, knock.destination, knock.step.port
+                    ),
+                );
+                true
+            }
+            ToKeeper::Ready | ToKeeper::Refused(_) => false,
+        }
+    }
+
+    fn progress(&mut self, progress: Progress, kind: Kind, what: impl Fn(u8) -> String) -> bool {
+        let Some(door) = self.doors.get(usize::from(progress.door)) else {
+            return false;
+        };
+        let text = format!("{}: {}", door.config.name, what(progress.stage));
+        self.lines.about(kind, progress.source, &text);
+        true
+    }
+
+    fn opened(&mut self, index: usize, source: IpAddr, generation: u32) -> bool {
+        let Some(door) = self.doors.get_mut(index) else {
+            return false;
+        };
+        if self.settings.args.only_ip_v4 && source.is_ipv6() || generation > door.generation {
+            return false;
+        }
+        if generation < door.generation {
+            // It was on its way while the next sequence was: an old sequence opens nothing.
+            return true;
+        }
+        let name = door.config.name.clone();
+        self.lines
+            .about(Kind::Event, source, &format!("{name}: OPEN SESAME"));
+        if self.use_sequence(index) {
+            self.open(index, source);
+        }
+        self.next_sequence(index);
+        true
+    }
+}

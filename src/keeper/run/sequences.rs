@@ -1,0 +1,81 @@
+//! One-time sequences: using one, and telling the listener the next.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::keeper::doors::exhausted;
+use crate::keeper::log::{Kind, plain};
+use crate::record::ToListener;
+
+impl Keeper {
+    /// Marks the one-time sequence of that door as used, on disk. `false`: it could not be, and the door must stay shut.
+    pub(super) fn use_sequence(&mut self, index: usize) -> bool {
+        let Some(door) = self.doors.get_mut(index) else {
+            return false;
+        };
+        let (Some(list), Some(sequence)) = (&door.list, &door.config.pattern.sequence) else {
+            return door.list.is_none();
+        };
+        match list.mark_used(sequence) {
+            Ok(()) => true,
+            Err(error) => {
+                let text = format!(
+                    "error while disabling used one time sequence for door {} --> disabling the \
+                     door ({}: {})",
+                    door.config.name,
+                    list.path().display(),
+                    plain(&error)
+                );
+                door.list = None;
+                door.config.pattern.sequence = None;
+                door.generation += 1;
+                let generation = door.generation;
+                self.lines.say(Kind::Error, &text);
+                self.tell_sequence(index, generation);
+                false
+            }
+        }
+    }
+
+    /// Gives the listener the next one-time sequence of that door, if it has a list.
+    pub(super) fn next_sequence(&mut self, index: usize) {
+        let Some(door) = self.doors.get_mut(index) else {
+            return;
+        };
+        let Some(list) = &door.list else { return };
+        let name = &door.config.name;
+        let mut problems = Vec::new();
+        let next = list.next(&mut |problem| problems.push(problem));
+        let next = next.unwrap_or_else(|error| {
+            problems.push(format!("{}: {}", list.path().display(), plain(&error)));
+            None
+        });
+        if next.is_none() {
+            problems.push(exhausted(name));
+        } else if let Some(sequence) = &next {
+            let text = format!("new sequence for door {name}: {sequence}");
+            self.lines.say(Kind::Debug, &text);
+        }
+        door.config.pattern.sequence = next;
+        door.generation += 1;
+        let generation = door.generation;
+        for problem in problems {
+            self.lines.say(Kind::Error, &problem);
+        }
+        self.tell_sequence(index, generation);
+    }
+
+    pub(super) fn tell_sequence(&mut self, index: usize, generation: u32) {
+        let (Some(listener), Some(door)) = (&self.listener, self.doors.get(index)) else {
+            return;
+        };
+        let sequence = door.config.pattern.sequence.clone();
+        let record = ToListener::Sequence {
+            door: index as u16,
+            generation,
+            sequence,
+        };
+        if listener.say(&record).is_err() {
+            self.listener_died("does not take the next sequence");
+        }
+    }
+}

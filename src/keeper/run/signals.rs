@@ -1,0 +1,165 @@
+//! What signals ask for: reload, apply again, shut down.
+#![forbid(unsafe_code)]
+
+use super::{Closing, Keeper, Replacement};
+use crate::keeper::doors::Door;
+use crate::keeper::listener_process::{ListenerProcess, Restart};
+use crate::keeper::log::{Kind, plain};
+use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS};
+use crate::sys::clock::monotonic;
+use crate::sys::signals::Signal;
+
+impl Keeper {
+    pub(super) fn obey(&mut self, signal: Signal) {
+        match signal {
+            Signal::Child => self.reap(),
+            Signal::Reload if self.closing.is_none() => self.reload(),
+            Signal::Reapply if self.closing.is_none() => {
+                self.lines.say(
+                    Kind::Event,
+                    &format!("applying {} open doors again", self.book.leases().len()),
+                );
+                let mut actions = Vec::new();
+                self.book.reapply(&mut actions);
+                self.perform(actions);
+            }
+            Signal::Shutdown(number) if self.closing.is_none() => self.close(number),
+            _ => {}
+        }
+    }
+
+    /// SIGHUP: the new config takes over when it is valid and its listener is ready; until then, and if it is not, all
+    /// stays as it was.
+    fn reload(&mut self) {
+        let file = self.settings.config.display().to_string();
+        self.lines
+            .say(Kind::Event, &format!("re-reading config file: {file}"));
+        let debug = self.settings.args.debug;
+        let Keeper {
+            settings, lines, ..
+        } = self;
+        let mut problems = Vec::new();
+        let loaded = settings.load(
+            &mut |line| {
+                if debug {
+                    lines.say(Kind::Debug, line);
+                }
+            },
+            &mut |problem| problems.push(problem),
+        );
+        for problem in problems {
+            self.lines.say(Kind::Error, &problem);
+        }
+        let (config, mut doors) = match loaded {
+            Ok(loaded) => loaded,
+            Err(problem) => {
+                for line in problem.lines() {
+                    self.lines.say(Kind::Error, line);
+                }
+                return self.give_up_reload(&format!("{file} is not valid"));
+            }
+        };
+        for warning in &config.warnings {
+            let text = format!("warning: {}", warning.show(&self.settings.config));
+            self.lines.say(Kind::Error, &text);
+        }
+        // The log file opens anew even if the interface below is refused: a log rotation may be waiting for it.
+        self.lines.flush();
+        if let Some(path) = self.settings.log_file(&self.options) {
+            self.lines.say(
+                Kind::Verbose,
+                &format!("closing log file: {}", path.display()),
+            );
+        }
+        let path = self.settings.log_file(&config.options);
+        self.lines
+            .log
+            .open(path.as_deref(), config.options.use_syslog);
+        if let Some(path) = path {
+            self.lines.say(
+                Kind::Event,
+                &format!("re-opening log file: {}", path.display()),
+            );
+        }
+        let again =
+            self.settings.interface(&config.options) == self.settings.interface(&self.options);
+        match ListenerProcess::start(&self.settings, &config.options, &mut doors, again) {
+            Ok(listener) => {
+                self.replacement = Some(Replacement {
+                    listener,
+                    options: config.options,
+                    doors,
+                });
+            }
+            Err(error) => self.give_up_reload(&plain(&error)),
+        }
+    }
+
+    pub(super) fn give_up_reload(&mut self, why: &str) {
+        self.replacement = None;
+        self.lines.say(
+            Kind::Error,
+            &format!("error: {why}: keeping the doors as they were"),
+        );
+    }
+
+    /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
+    pub(super) fn take_over(&mut self, new: Replacement) {
+        self.hear_listener();
+        self.listener = Some(new.listener);
+        self.restart = Restart::default();
+        self.options = new.options;
+        self.doors = new.doors;
+        // The old listener may have used a one-time sequence since the new doors were read.
+        for index in 0..self.doors.len() {
+            let due = |door: &Door| {
+                let next = door.list.as_ref()?.next(&mut |_| {}).ok()?;
+                Some(next != door.config.pattern.sequence)
+            };
+            if self.doors.get(index).and_then(due) == Some(true) {
+                self.next_sequence(index);
+            }
+        }
+        self.lines.say(Kind::Event, "the new config is in force");
+    }
+
+    /// SIGTERM or SIGINT: nothing opens any more, and everything closes.
+    pub(super) fn close(&mut self, signal: i32) {
+        let now = monotonic();
+        self.closing = Some(Closing {
+            signal,
+            deadline: now.saturating_add(SHUTDOWN_MS),
+        });
+        self.listener = None;
+        self.replacement = None;
+        self.restart.due = None;
+        if !self.book.leases().is_empty() {
+            self.lines
+                .say(Kind::Verbose, "waiting for child processes...");
+        }
+        let mut actions = Vec::new();
+        let Keeper { book, commands, .. } = self;
+        book.close(|id| commands.is_running(id), &mut actions);
+        commands.drop_waiting(|command| command.lease.is_some_and(|id| book.get(id).is_some()));
+        commands.limit(now.saturating_add(SHUTDOWN_COMMAND_MS));
+        self.perform(actions);
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.save();
+        for lease in self.book.leases() {
+            let text = format!(
+                "error: {}: {}: its stop command did not end in time; the next start runs it again",
+                lease.source, lease.door
+            );
+            self.lines.say(Kind::Error, &text);
+        }
+        self.lines.say(Kind::Verbose, "closing...");
+        self.lines.say(Kind::LogOnly, "shutting down");
+        self.lines.flush();
+        if let Some(path) = &self.pid_file {
+            // Whoever removed it before has saved us the work.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

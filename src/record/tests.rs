@@ -1,0 +1,156 @@
+//! Records come back as they were, and nothing else is a record.
+
+use super::*;
+use proptest::prelude::*;
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    any::<IpAddr>()
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    (any::<bool>(), any::<u16>()).prop_map(|(udp, port)| Step {
+        protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
+        port,
+    })
+}
+
+fn sequence() -> impl Strategy<Value = Option<Sequence>> {
+    prop::collection::vec(step(), 0..=MAX_STEPS).prop_map(|steps| Sequence::new(&steps))
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    (any::<u16>(), ip(), any::<u8>()).prop_map(|(door, source, stage)| Progress {
+        door,
+        source,
+        stage,
+    })
+}
+
+fn to_listener() -> impl Strategy<Value = ToListener> {
+    let setup = (any::<(u16, [bool; 5], u32)>(), ".{0,40}", "[a-z0-9/]{0,60}").prop_map(
+        |((doors, [strict, only_ip_v4, verbose, debug, again], log_rate), interface, empty)| {
+            ToListener::Setup {
+                doors,
+                matching: if strict {
+                    Matching::Strict
+                } else {
+                    Matching::Tolerant
+                },
+                only_ip_v4,
+                verbose,
+                debug,
+                log_rate,
+                again,
+                interface,
+                empty,
+            }
+        },
+    );
+    let door = (
+        sequence(),
+        any::<(u64, u8, u8, bool)>(),
+        prop::option::of(ip()),
+    )
+        .prop_map(
+            |(sequence, (seq_timeout, set, clear, one_time), target)| ToListener::Door {
+                pattern: Pattern {
+                    sequence,
+                    seq_timeout,
+                    flags: FlagRule { set, clear },
+                    target,
+                },
+                one_time,
+            },
+        );
+    let next = (any::<(u16, u32)>(), sequence()).prop_map(|((door, generation), sequence)| {
+        ToListener::Sequence {
+            door,
+            generation,
+            sequence,
+        }
+    });
+    prop_oneof![setup, door, Just(ToListener::Start), next]
+}
+
+fn to_keeper() -> impl Strategy<Value = ToKeeper> {
+    let seen = (ip(), ip(), step(), any::<(u8, u16, u32)>()).prop_map(
+        |(source, destination, step, (flags, source_port, tcp_sequence))| {
+            ToKeeper::Seen(Knock {
+                source,
+                destination,
+                step,
+                flags,
+                source_port,
+                tcp_sequence,
+            })
+        },
+    );
+    prop_oneof![
+        Just(ToKeeper::Ready),
+        ".{0,50}".prop_map(ToKeeper::Refused),
+        progress().prop_map(ToKeeper::Stage),
+        (any::<(u16, u32)>(), ip()).prop_map(|((door, generation), source)| {
+            ToKeeper::Opened {
+                door,
+                source,
+                generation,
+            }
+        }),
+        progress().prop_map(ToKeeper::TimedOut),
+        progress().prop_map(ToKeeper::Failed),
+        any::<u32>().prop_map(ToKeeper::LeftOut),
+        ".{0,50}".prop_map(ToKeeper::Notice),
+        ".{0,50}".prop_map(ToKeeper::Debug),
+        seen,
+    ]
+}
+
+proptest! {
+    #[test]
+    fn records_to_the_listener_come_back_as_they_were(record in to_listener()) {
+        prop_assert_eq!(ToListener::decode(&record.encode()), Some(record));
+    }
+
+    #[test]
+    fn records_to_the_keeper_come_back_as_they_were(record in to_keeper()) {
+        prop_assert_eq!(ToKeeper::decode(&record.encode()), Some(record));
+    }
+
+    #[test]
+    fn cut_or_longer_records_are_refused(record in to_keeper(), cut in 1usize..8) {
+        let mut bytes = record.encode().to_vec();
+        bytes.push(0);
+        prop_assert_eq!(ToKeeper::decode(&bytes), None);
+        bytes.truncate(bytes.len().saturating_sub(1 + cut));
+        prop_assert_eq!(ToKeeper::decode(&bytes), None);
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..MAX_RECORD)) {
+        let _ = ToKeeper::decode(&bytes);
+        let _ = ToListener::decode(&bytes);
+    }
+}
+
+#[test]
+fn the_longest_records_fit() {
+    let text = "x".repeat(MAX_TEXT + 1);
+    let setup = ToListener::Setup {
+        doors: 1,
+        matching: Matching::Strict,
+        only_ip_v4: true,
+        verbose: true,
+        debug: true,
+        log_rate: 1,
+        again: false,
+        interface: text.clone(),
+        empty: text,
+    };
+    let Some(ToListener::Setup {
+        interface, empty, ..
+    }) = ToListener::decode(&setup.encode())
+    else {
+        panic!("the longest setup does not come back");
+    };
+    assert_eq!((interface.len(), empty.len()), (MAX_TEXT, MAX_TEXT));
+}

@@ -45,23 +45,28 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// Asks the kernel, over a socket of [`Netlink::ask`].
-    pub fn read(netlink: &Netlink) -> io::Result<Interfaces> {
+    /// Asks the kernel, over a socket of [`Netlink::ask`]; for the default route only if that is wanted, since a router may have many routes.
+    pub fn read(netlink: &Netlink, routes: bool) -> io::Result<Interfaces> {
         let mut all = Interfaces::default();
         netlink.dump(Dump::Links, &mut |kind, body| {
-            all.links.extend(link(kind, body))
+            all.links.extend(link(kind, body));
         })?;
         netlink.dump(Dump::Addresses, &mut |kind, body| {
-            all.addresses.extend(address(kind, body))
+            all.addresses.extend(address(kind, body));
         })?;
-        let mut routes: Vec<DefaultRoute> = Vec::new();
-        netlink.dump(Dump::Routes, &mut |kind, body| {
-            routes.extend(default_route(kind, body))
-        })?;
-        all.default_route = routes
-            .iter()
-            .min_by_key(|route| (route.ipv6, route.metric))
-            .map(|route| route.link);
+        if routes {
+            let mut best: Option<DefaultRoute> = None;
+            netlink.dump(Dump::Routes, &mut |kind, body| {
+                let route = default_route(kind, body);
+                let rank = |route: &DefaultRoute| (route.ipv6, route.metric);
+                if let Some(route) = route
+                    && best.as_ref().is_none_or(|best| rank(&route) < rank(best))
+                {
+                    best = Some(route);
+                }
+            })?;
+            all.default_route = best.map(|route| route.link);
+        }
         Ok(all)
     }
 
@@ -134,6 +139,11 @@ impl Selector {
             let too_long = |_| format!("interface name {part:?} is longer than 15 characters");
             let selector = match part {
                 "" => return Err(format!("no interface name in {text:?}")),
+                name if name
+                    .contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') =>
+                {
+                    return Err(format!("no interface can be called {name:?}"));
+                }
                 "any" => Selector::Any,
                 "auto" => Selector::Auto,
                 name => {
@@ -275,6 +285,7 @@ struct DefaultRoute {
 fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
     const RTA_OIF: u16 = 4;
     const RTA_PRIORITY: u16 = 6;
+    const RTA_MULTIPATH: u16 = 9;
     const RT_TABLE_MAIN: u8 = 254;
     const RTN_UNICAST: u8 = 1;
     let header = body.first_chunk::<12>()?;
@@ -290,6 +301,8 @@ fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
         match kind {
             RTA_OIF => link = u32_of(value),
             RTA_PRIORITY => metric = u32_of(value).unwrap_or(0),
+            // struct rtnexthop: length, flags, hops, then the index at 4. The first of several ways is followed.
+            RTA_MULTIPATH => link = value.get(4..8).and_then(u32_of),
             _ => {}
         }
     }

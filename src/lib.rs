@@ -4,6 +4,7 @@
 //! what opened; the keeper runs the commands and closes every door again. Whatever decides is a pure function
 //! of (state, input, now); whatever touches the system is in [`sys`], the only module with unsafe code.
 //! `docs/architecture.md` has the picture.
+#![deny(unsafe_code)]
 
 pub mod cli;
 pub mod client;

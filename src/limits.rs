@@ -60,10 +60,13 @@ pub const MAX_QUEUE: usize = 256;
 /// A start or stop command of a lease is ended after this time (ms), or a door with a command that hangs would stay open for ever.
 pub const COMMAND_TIMEOUT_MS: u64 = 600_000;
 
-/// After SIGTERM each stop command may take this long (ms) ...
+/// After SIGTERM a start command that runs may go on this long (ms), so that its stop command has time ...
+pub const SHUTDOWN_START_MS: u64 = 3_000;
+
+/// ... stop commands begin and run until this time (ms) ...
 pub const SHUTDOWN_COMMAND_MS: u64 = 8_000;
 
-/// ... and all of them together this long; what is left stays in the journal.
+/// ... and the daemon is gone after this; what is left stays in the journal.
 pub const SHUTDOWN_MS: u64 = 10_000;
 
 /// A command group that a daemon killed by SIGKILL left running gets this long (ms) to end before it is killed.
@@ -112,3 +115,13 @@ pub const REFRESH_RETRY_MS: u64 = 1_000;
 
 /// Records that the keeper reads from the listener before deadlines and signals get their turn.
 pub const RECORDS_AT_ONCE: usize = 64;
+
+/// Where the journal could not be written, the next try is after this time (ms).
+pub const JOURNAL_RETRY_MS: u64 = 1_000;
+
+/// Doors that open in one second, all together. A door of one step opens on each packet; each opening costs two log lines and
+/// perhaps a process.
+pub const MAX_OPENINGS_PER_SECOND: u32 = 1_000;
+
+/// A new listener must take its doors within this time (ms).
+pub const LISTENER_SEND_MS: u64 = 1_000;

@@ -1,13 +1,13 @@
-//! `LogRate`: a token bucket that bounds how many log lines strangers can cause.
+//! A token bucket: bounds how many log lines strangers can cause (`LogRate`), and how many openings.
 #![forbid(unsafe_code)]
 
 use crate::door::Millis;
-use crate::limits::LOG_BURST;
 
 /// Lines that may be written now, and those that could not be.
 #[derive(Debug)]
 pub struct LogRate {
     per_second: u32,
+    burst: u64,
     /// In thousandths of a line, so that the time since the last line never rounds to nothing.
     tokens: u64,
     refilled: Millis,
@@ -17,11 +17,12 @@ pub struct LogRate {
 const LINE: u64 = 1000;
 
 impl LogRate {
-    /// `per_second` lines, in bursts of at most [`LOG_BURST`]; 0: no bound.
-    pub fn new(per_second: u32, now: Millis) -> LogRate {
+    /// `per_second` lines, at most `burst` at once; 0: no bound.
+    pub fn new(per_second: u32, burst: u32, now: Millis) -> LogRate {
         LogRate {
             per_second,
-            tokens: u64::from(LOG_BURST) * LINE,
+            burst: u64::from(burst) * LINE,
+            tokens: u64::from(burst) * LINE,
             refilled: now,
             left_out: 0,
         }
@@ -35,10 +36,7 @@ impl LogRate {
         let earned = now
             .saturating_sub(self.refilled)
             .saturating_mul(self.per_second.into());
-        self.tokens = self
-            .tokens
-            .saturating_add(earned)
-            .min(u64::from(LOG_BURST) * LINE);
+        self.tokens = self.tokens.saturating_add(earned).min(self.burst);
         self.refilled = now;
         match self.tokens.checked_sub(LINE) {
             Some(rest) => {
@@ -74,10 +72,11 @@ impl LogRate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::LOG_BURST;
 
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {
-        let mut rate = LogRate::new(50, 0);
+        let mut rate = LogRate::new(50, LOG_BURST, 0);
         let passed = (0..1000).filter(|_| rate.allow(0)).count();
         assert_eq!(passed, LOG_BURST as usize);
         let passed = (0..10_000).filter(|tick| rate.allow(tick / 10)).count();
@@ -88,7 +87,7 @@ mod tests {
 
     #[test]
     fn lines_a_millisecond_apart_still_earn_their_share() {
-        let mut rate = LogRate::new(1, 0);
+        let mut rate = LogRate::new(1, LOG_BURST, 0);
         while rate.allow(0) {}
         let passed = (0..=10_000).filter(|now| rate.allow(*now)).count();
         assert_eq!(passed, 10);
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_bound() {
-        let mut rate = LogRate::new(0, 0);
+        let mut rate = LogRate::new(0, LOG_BURST, 0);
         assert!((0..5000).all(|_| rate.allow(0)));
         assert_eq!(rate.take_left_out(), None);
     }

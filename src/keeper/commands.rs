@@ -24,6 +24,8 @@ struct Running {
     group: Group,
     /// Ended by force at this time: commands of leases only, since a hanging one would keep its door open.
     deadline: Option<Millis>,
+    /// That has happened.
+    overdue: bool,
 }
 
 /// All of them.
@@ -54,7 +56,9 @@ impl Commands {
     /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is an error
     /// once a second, until it succeeds: a stop command that never ran would leave a door open.
     pub fn begin(&mut self, now: Millis) -> Option<io::Result<(Command, Prepared)>> {
-        if self.running.len() >= MAX_COMMANDS || self.paused_until.is_some_and(|until| until > now)
+        if self.running.len() >= MAX_COMMANDS
+            || self.paused_until.is_some_and(|until| until > now)
+            || self.is_too_late(now)
         {
             return None;
         }
@@ -69,6 +73,7 @@ impl Commands {
                     deadline: command
                         .lease
                         .map(|_| self.limit.map_or(timeout, |limit| limit.min(timeout))),
+                    overdue: false,
                 });
                 Some(Ok((command, prepared)))
             }
@@ -80,16 +85,19 @@ impl Commands {
         }
     }
 
-    /// The next child that has ended, if it is a command: what it was and how it ended. Other children are told to
-    /// `stranger`.
-    pub fn reap(&mut self, mut stranger: impl FnMut(libc::pid_t)) -> Option<(Command, Ending)> {
+    /// The next child that has ended, if it is a command: what it was, how it ended, and whether it was ended by force because its
+    /// time was over. Other children are told to `stranger`.
+    pub fn reap(
+        &mut self,
+        mut stranger: impl FnMut(libc::pid_t),
+    ) -> Option<(Command, Ending, bool)> {
         while let Some((process, ending)) = exec::reap() {
-            match self
-                .running
-                .iter()
-                .position(|running| running.group.leader == process)
-            {
-                Some(index) => return Some((self.running.swap_remove(index).command, ending)),
+            let leads = |running: &Running| running.group.leader == process;
+            match self.running.iter().position(leads) {
+                Some(index) => {
+                    let ended = self.running.swap_remove(index);
+                    return Some((ended.command, ending, ended.overdue));
+                }
                 None => stranger(process),
             }
         }
@@ -108,12 +116,22 @@ impl Commands {
         self.queue.retain(keep);
     }
 
-    /// No command of a lease may run longer than until then, those that begin later included.
-    pub fn limit(&mut self, deadline: Millis) {
-        self.limit = Some(deadline);
-        for running in &mut self.running {
-            running.deadline = running.deadline.map(|old| old.min(deadline));
+    /// The daemon is about to end: commands of leases that run now have until `running`, those that begin later until `all`, and after that
+    /// none begins.
+    pub fn limit(&mut self, running: Millis, all: Millis) {
+        self.limit = Some(all);
+        for command in &mut self.running {
+            command.deadline = command.deadline.map(|old| old.min(running));
         }
+    }
+
+    fn is_too_late(&self, now: Millis) -> bool {
+        self.limit.is_some_and(|limit| limit <= now)
+    }
+
+    /// Whether no command runs and none will.
+    pub fn are_over(&self, now: Millis) -> bool {
+        self.running.is_empty() && (self.queue.is_empty() || self.is_too_late(now))
     }
 
     /// When [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) has something to do.
@@ -127,8 +145,12 @@ impl Commands {
         let mut doors = Vec::new();
         for running in &mut self.running {
             if running.deadline.is_some_and(|deadline| deadline <= now) {
-                running.deadline = None;
+                // Again in a second, should it not have been its own group yet.
+                running.deadline = Some(now.saturating_add(FORK_RETRY_MS));
                 running.group.signal(libc::SIGKILL);
+                if std::mem::replace(&mut running.overdue, true) {
+                    continue;
+                }
                 doors.push(running.command.door.clone());
             }
         }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::doors::Door;
+use super::state::State;
 use super::{Settings, process};
 use crate::config::Options;
 use crate::door::Millis;
@@ -11,8 +12,10 @@ use crate::record::{ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::exec;
 use crate::sys::record_socket::RecordSocket;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Stdio;
 
 /// A listener that lives.
 pub struct ListenerProcess {
@@ -39,14 +42,19 @@ pub enum Received {
 }
 
 impl ListenerProcess {
-    /// Starts one for these doors, whose generations begin anew. `again`: interfaces that are not there are waited for.
+    /// Starts one for these doors, whose generations begin anew. `wait_for_interfaces`: those that are not there are waited for.
     pub fn start(
         settings: &Settings,
         options: &Options,
         doors: &mut [Door],
-        again: bool,
+        state: Option<&State>,
+        wait_for_interfaces: bool,
     ) -> io::Result<ListenerProcess> {
-        let (socket, process) = process::spawn(listener::PROGRAM)?;
+        let cage = match state.map(State::empty_directory) {
+            Some(directory) => Stdio::from(File::open(directory)?),
+            None => Stdio::null(),
+        };
+        let (socket, process) = process::spawn(listener::PROGRAM, cage)?;
         let started = monotonic();
         let ready_by = Some(started.saturating_add(LISTENER_START_MS));
         let listener = ListenerProcess {
@@ -63,11 +71,8 @@ impl ListenerProcess {
             verbose: settings.args.verbose || settings.args.debug,
             debug: settings.args.debug,
             log_rate: options.log_rate,
-            again,
+            wait_for_interfaces,
             interface: settings.interface(options).to_string(),
-            empty: super::state::empty_directory(&settings.state_dir(options))
-                .to_string_lossy()
-                .into_owned(),
         })?;
         for door in doors {
             door.generation = 0;
@@ -92,10 +97,26 @@ impl ListenerProcess {
         self.socket.send(&record.encode(), starting)
     }
 
+    /// Ends it.
+    pub fn kill(&self) {
+        if !self.ended {
+            exec::kill(self.process);
+        }
+    }
+
     /// The next record, without waiting.
     pub fn receive(&self) -> Received {
+        self.next(false)
+    }
+
+    /// The next record of a listener that was killed, down to its end.
+    pub fn receive_rest(&self) -> Received {
+        self.next(true)
+    }
+
+    fn next(&self, wait: bool) -> Received {
         let mut buffer = [0u8; MAX_RECORD];
-        match self.socket.receive(&mut buffer, false) {
+        match self.socket.receive(&mut buffer, wait) {
             Ok(0) => Received::End,
             Ok(length) => match buffer.get(..length).and_then(ToKeeper::decode) {
                 Some(record) => Received::Record(record),
@@ -109,9 +130,7 @@ impl ListenerProcess {
 
 impl Drop for ListenerProcess {
     fn drop(&mut self) {
-        if !self.ended {
-            exec::kill(self.process);
-        }
+        self.kill();
     }
 }
 
@@ -121,7 +140,7 @@ impl AsFd for ListenerProcess {
     }
 }
 
-/// When a listener that died is started again: at once the first time, slower if it keeps dying.
+/// When a listener that died is started wait_for_interfaces: at once the first time, slower if it keeps dying.
 #[derive(Debug, Default)]
 pub struct Restart {
     delay: Millis,

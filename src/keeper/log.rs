@@ -41,7 +41,8 @@ pub struct Log {
     verbose: bool,
     debug: bool,
     pending: Vec<Line>,
-    stdout_hangs: bool,
+    stdout: Printer,
+    stderr: Printer,
 }
 
 /// A pipe that is writable takes this many bytes at once (pipe(7)).
@@ -56,7 +57,8 @@ impl Log {
             verbose,
             debug,
             pending: Vec::new(),
-            stdout_hangs: false,
+            stdout: Printer::default(),
+            stderr: Printer::default(),
         }
     }
 
@@ -106,7 +108,7 @@ impl Log {
     /// Writes what was collected. Where a full disk or a closed pipe loses a line, the doors still have to work: so no
     /// error here is one of theirs.
     pub fn write_out(&mut self) {
-        let (mut to_file, mut to_stdout) = (String::new(), String::new());
+        let [mut to_file, mut to_stdout, mut to_stderr] = [const { String::new() }; 3];
         let printing = self.verbose || self.debug;
         for Line { time, kind, text } in self.pending.drain(..) {
             if matches!(kind, Kind::Event | Kind::LogOnly | Kind::Error) {
@@ -127,7 +129,8 @@ impl Log {
                     to_stdout.push('\n');
                 }
                 Kind::Error => {
-                    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+                    to_stderr.push_str(&text);
+                    to_stderr.push('\n');
                 }
                 _ => {}
             }
@@ -137,17 +140,24 @@ impl Log {
         {
             let _ = file.write_all(to_file.as_bytes());
         }
-        self.print(to_stdout.as_bytes());
+        self.stdout.print(&mut io::stdout().lock(), &to_stdout);
+        self.stderr.print(&mut io::stderr().lock(), &to_stderr);
     }
+}
 
-    /// Prints, unless the reader of standard output hangs: a terminal that was stopped must not stop the doors.
-    fn print(&mut self, text: &[u8]) {
-        let mut stdout = io::stdout().lock();
-        for piece in text.chunks(PIPE_BUF) {
-            let wait = if self.stdout_hangs { 0 } else { LOG_WAIT_MS };
-            self.stdout_hangs = !poll::writable(stdout.as_fd(), wait);
-            if !self.stdout_hangs {
-                let _ = stdout.write_all(piece).and_then(|()| stdout.flush());
+/// Standard output or error, whose reader may hang: a terminal that was stopped must not stop the doors.
+#[derive(Default)]
+struct Printer {
+    hangs: bool,
+}
+
+impl Printer {
+    fn print(&mut self, stream: &mut (impl Write + AsFd), text: &str) {
+        for piece in text.as_bytes().chunks(PIPE_BUF) {
+            let wait = if self.hangs { 0 } else { LOG_WAIT_MS };
+            self.hangs = !poll::writable(stream.as_fd(), wait);
+            if !self.hangs {
+                let _ = stream.write_all(piece).and_then(|()| stream.flush());
             }
         }
     }

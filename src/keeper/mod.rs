@@ -16,6 +16,7 @@ mod state;
 use crate::cli::KnockdArgs;
 use crate::config::{self, Config, Options, Reknock};
 use crate::door::Matching;
+use crate::interfaces::Selector;
 use doors::Door;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +42,12 @@ impl Settings {
     /// The absolute path of the config file.
     pub fn config_path(&self) -> PathBuf {
         self.directory.join(&self.config)
+    }
+
+    /// The same for every spelling of the path, to tell instances apart.
+    fn instance(&self) -> PathBuf {
+        let path = self.config_path();
+        path.canonicalize().unwrap_or(path)
     }
 
     /// `-i`, or the config's `Interface`, or eth0.
@@ -96,6 +103,7 @@ impl Settings {
             config.options.matching = Matching::Strict;
             config.options.reknock = Reknock::Stack;
         }
+        Selector::list(self.interface(&config.options))?;
         let doors = doors::open(&config, &self.directory, trace, report)?;
         Ok((config, doors))
     }

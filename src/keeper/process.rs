@@ -2,6 +2,7 @@
 //! executed and not just forked, so that nothing of the keeper's memory is theirs.
 #![forbid(unsafe_code)]
 
+use crate::limits::LISTENER_SEND_MS;
 use crate::sys::record_socket::RecordSocket;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -10,13 +11,15 @@ use std::process::{Command, Stdio};
 /// The path of this program for as long as it runs, even when the file was replaced or removed.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Starts this program as `name`: our end of the socketpair, and its process id. It is reaped with the commands.
-pub fn spawn(name: &str) -> io::Result<(RecordSocket, libc::pid_t)> {
+/// Starts this program as `name`, with this for its standard output: our end of the socketpair, and its process id. It is reaped with
+/// the commands.
+pub fn spawn(name: &str, output: Stdio) -> io::Result<(RecordSocket, libc::pid_t)> {
     let (ours, theirs) = RecordSocket::pair()?;
+    ours.limit_sending(LISTENER_SEND_MS)?;
     let child = Command::new(THIS_PROGRAM)
         .arg0(name)
         .stdin(Stdio::from(theirs.into_owned()))
-        .stdout(Stdio::null())
+        .stdout(output)
         // Whoever started the daemon over a pipe (a shell's $(), ssh) waits until nobody has that pipe any more.
         .stderr(Stdio::null())
         .spawn()?;

@@ -81,7 +81,7 @@ fn start(settings: Settings) -> Result<Keeper, String> {
         .log
         .open(settings.log_file(options).as_deref(), options.use_syslog);
 
-    let state = match State::take(&settings.state_dir(options), &settings.config_path()) {
+    let state = match State::take(&settings.state_dir(options), &settings.instance()) {
         Ok(state) => Some(state),
         Err(Unavailable::Taken(process)) => {
             return Err(format!(
@@ -102,12 +102,6 @@ fn start(settings: Settings) -> Result<Keeper, String> {
         }
     };
 
-    let interface = settings.interface(options).to_string();
-    let listener = ListenerProcess::start(&settings, options, &mut doors, false)
-        .map_err(|error| plain(&error))
-        .and_then(|listener| await_ready(listener, &mut lines))
-        .map_err(|problem| format!("could not open {interface}: {problem}"))?;
-
     let leases = match state.as_ref().map(State::leases) {
         Some(Ok(leases)) => leases,
         Some(Err(problem)) => {
@@ -118,21 +112,37 @@ fn start(settings: Settings) -> Result<Keeper, String> {
     };
     end_orphans(&leases);
 
-    let mut pid_file = None;
+    let interface = settings.interface(options).to_string();
+    let listener = ListenerProcess::start(&settings, options, &mut doors, state.as_ref(), false)
+        .map_err(|error| plain(&error))
+        .and_then(|listener| await_ready(listener, &mut lines))
+        .map_err(|problem| format!("could not open {interface}: {problem}"));
+
+    let pid_path = settings.pid_file(options);
+    let mut keeper = Keeper::new(settings, config.options, doors, lines, signals);
+    keeper.state = state;
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(problem) if leases.is_empty() => return Err(problem),
+        Err(problem) => {
+            // Nothing can be opened, but what the daemon before has left open must be closed.
+            keeper.lines.say(Kind::Error, &problem);
+            keeper.take_over_leases(leases);
+            keeper.close(1);
+            return Ok(keeper);
+        }
+    };
     if starting.is_some() {
-        let path = settings.pid_file(options);
-        match fs::write(&path, format!("{}\n", std::process::id())) {
-            Ok(()) => pid_file = Some(path),
-            Err(error) => lines.say(
-                Kind::Error,
-                &format!(
-                    "could not create pid file {}: {}",
-                    path.display(),
-                    plain(&error)
-                ),
-            ),
+        match fs::write(&pid_path, format!("{}\n", std::process::id())) {
+            Ok(()) => keeper.pid_file = Some(pid_path),
+            Err(error) => {
+                let path = pid_path.display();
+                let text = format!("could not create pid file {path}: {}", plain(&error));
+                keeper.lines.say(Kind::Error, &text);
+            }
         }
     }
+    let lines = &mut keeper.lines;
     lines.say(Kind::Verbose, &format!("listening on {interface}..."));
     lines.say(
         Kind::LogOnly,
@@ -146,17 +156,9 @@ fn start(settings: Settings) -> Result<Keeper, String> {
     }
     // A listener that has died since is found by the loop, which starts another.
     let _ = listener.say(&ToListener::Start);
-    Ok(Keeper::new(
-        settings,
-        config.options,
-        doors,
-        lines,
-        listener,
-        leases,
-        state,
-        signals,
-        pid_file,
-    ))
+    keeper.listener = Some(listener);
+    keeper.take_over_leases(leases);
+    Ok(keeper)
 }
 
 /// Waits until a listener is ready, or says why it cannot be.
@@ -178,6 +180,7 @@ fn await_ready(
                 return Ok(listener);
             }
             Received::Record(ToKeeper::Refused(problem)) => return Err(problem),
+            Received::Record(ToKeeper::Problem(text)) => lines.say(Kind::Error, &text),
             Received::Record(ToKeeper::Notice(text)) => lines.say(Kind::LogOnly, &text),
             Received::Record(ToKeeper::Debug(text)) => lines.say(Kind::Debug, &text),
             Received::Nothing => {}

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// The folder of the daemon that uses this config file.
 pub struct State {
     folder: PathBuf,
+    empty: PathBuf,
     place: Place,
     /// Holds the lock as long as the process lives.
     _lock: File,
@@ -25,11 +26,6 @@ pub enum Unavailable {
     Taken(i32),
     /// It cannot be made or used: what, and why.
     Unusable(String),
-}
-
-/// The directory that listeners take for the root of the file system; nothing is in it.
-pub fn empty_directory(state_dir: &Path) -> PathBuf {
-    state_dir.join("empty")
 }
 
 /// The same path always gives the same name: the file's, and a checksum (FNV-1a) of the whole path.
@@ -50,7 +46,7 @@ impl State {
             move |error| Unavailable::Unusable(format!("{path}: {error}"))
         };
         private_directory(state_dir, 0o755).map_err(unusable(state_dir))?;
-        let empty = empty_directory(state_dir);
+        let empty = state_dir.join("empty");
         private_directory(&empty, 0o755).map_err(unusable(&empty))?;
         let folder = state_dir.join(instance_name(config));
         private_directory(&folder, 0o700).map_err(unusable(&folder))?;
@@ -68,12 +64,18 @@ impl State {
         let net = fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
         Ok(State {
             folder,
+            empty,
             place: Place {
                 boot: boot.trim().to_string(),
                 net,
             },
             _lock: lock,
         })
+    }
+
+    /// The directory that listeners take for the root of the file system; nothing is in it.
+    pub fn empty_directory(&self) -> &Path {
+        &self.empty
     }
 
     fn journal(&self) -> PathBuf {

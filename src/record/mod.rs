@@ -2,7 +2,7 @@
 //! ends the listener, since an honest one sends none.
 //!
 //! On the wire: one byte that tells the kind, then the fields in order, numbers big-endian, an address as its length
-//! (4 or 16) and octets, text as its length (2 bytes) and bytes.
+//! (4 or 16) and octets, text as its length (2 bytes) and bytes, none of them a control character.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
@@ -34,11 +34,9 @@ pub enum ToListener {
         /// `LogRate`.
         log_rate: u32,
         /// Interfaces that are not there are waited for instead of refused: there was a listener before.
-        again: bool,
+        wait_for_interfaces: bool,
         /// `-i`, as written.
         interface: String,
-        /// The directory to take for the root, if there is one.
-        empty: String,
     },
     /// What opens the next door.
     Door {
@@ -84,6 +82,8 @@ pub enum ToKeeper {
     Failed(Progress),
     /// That many lines were left out of the log.
     LeftOut(u32),
+    /// Something that a person should mend.
+    Problem(String),
     /// Something about the interfaces that belongs into the log.
     Notice(String),
     /// Something about the interfaces that `-D` shows.
@@ -103,8 +103,8 @@ pub struct Progress {
     pub stage: u8,
 }
 
-/// Text that is too long for a record is cut.
-const MAX_TEXT: usize = 200;
+/// Text that is too long for a record is cut; before it come at most 16 other bytes.
+const MAX_TEXT: usize = MAX_RECORD - 16;
 
 #[derive(Default)]
 struct Writer(Bytes);
@@ -205,7 +205,9 @@ impl Reader<'_> {
         let length = usize::from(self.u16()?);
         let (text, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        std::str::from_utf8(text).ok().map(String::from)
+        // It may end up in a log: nothing in it may look like another line.
+        let text = std::str::from_utf8(text).ok()?;
+        (!text.contains(char::is_control)).then(|| text.to_string())
     }
 
     fn ip(&mut self) -> Option<IpAddr> {
@@ -265,9 +267,8 @@ impl ToListener {
                 verbose,
                 debug,
                 log_rate,
-                again,
+                wait_for_interfaces,
                 interface,
-                empty,
             } => writer
                 .u8(0)
                 .u16(*doors)
@@ -276,9 +277,8 @@ impl ToListener {
                 .u8((*verbose).into())
                 .u8((*debug).into())
                 .u32(*log_rate)
-                .u8((*again).into())
-                .text(interface)
-                .text(empty),
+                .u8((*wait_for_interfaces).into())
+                .text(interface),
             ToListener::Door { pattern, one_time } => {
                 let writer = writer
                     .u8(1)
@@ -316,9 +316,8 @@ impl ToListener {
                     verbose: reader.bool()?,
                     debug: reader.bool()?,
                     log_rate: reader.u32()?,
-                    again: reader.bool()?,
+                    wait_for_interfaces: reader.bool()?,
                     interface: reader.text()?,
-                    empty: reader.text()?,
                 },
                 1 => ToListener::Door {
                     one_time: reader.bool()?,
@@ -365,6 +364,7 @@ impl ToKeeper {
             ToKeeper::LeftOut(lines) => writer.u8(6).u32(*lines),
             ToKeeper::Notice(text) => writer.u8(7).text(text),
             ToKeeper::Debug(text) => writer.u8(8).text(text),
+            ToKeeper::Problem(text) => writer.u8(10).text(text),
             ToKeeper::Seen(knock) => writer
                 .u8(9)
                 .ip(knock.source)
@@ -402,6 +402,7 @@ impl ToKeeper {
                     source_port: reader.u16()?,
                     tcp_sequence: reader.u32()?,
                 }),
+                10 => ToKeeper::Problem(reader.text()?),
                 _ => return None,
             })
         })

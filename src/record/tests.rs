@@ -27,8 +27,11 @@ fn progress() -> impl Strategy<Value = Progress> {
 }
 
 fn to_listener() -> impl Strategy<Value = ToListener> {
-    let setup = (any::<(u16, [bool; 5], u32)>(), ".{0,40}", "[a-z0-9/]{0,60}").prop_map(
-        |((doors, [strict, only_ip_v4, verbose, debug, again], log_rate), interface, empty)| {
+    let setup = (any::<(u16, [bool; 5], u32)>(), "\\PC{0,40}").prop_map(
+        |(
+            (doors, [strict, only_ip_v4, verbose, debug, wait_for_interfaces], log_rate),
+            interface,
+        )| {
             ToListener::Setup {
                 doors,
                 matching: if strict {
@@ -40,9 +43,8 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
                 verbose,
                 debug,
                 log_rate,
-                again,
+                wait_for_interfaces,
                 interface,
-                empty,
             }
         },
     );
@@ -87,7 +89,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
     );
     prop_oneof![
         Just(ToKeeper::Ready),
-        ".{0,50}".prop_map(ToKeeper::Refused),
+        "\\PC{0,50}".prop_map(ToKeeper::Refused),
         progress().prop_map(ToKeeper::Stage),
         (any::<(u16, u32)>(), ip()).prop_map(|((door, generation), source)| {
             ToKeeper::Opened {
@@ -99,8 +101,9 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
         progress().prop_map(ToKeeper::TimedOut),
         progress().prop_map(ToKeeper::Failed),
         any::<u32>().prop_map(ToKeeper::LeftOut),
-        ".{0,50}".prop_map(ToKeeper::Notice),
-        ".{0,50}".prop_map(ToKeeper::Debug),
+        "\\PC{0,50}".prop_map(ToKeeper::Notice),
+        "\\PC{0,50}".prop_map(ToKeeper::Problem),
+        "\\PC{0,50}".prop_map(ToKeeper::Debug),
         seen,
     ]
 }
@@ -133,6 +136,12 @@ proptest! {
 }
 
 #[test]
+fn text_that_could_forge_a_log_line_is_refused() {
+    let record = ToKeeper::Notice("eth0 is gone\n10.9.0.2: SSH: OPEN SESAME".to_string());
+    assert_eq!(ToKeeper::decode(&record.encode()), None);
+}
+
+#[test]
 fn the_longest_records_fit() {
     let text = "x".repeat(MAX_TEXT + 1);
     let setup = ToListener::Setup {
@@ -142,15 +151,11 @@ fn the_longest_records_fit() {
         verbose: true,
         debug: true,
         log_rate: 1,
-        again: false,
-        interface: text.clone(),
-        empty: text,
+        wait_for_interfaces: false,
+        interface: text,
     };
-    let Some(ToListener::Setup {
-        interface, empty, ..
-    }) = ToListener::decode(&setup.encode())
-    else {
+    let Some(ToListener::Setup { interface, .. }) = ToListener::decode(&setup.encode()) else {
         panic!("the longest setup does not come back");
     };
-    assert_eq!((interface.len(), empty.len()), (MAX_TEXT, MAX_TEXT));
+    assert_eq!(interface.len(), MAX_TEXT);
 }

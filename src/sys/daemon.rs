@@ -73,6 +73,10 @@ pub fn lock(file: &File) -> io::Result<Option<libc::pid_t>> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EAGAIN)) => {
             // SAFETY: `lock` is valid for reading and writing.
             cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) })?;
+            if lock.l_type == libc::F_UNLCK as libc::c_short {
+                // Its holder has just ended.
+                return self::lock(file);
+            }
             Ok(Some(lock.l_pid))
         }
         Err(error) => Err(error),

@@ -28,16 +28,22 @@ impl Group {
     pub fn is_alive(self) -> bool {
         match start_time(self.leader) {
             Some(started) if started != self.started => false,
+            Some(_) => true,
             // SAFETY: no pointers; signal 0 only asks.
-            _ => unsafe { libc::kill(-self.leader, 0) == 0 },
+            None => unsafe { libc::kill(-self.leader, 0) == 0 },
         }
     }
 
     /// Sends a signal to every process of the group.
     pub fn signal(self, number: libc::c_int) {
         if self.is_alive() {
-            // SAFETY: no pointers. The group is the one that was started here: its leader's start time says so.
-            unsafe { libc::kill(-self.leader, number) };
+            // SAFETY: no pointers. The group is the one that was started here: its leader's start time says so. A child that was
+            // forked just now is not a leader yet, and is still alone.
+            unsafe {
+                if libc::kill(-self.leader, number) == -1 {
+                    libc::kill(self.leader, number);
+                }
+            }
         }
     }
 }

@@ -6,6 +6,12 @@ use crate::limits::PACKET_BUFFER_BYTES;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+/// `struct sock_fprog` points at the kernel's instructions; ours must look the same.
+const _: () = assert!(
+    size_of::<Instruction>() == size_of::<libc::sock_filter>()
+        && align_of::<Instruction>() == align_of::<libc::sock_filter>()
+);
+
 /// A packet socket that delivers nothing until it is bound.
 pub struct PacketSocket(OwnedFd);
 

@@ -2,7 +2,6 @@
 
 use super::cerr;
 use std::io;
-use std::path::Path;
 
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
 pub const UNPRIVILEGED: libc::uid_t = 65534;
@@ -19,17 +18,17 @@ pub fn user() -> libc::uid_t {
     unsafe { libc::geteuid() }
 }
 
-/// Makes the process unable to see any file: `empty` becomes its root. Then gives root away for good.
-pub fn drop_root(empty: &Path) -> io::Result<()> {
-    if std::env::set_current_dir(empty).is_ok() {
-        // SAFETY: a NUL-terminated constant.
-        cerr(unsafe { libc::chroot(c".".as_ptr()) })?;
-        std::env::set_current_dir("/")?;
+/// Makes the directory that is standard output the root of the file system, so that no file can be seen.
+pub fn enter_cage() -> io::Result<()> {
+    // SAFETY: no pointers but a NUL-terminated constant.
+    unsafe {
+        cerr(libc::fchdir(libc::STDOUT_FILENO))?;
+        cerr(libc::chroot(c".".as_ptr()))?;
     }
-    become_unprivileged()
+    std::env::set_current_dir("/")
 }
 
-/// Gives root away for good; the file system stays.
+/// Gives root away for good.
 pub fn become_unprivileged() -> io::Result<()> {
     // SAFETY: an empty list needs no pointer; the others take numbers. Group before user: afterwards there is no right left to change it.
     unsafe {

@@ -1,7 +1,8 @@
 //! The socketpair between keeper and listener: SOCK_SEQPACKET, so a record arrives whole or not at all, and the end
 //! of either process shows as end of file.
 
-use super::{cerr, cerr_len, retry};
+use super::{cerr, cerr_len, retry, socklen};
+use crate::door::Millis;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -34,6 +35,25 @@ impl RecordSocket {
     /// The descriptor, to hand over to a child.
     pub fn into_owned(self) -> OwnedFd {
         self.0
+    }
+
+    /// From now on [`send`](Self::send) waits this long (ms) at most, and fails with `WouldBlock` after it.
+    pub fn limit_sending(&self, wait: Millis) -> io::Result<()> {
+        let limit = libc::timeval {
+            tv_sec: (wait / 1000) as libc::time_t,
+            tv_usec: (wait % 1000 * 1000) as libc::suseconds_t,
+        };
+        // SAFETY: `limit` is a timeval of the length given.
+        cerr(unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_SNDTIMEO,
+                (&raw const limit).cast(),
+                socklen::<libc::timeval>(),
+            )
+        })
+        .map(drop)
     }
 
     /// Sends one record; waits for room if `wait`, otherwise fails with `WouldBlock` when there is none.

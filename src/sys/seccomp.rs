@@ -69,6 +69,9 @@ const ALLOWED: &[libc::c_long] = &[
     4403,
 ];
 
+/// Jumps in classic BPF reach 255 instructions.
+const _: () = assert!(ALLOWED.len() < 255);
+
 fn program(architecture: u32) -> Vec<Instruction> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;

@@ -1,11 +1,11 @@
-//! Signals by the self-pipe trick: a handler writes the signal's number into a pipe, and poll() sees it. signalfd
+//! Signals by the self-pipe trick: a handler notes the signal and writes a byte into a pipe, and poll() sees it. signalfd
 //! is missing on router kernels.
 
-use super::{cerr, cerr_len};
+use super::cerr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// The signals that the keeper acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +22,17 @@ pub enum Signal {
 
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
+/// Signals that came and were not taken yet: bit n is signal n. All that are caught are below 32.
+static PENDING: AtomicU32 = AtomicU32::new(0);
+
 extern "C" fn handler(number: libc::c_int) {
-    let byte = number as u8;
-    // SAFETY: write(2) is async-signal-safe, the buffer is one byte of this frame, and errno is put back, so that
-    // the code that was interrupted notices nothing.
+    PENDING.fetch_or(1 << number, Ordering::Relaxed);
+    // SAFETY: write(2) is async-signal-safe, the buffer is one constant byte, and errno is put back, so that the code
+    // that was interrupted notices nothing. A full pipe wakes as well as one more byte would.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
-        libc::write(PIPE.load(Ordering::Relaxed), (&raw const byte).cast(), 1);
+        libc::write(PIPE.load(Ordering::Relaxed), c"!".as_ptr().cast(), 1);
         *errno = before;
     }
 }
@@ -68,24 +71,28 @@ impl Signals {
         Ok(Signals(reader))
     }
 
-    /// The next signal that came, without waiting. A full pipe loses only repeats of what is in it.
-    pub fn next(&self) -> Option<Signal> {
-        loop {
-            let mut number = 0u8;
-            // SAFETY: the buffer is one byte and valid for writing.
-            let read = unsafe { libc::read(self.0.as_raw_fd(), (&raw mut number).cast(), 1) };
-            match cerr_len(read) {
-                Ok(1) => {}
-                _ => return None,
-            }
-            match i32::from(number) {
-                number @ (libc::SIGTERM | libc::SIGINT) => return Some(Signal::Shutdown(number)),
-                libc::SIGHUP => return Some(Signal::Reload),
-                libc::SIGUSR1 => return Some(Signal::Reapply),
-                libc::SIGCHLD => return Some(Signal::Child),
-                _ => {}
-            }
-        }
+    /// The signals that came since this was asked last, each once, without waiting.
+    pub fn take(&self) -> impl Iterator<Item = Signal> + use<> {
+        let mut wake_ups = [0u8; 64];
+        // SAFETY: pointer and length are the buffer's. What is left in the pipe wakes the next poll.
+        unsafe {
+            libc::read(
+                self.0.as_raw_fd(),
+                wake_ups.as_mut_ptr().cast(),
+                wake_ups.len(),
+            )
+        };
+        let pending = PENDING.swap(0, Ordering::Relaxed);
+        let all = [
+            (libc::SIGCHLD, Signal::Child),
+            (libc::SIGHUP, Signal::Reload),
+            (libc::SIGUSR1, Signal::Reapply),
+            (libc::SIGINT, Signal::Shutdown(libc::SIGINT)),
+            (libc::SIGTERM, Signal::Shutdown(libc::SIGTERM)),
+        ];
+        all.into_iter()
+            .filter(move |(number, _)| pending & 1 << number != 0)
+            .map(|(_, signal)| signal)
     }
 }
 

@@ -13,6 +13,7 @@ mod links;
 mod log;
 mod onetime;
 mod ppp;
+mod shutdown;
 mod split;
 mod story;
 mod trap;
@@ -37,6 +38,7 @@ const TESTS: &[&[Test]] = &[
     lifecycle::TESTS,
     split::TESTS,
     log::TESTS,
+    shutdown::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

@@ -2,8 +2,7 @@
 
 use crate::Test;
 use crate::lab::{
-    self, CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, find, is_original, signal,
-    wait_for,
+    self, CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, find, signal, wait_for,
 };
 use crate::lease::{STEPS, await_notes, door, notes, rules};
 use std::fs;
@@ -222,12 +221,9 @@ fn unit_starts_reloads_and_stops() {
     scene
         .router
         .run(&format!("ip route add default via {CLIENT}"));
-    // knockd 0.8 has no `-i auto`, which the unit has by default.
-    let machine = Machine::boot(
-        &scene,
-        &door(600),
-        if is_original() { "-i wan0" } else { "" },
-    );
+    // Without options the interface is the config's.
+    let config = format!("[options]\nInterface = wan0\n{}", door(600));
+    let machine = Machine::boot(&scene, &config, "");
     let main = machine.await_main("0");
     open(&scene);
 
@@ -235,7 +231,7 @@ fn unit_starts_reloads_and_stops() {
     let inside = format!("{}/boot/root/etc/knockd.conf", home.display());
     let process1 = children(machine.systemd.pid())[0];
     let new = format!(
-        "[New]\nsequence = 4000:udp\ncommand = echo new >> {}/notes\n",
+        "[options]\nInterface = wan0\n[New]\nsequence = 4000:udp\ncommand = echo new >> {}/notes\n",
         home.display()
     );
     fs::write(format!("/proc/{process1}/root/etc/knockd.conf"), new)

@@ -6,8 +6,8 @@ use crate::door::Millis;
 use crate::keeper::commands::Command;
 use crate::keeper::doors::expand;
 use crate::keeper::log::{Kind, plain};
-use crate::lease::{Action, Lease, LeaseId, Opening};
-use crate::limits::MAX_LEASES;
+use crate::lease::{Action, Lease, LeaseId, Opening, Phase};
+use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES};
 use crate::sys::clock::monotonic;
 use crate::sys::exec::Ending;
 use std::net::IpAddr;
@@ -147,6 +147,8 @@ impl Keeper {
         }
         let Some(state) = &self.state else { return };
         if let Err(error) = state.write(self.book.leases().iter()) {
+            self.unsaved = true;
+            self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
             self.lines.say(
                 Kind::Error,
                 &format!(
@@ -159,7 +161,9 @@ impl Keeper {
 
     pub(super) fn reap(&mut self) {
         let mut strangers = Vec::new();
-        while let Some((command, ending)) = self.commands.reap(|process| strangers.push(process)) {
+        while let Some((command, ending, overdue)) =
+            self.commands.reap(|process| strangers.push(process))
+        {
             let status = match ending {
                 Ending::Exited(status) => status,
                 // The shell's own convention; knockd 0.8 says 0.
@@ -175,6 +179,14 @@ impl Keeper {
                 );
             }
             if let Some(id) = command.lease {
+                let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
+                if overdue && self.book.get(id).is_some_and(stopping) {
+                    if self.closing.is_some() {
+                        // It stays in the journal, and the next start runs it again.
+                        continue;
+                    }
+                    self.about_lease(id, "stop command was killed: the door may still be open");
+                }
                 let mut actions = Vec::new();
                 self.book.command_ended(id, monotonic(), &mut actions);
                 self.perform(actions);

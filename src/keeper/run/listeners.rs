@@ -2,17 +2,23 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
+use crate::config::Options;
 use crate::door::{Millis, Protocol};
+use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received};
 use crate::keeper::log::Kind;
-use crate::limits::RECORDS_AT_ONCE;
+use crate::limits::{LEFT_OUT_REPORT_MS, RECORDS_AT_ONCE};
 use crate::record::{Progress, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
+use std::io;
 use std::net::IpAddr;
 
 impl Keeper {
     pub(super) fn start_listener(&mut self, now: Millis) {
-        match ListenerProcess::start(&self.settings, &self.options, &mut self.doors, true) {
+        let mut doors = std::mem::take(&mut self.doors);
+        let started = self.spawn_listener(&self.options, &mut doors, true);
+        self.doors = doors;
+        match started {
             Ok(listener) => self.listener = Some(listener),
             Err(error) => {
                 self.lines.say(
@@ -21,6 +27,33 @@ impl Keeper {
                 );
                 self.restart.after_death(now, now);
             }
+        }
+    }
+
+    /// Starts a listener for these doors.
+    pub(super) fn spawn_listener(
+        &self,
+        options: &Options,
+        doors: &mut [Door],
+        wait_for_interfaces: bool,
+    ) -> io::Result<ListenerProcess> {
+        ListenerProcess::start(
+            &self.settings,
+            options,
+            doors,
+            self.state.as_ref(),
+            wait_for_interfaces,
+        )
+    }
+
+    /// Ends the listener. What it has said by then still counts.
+    pub(super) fn end_listener(&mut self) {
+        let Some(listener) = self.listener.take() else {
+            return;
+        };
+        listener.kill();
+        while let Received::Record(record) = listener.receive_rest() {
+            self.heed(record);
         }
     }
 
@@ -55,7 +88,14 @@ impl Keeper {
                 Received::Record(ToKeeper::Refused(problem)) => {
                     return self.listener_died(&format!("cannot listen: {problem}"));
                 }
-                Received::Record(record) => self.heed(record),
+                Received::Record(record) => {
+                    let early = listener.ready_by.is_some();
+                    let fit = matches!(
+                        record,
+                        ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_)
+                    );
+                    (fit || !early) && self.heed(record)
+                }
             };
             if !honest {
                 return self.listener_died("sent a record that cannot be");
@@ -76,6 +116,7 @@ impl Keeper {
                     self.take_over(new);
                 }
             }
+            Received::Record(ToKeeper::Problem(text)) => self.lines.say(Kind::Error, &text),
             Received::Record(ToKeeper::Notice(text)) => self.lines.say(Kind::LogOnly, &text),
             Received::Record(ToKeeper::Debug(text)) => self.lines.say(Kind::Debug, &text),
             Received::Record(ToKeeper::Refused(problem)) => self.give_up_reload(&problem),
@@ -105,6 +146,10 @@ impl Keeper {
                     Kind::Event,
                     &format!("LogRate: {lines} stage and failure lines left out"),
                 );
+                true
+            }
+            ToKeeper::Problem(text) => {
+                self.lines.say(Kind::Error, &text);
                 true
             }
             ToKeeper::Notice(text) => {
@@ -152,6 +197,16 @@ impl Keeper {
         }
         if generation < door.generation {
             // It was on its way while the next sequence was: an old sequence opens nothing.
+            return true;
+        }
+        if door.config.pattern.sequence.is_none() {
+            return false;
+        }
+        // A one-time list bounds itself.
+        let now = monotonic();
+        if door.list.is_none() && !self.openings.allow(now) {
+            let due = now.saturating_add(LEFT_OUT_REPORT_MS);
+            self.report_openings.get_or_insert(due);
             return true;
         }
         let name = door.config.name.clone();

@@ -16,7 +16,8 @@ use super::state::State;
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Lease, LeaseBook};
-use crate::limits::FORK_RETRY_MS;
+use crate::limits::{FORK_RETRY_MS, MAX_OPENINGS_PER_SECOND};
+use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
 use crate::sys::signals::Signals;
 use crate::sys::{exec, poll};
@@ -34,7 +35,7 @@ struct Replacement {
 
 /// On the way out.
 struct Closing {
-    signal: i32,
+    code: u8,
     deadline: Millis,
 }
 
@@ -43,66 +44,75 @@ pub struct Keeper {
     settings: Settings,
     options: Options,
     doors: Vec<Door>,
-    lines: Lines,
+    /// The log.
+    pub lines: Lines,
     signals: Signals,
-    listener: Option<ListenerProcess>,
+    /// The listener, while there is one.
+    pub listener: Option<ListenerProcess>,
     restart: Restart,
     replacement: Option<Replacement>,
     book: LeaseBook,
     /// The book has changed since the journal was written.
     unsaved: bool,
+    /// The journal could not be written; the next try is due then.
+    save_again: Option<Millis>,
     commands: Commands,
-    state: Option<State>,
-    pid_file: Option<PathBuf>,
+    /// The state folder, if there is one.
+    pub state: Option<State>,
+    /// The pid file, if there is one.
+    pub pid_file: Option<PathBuf>,
     closing: Option<Closing>,
+    /// Bounds how many doors open in a second.
+    openings: LogRate,
+    /// Openings were too many; how many is logged then.
+    report_openings: Option<Millis>,
 }
 
 impl Keeper {
-    /// A keeper with everything that the start has made. `leases` are those of the daemon before.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "called once; a struct of these would be the Keeper"
-    )]
+    /// A keeper without a listener, a state folder, a pid file or leases so far.
     pub fn new(
         settings: Settings,
         options: Options,
         doors: Vec<Door>,
         lines: Lines,
-        listener: ListenerProcess,
-        leases: Vec<Lease>,
-        state: Option<State>,
         signals: Signals,
-        pid_file: Option<PathBuf>,
     ) -> Keeper {
-        let mut keeper = Keeper {
+        let openings = LogRate::new(
+            MAX_OPENINGS_PER_SECOND,
+            MAX_OPENINGS_PER_SECOND,
+            monotonic(),
+        );
+        Keeper {
             settings,
             options,
             doors,
             lines,
             signals,
-            listener: Some(listener),
+            listener: None,
             restart: Restart::default(),
             replacement: None,
             book: LeaseBook::default(),
             unsaved: true,
+            save_again: None,
             commands: Commands::default(),
-            state,
-            pid_file,
+            state: None,
+            pid_file: None,
             closing: None,
-        };
+            openings,
+            report_openings: None,
+        }
+    }
+
+    /// Takes over what a daemon that was killed has left open.
+    pub fn take_over_leases(&mut self, leases: Vec<Lease>) {
         if !leases.is_empty() {
-            keeper.lines.say(
-                Kind::Event,
-                &format!(
-                    "{} open doors taken over from the daemon before",
-                    leases.len()
-                ),
-            );
+            let number = leases.len();
+            let text = format!("{number} open doors taken over from the daemon before");
+            self.lines.say(Kind::Event, &text);
         }
         let mut actions = Vec::new();
-        keeper.book = LeaseBook::restore(leases, &mut actions);
-        keeper.perform(actions);
-        keeper
+        self.book = LeaseBook::restore(leases, &mut actions);
+        self.perform(actions);
     }
 
     /// Until SIGTERM or SIGINT; the exit code is the signal's number, as knockd 0.8's.
@@ -111,9 +121,11 @@ impl Keeper {
             let now = monotonic();
             self.meet_deadlines(now);
             if let Some(closing) = &self.closing
-                && (self.book.leases().is_empty() || closing.deadline <= now)
+                && (self.book.leases().is_empty()
+                    || self.commands.are_over(now)
+                    || closing.deadline <= now)
             {
-                let code = ExitCode::from(closing.signal as u8);
+                let code = ExitCode::from(closing.code);
                 self.finish();
                 return code;
             }
@@ -138,7 +150,7 @@ impl Keeper {
                 self.lines.answer(monotonic());
             }
             if signals {
-                while let Some(signal) = self.signals.next() {
+                for signal in self.signals.take() {
                     self.obey(signal);
                 }
             }
@@ -175,6 +187,8 @@ impl Keeper {
             replacement,
             starting,
             self.restart.due,
+            self.save_again,
+            self.report_openings,
             self.book.next_expiry(),
             self.commands.next_deadline(),
             self.lines.deadline(),
@@ -205,6 +219,17 @@ impl Keeper {
         }
         if self.lines.deadline().is_some_and(|due| due <= now) {
             self.lines.proceed(now);
+        }
+        if self.report_openings.is_some_and(|due| due <= now) {
+            self.report_openings = None;
+            if let Some(number) = self.openings.take_left_out() {
+                let text = format!("error: {number} openings were too many at once: not opened");
+                self.lines.say(Kind::Error, &text);
+            }
+        }
+        if self.save_again.is_some_and(|due| due <= now) {
+            self.save_again = None;
+            self.save();
         }
         for door in self.commands.end_overdue(now) {
             self.lines.say(

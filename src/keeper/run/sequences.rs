@@ -45,17 +45,19 @@ impl Keeper {
         let name = &door.config.name;
         let mut problems = Vec::new();
         let next = list.next(&mut |problem| problems.push(problem));
-        let next = next.unwrap_or_else(|error| {
-            problems.push(format!("{}: {}", list.path().display(), plain(&error)));
-            None
-        });
-        if next.is_none() {
-            problems.push(exhausted(name));
-        } else if let Some(sequence) = &next {
-            let text = format!("new sequence for door {name}: {sequence}");
-            self.lines.say(Kind::Debug, &text);
+        match &next {
+            Ok(Some(sequence)) => {
+                let text = format!("new sequence for door {name}: {sequence}");
+                self.lines.say(Kind::Debug, &text);
+            }
+            Ok(None) => problems.push(exhausted(name)),
+            Err(error) => problems.push(format!(
+                "error: {}: {} --> disabling the door {name}",
+                list.path().display(),
+                plain(error)
+            )),
         }
-        door.config.pattern.sequence = next;
+        door.config.pattern.sequence = next.unwrap_or(None);
         door.generation += 1;
         let generation = door.generation;
         for problem in problems {

@@ -3,11 +3,12 @@
 
 use super::{Closing, Keeper, Replacement};
 use crate::keeper::doors::Door;
-use crate::keeper::listener_process::{ListenerProcess, Restart};
+use crate::keeper::listener_process::Restart;
 use crate::keeper::log::{Kind, plain};
-use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS};
+use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::signals::Signal;
+use std::path::PathBuf;
 
 impl Keeper {
     pub(super) fn obey(&mut self, signal: Signal) {
@@ -23,7 +24,7 @@ impl Keeper {
                 self.book.reapply(&mut actions);
                 self.perform(actions);
             }
-            Signal::Shutdown(number) if self.closing.is_none() => self.close(number),
+            Signal::Shutdown(number) if self.closing.is_none() => self.close(number as u8),
             _ => {}
         }
     }
@@ -56,6 +57,7 @@ impl Keeper {
                 for line in problem.lines() {
                     self.lines.say(Kind::Error, line);
                 }
+                self.reopen_log(self.settings.log_file(&self.options), false);
                 return self.give_up_reload(&format!("{file} is not valid"));
             }
         };
@@ -63,27 +65,18 @@ impl Keeper {
             let text = format!("warning: {}", warning.show(&self.settings.config));
             self.lines.say(Kind::Error, &text);
         }
-        // The log file opens anew even if the interface below is refused: a log rotation may be waiting for it.
-        self.lines.flush();
-        if let Some(path) = self.settings.log_file(&self.options) {
-            self.lines.say(
-                Kind::Verbose,
-                &format!("closing log file: {}", path.display()),
-            );
-        }
+        // Also if the interface below is refused: a log rotation may be waiting for it.
         let path = self.settings.log_file(&config.options);
-        self.lines
-            .log
-            .open(path.as_deref(), config.options.use_syslog);
-        if let Some(path) = path {
+        self.reopen_log(path, config.options.use_syslog);
+        if self.settings.state_dir(&config.options) != self.settings.state_dir(&self.options) {
             self.lines.say(
-                Kind::Event,
-                &format!("re-opening log file: {}", path.display()),
+                Kind::Error,
+                "warning: StateDir cannot change while knockd runs: keeping the old one",
             );
         }
-        let again =
+        let same_interface =
             self.settings.interface(&config.options) == self.settings.interface(&self.options);
-        match ListenerProcess::start(&self.settings, &config.options, &mut doors, again) {
+        match self.spawn_listener(&config.options, &mut doors, same_interface) {
             Ok(listener) => {
                 self.replacement = Some(Replacement {
                     listener,
@@ -92,6 +85,19 @@ impl Keeper {
                 });
             }
             Err(error) => self.give_up_reload(&plain(&error)),
+        }
+    }
+
+    fn reopen_log(&mut self, path: Option<PathBuf>, syslog: bool) {
+        self.lines.flush();
+        if let Some(old) = self.settings.log_file(&self.options) {
+            let text = format!("closing log file: {}", old.display());
+            self.lines.say(Kind::Verbose, &text);
+        }
+        self.lines.log.open(path.as_deref(), syslog);
+        if let Some(path) = path {
+            let text = format!("re-opening log file: {}", path.display());
+            self.lines.say(Kind::Event, &text);
         }
     }
 
@@ -105,7 +111,7 @@ impl Keeper {
 
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
     pub(super) fn take_over(&mut self, new: Replacement) {
-        self.hear_listener();
+        self.end_listener();
         self.listener = Some(new.listener);
         self.restart = Restart::default();
         self.options = new.options;
@@ -123,11 +129,11 @@ impl Keeper {
         self.lines.say(Kind::Event, "the new config is in force");
     }
 
-    /// SIGTERM or SIGINT: nothing opens any more, and everything closes.
-    pub(super) fn close(&mut self, signal: i32) {
+    /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
+    pub fn close(&mut self, code: u8) {
         let now = monotonic();
         self.closing = Some(Closing {
-            signal,
+            code,
             deadline: now.saturating_add(SHUTDOWN_MS),
         });
         self.listener = None;
@@ -141,7 +147,10 @@ impl Keeper {
         let Keeper { book, commands, .. } = self;
         book.close(|id| commands.is_running(id), &mut actions);
         commands.drop_waiting(|command| command.lease.is_some_and(|id| book.get(id).is_some()));
-        commands.limit(now.saturating_add(SHUTDOWN_COMMAND_MS));
+        commands.limit(
+            now.saturating_add(SHUTDOWN_START_MS),
+            now.saturating_add(SHUTDOWN_COMMAND_MS),
+        );
         self.perform(actions);
     }
 

@@ -2,25 +2,28 @@
 //! opening means.
 #![forbid(unsafe_code)]
 
+mod capture;
+mod output;
+
 use crate::door::{Knock, Millis};
+use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
 use crate::limits::{
-    LEFT_OUT_REPORT_MS, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS, SNAP_LENGTH,
+    LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS, SNAP_LENGTH,
 };
 use crate::log_rate::LogRate;
-use crate::matcher::{Event, Matcher};
-use crate::record::{Progress, ToKeeper, ToListener};
+use crate::matcher::Matcher;
+use crate::packet;
+use crate::record::{ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
-use crate::sys::packet_socket::PacketSocket;
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
-use crate::{filter, packet};
+use capture::{Capture, Moment, Wanted};
+use output::{Door, Output, tell};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::process::ExitCode;
 
 /// The name that the keeper calls this program by, to make it a listener.
@@ -71,24 +74,6 @@ fn receive(keeper: &RecordSocket) -> Option<ToListener> {
     ToListener::decode(buffer.get(..length)?)
 }
 
-/// A packet socket and the interface that it is meant for.
-struct Capture {
-    selector: Selector,
-    socket: PacketSocket,
-    /// The index that the socket is bound to; 0 is all. `None` while there is no such interface.
-    bound: Option<u32>,
-    local: Vec<IpAddr>,
-}
-
-/// What the listener remembers of a door beside its pattern.
-struct Door {
-    one_time: bool,
-    /// Counts the one-time sequences.
-    generation: u32,
-    /// Its one-time sequence was used, and the next one has not come yet.
-    used: bool,
-}
-
 struct Listener<'a> {
     keeper: &'a RecordSocket,
     captures: heapless::Vec<Capture, MAX_INTERFACES>,
@@ -102,42 +87,8 @@ struct Listener<'a> {
     output: Output<'a>,
     only_ip_v4: bool,
     kernel: filter::Kernel,
-    again: bool,
-}
-
-/// What goes to the keeper, and at which rate.
-struct Output<'a> {
-    keeper: &'a RecordSocket,
-    rate: LogRate,
-    report_left_out: Option<Millis>,
-    verbose: bool,
-    debug: bool,
-}
-
-impl Output<'_> {
-    /// A record that may be lost, which is counted: when the keeper is busy, or there have been too many.
-    fn line(&mut self, record: ToKeeper, now: Millis) {
-        if self.rate.allow(now) && self.keeper.send(&record.encode(), false).is_err() {
-            self.rate.left_out();
-        }
-        if self.rate.has_left_out() && self.report_left_out.is_none() {
-            self.report_left_out = Some(now.saturating_add(LEFT_OUT_REPORT_MS));
-        }
-    }
-
-    /// A record that must arrive: while the keeper is busy the knocks wait in the kernel.
-    fn surely(&self, record: ToKeeper) {
-        let _ = self.keeper.send(&record.encode(), true);
-    }
-
-    fn report(&mut self, now: Millis) {
-        if self.report_left_out.is_some_and(|due| due <= now) {
-            self.report_left_out = None;
-            if let Some(lines) = self.rate.take_left_out() {
-                self.surely(ToKeeper::LeftOut(lines));
-            }
-        }
-    }
+    follows_routes: bool,
+    wait_for_interfaces: bool,
 }
 
 impl<'a> Listener<'a> {
@@ -150,9 +101,8 @@ impl<'a> Listener<'a> {
             verbose,
             debug,
             log_rate,
-            again,
+            wait_for_interfaces,
             interface,
-            empty,
         }) = receive(keeper)
         else {
             return Ok(None);
@@ -175,21 +125,8 @@ impl<'a> Listener<'a> {
         let follows_routes = selectors.contains(&Selector::Auto);
         let mut captures = heapless::Vec::new();
         for selector in selectors {
-            let socket = PacketSocket::open().map_err(|error| match error.kind() {
-                io::ErrorKind::PermissionDenied => format!(
-                    "{selector}: You don't have permission to perform this capture on that device \
-                     (socket: Operation not permitted); run knockd as root or with CAP_NET_RAW"
-                ),
-                _ => format!("{selector}: {error}"),
-            })?;
-            let capture = Capture {
-                selector,
-                socket,
-                bound: None,
-                local: Vec::new(),
-            };
             // Selector::list makes no more of them than there is room for.
-            let _ = captures.push(capture);
+            let _ = captures.push(Capture::open(selector)?);
         }
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
@@ -199,11 +136,19 @@ impl<'a> Listener<'a> {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
         };
 
-        let mut notices = Vec::new();
-        if privileges::is_root()
-            && let Err(error) = privileges::drop_root(Path::new(&empty))
-        {
-            notices.push(format!("error: the listener keeps root: {error}"));
+        let mut problems = Vec::new();
+        if privileges::is_root() {
+            if let Err(error) = privileges::enter_cage() {
+                problems.push(format!(
+                    "warning: the listener can see the file system: {error}"
+                ));
+            }
+            privileges::become_unprivileged().map_err(|error| {
+                format!(
+                    "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
+                     CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
+                )
+            })?;
         }
         // Kernels of routers have no seccomp; the process has no rights left anyway.
         let _ = seccomp::confine();
@@ -211,13 +156,13 @@ impl<'a> Listener<'a> {
         let now = monotonic();
         let output = Output {
             keeper,
-            rate: LogRate::new(log_rate, now),
+            rate: LogRate::new(log_rate, LOG_BURST, now),
             report_left_out: None,
             verbose,
             debug,
         };
-        for notice in notices {
-            output.surely(ToKeeper::Notice(notice));
+        for problem in problems {
+            output.surely(ToKeeper::Problem(problem));
         }
         Ok(Some(Listener {
             keeper,
@@ -231,78 +176,32 @@ impl<'a> Listener<'a> {
             output,
             only_ip_v4,
             kernel,
-            again,
+            follows_routes,
+            wait_for_interfaces,
         }))
     }
 
     /// Reads the interfaces anew and moves filters and sockets to where they belong now. At the `first` time a name that no
-    /// interface has is refused; later it is waited for: a PPP link comes and goes.
+    /// interface has is refused; later it is waited for: a PPP link comes and goes. An error is told after all sockets had their turn.
     fn refresh(&mut self, first: bool) -> Result<(), String> {
-        self.interfaces = Interfaces::read(&self.netlink).map_err(told("netlink"))?;
+        self.interfaces =
+            Interfaces::read(&self.netlink, self.follows_routes).map_err(told("netlink"))?;
+        let mut result = Ok(());
         for capture in &mut self.captures {
-            let selector = &capture.selector.clone();
-            let index = match selector {
-                Selector::Any => Some(0),
-                _ => self.interfaces.find(selector).map(|link| link.index),
+            let wanted = Wanted {
+                patterns: self.matcher.patterns(),
+                only_ip_v4: self.only_ip_v4,
+                kernel: self.kernel,
             };
-            if index.is_none() && first && !self.again && matches!(selector, Selector::Named { .. })
-            {
-                return Err(format!(
-                    "{selector}: No such device exists; the interfaces here are: {}",
-                    self.interfaces.names()
-                ));
-            }
-            let local = self.interfaces.local(selector);
-            if first || local != capture.local {
-                if self.output.debug {
-                    for address in &local {
-                        self.output
-                            .surely(ToKeeper::Debug(format!("local IP: {address}")));
-                    }
-                }
-                if local.is_empty() && index.is_some() {
-                    self.output.surely(ToKeeper::Notice(format!(
-                        "{selector} has no address yet: only doors with a target can be knocked at"
-                    )));
-                }
-                capture.local = local;
-                attach(capture, &self.matcher, self.only_ip_v4, self.kernel)?;
-            }
-            if capture.bound == index {
-                continue;
-            }
-            let name = |index| {
-                let link = self
-                    .interfaces
-                    .links
-                    .iter()
-                    .find(|link| Some(link.index) == index);
-                link.map_or(String::new(), |link| link.name.to_string())
+            let moment = match (first, self.wait_for_interfaces) {
+                (true, false) => Moment::Start,
+                (true, true) => Moment::Restart,
+                (false, _) => Moment::Change,
             };
-            match index {
-                Some(index) => {
-                    // The interface may be gone again already: then the next notice says so.
-                    if let Err(error) = capture.socket.bind(index)
-                        && first
-                        && !self.again
-                    {
-                        return Err(format!("{selector}: {error}"));
-                    }
-                    if !first || *selector == Selector::Auto {
-                        self.output.surely(ToKeeper::Notice(format!(
-                            "{selector}: listening on {}",
-                            name(Some(index))
-                        )));
-                    }
-                }
-                None => self.output.surely(ToKeeper::Notice(match selector {
-                    Selector::Auto => "auto: no default route: waiting for one".to_string(),
-                    _ => format!("{selector} is gone: waiting for it"),
-                })),
-            }
-            capture.bound = index;
+            let followed = capture.follow(&self.interfaces, &wanted, moment, &self.output);
+            result = result.and(followed);
         }
-        Ok(())
+        result
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -321,7 +220,7 @@ impl<'a> Listener<'a> {
                 let _ = descriptors.push(self.keeper.as_fd());
                 let _ = descriptors.push(self.changes.as_fd());
                 for capture in &self.captures {
-                    let _ = descriptors.push(capture.socket.as_fd());
+                    let _ = descriptors.push(capture.as_fd());
                 }
                 poll::wait(&descriptors, now, deadline.into_iter().flatten().min())?
             };
@@ -336,7 +235,7 @@ impl<'a> Listener<'a> {
                 self.refresh_due = None;
                 if let Err(problem) = self.refresh(false) {
                     self.output
-                        .surely(ToKeeper::Notice(format!("error: {problem}; trying again")));
+                        .surely(ToKeeper::Problem(format!("error: {problem}; trying again")));
                     self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
                 }
             }
@@ -372,10 +271,15 @@ impl<'a> Listener<'a> {
             };
             door.generation = generation;
             self.matcher.set_sequence(index, sequence);
+            let wanted = Wanted {
+                patterns: self.matcher.patterns(),
+                only_ip_v4: self.only_ip_v4,
+                kernel: self.kernel,
+            };
             for capture in &mut self.captures {
-                if let Err(problem) = attach(capture, &self.matcher, self.only_ip_v4, self.kernel) {
+                if let Err(problem) = capture.filter_again(&wanted) {
                     self.output
-                        .surely(ToKeeper::Notice(format!("error: {problem}")));
+                        .surely(ToKeeper::Problem(format!("error: {problem}")));
                 }
             }
         }
@@ -402,7 +306,7 @@ impl<'a> Listener<'a> {
             let Some(capture) = self.captures.get(index) else {
                 return;
             };
-            let (length, interface) = match capture.socket.receive(&mut buffer) {
+            let (length, interface) = match capture.receive(&mut buffer) {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return,
                 // ENETDOWN, told once when the interface goes down: packets come again when it is up.
@@ -411,21 +315,18 @@ impl<'a> Listener<'a> {
             let Some(knock) = buffer.get(..length).and_then(packet::decode) else {
                 continue;
             };
-            let counts = match capture.bound {
-                Some(0) => self.interfaces.counts_under_any(interface),
-                bound => bound == Some(interface),
-            };
-            if !counts || (self.only_ip_v4 && knock.source.is_ipv6()) {
+            if !capture.counts(interface, &self.interfaces)
+                || (self.only_ip_v4 && knock.source.is_ipv6())
+            {
                 continue;
             }
-            let local = capture.local.contains(&knock.destination);
+            let local = capture.is_local(knock.destination);
             self.knock(&knock, local);
         }
     }
 
     fn knock(&mut self, knock: &Knock, local: bool) {
         let now = monotonic();
-        self.expire(now);
         let Listener {
             matcher,
             output,
@@ -447,67 +348,4 @@ impl<'a> Listener<'a> {
             }
         }
     }
-}
-
-/// Gives the socket the filter that fits its addresses and the doors of this moment.
-fn attach(
-    capture: &mut Capture,
-    matcher: &Matcher,
-    only_ip_v4: bool,
-    kernel: filter::Kernel,
-) -> Result<(), String> {
-    let compiled = filter::compile(matcher.patterns(), &capture.local, kernel, only_ip_v4);
-    capture.socket.attach(&compiled.program).map_err(|error| {
-        format!(
-            "{}: the kernel refused a new filter, the old one stays: {error}",
-            capture.selector
-        )
-    })
-}
-
-/// Tells the keeper. Returns whether a one-time sequence was used.
-fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Millis) -> bool {
-    let progress = |door, source, stage| Progress {
-        door,
-        source,
-        stage,
-    };
-    match event {
-        Event::Stage {
-            door,
-            source,
-            stage,
-        } => {
-            output.line(ToKeeper::Stage(progress(door, source, stage)), now);
-        }
-        Event::TimedOut {
-            door,
-            source,
-            stage,
-        } => {
-            output.line(ToKeeper::TimedOut(progress(door, source, stage)), now);
-        }
-        Event::Failed {
-            door,
-            source,
-            stage,
-        } if output.verbose => {
-            output.line(ToKeeper::Failed(progress(door, source, stage)), now);
-        }
-        Event::Failed { .. } => {}
-        Event::Opened { door, source } => {
-            let Some(opened) = doors.get_mut(usize::from(door)) else {
-                return false;
-            };
-            opened.used = opened.one_time;
-            let generation = opened.generation;
-            output.surely(ToKeeper::Opened {
-                door,
-                source,
-                generation,
-            });
-            return opened.one_time;
-        }
-    }
-    false
 }

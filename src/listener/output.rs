@@ -1,0 +1,114 @@
+//! What the listener tells the keeper, and how much of it.
+#![forbid(unsafe_code)]
+
+use crate::door::Millis;
+use crate::limits::LEFT_OUT_REPORT_MS;
+use crate::log_rate::LogRate;
+use crate::matcher::Event;
+use crate::record::{Progress, ToKeeper};
+use crate::sys::record_socket::RecordSocket;
+
+/// What the listener remembers of a door beside its pattern.
+pub struct Door {
+    /// Its sequences are from a one-time list.
+    pub one_time: bool,
+    /// Counts the one-time sequences.
+    pub generation: u32,
+    /// Its one-time sequence was used, and the next one has not come yet.
+    pub used: bool,
+}
+
+/// What goes to the keeper, and at which rate.
+pub struct Output<'a> {
+    /// Where it goes.
+    pub keeper: &'a RecordSocket,
+    /// Bounds the lines.
+    pub rate: LogRate,
+    /// Lines were left out; how many is told then.
+    pub report_left_out: Option<Millis>,
+    /// Tell what only `-v` shows.
+    pub verbose: bool,
+    /// Tell what only `-D` shows.
+    pub debug: bool,
+}
+
+impl Output<'_> {
+    /// A record that may be lost, which is counted: when the keeper is busy, or there have been too many.
+    pub fn line(&mut self, record: ToKeeper, now: Millis) {
+        if self.rate.allow(now) && self.keeper.send(&record.encode(), false).is_err() {
+            self.rate.left_out();
+        }
+        if self.rate.has_left_out() && self.report_left_out.is_none() {
+            self.report_left_out = Some(now.saturating_add(LEFT_OUT_REPORT_MS));
+        }
+    }
+
+    /// A record that must arrive: while the keeper is busy the knocks wait in the kernel.
+    pub fn surely(&self, record: ToKeeper) {
+        let _ = self.keeper.send(&record.encode(), true);
+    }
+
+    /// A line that `-D` shows, made only then.
+    pub fn debug(&self, text: impl FnOnce() -> String) {
+        if self.debug {
+            self.surely(ToKeeper::Debug(text()));
+        }
+    }
+
+    /// Tells how many lines were left out, when that is due.
+    pub fn report(&mut self, now: Millis) {
+        if self.report_left_out.is_some_and(|due| due <= now) {
+            self.report_left_out = None;
+            if let Some(lines) = self.rate.take_left_out() {
+                self.surely(ToKeeper::LeftOut(lines));
+            }
+        }
+    }
+}
+
+/// Tells the keeper. Returns whether a one-time sequence was used.
+pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Millis) -> bool {
+    let progress = |door, source, stage| Progress {
+        door,
+        source,
+        stage,
+    };
+    match event {
+        Event::Stage {
+            door,
+            source,
+            stage,
+        } => {
+            output.line(ToKeeper::Stage(progress(door, source, stage)), now);
+        }
+        Event::TimedOut {
+            door,
+            source,
+            stage,
+        } => {
+            output.line(ToKeeper::TimedOut(progress(door, source, stage)), now);
+        }
+        Event::Failed {
+            door,
+            source,
+            stage,
+        } if output.verbose => {
+            output.line(ToKeeper::Failed(progress(door, source, stage)), now);
+        }
+        Event::Failed { .. } => {}
+        Event::Opened { door, source } => {
+            let Some(opened) = doors.get_mut(usize::from(door)) else {
+                return false;
+            };
+            opened.used = opened.one_time;
+            let generation = opened.generation;
+            output.surely(ToKeeper::Opened {
+                door,
+                source,
+                generation,
+            });
+            return opened.one_time;
+        }
+    }
+    false
+}

@@ -1,0 +1,221 @@
+//! What opened closes, also when commands hang or are slow, and when the next daemon starts in another way.
+
+use crate::Test;
+use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, wait_for};
+use crate::lease::{STEPS, await_notes, door, notes, open, rules};
+use crate::lines;
+use std::fs;
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    (
+        "term_ends_a_hanging_start_command",
+        term_ends_a_hanging_start_command,
+    ),
+    (
+        "a_stop_command_that_hangs_runs_at_the_next_start",
+        a_stop_command_that_hangs_runs_at_the_next_start,
+    ),
+    ("more_stop_commands_than_time", more_stop_commands_than_time),
+    (
+        "another_spelling_of_the_config_is_the_same_daemon",
+        another_spelling_of_the_config_is_the_same_daemon,
+    ),
+    (
+        "a_start_that_fails_still_closes_doors",
+        a_start_that_fails_still_closes_doors,
+    ),
+    (
+        "another_state_dir_at_reload_is_refused",
+        another_state_dir_at_reload_is_refused,
+    ),
+    (
+        "the_shipped_example_works_as_it_is",
+        the_shipped_example_works_as_it_is,
+    ),
+];
+
+fn term_ends_a_hanging_start_command() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(
+        "[SSH]\nsequence = 7000,8000:udp,9000\nstart_command = echo start >>@HOME@/notes; sleep 60\n\
+         stop_command = echo stop >>@HOME@/notes\n",
+    );
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 1);
+    let begin = Instant::now();
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert!(
+        begin.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(notes(&scene, "stop"), 1);
+}
+
+fn a_stop_command_that_hangs_runs_at_the_next_start() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(
+        "[SSH]\nsequence = 7000,8000:udp,9000\nstart_command = echo start >>@HOME@/notes\ncmd_timeout = 600\n\
+         stop_command = test -e @HOME@/mended && echo stop >>@HOME@/notes || sleep 60\n",
+    );
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 1);
+    daemon.await_text(&lines::running("SSH", ""));
+    daemon.signal(libc::SIGTERM);
+    // As long as a test waits for anything.
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert!(
+        daemon
+            .errors()
+            .contains("its stop command did not end in time"),
+        "{}",
+        daemon.errors()
+    );
+    assert_eq!(notes(&scene, "stop"), 0);
+    scene.home.write("mended", "");
+    let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    await_notes(&scene, "stop", 1);
+}
+
+/// 40 doors whose stop commands take 3 s, 16 at a time, need 9 s; 8 are allowed. Whatever was not done is done later.
+fn more_stop_commands_than_time() {
+    const DOORS: usize = 40;
+    let scene = Scene::new();
+    let doors: String = (0..DOORS)
+        .map(|number| {
+            format!(
+                "[D{number}]\nsequence = {}:udp\ncmd_timeout = 600\n\
+                 start_command = touch @HOME@/open{number}\n\
+                 stop_command = test -e @HOME@/fast || sleep 3; rm @HOME@/open{number}\n",
+                20000 + number
+            )
+        })
+        .collect();
+    let mut daemon = scene.daemon(&doors);
+    let steps: Vec<String> = (0..DOORS)
+        .map(|number| format!("{}:udp", 20000 + number))
+        .collect();
+    scene.knock(
+        ROUTER,
+        &steps.iter().map(String::as_str).collect::<Vec<_>>(),
+    );
+    let opened = || {
+        let names = fs::read_dir(scene.home.path("")).expect("folder");
+        names
+            .flatten()
+            .filter(|name| name.file_name().to_string_lossy().starts_with("open"))
+            .count()
+    };
+    wait_for("all doors open", || (opened() == DOORS).then_some(()));
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    let left = opened();
+    assert!(
+        (1..DOORS).contains(&left),
+        "{left} of {DOORS} doors are left"
+    );
+    scene.home.write("fast", "");
+    let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    wait_for("all doors shut", || (opened() == 0).then_some(()));
+}
+
+fn another_spelling_of_the_config_is_the_same_daemon() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    let start_by_link = || {
+        let mut command = scene.router.command("sh");
+        command.arg("-c").arg(format!(
+            "cd {}; ln -sf knockd.conf link.conf; exec {} -v -i wan0 -c ./link.conf",
+            scene.home.as_ref().display(),
+            daemon_binary().display()
+        ));
+        Daemon::run(command)
+    };
+    let mut second = start_by_link();
+    assert_eq!(second.wait().code(), Some(1));
+    assert!(
+        second
+            .errors()
+            .contains("knockd already runs with ./link.conf"),
+        "{}",
+        second.errors()
+    );
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    drop(daemon);
+    let mut third = start_by_link();
+    third.await_text("1 open doors taken over");
+    third.signal(libc::SIGTERM);
+    third.wait();
+    assert_eq!(rules(&scene), 0);
+}
+
+fn a_start_that_fails_still_closes_doors() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    drop(daemon);
+    let mut failing = Daemon::spawn(&scene.router, &scene.home, &["-i", "nosuch0"]);
+    assert_eq!(failing.wait().code(), Some(1));
+    assert_eq!(rules(&scene), 0);
+    assert_eq!(notes(&scene, "stop"), 1);
+}
+
+fn another_state_dir_at_reload_is_refused() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    let text = scene.home.read("knockd.conf");
+    let changed = text.replace("/state\n", "/other\n");
+    assert_ne!(text, changed);
+    scene.home.write("knockd.conf", &changed);
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text("StateDir cannot change");
+    daemon.await_text(lines::IN_FORCE);
+    assert!(!scene.home.path("other").exists());
+    let empty = scene.home.path("state/empty");
+    wait_for("the new listener in its cage", || {
+        match children(daemon.pid())[..] {
+            [listener] => {
+                let root = fs::read_link(format!("/proc/{listener}/root")).expect("root");
+                assert_eq!(root, empty);
+                Some(())
+            }
+            _ => None,
+        }
+    });
+}
+
+/// The first example of the config that ships, with nothing changed but that it is no comment any more, on a router whose INPUT chain
+/// ends in DROP.
+fn the_shipped_example_works_as_it_is() {
+    const SHIPPED: &str = include_str!("../../files/etc/knockd.conf");
+    let example = SHIPPED.split("#[SSH]\n").nth(1).expect("the example");
+    let example = example.split("\n\n").next().expect("its end");
+    let door: String = example
+        .lines()
+        .map(|line| format!("{}\n", &line[1..]))
+        .collect();
+    let scene = Scene::new();
+    let before = scene.rules();
+    let mut daemon = scene.daemon(&format!("[SSH]\n{door}"));
+    let nc = |address: &str| {
+        let mut command = scene.wan.command("nc");
+        command.args(["-z", "-w", "1", "-s", address, ROUTER, "22"]);
+        command.status().expect("nc").success()
+    };
+    let _ssh = crate::lab::Banner::listen(&scene.router, &format!("{ROUTER}:22"));
+    assert!(!nc(CLIENT));
+    scene.knock(ROUTER, &["40217", "1893:udp", "22861", "7354:udp"]);
+    daemon.await_text(&lines::running("SSH", "iptables -I INPUT"));
+    wait_for("an open port", || nc(CLIENT).then_some(()));
+    assert!(!nc(crate::lab::OTHER), "only for the address that knocked");
+    daemon.signal(libc::SIGTERM);
+    daemon.wait();
+    assert_eq!(scene.rules(), before);
+}

@@ -1,13 +1,13 @@
 //! Starting the daemon, reading what it says, and ending it with all that it started.
 
 use super::lines;
-use super::{DEADLINE, Home, Namespace, descendants, signal, wait_for};
+use super::{DEADLINE, Home, Namespace, descendants, signal, wait_within};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The daemon under test: ours, or what KNOCKD_BIN names.
 pub fn daemon_binary() -> PathBuf {
@@ -169,7 +169,13 @@ impl Daemon {
     /// Waits until it has ended by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
-        wait_for("end of the daemon", || child.try_wait().expect("wait"))
+        // After SIGTERM it takes up to 10 s.
+        wait_within(
+            2 * DEADLINE,
+            Duration::from_millis(10),
+            "end of the daemon",
+            || child.try_wait().expect("wait"),
+        )
     }
 
     /// Whether it still runs.

@@ -17,6 +17,8 @@ pub fn spawn(name: &str) -> io::Result<(RecordSocket, libc::pid_t)> {
         .arg0(name)
         .stdin(Stdio::from(theirs.into_owned()))
         .stdout(Stdio::null())
+        // Whoever started the daemon over a pipe (a shell's $(), ssh) waits until nobody has that pipe any more.
+        .stderr(Stdio::null())
         .spawn()?;
     Ok((ours, child.id() as libc::pid_t))
 }

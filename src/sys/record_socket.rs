@@ -31,11 +31,6 @@ impl RecordSocket {
         RecordSocket(fd)
     }
 
-    /// The descriptor, to hand over to a child.
-    pub fn into_owned(self) -> OwnedFd {
-        self.0
-    }
-
     /// Sends one record; waits for room if `wait`, otherwise fails with `WouldBlock` when there is none.
     pub fn send(&self, record: &[u8], wait: bool) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };

@@ -61,7 +61,8 @@ link() {
 
 # A router after a reboot: /tmp and /var are empty, no process of the package runs, no rule is there.
 reboot_router() {
-    for pid in $(keepers) $(pidof knockd); do
+    # In this namespace there are only processes of ours. Scripts that wait to start a daemon go first.
+    for pid in $(pgrep -f 'knockd.startup|control/preinst') $(keepers) $(pidof knockd); do
         kill -9 "$pid" 2> /dev/null || :
     done
     await "no process is left" no_daemon
@@ -76,6 +77,7 @@ nvram() {
 
 # jffs KILOBYTES: a new, empty one
 jffs() {
+    reboot_router
     umount "$root/jffs" 2> /dev/null || :
     mount -t tmpfs -o "size=${1}k,mode=755" jffs "$root/jffs"
 }
@@ -84,7 +86,7 @@ jffs() {
 keepers() {
     for pid in $(pidof knockd); do
         # A listener is called so in its command line.
-        tr '\0' ' ' < "/proc/$pid/cmdline" 2> /dev/null | grep -q '^knockd:' || echo "$pid"
+        cat "/proc/$pid/cmdline" 2> /dev/null | tr '\0' ' ' | grep -q '^knockd:' || echo "$pid"
     done
 }
 

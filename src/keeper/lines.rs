@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 
 /// The name that the keeper calls this program by, to make it look names up.
 pub const PROGRAM: &str = "knockd: names";
@@ -167,7 +167,7 @@ impl Lines {
         let child = match &mut self.child {
             Some(child) => child,
             None => {
-                let (socket, process) = process::spawn(PROGRAM, Stdio::null())?;
+                let (socket, process) = process::spawn(PROGRAM, None)?;
                 self.child.insert(Child {
                     socket,
                     process,

@@ -15,7 +15,6 @@ use crate::sys::record_socket::RecordSocket;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Stdio;
 
 /// A listener that lives.
 pub struct ListenerProcess {
@@ -50,10 +49,10 @@ impl ListenerProcess {
         state: Option<&State>,
         wait_for_interfaces: bool,
     ) -> io::Result<ListenerProcess> {
-        let cage = match state.map(State::empty_directory) {
-            Some(directory) => Stdio::from(File::open(directory)?),
-            None => Stdio::null(),
-        };
+        let cage = state
+            .map(|state| File::open(state.empty_directory()))
+            .transpose()?;
+        let cage = cage.as_ref().map(File::as_fd);
         let (socket, process) = process::spawn(listener::PROGRAM, cage)?;
         let started = monotonic();
         let ready_by = Some(started.saturating_add(LISTENER_START_MS));

@@ -3,25 +3,20 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::LISTENER_SEND_MS;
+use crate::sys::exec;
 use crate::sys::record_socket::RecordSocket;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::fd::{AsFd, BorrowedFd};
 
-/// The path of this program for as long as it runs, even when the file was replaced or removed.
-const THIS_PROGRAM: &str = "/proc/self/exe";
-
-/// Starts this program as `name`, with this for its standard output: our end of the socketpair, and its process id. It is reaped with
-/// the commands.
-pub fn spawn(name: &str, output: Stdio) -> io::Result<(RecordSocket, libc::pid_t)> {
+/// Starts this program as `name`, with `output` for its standard output: our end of the socketpair, and its process id. It is reaped with
+/// the commands. Whoever started the daemon over a pipe (a shell's $(), ssh) waits until nobody has that pipe any more: so without
+/// `output`, and for standard error, the child has /dev/null.
+pub fn spawn(
+    name: &str,
+    output: Option<BorrowedFd<'_>>,
+) -> io::Result<(RecordSocket, libc::pid_t)> {
     let (ours, theirs) = RecordSocket::pair()?;
     ours.limit_sending(LISTENER_SEND_MS)?;
-    let child = Command::new(THIS_PROGRAM)
-        .arg0(name)
-        .stdin(Stdio::from(theirs.into_owned()))
-        .stdout(output)
-        // Whoever started the daemon over a pipe (a shell's $(), ssh) waits until nobody has that pipe any more.
-        .stderr(Stdio::null())
-        .spawn()?;
-    Ok((ours, child.id() as libc::pid_t))
+    let child = exec::start_self(name, theirs.as_fd(), output)?;
+    Ok((ours, child))
 }

@@ -1,10 +1,12 @@
-//! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it.
+//! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
+//! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
 use super::{cerr, signals};
 use crate::door::Millis;
 use std::ffi::{CStr, CString};
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// The process group of a command, which its leader's start time tells from a later one with the same number.
@@ -119,6 +121,61 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
         libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr());
         libc::_exit(127)
     }
+}
+
+/// Executes this program again under the name `name`, with that standard input and output, /dev/null where there is none and for standard
+/// error, and nothing else of ours but environment and directory. Returns the child's process id, or why it could not be executed.
+pub fn start_self(
+    name: &str,
+    input: BorrowedFd<'_>,
+    output: Option<BorrowedFd<'_>>,
+) -> io::Result<libc::pid_t> {
+    let name = CString::new(name)?;
+    let null = File::options().write(true).open("/dev/null")?;
+    // Close-on-exec: end of file says that exec succeeded.
+    let (mut reader, mut writer) = io::pipe()?;
+    // SAFETY: this process has one thread, so the child may run any code.
+    let child = cerr(unsafe { libc::fork() })?;
+    if child == 0 {
+        let error = become_self(
+            &name,
+            input.as_raw_fd(),
+            output.map_or(null.as_raw_fd(), |output| output.as_raw_fd()),
+            null.as_raw_fd(),
+        );
+        let _ = writer.write_all(&error.raw_os_error().unwrap_or(0).to_ne_bytes());
+        // SAFETY: _exit runs nothing of the parent's.
+        unsafe { libc::_exit(127) }
+    }
+    drop(writer);
+    let mut error = [0; size_of::<i32>()];
+    if reader.read_exact(&mut error).is_err() {
+        return Ok(child);
+    }
+    // SAFETY: a null status is allowed; the child is ours and about to end.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error)))
+}
+
+/// Returns only when it failed.
+fn become_self(
+    name: &CStr,
+    input: libc::c_int,
+    output: libc::c_int,
+    null: libc::c_int,
+) -> io::Error {
+    signals::restore_for_exec();
+    let argv = [name.as_ptr(), std::ptr::null()];
+    for (from, to) in [(input, 0), (output, 1), (null, 2)] {
+        // SAFETY: no pointers. Both are open, and neither is a standard descriptor: the runtime fills those at the start.
+        if let Err(error) = cerr(unsafe { libc::dup2(from, to) }) {
+            return error;
+        }
+    }
+    // The path of this program for as long as it runs, even when the file was replaced or removed.
+    // SAFETY: path, name and array end with NUL and live until exec.
+    unsafe { libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// How a child ended.

@@ -32,11 +32,6 @@ impl RecordSocket {
         RecordSocket(fd)
     }
 
-    /// The descriptor, to hand over to a child.
-    pub fn into_owned(self) -> OwnedFd {
-        self.0
-    }
-
     /// From now on [`send`](Self::send) waits this long (ms) at most, and fails with `WouldBlock` after it.
     pub fn limit_sending(&self, wait: Millis) -> io::Result<()> {
         let limit = libc::timeval {

@@ -1,0 +1,313 @@
+# What a package must do, each a function; sourced by scripts/test-package after root.sh.
+# shellcheck shell=sh disable=SC2154,SC2034 # shared with root.sh
+
+sequence_of() {
+    sed -n 's/^sequence *= *//p' "$root$1/etc/knockd.conf"
+}
+
+# The knock command as it was shown, sent from the Internet.
+knock_as_shown() {
+    words=$(sed -n 's/^ *knock ROUTER \([0-9a-z: ]*\) && ssh .*/\1/p' "$folder/knock-shown")
+    [ -n "$words" ] || lost "no knock command was shown"
+    # shellcheck disable=SC2086 # a list of steps
+    ip netns exec "$wan" "$folder/knock" -d 20 198.51.100.1 $words
+}
+
+is_open() {
+    router iptables -S INPUT | grep -q -- '-s 198.51.100.2/32 -p tcp .*--dport 22 -j ACCEPT'
+}
+
+is_closed() {
+    ! is_open
+}
+
+# A daemon on vlan1 that opens for the knock that was shown, and opens again when the firewall was flushed. Ends with an open door.
+works() { # works TREE
+    await "one daemon runs" one_daemon
+    await "it listens" logged "listening on ${interface:-vlan1}"
+    is_open && lost "open before the knock"
+    knock_as_shown
+    await "the knock opens" is_open
+    router iptables -F
+    is_closed || lost "the flush left a rule"
+    router "$1/etc/config/knockd.wanup"
+    await "the rule is back" is_open
+}
+
+first_install() { # first_install DESTINATION TREE FILE
+    nvram wan_proto=dhcp wan_ifname=vlan1
+    : > "$root/var/log/messages"
+    ipkg -d "$1" install "/packages/$3"
+    cp "$folder/said" "$folder/knock-shown"
+    config=$root$2/etc/knockd.conf
+    is "$(stat -c %a "$config")" 600
+    sequence=$(sequence_of "$2")
+    shown=$(sed -n 's/^ *knock ROUTER \([0-9a-z: ]*\) && ssh .*/\1/p' "$folder/said")
+    is "$(echo "$shown" | tr ' ' ,)" "$sequence"
+    advice=$(router "$2/usr/sbin/knockd --check -c $2/etc/knockd.conf" 2>&1) || lost "the config is wrong: $advice"
+    case $advice in
+        *warning*) lost "the config is unwise: $advice" ;;
+    esac
+}
+
+# Everything that can happen to a package, in the tree of one destination.
+life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
+    tree=$2
+    first_install "$1" "$tree" "$3"
+    await "it starts on the WAN interface" logged "started on vlan1 with $tree/etc/knockd.conf"
+    works "$tree"
+
+    test="$1, $3: hooks again and again, and the classic way"
+    pid=$(keepers)
+    for hook in etc/config/knockd.startup etc/config/knockd.wanup etc/config/knockd.startup .init; do
+        router "$tree/$hook"
+    done
+    router "$tree/usr/sbin/knockd -d -i vlan1 -c $tree/etc/knockd.conf" > /dev/null 2>&1 && lost "a second daemon started"
+    await "the hooks are done" no_hook
+    is "$(keepers)" "$pid"
+
+    test="$1, $3: reinstall"
+    sequence=$(sequence_of "$tree")
+    ipkg -d "$1" install "/packages/$3"
+    is "$(sequence_of "$tree")" "$sequence"
+    grep -q 'knock ROUTER' "$folder/said" && lost "the knock was shown again"
+    await "another daemon runs" another_daemon "$pid"
+    is_open && lost "a door of the old daemon is open"
+    works "$tree"
+
+    test="$1, $3: upgrade with a changed config"
+    pid=$(keepers)
+    echo '# mine' >> "$config"
+    ipkg -d "$1" -force-defaults install "/packages/$4"
+    is "$(tail -n 1 "$config")" "# mine"
+    is "$(sequence_of "$tree")" "$sequence"
+    await "another daemon runs" another_daemon "$pid"
+    works "$tree"
+
+    test="$1, $3: remove, with a changed config"
+    ipkg -d "$1" remove knockd-rs
+    await "the daemon has ended" no_daemon
+    is_open && lost "a door is still open"
+    nothing_left "$1" "$tree" "$tree/etc/knockd.conf"
+
+    test="$1, $3: install over the config of before"
+    ipkg -d "$1" -force-defaults install "/packages/$3"
+    is "$(sequence_of "$tree")" "$sequence"
+    grep -q 'knock ROUTER' "$folder/said" && lost "a new door was made"
+    await "one daemon runs" one_daemon
+    ipkg -d "$1" remove knockd-rs
+    rm -f "$config"
+
+    test="$1, $3: install and remove, nothing is left"
+    before=$sequence
+    first_install "$1" "$tree" "$3"
+    [ "$sequence" != "$before" ] || lost "the same sequence was made twice"
+    await "one daemon runs" one_daemon
+    ipkg -d "$1" remove knockd-rs
+    nothing_left "$1" "$tree"
+}
+
+no_hook() {
+    ! pgrep -f knockd.startup > /dev/null
+}
+
+another_daemon() {
+    one_daemon && [ "$(keepers)" != "$1" ]
+}
+
+nothing_left() { # nothing_left DESTINATION TREE [FILE]
+    [ -e "$root/var/run/knockd" ] && lost "/var/run/knockd is left"
+    left=$(find "$root$2" ! -type d | sed "s,^$root,," | grep -v "^$2/jffs/usr/lib/ipkg/status$" || :)
+    is "$left" "${3:-}"
+}
+
+test_install() {
+    for names in "knockd-rs_1.0.0-1_all.ipk knockd-rs_1.0.0-2_all.ipk" "knockd-rs.ipk knockd-rs.ipk"; do
+        # shellcheck disable=SC2086 # two names
+        set -- $names
+        test="root, $1: install"
+        jffs 4096
+        life root /jffs "$1" "$2"
+        test="ram, $1: install"
+        reboot_router
+        life ram /tmp "$1" "$2"
+    done
+}
+
+# Some clients note the checksum of the config only after postinst.
+test_late_records() {
+    records=late
+    test="a client that notes checksums late"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    sequence=$(sequence_of /jffs)
+    ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
+    is "$(sequence_of /jffs)" "$sequence"
+    ipkg remove knockd-rs
+    nothing_left root /jffs
+    records=
+}
+
+test_question() {
+    test="an upgrade that stops at the question about the config"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    echo '# mine' >> "$config"
+    refused install /packages/knockd-rs_1.0.0-2_all.ipk
+    count=0
+    until one_daemon; do # the guard of preinst waits half a minute
+        count=$((count + 1))
+        [ "$count" -lt 60 ] || lost "the daemon does not come back"
+        sleep 1
+    done
+    works /jffs
+    ipkg remove knockd-rs
+}
+
+test_reboot() {
+    test="a boot, with both ways to start"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    reboot_router
+    : > "$root/var/log/messages"
+    router "/jffs/etc/config/knockd.startup; /jffs/.init; /jffs/etc/config/knockd.wanup; /jffs/etc/config/knockd.wanup"
+    await "the hooks are done" no_hook
+    one_daemon || lost "not one daemon"
+    works /jffs
+
+    test="a boot with PPPoE that takes its time"
+    reboot_router
+    ip link del vlan1
+    nvram wan_proto=pppoe wan_ifname=vlan1
+    : > "$root/var/log/messages"
+    before=$(date +%s)
+    router /jffs/etc/config/knockd.startup
+    [ $(($(date +%s) - before)) -le 1 ] || lost "the hook did not return at once"
+    one_daemon && lost "a daemon runs without a WAN"
+    link ppp0
+    interface=ppp0
+    await "it starts when ppp0 is there" logged "started on ppp0"
+    works /jffs
+    interface=
+
+    test="a WAN that never comes, and then does"
+    reboot_router
+    ip link del ppp0
+    : > "$root/var/log/messages"
+    tries=1
+    router /jffs/etc/config/knockd.startup
+    await "it says so" logged "not started: could not open ppp0"
+    tries=
+    link ppp0
+    router /jffs/etc/config/knockd.wanup
+    await "it starts when the WAN comes up" logged "started on ppp0"
+    reboot_router
+    ip link del ppp0
+    link vlan1
+
+    test="a config that names its interface"
+    : > "$root/var/log/messages"
+    sed -i 's/^Interface = auto/interface =vlan1\r/' "$config"
+    router /jffs/etc/config/knockd.startup
+    await "the config wins" logged "started on vlan1"
+    works /jffs
+    reboot_router
+
+    test="a config that was broken by hand"
+    : > "$root/var/log/messages"
+    echo nonsense >> "$config"
+    router /jffs/etc/config/knockd.startup
+    await "it says where" logged "unknown word 'nonsense'"
+    no_daemon || lost "a daemon runs"
+
+    test="a .init of the user's own"
+    sed -i '$d' "$config"
+    echo '# my own' > "$root/jffs/.init"
+    ipkg -force-defaults install /packages/knockd-rs_1.0.0-1_all.ipk
+    is "$(cat "$root/jffs/.init")" '# my own'
+    await "one daemon runs" one_daemon
+    ipkg remove knockd-rs
+    is "$(cat "$root/jffs/.init")" '# my own'
+}
+
+test_full_flash() {
+    test="a flash that is read-only"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    works /jffs
+    await "the hooks are done" no_hook
+    mount -o remount,ro "$root/jffs"
+    refused install /packages/knockd-rs_1.0.0-2_all.ipk
+    one_daemon || lost "the daemon is gone"
+    mount -o remount,rw "$root/jffs"
+
+    test="a flash that is full"
+    before=$(sum)
+    pid=$(keepers)
+    used=$(du -sk "$root/jffs" | cut -f 1)
+    used_up=0 done_up=0
+    room=0
+    step=${step:-48}
+    while [ "$done_up" -lt 2 ]; do
+        mount -o "remount,size=$((used + room))k" "$root/jffs"
+        if router "ipkg install /packages/knockd-rs_1.0.0-2_all.ipk" > "$folder/said" 2>&1; then
+            done_up=$((done_up + 1))
+            await "the new daemon runs" another_daemon "$pid"
+            pid=$(keepers)
+        else
+            [ "$done_up" = 0 ] || lost "with $room kB it fails, with less it did not"
+            used_up=$((used_up + 1))
+            is "$(sum)" "$before"
+            is "$(keepers)" "$pid"
+        fi
+        room=$((room + step))
+    done
+    [ "$used_up" -gt 2 ] || lost "it never was full"
+    say "    $used_up sizes too small, enough with $((room - 2 * step)) kB"
+    mount -o remount,size=4096k "$root/jffs"
+    ipkg remove knockd-rs
+    nothing_left root /jffs
+
+    test="a first install on a full flash"
+    jffs 100
+    refused install /packages/knockd-rs_1.0.0-1_all.ipk
+    no_daemon || lost "a daemon runs"
+    jffs 4096
+    nvram
+    sed -i 's/sys_enable_jffs2=1/sys_enable_jffs2=0/' "$root/etc/nvram"
+    refused install /packages/knockd-rs_1.0.0-1_all.ipk
+}
+
+# What is installed, without the package manager's own files and leftovers.
+sum() {
+    (cd "$root/jffs" && find usr/sbin usr/bin etc .init ! -type d -exec md5sum {} +)
+}
+
+test_sequences() {
+    test="sequences by chance"
+    jffs 4096
+    cp ipkg/postinst "$root/jffs/postinst"
+    cp files/etc/knockd.conf "$root/jffs/shipped"
+    # shellcheck disable=SC2016 # for the inner shell
+    router 'cd /jffs; n=0; while [ $n -lt 150 ]; do
+        cp shipped config; sh postinst make-door config config > /dev/null; grep "^sequence" config; n=$((n + 1)); done' \
+        > "$folder/sequences"
+    is "$(sort -u "$folder/sequences" | wc -l)" 150
+    awk -F '[=,]' '
+        NF != 5 { print "not four: " $0 }
+        { tcp = udp = 0; sorted = 1; split("", seen)
+          for (i = 2; i <= 5; i++) {
+            udp += $i ~ /^ *[0-9]+:udp$/; tcp += $i ~ /^ *[0-9]+$/
+            port = $i + 0
+            if (port < 1024 || port > 65535 || port in seen) print "port: " $0
+            seen[port] = 1
+            if (i > 2 && port < last) sorted = 0
+            last = port; sum += port }
+          if (tcp + udp != 4 || !tcp || !udp || sorted) print "kind: " $0 }
+        END { mean = sum / NR / 4 # about 33280; the deviation of such a mean is 760
+          if (mean < 29000 || mean > 38000) print "mean: " mean }' "$folder/sequences" > "$folder/said"
+    is "$(cat "$folder/said")" ""
+}

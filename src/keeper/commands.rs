@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::door::Millis;
-use crate::lease::LeaseId;
+use crate::lease::{Group, LeaseId};
 use crate::limits::{COMMAND_TIMEOUT_MS, FORK_RETRY_MS, MAX_COMMANDS, MAX_QUEUE};
-use crate::sys::exec::{self, Ending, Group, Prepared};
+use crate::sys::exec::{self, Ending, Prepared};
 use std::collections::VecDeque;
 use std::io;
 
@@ -147,7 +147,7 @@ impl Commands {
             if running.deadline.is_some_and(|deadline| deadline <= now) {
                 // Again in a second, should it not have been its own group yet.
                 running.deadline = Some(now.saturating_add(FORK_RETRY_MS));
-                running.group.signal(libc::SIGKILL);
+                exec::signal(running.group, libc::SIGKILL);
                 if std::mem::replace(&mut running.overdue, true) {
                     continue;
                 }

@@ -200,14 +200,14 @@ fn end_orphans(leases: &[Lease]) {
     };
     for (phase, group) in groups() {
         if matches!(phase, Phase::Starting { .. }) {
-            group.signal(libc::SIGTERM);
+            exec::signal(group, libc::SIGTERM);
         }
     }
     let deadline = monotonic().saturating_add(ORPHAN_MS);
-    while groups().any(|(_, group)| group.is_alive()) && monotonic() < deadline {
+    while groups().any(|(_, group)| exec::is_alive(group)) && monotonic() < deadline {
         exec::pause(PAUSE_MS);
     }
     for (_, group) in groups() {
-        group.signal(libc::SIGKILL);
+        exec::signal(group, libc::SIGKILL);
     }
 }

@@ -13,9 +13,8 @@
 //! and start time of its command's process group (0 0: none runs); then its door, start and stop command, a line each.
 #![forbid(unsafe_code)]
 
-use crate::lease::{Lease, Phase, Then};
+use crate::lease::{Group, Lease, Phase, Then};
 use crate::limits::MAX_LEASES;
-use crate::sys::exec::Group;
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.

@@ -9,11 +9,19 @@ mod tests;
 use crate::config::Reknock;
 use crate::door::Millis;
 use crate::limits::MAX_LEASES;
-use crate::sys::exec::Group;
 use std::net::IpAddr;
 
 /// What tells one lease from another while both live.
 pub type LeaseId = u32;
+
+/// The process group of a command, which its leader's start time tells from a later one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The process id of the leader, which is the group's and the session's too.
+    pub leader: i32,
+    /// When the leader started, in clock ticks since boot (proc(5), field 22 of stat).
+    pub started: u64,
+}
 
 /// A door that is open for one source until a deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +128,7 @@ impl LeaseBook {
         let mut book = LeaseBook::default();
         for mut lease in leases {
             lease.id = book.next_id;
-            book.next_id += 1;
+            book.next_id = book.next_id.wrapping_add(1);
             lease.running = None;
             if !matches!(lease.phase, Phase::Open { .. }) {
                 lease.phase = Phase::Stopping { then: Then::Over };

@@ -3,48 +3,31 @@
 
 use super::{cerr, signals};
 use crate::door::Millis;
+use crate::lease::Group;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
-/// The process group of a command, which its leader's start time tells from a later one with the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// The process id of the leader, which is the group's and the session's too.
-    pub leader: libc::pid_t,
-    /// When the leader started, in clock ticks since boot (proc(5), field 22 of stat).
-    pub started: u64,
+/// Whether any process of the group is left.
+pub fn is_alive(group: Group) -> bool {
+    match start_time(group.leader) {
+        Some(started) if started != group.started => false,
+        Some(_) => true,
+        // SAFETY: no pointers; signal 0 only asks.
+        None => unsafe { libc::kill(-group.leader, 0) == 0 },
+    }
 }
 
-impl Group {
-    fn of(leader: libc::pid_t) -> Group {
-        Group {
-            leader,
-            started: start_time(leader).unwrap_or(0),
-        }
-    }
-
-    /// Whether any process of the group is left.
-    pub fn is_alive(self) -> bool {
-        match start_time(self.leader) {
-            Some(started) if started != self.started => false,
-            Some(_) => true,
-            // SAFETY: no pointers; signal 0 only asks.
-            None => unsafe { libc::kill(-self.leader, 0) == 0 },
-        }
-    }
-
-    /// Sends a signal to every process of the group.
-    pub fn signal(self, number: libc::c_int) {
-        if self.is_alive() {
-            // SAFETY: no pointers. The group is the one that was started here: its leader's start time says so. A child that was
-            // forked just now is not a leader yet, and is still alone.
-            unsafe {
-                if libc::kill(-self.leader, number) == -1 {
-                    libc::kill(self.leader, number);
-                }
+/// Sends a signal to every process of the group.
+pub fn signal(group: Group, number: libc::c_int) {
+    if is_alive(group) {
+        // SAFETY: no pointers. The group is the one that was started here: its leader's start time says so. A child that was
+        // forked just now is not a leader yet, and is still alone.
+        unsafe {
+            if libc::kill(-group.leader, number) == -1 {
+                libc::kill(group.leader, number);
             }
         }
     }
@@ -92,7 +75,10 @@ pub fn prepare(command: &[u8]) -> io::Result<Prepared> {
             become_shell(&command, waiting.as_raw_fd())
         }
         leader => Ok(Prepared {
-            group: Group::of(leader),
+            group: Group {
+                leader,
+                started: start_time(leader).unwrap_or(0),
+            },
             gate,
         }),
     }

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
+#[path = "../lab/mod.rs"]
 mod lab;
 mod latency;
 mod lease;
 mod lifecycle;
-mod lines;
 mod links;
 mod log;
 mod onetime;
@@ -18,6 +18,7 @@ mod story;
 mod trap;
 mod unit;
 
+use lab::lines;
 use libtest_mimic::{Arguments, Completion, Trial};
 use std::sync::{PoisonError, RwLock};
 

@@ -5,6 +5,7 @@
 
 mod daemon;
 mod home;
+pub mod lines;
 mod namespace;
 pub mod packet;
 mod process;

@@ -80,7 +80,7 @@ impl Log {
         self.at(clock::wall(), kind, text);
     }
 
-    /// A line of that moment.
+    /// A line of that moment; of a message of several lines, each is one of the log.
     pub fn at(&mut self, time: UnixTime, kind: Kind, text: &str) {
         let wanted = match kind {
             Kind::Event | Kind::LogOnly | Kind::Error => true,
@@ -88,11 +88,11 @@ impl Log {
             Kind::Debug => self.debug,
         };
         if wanted {
-            self.pending.push(Line {
+            self.pending.extend(text.lines().map(|line| Line {
                 time,
                 kind,
-                text: text.to_string(),
-            });
+                text: line.to_string(),
+            }));
         }
     }
 
@@ -204,4 +204,17 @@ fn connect() -> io::Result<UnixDatagram> {
     socket.connect(DEV_LOG)?;
     socket.set_write_timeout(Some(Duration::from_millis(SYSLOG_WAIT_MS)))?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_a_message_has_its_time() {
+        let mut log = Log::new(false, false);
+        log.now(Kind::LogOnly, "config: line 2: syntax error\nconf:2:1: why");
+        let texts: Vec<&str> = log.pending.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["config: line 2: syntax error", "conf:2:1: why"]);
+    }
 }

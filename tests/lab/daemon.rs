@@ -161,6 +161,18 @@ impl Daemon {
         errors.join("\n")
     }
 
+    /// The lines that it and its commands printed on stdout so far.
+    pub fn output(&self) -> Vec<String> {
+        let lines = self.log.lines.lock().expect("log");
+        let output = lines.iter().filter(|(error, _)| !*error);
+        output.map(|(_, line)| line.clone()).collect()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait")
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, number: i32) {
         signal(self.pid(), number);

@@ -30,6 +30,9 @@ fn check(lanes: &Lanes, case: &Case, difference: Option<&Difference>) {
         let expected = case::expected_of_ours(case, difference);
         let strict = play(&binary, lane, case, Rule::Strict, &expected);
         compare(case, &strict.outcome, &expected);
+        if difference.is_some_and(|difference| difference.tells_places) {
+            assert!(strict.places > 0, "it tells no place");
+        }
         if case.packets.is_empty() {
             return;
         }

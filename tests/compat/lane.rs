@@ -1,6 +1,6 @@
 //! The place where a case runs: a server with the interface `s0`, and a wire to send it packets from anybody.
 
-use crate::lab::{Daemon, Home, Namespace, Wire, daemon_binary, is_original, link};
+use crate::lab::{Daemon, Home, Namespace, Wire, link};
 use crate::packet::{SERVER, SERVER_SECOND, SERVER6};
 use std::path::Path;
 use std::sync::Mutex;
@@ -65,11 +65,4 @@ pub fn start(binary: &Path, namespace: &Namespace, home: &Home, args: &[String])
         .env_remove("LANGUAGE")
         .env("LC_ALL", "C");
     Daemon::run(command)
-}
-
-/// The daemon under test, with knockd 0.8's rule of matching.
-pub fn start_strict(namespace: &Namespace, home: &Home, args: &str) -> Daemon {
-    let strict = if is_original() { "" } else { " --strict" };
-    let args: Vec<String> = format!("{args}{strict}").split_whitespace().map(String::from).collect();
-    start(&daemon_binary(), namespace, home, &args)
 }

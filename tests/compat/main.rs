@@ -9,6 +9,7 @@ mod case;
 #[allow(dead_code, unused_imports)] // It serves other tests too.
 mod lab;
 mod lane;
+mod life;
 mod packet;
 mod play;
 mod recorded;
@@ -38,6 +39,9 @@ fn main() -> std::process::ExitCode {
     }
     for (name, test) in recorded::trials(&lanes) {
         trials.push(trial(name, &missing, test));
+    }
+    for (name, _, test) in life::tests() {
+        trials.push(trial(format!("life::{name}"), &missing, Box::new(test)));
     }
     let conclusion = libtest_mimic::run(&args, trials);
     drop(lanes);

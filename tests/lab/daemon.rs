@@ -33,6 +33,9 @@ pub fn knock_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("KNOCK_BIN") {
         return PathBuf::from(path);
     }
+    if is_original() {
+        return PathBuf::from("/usr/bin/knock");
+    }
     static LINK: OnceLock<PathBuf> = OnceLock::new();
     LINK.get_or_init(|| {
         std::fs::create_dir_all(knock_folder()).expect("folder");

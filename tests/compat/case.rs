@@ -48,7 +48,9 @@ pub struct Case {
 
 fn texts(value: &Value) -> Vec<String> {
     let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    list.iter().map(|v| v.as_str().expect("a text").to_string()).collect()
+    list.iter()
+        .map(|v| v.as_str().expect("a text").to_string())
+        .collect()
 }
 
 impl Case {
@@ -84,7 +86,9 @@ impl Case {
                 debug_config: about_config.then(|| texts(&value["debug_config"])),
                 file: value["file"].as_str().map(String::from),
             },
-            fixed: value["expect_fixed"].as_array().map(|_| texts(&value["expect_fixed"])),
+            fixed: value["expect_fixed"]
+                .as_array()
+                .map(|_| texts(&value["expect_fixed"])),
         }
     }
 }
@@ -119,9 +123,13 @@ pub fn differences() -> BTreeMap<String, Difference> {
         rows: texts(&value["rows"]),
         tells_places: value["tells_places"] == true,
         strict: value["strict"].as_object().cloned().unwrap_or_default(),
-        default_opens: value["default_opens"].as_array().map(|_| texts(&value["default_opens"])),
+        default_opens: value["default_opens"]
+            .as_array()
+            .map(|_| texts(&value["default_opens"])),
     };
-    all.into_iter().map(|(id, value)| (id, parse(value))).collect()
+    all.into_iter()
+        .map(|(id, value)| (id, parse(value)))
+        .collect()
 }
 
 /// What this program has to do with `--strict`.
@@ -153,8 +161,15 @@ pub fn expected_of_ours(case: &Case, difference: Option<&Difference>) -> Outcome
         "debug_config" => expected.debug_config == case.recorded.debug_config,
         _ => expected.file == case.recorded.file,
     };
-    for key in difference.iter().flat_map(|difference| difference.strict.keys()) {
-        assert!(!same(key), "{}: {key} in ours.json is no difference", case.id);
+    for key in difference
+        .iter()
+        .flat_map(|difference| difference.strict.keys())
+    {
+        assert!(
+            !same(key),
+            "{}: {key} in ours.json is no difference",
+            case.id
+        );
         // The wording of libpcap's errors cannot be ours; nothing else of the contract may differ.
         assert!(
             case.class != 'C' || key == "stderr" || key == "debug_config",

@@ -30,6 +30,9 @@ pub fn tests() -> impl Iterator<Item = Test> {
     .copied()
 }
 
+/// One that takes too long for every day.
+pub const LONG: Test = signals::LONG;
+
 /// A door of two steps.
 const DOOR: &str = "[A]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ncommand=true\n";
 /// Every config of these tests ends with this door of one step, whose packet comes from an address of its own.
@@ -105,18 +108,29 @@ impl Life {
 
     /// The messages of a log file, without the fence's.
     fn log(&self, name: &str) -> Vec<String> {
-        let rule = if is_original() { Rule::Original } else { Rule::Strict };
+        let rule = if is_original() {
+            Rule::Original
+        } else {
+            Rule::Strict
+        };
         let mut lines = log_lines(&self.home.read(name), rule);
         lines.retain(|line| !line.contains(": fence: "));
         lines
     }
 
     fn await_log(&self, name: &str, text: &str) {
-        wait_for(text, || self.log(name).iter().any(|line| line.contains(text)).then_some(()));
+        wait_for(text, || {
+            self.log(name)
+                .iter()
+                .any(|line| line.contains(text))
+                .then_some(())
+        });
     }
 
     fn await_file(&self, name: &str, text: &str) {
-        wait_for(&format!("{text:?} in {name}"), || (self.home.read(name) == text).then_some(()));
+        wait_for(&format!("{text:?} in {name}"), || {
+            (self.home.read(name) == text).then_some(())
+        });
     }
 }
 

@@ -13,6 +13,7 @@ mod life;
 mod packet;
 mod play;
 mod recorded;
+mod rows;
 
 use lane::Lanes;
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -30,7 +31,10 @@ fn main() -> std::process::ExitCode {
     }
     let lanes = Arc::new(Lanes::default());
     let plain: [(&str, fn()); 2] = [
-        ("tokens_mean_what_they_say", packet::tokens_mean_what_they_say),
+        (
+            "tokens_mean_what_they_say",
+            packet::tokens_mean_what_they_say,
+        ),
         ("only_places_are_left_out", play::only_places_are_left_out),
     ];
     let mut trials: Vec<Trial> = Vec::new();
@@ -43,6 +47,14 @@ fn main() -> std::process::ExitCode {
     for (name, _, test) in life::tests() {
         trials.push(trial(format!("life::{name}"), &missing, Box::new(test)));
     }
+    let (name, _, test) = life::LONG;
+    let long = trial(format!("life::{name}"), &missing, Box::new(test));
+    trials.push(long.with_ignored_flag(true));
+    trials.push(trial(
+        "every_difference_is_shown".to_string(),
+        &None,
+        Box::new(rows::every_difference_is_shown),
+    ));
     let conclusion = libtest_mimic::run(&args, trials);
     drop(lanes);
     lab::remove_knock_link();

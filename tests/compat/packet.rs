@@ -146,7 +146,14 @@ pub fn await_second() {
 }
 
 pub fn tokens_mean_what_they_say() {
-    for text in ["7000", ".3:7000@syn,ack>10.9.0.11", "6:1", "1000/udp", "9000@-", "6:2/udp"] {
+    for text in [
+        "7000",
+        ".3:7000@syn,ack>10.9.0.11",
+        "6:1",
+        "1000/udp",
+        "9000@-",
+        "6:2/udp",
+    ] {
         let [Token::Send(packet)] = parse(text)[..] else {
             panic!("{text}");
         };

@@ -134,9 +134,19 @@ enum Kind {
 
 fn kind(line: &str) -> Kind {
     let has = |texts: &[&str]| texts.iter().any(|text| line.contains(text));
-    if has(&[": running command: ", ": command timeout", "non-zero status code", "has been truncated!"]) {
+    if has(&[
+        ": running command: ",
+        ": command timeout",
+        "non-zero status code",
+        "has been truncated!",
+    ]) {
         Kind::Command
-    } else if has(&[": Stage ", ": OPEN SESAME", ": sequence timeout (", lines::EXHAUSTED]) {
+    } else if has(&[
+        ": Stage ",
+        ": OPEN SESAME",
+        ": sequence timeout (",
+        lines::EXHAUSTED,
+    ]) {
         Kind::Matcher
     } else if has(&["starting up, listening on ", "shutting down"]) {
         Kind::Life
@@ -167,12 +177,17 @@ pub fn log_lines(text: &str, rule: Rule) -> Vec<String> {
 /// without both where the file is; a warning has the word before.
 pub fn is_place(line: &str, files: &[String]) -> bool {
     let line = line.strip_prefix("warning: ").unwrap_or(line);
-    let Some(rest) = files.iter().find_map(|file| line.strip_prefix(file.as_str())) else {
+    let Some(rest) = files
+        .iter()
+        .find_map(|file| line.strip_prefix(file.as_str()))
+    else {
         return false;
     };
     let mut rest = rest;
     for _ in 0..2 {
-        let end = rest.strip_prefix(':').map(|r| 1 + r.bytes().take_while(u8::is_ascii_digit).count());
+        let end = rest
+            .strip_prefix(':')
+            .map(|r| 1 + r.bytes().take_while(u8::is_ascii_digit).count());
         match end {
             Some(end) if end > 1 => rest = &rest[end..],
             _ => break,
@@ -183,20 +198,35 @@ pub fn is_place(line: &str, files: &[String]) -> bool {
 
 pub fn only_places_are_left_out() {
     let files = ["/w/conf".to_string(), "/w/ots".to_string()];
-    for line in ["/w/conf:3:14: text", "warning: /w/ots:3: text", "warning: /w/conf: text"] {
+    for line in [
+        "/w/conf:3:14: text",
+        "warning: /w/ots:3: text",
+        "warning: /w/conf: text",
+    ] {
         assert!(is_place(line, &files), "{line}");
     }
-    for line in ["/w/conf:3:14:1: text", "/w/other:3:14: text", "config: line 3: syntax error", "/w/conf:3 text", "/w/ots:x: text", " /w/conf: text"] {
+    for line in [
+        "/w/conf:3:14:1: text",
+        "/w/other:3:14: text",
+        "config: line 3: syntax error",
+        "/w/conf:3 text",
+        "/w/ots:x: text",
+        " /w/conf: text",
+    ] {
         assert!(!is_place(line, &files), "{line}");
     }
 }
 
 fn observe(daemon: &mut Daemon, home: &Home, folder: &str, case: &Case, rule: Rule) -> Played {
-    let exit = daemon
-        .ended()
-        .map(|status| status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)));
+    let exit = daemon.ended().map(|status| {
+        status
+            .code()
+            .unwrap_or_else(|| -status.signal().unwrap_or(0))
+    });
     let anonymous = |line: &str| line.replace(folder, "@W@");
-    let files = ["conf".to_string()].into_iter().chain(case.files.iter().map(|(name, _)| name.clone()));
+    let files = ["conf".to_string()]
+        .into_iter()
+        .chain(case.files.iter().map(|(name, _)| name.clone()));
     let files: Vec<String> = files.map(|name| format!("{folder}/{name}")).collect();
     let is_ours = |line: &str| rule != Rule::Original && is_place(line, &files);
     let mut log = log_lines(&home.read("log"), rule);
@@ -206,22 +236,30 @@ fn observe(daemon: &mut Daemon, home: &Home, folder: &str, case: &Case, rule: Ru
         lines.map(|line| anonymous(line)).collect()
     };
     let output = daemon.output();
-    let verbose = [": Stage ", ": OPEN SESAME", ": sequence timeout (", ": running command: ", ": command timeout"];
+    let verbose = [
+        ": Stage ",
+        ": OPEN SESAME",
+        ": sequence timeout (",
+        ": running command: ",
+        ": command timeout",
+    ];
     let events = |lines: &[String]| -> Vec<String> {
-        let lines = lines.iter().filter(|line| verbose.iter().any(|text| line.contains(text)));
+        let lines = lines
+            .iter()
+            .filter(|line| verbose.iter().any(|text| line.contains(text)));
         let mut lines: Vec<String> = lines.cloned().collect();
         lines.sort_unstable();
         lines
     };
     let all_errors = daemon.errors();
     let places = all_errors.lines().filter(|line| is_ours(line)).count();
-    let errors = all_errors
-        .lines()
-        .filter(|line| !is_ours(line));
+    let errors = all_errors.lines().filter(|line| !is_ours(line));
     let debug = || {
         let lines = output.iter().filter(|line| line.starts_with("config: "));
         // The recorder kept this much of a line.
-        lines.map(|line| anonymous(line).chars().take(160).collect()).collect()
+        lines
+            .map(|line| anonymous(line).chars().take(160).collect())
+            .collect()
     };
     let mut seen = 0;
     let mut openings = Vec::new();
@@ -245,7 +283,11 @@ fn observe(daemon: &mut Daemon, home: &Home, folder: &str, case: &Case, rule: Ru
         places,
         printed: events(&output),
         // With an empty LogFile there is none (M019).
-        logged: if home.path("log").exists() { events(&log) } else { events(&output) },
+        logged: if home.path("log").exists() {
+            events(&log)
+        } else {
+            events(&output)
+        },
         openings,
     }
 }

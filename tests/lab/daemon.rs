@@ -1,7 +1,7 @@
 //! Starting the daemon, reading what it says, and ending it with all that it started.
 
-use super::{DEADLINE, Home, Namespace, descendants, signal, wait_for};
 use super::lines;
+use super::{DEADLINE, Home, Namespace, descendants, signal, wait_for};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

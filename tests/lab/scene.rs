@@ -1,7 +1,7 @@
 //! The usual scene: an Internet host, a router whose firewall drops what it did not ask for, and its WAN link.
 
-use super::{Daemon, Home, Namespace, Wire, knock_binary, link, packet, wait_within};
 use super::lines;
+use super::{Daemon, Home, Namespace, Wire, knock_binary, link, packet, wait_within};
 use std::time::Duration;
 
 /// The router's addresses.

@@ -25,7 +25,10 @@ fn packet(token: &str) -> Vec<u8> {
 fn set_checksum(packet: &mut [u8]) {
     packet[10..12].fill(0);
     let length = usize::from(packet[0] & 0x0f) * 4;
-    let sum: u32 = packet[..length].chunks(2).map(|b| u32::from(b[0]) << 8 | u32::from(b[1])).sum();
+    let sum: u32 = packet[..length]
+        .chunks(2)
+        .map(|b| u32::from(b[0]) << 8 | u32::from(b[1]))
+        .sum();
     let sum = (sum & 0xffff) + (sum >> 16);
     packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
@@ -53,7 +56,11 @@ fn options_and_fragments() {
     later[6..8].copy_from_slice(&[0, 3]);
     set_checksum(&mut later);
     for (bytes, count) in [(with_options, 1), (first, 1), (later, 0)] {
-        assert_eq!(opened_by(|life| life.lane.wire.send(&bytes)), count, "{bytes:?}");
+        assert_eq!(
+            opened_by(|life| life.lane.wire.send(&bytes)),
+            count,
+            "{bytes:?}"
+        );
     }
 }
 

@@ -6,9 +6,17 @@ use std::path::Path;
 
 pub const TESTS: &[Test] = &[
     ("pid_file", &[], pid_file),
-    ("two_daemons_of_one_config", &["D-OPN-07"], two_daemons_of_one_config),
+    (
+        "two_daemons_of_one_config",
+        &["D-OPN-07"],
+        two_daemons_of_one_config,
+    ),
     ("relative_config", &["D-OPN-13"], relative_config),
-    ("pid_file_changed_at_a_reload", &["D-OPN-12"], pid_file_changed_at_a_reload),
+    (
+        "pid_file_changed_at_a_reload",
+        &["D-OPN-12"],
+        pid_file_changed_at_a_reload,
+    ),
     ("empty_pid_file", &["D-CFG-25"], empty_pid_file),
 ];
 
@@ -25,7 +33,9 @@ fn daemonize(life: &Life, args: &str, pid_file: &str) -> u32 {
 
 fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 fn await_end(pid: u32) {
@@ -36,11 +46,18 @@ fn pid_file() {
     let life = Life::new(DOOR);
     // -p is overridden by PidFile.
     life.conf(&format!("[options]\nPidFile=@W@/pid\n{DOOR}"));
-    let pid = daemonize(&life, &format!("-i s0 -c {} -p {}", life.path("conf"), life.path("other")), "pid");
+    let pid = daemonize(
+        &life,
+        &format!("-i s0 -c {} -p {}", life.path("conf"), life.path("other")),
+        "pid",
+    );
     life.await_log("log", "starting up, listening on s0");
     assert!(is_alive(pid));
     assert!(!Path::new(&life.path("other")).exists());
-    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
+    assert_eq!(
+        std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
+        Path::new("/")
+    );
     life.send("7000 8000");
     life.await_log("log", "10.9.0.2: A: OPEN SESAME");
     signal(pid, libc::SIGTERM);
@@ -58,13 +75,23 @@ fn two_daemons_of_one_config() {
     if is_original() {
         let mut parent = life.run(&format!("-d -g {} {args}", life.path("log")));
         assert_eq!(parent.wait().code(), Some(0));
-        let second = wait_for("the second's pid", || life.home.read("pid").trim().parse().ok().filter(|p| *p != first));
+        let second = wait_for("the second's pid", || {
+            life.home
+                .read("pid")
+                .trim()
+                .parse()
+                .ok()
+                .filter(|p| *p != first)
+        });
         wait_for("both", || (life.log("log").len() == 2).then_some(()));
         life.send("1");
         life.await_file("out", "s\ns\n");
         signal(first, libc::SIGTERM);
         await_end(first);
-        assert!(!Path::new(&life.path("pid")).exists(), "the first removes the second's");
+        assert!(
+            !Path::new(&life.path("pid")).exists(),
+            "the first removes the second's"
+        );
         assert!(is_alive(second));
     } else {
         let mut second = life.run(&format!("-d -g {} {args}", life.path("log")));
@@ -80,7 +107,11 @@ fn two_daemons_of_one_config() {
 /// L11
 fn relative_config() {
     let life = Life::new(DOOR);
-    let pid = daemonize(&life, &format!("-i s0 -c conf -p {}", life.path("pid")), "pid");
+    let pid = daemonize(
+        &life,
+        &format!("-i s0 -c conf -p {}", life.path("pid")),
+        "pid",
+    );
     life.await_log("log", "starting up");
     life.conf("[B]\nsequence=4000\ntcpflags=syn\n");
     let_pass(100);
@@ -115,7 +146,12 @@ fn pid_file_changed_at_a_reload() {
 fn empty_pid_file() {
     let life = Life::new("");
     life.conf(&format!("[options]\nPidFile=\n{DOOR}"));
-    let mut parent = life.run(&format!("-d -g {} -i s0 -c {} -p {}", life.path("log"), life.path("conf"), life.path("pid")));
+    let mut parent = life.run(&format!(
+        "-d -g {} -i s0 -c {} -p {}",
+        life.path("log"),
+        life.path("conf"),
+        life.path("pid")
+    ));
     assert_eq!(parent.wait().code(), Some(0));
     life.await_log("log", "starting up");
     let error = "could not create pid file : No such file or directory".to_string();

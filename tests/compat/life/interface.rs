@@ -37,7 +37,10 @@ fn down_at_the_start() {
     let mut daemon = life.spawn("-i s0");
     if is_original() {
         assert_eq!(daemon.wait().code(), Some(1));
-        assert_eq!(daemon.errors(), "could not open s0: s0: That device is not up");
+        assert_eq!(
+            daemon.errors(),
+            "could not open s0: s0: That device is not up"
+        );
         return;
     }
     daemon.await_text(lines::LISTENING);
@@ -83,7 +86,9 @@ fn address_added() {
 
 /// L24: what has no fence's address either.
 fn no_address() {
-    let life = Life::new(&format!("{DOOR}[B]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ntarget=10.9.0.99\n"));
+    let life = Life::new(&format!(
+        "{DOOR}[B]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ntarget=10.9.0.99\n"
+    ));
     life.lane.server.run("ip addr flush dev s0");
     let daemon = life.start();
     life.send("7000 8000 7000>10.9.0.99 8000>10.9.0.99");
@@ -93,22 +98,31 @@ fn no_address() {
     life.lane.server.run("ip addr add 10.9.0.1/24 dev s0");
     let_pass(300);
     life.send("7000 8000 wait.5");
-    assert_eq!(daemon.count("10.9.0.2: A: OPEN SESAME"), usize::from(!is_original()));
+    assert_eq!(
+        daemon.count("10.9.0.2: A: OPEN SESAME"),
+        usize::from(!is_original())
+    );
 }
 
 /// L23
 fn any_interface() {
-    let life = Life::new(&format!("{DOOR}[B]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ntarget=10.9.0.1\n"));
+    let life = Life::new(&format!(
+        "{DOOR}[B]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ntarget=10.9.0.1\n"
+    ));
     let daemon = life.spawn("-i any");
     daemon.await_text("listening on any...");
     life.send("7000 8000");
     daemon.await_text("10.9.0.2: B: OPEN SESAME");
     let_pass(200);
-    assert_eq!(daemon.count("10.9.0.2: A: OPEN SESAME"), usize::from(!is_original()));
+    assert_eq!(
+        daemon.count("10.9.0.2: A: OPEN SESAME"),
+        usize::from(!is_original())
+    );
 }
 
 fn any_interface_ipv6() {
-    let life = Life::new("[B]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ntarget=fd00:9::1\n");
+    let life =
+        Life::new("[B]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ntarget=fd00:9::1\n");
     let daemon = life.spawn("-i any");
     daemon.await_text("listening on any...");
     life.send("6:7000 6:8000");
@@ -126,11 +140,15 @@ fn any_interface_ipv6() {
 fn tun() {
     let life = Life::new(DOOR);
     let tun = Tun::new(&life.lane.server, "t0");
-    life.lane.server.run("ip addr add 10.8.0.1/24 dev t0; ip addr add fd00:8::1/64 dev t0 nodad; ip link set t0 up");
+    life.lane.server.run(
+        "ip addr add 10.8.0.1/24 dev t0; ip addr add fd00:8::1/64 dev t0 nodad; ip link set t0 up",
+    );
     let daemon = life.spawn("-i t0");
     daemon.await_text("listening on t0...");
     for token in parse("7000>10.8.0.1 8000>10.8.0.1 6:7000>fd00:8::1 6:8000>fd00:8::1") {
-        let Token::Send(packet) = token else { unreachable!() };
+        let Token::Send(packet) = token else {
+            unreachable!()
+        };
         tun.send(&packet.bytes(1));
         let_pass(30);
     }
@@ -145,7 +163,9 @@ fn tun() {
 
 fn labels() {
     let life = Life::new("[A]\nsequence=7000\ntcpflags=syn\n");
-    life.lane.server.run("ip addr add 10.9.0.77/24 dev s0 label s0:1");
+    life.lane
+        .server
+        .run("ip addr add 10.9.0.77/24 dev s0 label s0:1");
     let daemon = life.start();
     life.send("7000>10.9.0.77");
     life.fence(&daemon);

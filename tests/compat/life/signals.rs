@@ -7,23 +7,63 @@ use std::time::{Duration, Instant};
 pub const TESTS: &[Test] = &[
     ("exit_codes", &[], exit_codes),
     ("term_with_open_doors", &["D-OPN-03"], term_with_open_doors),
-    ("kill_with_an_open_door", &["D-OPN-14"], kill_with_an_open_door),
+    (
+        "kill_with_an_open_door",
+        &["D-OPN-14"],
+        kill_with_an_open_door,
+    ),
     ("term_to_the_children", &["D-OPN-02"], term_to_the_children),
-    ("hangup_to_the_children", &["D-OPN-02"], hangup_to_the_children),
+    (
+        "hangup_to_the_children",
+        &["D-OPN-02"],
+        hangup_to_the_children,
+    ),
     ("hangup_with_an_open_door", &[], hangup_with_an_open_door),
     ("hangup_ends_attempts", &[], hangup_ends_attempts),
-    ("hangup_with_a_bad_config", &["D-OPN-10"], hangup_with_a_bad_config),
-    ("hangup_without_a_config", &["D-OPN-10"], hangup_without_a_config),
-    ("hangup_takes_the_new_doors", &[], hangup_takes_the_new_doors),
+    (
+        "hangup_with_a_bad_config",
+        &["D-OPN-10"],
+        hangup_with_a_bad_config,
+    ),
+    (
+        "hangup_without_a_config",
+        &["D-OPN-10"],
+        hangup_without_a_config,
+    ),
+    (
+        "hangup_takes_the_new_doors",
+        &[],
+        hangup_takes_the_new_doors,
+    ),
     ("hangup_rotates_the_log", &[], hangup_rotates_the_log),
     ("usr1", &["D-OPN-09"], usr1),
-    ("a_second_knock_while_open", &["D-OPN-01"], a_second_knock_while_open),
-    ("empty_lines_in_the_log", &["D-LOG-01"], empty_lines_in_the_log),
-    ("a_failed_knock_is_told", &["D-LOG-03"], a_failed_knock_is_told),
+    (
+        "a_second_knock_while_open",
+        &["D-OPN-01"],
+        a_second_knock_while_open,
+    ),
+    (
+        "empty_lines_in_the_log",
+        &["D-LOG-01"],
+        empty_lines_in_the_log,
+    ),
+    (
+        "a_failed_knock_is_told",
+        &["D-LOG-03"],
+        a_failed_knock_is_told,
+    ),
     ("debug_is_verbose", &["D-LOG-05"], debug_is_verbose),
-    ("what_commands_inherit", &["D-OPN-08"], what_commands_inherit),
+    (
+        "what_commands_inherit",
+        &["D-OPN-08"],
+        what_commands_inherit,
+    ),
+    ("commands_at_once", &["D-OPN-05"], commands_at_once),
     ("a_list_that_is_gone", &["D-OTS-04"], a_list_that_is_gone),
 ];
+
+/// Takes ten minutes, so it runs when it is asked for by `--ignored`.
+pub const LONG: Test = ("a_command_that_hangs", &["D-OPN-04"], a_command_that_hangs);
 
 /// Opens on one packet and closes after two seconds.
 const STOPPING: &str = "[A]\nsequence=1\ntcpflags=syn\nstart_command=echo s >>@W@/out\ncmd_timeout=2\nstop_command=echo p >>@W@/out\n";
@@ -35,7 +75,10 @@ fn exit_codes() {
         let mut daemon = life.start();
         daemon.signal(number);
         assert_eq!(daemon.wait().code(), Some(number));
-        assert_eq!(life.log("log"), ["starting up, listening on s0", "shutting down"]);
+        assert_eq!(
+            life.log("log"),
+            ["starting up, listening on s0", "shutting down"]
+        );
         assert_eq!(daemon.errors(), "");
     }
 }
@@ -50,25 +93,54 @@ fn term_with_open_doors() {
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(15));
     if is_original() {
-        assert!(begin.elapsed() > Duration::from_millis(500), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() > Duration::from_millis(500),
+            "{:?}",
+            begin.elapsed()
+        );
         assert_eq!(life.home.read("out"), "s\ns\np\n");
         life.await_file("out", "s\ns\np\np\n");
     } else {
-        assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            begin.elapsed()
+        );
         assert_eq!(life.home.read("out"), "s\ns\np\np\n");
     }
-    let ends: Vec<String> = life.log("log").into_iter().filter(|l| !l.contains(": Stage ") && !l.contains("SESAME")).collect();
+    let ends: Vec<String> = life
+        .log("log")
+        .into_iter()
+        .filter(|l| !l.contains(": Stage ") && !l.contains("SESAME"))
+        .collect();
     let running = |what: &str| format!("A: running command: echo {what} >>{}", life.path("out"));
-    let begins = ["starting up, listening on s0".to_string(), running("s"), running("s")];
+    let begins = [
+        "starting up, listening on s0".to_string(),
+        running("s"),
+        running("s"),
+    ];
     assert_eq!(ends[..3], begins);
     if is_original() {
-        let rest = ["10.9.0.2: A: command timeout".to_string(), running("p"), "shutting down".to_string(), "10.9.0.3: A: command timeout".to_string(), running("p")];
+        let rest = [
+            "10.9.0.2: A: command timeout".to_string(),
+            running("p"),
+            "shutting down".to_string(),
+            "10.9.0.3: A: command timeout".to_string(),
+            running("p"),
+        ];
         assert_eq!(ends[3..], rest);
     } else {
         // Both at once, in any order.
         assert_eq!(ends.len(), 8, "{ends:?}");
-        assert_eq!(ends.iter().filter(|line| **line == running("p")).count(), 2, "{ends:?}");
-        assert!(ends[3..].contains(&"10.9.0.2: A: command timeout".to_string()), "{ends:?}");
+        assert_eq!(
+            ends.iter().filter(|line| **line == running("p")).count(),
+            2,
+            "{ends:?}"
+        );
+        assert!(
+            ends[3..].contains(&"10.9.0.2: A: command timeout".to_string()),
+            "{ends:?}"
+        );
         assert_eq!(ends[7], "shutting down");
     }
 }
@@ -159,8 +231,20 @@ fn hangup_ends_attempts() {
     await_reload(&daemon);
     life.send("8000 7000 8000");
     daemon.await_text("10.9.0.2: A: OPEN SESAME");
-    let log: Vec<String> = life.log("log").into_iter().filter(|l| l.starts_with("10.9.0.2: ")).collect();
-    assert_eq!(log, ["10.9.0.2: A: Stage 1", "10.9.0.2: A: Stage 1", "10.9.0.2: A: Stage 2", "10.9.0.2: A: OPEN SESAME"]);
+    let log: Vec<String> = life
+        .log("log")
+        .into_iter()
+        .filter(|l| l.starts_with("10.9.0.2: "))
+        .collect();
+    assert_eq!(
+        log,
+        [
+            "10.9.0.2: A: Stage 1",
+            "10.9.0.2: A: Stage 1",
+            "10.9.0.2: A: Stage 2",
+            "10.9.0.2: A: OPEN SESAME"
+        ]
+    );
 }
 
 fn after_bad_reload(life: &Life, daemon: &mut Daemon, error: &str) {
@@ -181,7 +265,11 @@ fn hangup_with_a_bad_config() {
     let life = Life::new(DOOR);
     let mut daemon = life.start();
     life.home.write("conf", "junk\n");
-    after_bad_reload(&life, &mut daemon, "config: line 1: all directives must belong to a section");
+    after_bad_reload(
+        &life,
+        &mut daemon,
+        "config: line 1: all directives must belong to a section",
+    );
 }
 
 fn hangup_without_a_config() {
@@ -221,8 +309,14 @@ fn hangup_rotates_the_log() {
     life.await_log("rotated", "A: running command: true");
     let old = life.log("rotated.1");
     let reading = format!("re-reading config file: {}", life.path("conf"));
-    assert_eq!(old[..2], ["starting up, listening on s0".to_string(), reading]);
-    assert!(life.log("rotated").contains(&"10.9.0.2: A: OPEN SESAME".to_string()));
+    assert_eq!(
+        old[..2],
+        ["starting up, listening on s0".to_string(), reading]
+    );
+    assert!(
+        life.log("rotated")
+            .contains(&"10.9.0.2: A: OPEN SESAME".to_string())
+    );
     // L18: LogFile beats -g.
     assert_eq!(life.home.read("log"), "");
 }
@@ -253,7 +347,10 @@ fn a_second_knock_while_open() {
     } else {
         let begin = Instant::now();
         life.await_file("out", "s\np\n");
-        assert!(begin.elapsed() > Duration::from_millis(1500), "the time began anew");
+        assert!(
+            begin.elapsed() > Duration::from_millis(1500),
+            "the time began anew"
+        );
         assert_eq!(daemon.count("10.9.0.2: A: OPEN SESAME"), 2);
         let_pass(1000);
         assert_eq!(life.home.read("out"), "s\np\n");
@@ -267,7 +364,11 @@ fn empty_lines_in_the_log() {
     life.await_log("log", "A: running command: true");
     let_pass(100);
     let text = life.home.read("log");
-    assert_eq!(text.contains("running command: true\n\n"), is_original(), "{text}");
+    assert_eq!(
+        text.contains("running command: true\n\n"),
+        is_original(),
+        "{text}"
+    );
     assert_eq!(text.contains("\n\n"), is_original(), "{text}");
 }
 
@@ -277,7 +378,10 @@ fn a_failed_knock_is_told() {
     life.send("7000 7000");
     life.fence(&daemon);
     let told = usize::from(!is_original());
-    assert_eq!(daemon.count("10.9.0.2: A: wrong knock, attempt ended (stage 1)"), told);
+    assert_eq!(
+        daemon.count("10.9.0.2: A: wrong knock, attempt ended (stage 1)"),
+        told
+    );
 }
 
 fn debug_is_verbose() {
@@ -289,7 +393,10 @@ fn debug_is_verbose() {
     life.await_log("log", "10.9.0.2: A: Stage 1");
     daemon.await_text(" -> ");
     let_pass(200);
-    assert_eq!(daemon.count("10.9.0.2: A: Stage 1"), usize::from(!is_original()));
+    assert_eq!(
+        daemon.count("10.9.0.2: A: Stage 1"),
+        usize::from(!is_original())
+    );
 }
 
 fn what_commands_inherit() {
@@ -297,12 +404,16 @@ fn what_commands_inherit() {
     let daemon = life.start();
     life.send("1");
     let command = wait_for("the command", || {
-        crate::lab::descendants(daemon.pid()).into_iter().find(|pid| {
-            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
-            line.unwrap_or_default().starts_with("sleep\0")
-        })
+        crate::lab::descendants(daemon.pid())
+            .into_iter()
+            .find(|pid| {
+                let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+                line.unwrap_or_default().starts_with("sleep\0")
+            })
     });
-    let open = std::fs::read_dir(format!("/proc/{command}/fd")).unwrap().count();
+    let open = std::fs::read_dir(format!("/proc/{command}/fd"))
+        .unwrap()
+        .count();
     match is_original() {
         // The packet socket, the log and more.
         true => assert!(open > 4, "{open}"),
@@ -311,7 +422,9 @@ fn what_commands_inherit() {
 }
 
 fn a_list_that_is_gone() {
-    let life = Life::new("[A]\none_time_sequences=@W@/ots\nseq_timeout=10\ntcpflags=syn\ncommand=echo s >>@W@/out\n");
+    let life = Life::new(
+        "[A]\none_time_sequences=@W@/ots\nseq_timeout=10\ntcpflags=syn\ncommand=echo s >>@W@/out\n",
+    );
     life.home.write("ots", " 1000,2000\n 3000,4000\n");
     let mut daemon = life.start();
     std::fs::remove_file(life.home.path("ots")).unwrap();
@@ -324,4 +437,26 @@ fn a_list_that_is_gone() {
         assert_eq!(life.home.read("out"), "");
         assert!(daemon.is_alive());
     }
+}
+
+fn commands_at_once() {
+    let life = Life::new("[A]\nsequence=1\ntcpflags=syn\ncommand=echo s >>@W@/out; sleep 2\n");
+    let _daemon = life.start();
+    life.send(&"1 ".repeat(20));
+    let_pass(700);
+    let at_once = if is_original() { 20 } else { 16 };
+    assert_eq!(life.home.read("out").lines().count(), at_once);
+    life.await_file("out", &"s\n".repeat(20));
+}
+
+fn a_command_that_hangs() {
+    let life = Life::new(
+        "[A]\nsequence=1\ntcpflags=syn\nstart_command=echo s >>@W@/out; sleep 100000\ncmd_timeout=1\nstop_command=echo p >>@W@/out\n",
+    );
+    let _daemon = life.start();
+    life.send("1");
+    life.await_file("out", "s\n");
+    std::thread::sleep(Duration::from_secs(605));
+    let rest = if is_original() { "s\n" } else { "s\np\n" };
+    life.await_file("out", rest);
 }

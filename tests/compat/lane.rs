@@ -51,14 +51,14 @@ impl Lanes {
     }
 }
 
-/// Starts `binary ARGS` in `home`, which is also its `/run`, so that its files of state are apart from all others.
+/// Starts `binary ARGS` in `home`, which is also its `/run` and `/var/log`, so that its files are apart from all others.
 pub fn start(binary: &Path, namespace: &Namespace, home: &Home, args: &[String]) -> Daemon {
     let mut command = namespace.command("sh");
     std::fs::create_dir_all(home.path("run")).expect("folder");
     command
         .current_dir(home)
         .arg("-c")
-        .arg("mount --bind run /run && exec \"$0\" \"$@\"")
+        .arg("mount --bind run /run && mount --bind run /var/log && exec \"$0\" \"$@\"")
         .arg(binary)
         .args(args)
         .env("TZ", "UTC")

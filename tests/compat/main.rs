@@ -14,6 +14,7 @@ mod packet;
 mod play;
 mod recorded;
 mod rows;
+mod wild;
 
 use lane::Lanes;
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -41,7 +42,8 @@ fn main() -> std::process::ExitCode {
     for (name, test) in plain {
         trials.push(trial(name.to_string(), &None, Box::new(test)));
     }
-    for (name, test) in recorded::trials(&lanes) {
+    let recorded = recorded::trials(&lanes);
+    for (name, test) in recorded.into_iter().chain(wild::trials(&lanes)) {
         trials.push(trial(name, &missing, test));
     }
     for (name, _, test) in life::tests() {

@@ -1,6 +1,6 @@
 //! docs/differences.md against the suite: a row without a case fails, and a case that differs without a row.
 
-use crate::{case, life};
+use crate::{case, life, wild};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,9 @@ fn shown() -> BTreeMap<String, BTreeSet<String>> {
     for (name, rows, _) in life::tests().chain([life::LONG]) {
         rows.iter()
             .for_each(|row| add(row, format!("life::{name}")));
+    }
+    for (name, row) in wild::UNLIKE {
+        add(row, format!("wild::{name}"));
     }
     GENERATED
         .iter()
@@ -92,7 +95,10 @@ pub fn every_difference_is_shown() {
         }
         for name in named {
             let ours = shown.get(row).is_some_and(|cases| cases.contains(name));
-            let of_suite = !name.contains("::") || name.starts_with("life::");
+            let of_suite = !name.contains("::")
+                || ["life::", "wild::"]
+                    .iter()
+                    .any(|part| name.starts_with(part));
             if !ours && (of_suite || !is_elsewhere(name)) {
                 wrong.push(format!("{row} names {name}, which does not show it"));
             }

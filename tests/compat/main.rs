@@ -5,11 +5,14 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod case;
+mod generate;
+mod generated;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code, unused_imports)] // It serves other tests too.
 mod lab;
 mod lane;
 mod life;
+mod model;
 mod packet;
 mod play;
 mod recorded;
@@ -57,6 +60,13 @@ fn main() -> std::process::ExitCode {
         &None,
         Box::new(rows::every_difference_is_shown),
     ));
+    let no_original = missing.clone().or_else(generated::missing);
+    if let (None, Some(reason)) = (&missing, &no_original) {
+        eprintln!("the generated cases are skipped: {reason}");
+    }
+    for (name, test) in generated::trials(&lanes) {
+        trials.push(trial(name, &no_original, test));
+    }
     let conclusion = libtest_mimic::run(&args, trials);
     drop(lanes);
     lab::remove_knock_link();

@@ -46,6 +46,7 @@ fn token(text: &str) -> Token {
     let (source, rest) = match text.split_once(':') {
         None => ("10.9.0.2".to_string(), text),
         Some(("6", rest)) => ("fd00:9::2".to_string(), rest),
+        Some((last, rest)) if last.starts_with("6.") => (format!("fd00:9::{}", &last[2..]), rest),
         Some((last, rest)) if last.starts_with('.') => (format!("10.9.0{last}"), rest),
         Some(_) => panic!("{text}"),
     };
@@ -85,9 +86,10 @@ impl Packet {
         let (source, home) = match self.source.to_string() {
             text if text == "10.9.0.2" => (String::new(), SERVER),
             text if text == "fd00:9::2" => ("6:".to_string(), SERVER6),
-            text => match text.strip_prefix("10.9.0.") {
-                Some(last) => (format!(".{last}:"), SERVER),
-                None => panic!("no token for {text}"),
+            text => match (text.strip_prefix("10.9.0."), text.strip_prefix("fd00:9::")) {
+                (Some(last), _) => (format!(".{last}:"), SERVER),
+                (_, Some(last)) => (format!("6.{last}:"), SERVER6),
+                _ => panic!("no token for {text}"),
             },
         };
         let flags = match self.flags {
@@ -153,6 +155,7 @@ pub fn tokens_mean_what_they_say() {
         "1000/udp",
         "9000@-",
         "6:2/udp",
+        "6.3:2",
     ] {
         let [Token::Send(packet)] = parse(text)[..] else {
             panic!("{text}");

@@ -34,6 +34,31 @@ install() {
     rm -f "$log"
 }
 
+# What the tests in network namespaces run.
+install_for_lab() {
+    install ip:iproute2 iptables:iptables nmap:nmap nc:netcat-openbsd setpriv:util-linux
+}
+
+# knockd 0.8 to compare with. Its package would start a daemon where there is an init system: not here.
+install_knockd() {
+    [ -x /usr/sbin/knockd ] && return
+    policy=
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' > $policy
+        chmod 755 $policy
+    fi
+    installed=yes
+    (install knockd:knockd) || installed=no
+    if [ -n "$policy" ]; then
+        rm $policy
+    fi
+    [ $installed = yes ] || exit 1
+    if [ -d /run/systemd/system ]; then
+        systemctl disable --quiet --now knockd.service || true
+    fi
+}
+
 # A Rust toolchain: the one that is here, else Debian's newest (cargo-web; plain cargo is too old).
 need_cargo() {
     if ! command -v cargo > /dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then

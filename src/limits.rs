@@ -119,7 +119,7 @@ pub const RECORDS_AT_ONCE: usize = 64;
 /// Where the journal could not be written, the next try is after this time (ms).
 pub const JOURNAL_RETRY_MS: u64 = 1_000;
 
-/// Doors that open in one second, all together. A door of one step opens on each packet; each opening costs two log lines and
+/// How often one door opens in a second. A door of one step opens on each packet; each opening costs two log lines and
 /// perhaps a process.
 pub const MAX_OPENINGS_PER_SECOND: u32 = 1_000;
 

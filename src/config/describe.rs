@@ -100,7 +100,10 @@ fn about_door(out: &mut String, door: &Door) {
                 Protocol::Tcp => step.port.to_string(),
                 Protocol::Udp => step.to_string(),
             });
-            put(out, "client", &format!("knock ROUTER {client}"));
+            let host = pattern
+                .target
+                .map_or("ROUTER".into(), |target| target.to_string());
+            put(out, "client", &format!("knock {host} {client}"));
         }
         (None, None) => put(out, "knock", "nothing: it is disabled"),
     }

@@ -5,7 +5,9 @@ use super::log::plain;
 use super::one_time::OneTimeList;
 use crate::config::{self, Config};
 use crate::door::Pattern;
-use crate::limits::MAX_COMMAND;
+use crate::limits::{MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
+use crate::log_rate::LogRate;
+use crate::sys::clock::monotonic;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -17,6 +19,8 @@ pub struct Door {
     pub list: Option<OneTimeList>,
     /// Counts the sequences that the present listener was given for it.
     pub generation: u32,
+    /// Bounds how often it opens.
+    pub openings: LogRate,
 }
 
 impl Door {
@@ -46,6 +50,11 @@ pub fn open(
             config: door.clone(),
             list: None,
             generation: 0,
+            openings: LogRate::new(
+                MAX_OPENINGS_PER_SECOND,
+                MAX_OPENINGS_PER_SECOND,
+                monotonic(),
+            ),
         };
         if let Some(written) = &door.config.one_time {
             let failed = |error| format!("{}: {}", written.display(), plain(&error));

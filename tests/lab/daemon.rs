@@ -33,6 +33,9 @@ pub fn knock_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("KNOCK_BIN") {
         return PathBuf::from(path);
     }
+    if is_original() {
+        return PathBuf::from("/usr/bin/knock");
+    }
     static LINK: OnceLock<PathBuf> = OnceLock::new();
     LINK.get_or_init(|| {
         std::fs::create_dir_all(knock_folder()).expect("folder");
@@ -159,6 +162,18 @@ impl Daemon {
             .map(|(_, l)| l.as_str())
             .collect();
         errors.join("\n")
+    }
+
+    /// The lines that it and its commands printed on stdout so far.
+    pub fn output(&self) -> Vec<String> {
+        let lines = self.log.lines.lock().expect("log");
+        let output = lines.iter().filter(|(error, _)| !*error);
+        output.map(|(_, line)| line.clone()).collect()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait")
     }
 
     /// Sends it a signal.

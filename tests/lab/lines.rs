@@ -31,6 +31,8 @@ pub fn running(door: &str, command: &str) -> String {
 
 /// The reload is done.
 pub const IN_FORCE: &str = "the new config is in force";
+/// How many openings were too many.
+pub const TOO_MANY_OPENINGS: &str = " openings were too many at once";
 /// How many lines a flood has cost.
 pub const LEFT_OUT: &str = "LogRate: ";
 

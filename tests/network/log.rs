@@ -13,6 +13,10 @@ pub const TESTS: &[Test] = &[
     ("a_log_file_can_be_rotated", a_log_file_can_be_rotated),
     ("a_flood_leaves_lines_out", a_flood_leaves_lines_out),
     (
+        "too_many_openings_are_counted",
+        too_many_openings_are_counted,
+    ),
+    (
         "nobody_reading_the_log_holds_nothing_up",
         nobody_reading_the_log_holds_nothing_up,
     ),
@@ -143,6 +147,34 @@ fn a_flood_leaves_lines_out() {
         logged + number >= 3000,
         "{logged} logged, {number} left out"
     );
+}
+
+/// Each packet opens a door of one step. What is more than 1,000 a second, after a burst of as many, is counted and not opened; other
+/// doors open as ever.
+fn too_many_openings_are_counted() {
+    const SENT: usize = 6000;
+    let scene = Scene::new();
+    let daemon = scene.daemon("[A]\nsequence = 8000:udp\n");
+    let begin = Instant::now();
+    for number in 0..SENT {
+        scene.wire.send(&packet::udp(CLIENT, ROUTER, 8000));
+        if number % 300 == 299 {
+            scene.fence(&daemon);
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    let report = daemon.await_text(lines::TOO_MANY_OPENINGS);
+    let refused: usize = report
+        .split(' ')
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{report:?}"));
+    let opened = daemon.count(&lines::opened(CLIENT, "A"));
+    assert!(
+        opened as f64 <= 1001.0 + 1000.0 * seconds,
+        "{opened} opened in {seconds} s"
+    );
+    assert_eq!(opened + refused, SENT);
 }
 
 /// A syslog daemon that hangs, and standard output that nobody reads: doors open and close all the same.

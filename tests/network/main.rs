@@ -5,6 +5,7 @@
 
 mod any;
 #[path = "../lab/mod.rs"]
+#[allow(dead_code)] // It serves other tests too.
 mod lab;
 mod latency;
 mod lease;

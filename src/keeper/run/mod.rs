@@ -16,8 +16,7 @@ use super::state::State;
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Lease, LeaseBook};
-use crate::limits::{FORK_RETRY_MS, MAX_OPENINGS_PER_SECOND};
-use crate::log_rate::LogRate;
+use crate::limits::FORK_RETRY_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::signals::Signals;
 use crate::sys::{exec, poll};
@@ -62,8 +61,6 @@ pub struct Keeper {
     /// The pid file, if there is one.
     pub pid_file: Option<PathBuf>,
     closing: Option<Closing>,
-    /// Bounds how many doors open in a second.
-    openings: LogRate,
     /// Openings were too many; how many is logged then.
     report_openings: Option<Millis>,
 }
@@ -77,11 +74,6 @@ impl Keeper {
         lines: Lines,
         signals: Signals,
     ) -> Keeper {
-        let openings = LogRate::new(
-            MAX_OPENINGS_PER_SECOND,
-            MAX_OPENINGS_PER_SECOND,
-            monotonic(),
-        );
         Keeper {
             settings,
             options,
@@ -98,7 +90,6 @@ impl Keeper {
             state: None,
             pid_file: None,
             closing: None,
-            openings,
             report_openings: None,
         }
     }
@@ -222,10 +213,10 @@ impl Keeper {
         }
         if self.report_openings.is_some_and(|due| due <= now) {
             self.report_openings = None;
-            if let Some(number) = self.openings.take_left_out() {
-                let text = format!("error: {number} openings were too many at once: not opened");
-                self.lines.say(Kind::Error, &text);
-            }
+            let refused = |door: &mut Door| door.openings.take_left_out();
+            let number: u32 = self.doors.iter_mut().filter_map(refused).sum();
+            let text = format!("error: {number} openings were too many at once: not opened");
+            self.lines.say(Kind::Error, &text);
         }
         if self.save_again.is_some_and(|due| due <= now) {
             self.save_again = None;

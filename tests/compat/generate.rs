@@ -1,0 +1,256 @@
+//! Random configs, and random knocks that are nearly right.
+
+use crate::model::Door;
+use crate::packet::{Packet, SERVER, SERVER_SECOND, SERVER6, SYN};
+use knockd_rs::door::TCP_FLAGS;
+use std::net::IpAddr;
+
+/// Streams that one pair of daemons gets.
+pub const STREAMS: usize = 50;
+
+/// A config and what is sent.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub doors: Vec<Door>,
+    pub packets: Vec<Packet>,
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): a seed gives the same numbers everywhere.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn percent(&mut self, chance: usize) -> bool {
+        self.below(100) < chance
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("address")
+}
+
+/// A session of so many streams.
+pub fn session(random: &mut Random, streams: usize) -> Session {
+    let mut doors = doors(random);
+    let mut packets = Vec::new();
+    if random.percent(70) {
+        // An attempt that never ends and is the oldest of all: with it, knockd 0.8 forgets nobody.
+        doors.push(Door {
+            steps: vec![(64_001, true), (64_002, true)],
+            ..plain_door("guard")
+        });
+        packets.push(Packet {
+            source: address("10.9.0.241"),
+            destination: address(SERVER),
+            port: 64_001,
+            flags: None,
+        });
+    }
+    let mut sources: Vec<IpAddr> = (20..32).map(|n| address(&format!("10.9.0.{n}"))).collect();
+    sources.push(address("fd00:9::2"));
+    sources.push(address("fd00:9::3"));
+    for _ in 0..streams {
+        stream(random, &doors, &sources, &mut packets);
+    }
+    Session { doors, packets }
+}
+
+fn plain_door(name: &str) -> Door {
+    Door {
+        name: name.to_string(),
+        steps: Vec::new(),
+        set: 0,
+        clear: 0,
+        target: None,
+        seq_timeout: 600,
+        start: None,
+        start_6: None,
+        cmd_timeout: 0,
+        stop: None,
+        stop_6: None,
+    }
+}
+
+fn doors(random: &mut Random) -> Vec<Door> {
+    let pool: Vec<(u16, bool)> = (0..4 + random.below(30))
+        .map(|_| (1000 + random.below(4000) as u16, random.percent(35)))
+        .collect();
+    let with_targets = random.percent(40);
+    let mut doors: Vec<Door> = Vec::new();
+    for number in 0..1 + random.below(20) {
+        let mut door = plain_door(&format!("D{number}"));
+        let length = match random.below(10) {
+            0 => 1,
+            1..7 => 2 + random.below(3),
+            7 | 8 => 5 + random.below(6),
+            _ => 10 + random.below(23),
+        };
+        if !doors.is_empty() && random.percent(40) {
+            let other = random.pick(&doors);
+            let common = 1 + random.below(other.steps.len());
+            door.steps = other.steps[..common].to_vec();
+        }
+        door.steps.truncate(length);
+        while door.steps.len() < length {
+            door.steps.push(random.pick(&pool));
+        }
+        match random.below(10) {
+            0..5 => door.set = SYN,
+            5 => (door.set, door.clear) = (SYN, 0x10),
+            6 | 7 => {
+                for (_, bit) in TCP_FLAGS {
+                    match random.below(6) {
+                        0 => door.set |= bit,
+                        1 => door.clear |= bit,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        if with_targets && random.percent(40) {
+            door.target = Some(random.pick(&destinations()));
+        }
+        door.seq_timeout = 300 + random.below(500) as u32;
+        commands(random, &mut door);
+        doors.push(door);
+    }
+    doors
+}
+
+/// Few doors of one step run something: each opening is some processes.
+fn commands(random: &mut Random, door: &mut Door) {
+    if !random.percent(if door.steps.len() == 1 { 15 } else { 60 }) {
+        return;
+    }
+    let mut command = |what: &str| match random.below(8) {
+        0 => String::new(),
+        1 => format!(": '{what} # = %IP% %ip% %IP%'"),
+        _ => format!(": {what} %IP%"),
+    };
+    door.start = Some(command("start"));
+    let (start_6, stop, stop_6) = (command("start6"), command("stop"), command("stop6"));
+    door.start_6 = random.percent(30).then_some(start_6);
+    if random.percent(30) && door.steps.len() > 1 {
+        door.cmd_timeout = random.below(2) as u32;
+        // An empty stop command is another matter (D-CFG-27).
+        door.stop = Some(stop).filter(|stop| !stop.is_empty());
+        door.stop_6 = Some(stop_6).filter(|stop| !stop.is_empty() && random.percent(50));
+    }
+}
+
+fn destinations() -> [IpAddr; 5] {
+    [SERVER, SERVER_SECOND, "10.9.0.99", SERVER6, "fd00:9::99"].map(address)
+}
+
+/// One to three sources, each on its way through a door.
+fn stream(random: &mut Random, doors: &[Door], sources: &[IpAddr], packets: &mut Vec<Packet>) {
+    let mut ways: Vec<Vec<Packet>> = (0..1 + random.below(3))
+        .map(|_| {
+            let source = random.pick(sources);
+            let mut way = knock(random, doors, source);
+            way.reverse();
+            way
+        })
+        .collect();
+    while !ways.is_empty() {
+        let index = random.below(ways.len());
+        packets.extend(ways[index].pop());
+        ways.retain(|way| !way.is_empty());
+    }
+}
+
+fn knock(random: &mut Random, doors: &[Door], source: IpAddr) -> Vec<Packet> {
+    let door = random.pick(doors);
+    let home = address(if source.is_ipv6() { SERVER6 } else { SERVER });
+    let own = door
+        .target
+        .filter(|t| t.is_ipv6() == source.is_ipv6())
+        .unwrap_or(home);
+    let mut way = Vec::new();
+    let is_clean = random.percent(40);
+    for &(port, udp) in &door.steps {
+        let flags = (!udp).then_some(match door.set | door.clear {
+            0 => SYN,
+            _ => door.set | random.next() as u8 & 0x3f & !door.clear,
+        });
+        let right = Packet {
+            source,
+            destination: own,
+            port,
+            flags,
+        };
+        if is_clean {
+            way.push(right);
+            continue;
+        }
+        let (other_port, other_udp) = {
+            let other = random.pick(doors);
+            random.pick(&other.steps)
+        };
+        match random.below(100) {
+            0..6 => way.extend([right, right]),
+            6..9 => {}
+            9..14 => way.extend([
+                Packet {
+                    port: other_port,
+                    flags: (!other_udp).then_some(SYN),
+                    ..right
+                },
+                right,
+            ]),
+            14..17 => way.push(Packet {
+                port: other_port,
+                flags: (!other_udp).then_some(SYN),
+                ..right
+            }),
+            17..20 => way.extend([
+                Packet {
+                    flags: flags.map(|_| random.next() as u8 & 0x3f),
+                    ..right
+                },
+                right,
+            ]),
+            20..23 => way.extend([
+                Packet {
+                    flags: if udp { Some(SYN) } else { None },
+                    ..right
+                },
+                right,
+            ]),
+            23..27 => {
+                let all = destinations();
+                let same: Vec<IpAddr> = all
+                    .into_iter()
+                    .filter(|d| d.is_ipv6() == source.is_ipv6())
+                    .collect();
+                way.push(Packet {
+                    destination: random.pick(&same),
+                    ..right
+                });
+            }
+            27..30 => way.extend([Packet { port: 7, ..right }, right]),
+            _ => way.push(right),
+        }
+    }
+    way
+}

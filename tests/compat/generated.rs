@@ -1,0 +1,324 @@
+//! Part 2: generated cases. Both daemons sniff the same wire at the same time; each must log to the letter what [`crate::model`] says of
+//! it. Where the two habits of 0.8 in which the programs differ play no part, that is the same for both.
+
+use crate::generate::{Random, STREAMS, Session, session};
+use crate::lab::{Daemon, Home, is_original, lines, packet};
+use crate::lane::{Lane, Lanes, start};
+use crate::model::{Door, Logged, ORIGINAL, OURS, play};
+use crate::packet::{Packet, SERVER};
+use crate::play::{Rule, log_lines};
+use knockd_rs::door::TCP_FLAGS;
+use serde_json::json;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const THEIRS: &str = "/usr/sbin/knockd";
+/// Packets between two fences. The buffers of both daemons hold more, and ours leaves out lines that its keeper is too slow for (D-LOG-02).
+const BURST: usize = 40;
+const FENCE: &str = "10.9.0.250";
+/// How long a difference is made smaller.
+const SHRINK: Duration = Duration::from_secs(90);
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect(variable))
+}
+
+/// The daemon of ours: the one under test, unless that is the original.
+fn our_binary() -> PathBuf {
+    match is_original() {
+        true => PathBuf::from(env!("CARGO_BIN_EXE_knockd")),
+        false => crate::lab::daemon_binary(),
+    }
+}
+
+/// Why these cannot run.
+pub fn missing() -> Option<String> {
+    let there = Path::new(THEIRS).exists();
+    (!there).then(|| format!("no {THEIRS} (Debian package knockd; scripts/compat installs it)"))
+}
+
+/// A trial for each session. `COMPAT_SEED` and `COMPAT_STREAMS` say which and how many.
+pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
+    /// Two sessions at a time: they are what keeps the machine busy.
+    static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    let seed = number("COMPAT_SEED", 1);
+    let mut left = number("COMPAT_STREAMS", 2000) as usize;
+    let mut trials: Vec<(String, Box<dyn FnOnce() + Send>)> = Vec::new();
+    while left > 0 {
+        let streams = left.min(STREAMS);
+        left -= streams;
+        let index = trials.len() as u64;
+        let lanes = Arc::clone(lanes);
+        let test = move || {
+            let turn = TURNS[index as usize % 2].lock();
+            let _turn = turn.unwrap_or_else(PoisonError::into_inner);
+            let mut random = Random::new(seed.wrapping_mul(1_000_003).wrapping_add(index));
+            let session = session(&mut random, streams);
+            lanes.with(|lane| check(lane, &session));
+        };
+        trials.push((
+            format!("generated::seed_{seed}_session_{index}"),
+            Box::new(test),
+        ));
+    }
+    trials
+}
+
+fn check(lane: &Lane, session: &Session) {
+    let Err(difference) = run(lane, session) else {
+        return;
+    };
+    let (small, last) = shrink(lane, session);
+    let last =
+        last.unwrap_or_else(|| format!("it did not show again; the first time:\n{difference}"));
+    let tokens: Vec<String> = small.packets.iter().map(Packet::token).collect();
+    let told = play(&small.doors, &small.packets, ORIGINAL);
+    let case = json!([{
+        "id": "M000", "cls": "C", "title": "generated",
+        "conf": config(&small.doors), "packets": tokens.join(" "),
+        "started": true, "exit": null, "stderr": [],
+        "matcher_log": told.knocks, "command_log": told.commands,
+    }]);
+    panic!(
+        "{last}\nas a case for more.json, with what 0.8 should log:\n{}",
+        serde_json::to_string_pretty(&case).expect("JSON")
+    );
+}
+
+/// Leaves out packets, then doors, as long as a difference stays.
+fn shrink(lane: &Lane, session: &Session) -> (Session, Option<String>) {
+    let end = Instant::now() + SHRINK;
+    let (mut best, mut last) = (session.clone(), None);
+    let mut differs = |smaller: &Session| {
+        let result = run(lane, smaller).err();
+        let found = result.is_some();
+        last = result.or(last.take());
+        found
+    };
+    let mut size = best.packets.len().div_ceil(2);
+    while size > 0 && Instant::now() < end {
+        let mut start = 0;
+        while start < best.packets.len() && Instant::now() < end {
+            let mut smaller = best.clone();
+            let stop = (start + size).min(smaller.packets.len());
+            smaller.packets.drain(start..stop);
+            if differs(&smaller) {
+                best = smaller;
+            } else {
+                start += size;
+            }
+        }
+        size /= 2;
+    }
+    let mut index = 0;
+    while index < best.doors.len() && best.doors.len() > 1 && Instant::now() < end {
+        let mut smaller = best.clone();
+        smaller.doors.remove(index);
+        if differs(&smaller) {
+            best = smaller;
+        } else {
+            index += 1;
+        }
+    }
+    (best, last)
+}
+
+/// Sends a session to both and compares.
+fn run(lane: &Lane, session: &Session) -> Result<(), String> {
+    let theirs = Side::start(lane, session, Path::new(THEIRS), Rule::Original);
+    let ours = Side::start(lane, session, &our_binary(), Rule::Strict);
+    let mut fences = 0;
+    for burst in session.packets.chunks(BURST) {
+        for packet in burst {
+            fences += 1;
+            lane.wire.send(&packet.bytes(fences));
+        }
+        for side in [&theirs, &ours] {
+            side.before_fence();
+        }
+        lane.wire.send(&packet::udp(FENCE, SERVER, 9));
+        for side in [&theirs, &ours] {
+            side.await_fence();
+        }
+    }
+    let mut packets = session.packets.clone();
+    // The fences are packets too; they come from a source of their own, and end at once.
+    let fence = Packet {
+        source: FENCE.parse().expect("address"),
+        destination: SERVER.parse().expect("address"),
+        port: 9,
+        flags: None,
+    };
+    let count = packets.len();
+    for at in (1..=count.div_ceil(BURST)).rev() {
+        packets.insert((at * BURST).min(count), fence);
+    }
+    theirs.compare(&play(&theirs.doors, &packets, ORIGINAL), "knockd 0.8")?;
+    ours.compare(&play(&ours.doors, &packets, OURS), "ours")
+}
+
+/// One of the two daemons.
+struct Side {
+    daemon: Daemon,
+    home: Home,
+    rule: Rule,
+    doors: Vec<Door>,
+    fences: std::cell::Cell<usize>,
+}
+
+impl Side {
+    fn start(lane: &Lane, session: &Session, binary: &Path, rule: Rule) -> Side {
+        let home = Home::new();
+        let mut doors = session.doors.clone();
+        doors.push(Door {
+            name: "fence".to_string(),
+            steps: vec![(9, true)],
+            seq_timeout: 25,
+            ..doors.first().cloned().map(plain).expect("a door")
+        });
+        let mut text = config(&doors);
+        let mut args = vec!["-v".to_string(), "-i".to_string(), "s0".to_string()];
+        for (option, file) in [("-c", "conf"), ("-g", "log")] {
+            args.extend([option.to_string(), home.path(file).display().to_string()]);
+        }
+        if rule == Rule::Strict {
+            text.push_str("[options]\nLogRate = 0\n");
+            args.push("--strict".to_string());
+        }
+        home.write("conf", &text);
+        let daemon = start(binary, &lane.server, &home, &args);
+        daemon.await_text(lines::LISTENING);
+        Side {
+            daemon,
+            home,
+            rule,
+            doors,
+            fences: std::cell::Cell::new(0),
+        }
+    }
+
+    fn before_fence(&self) {
+        self.fences.set(self.fences.get() + 1);
+    }
+
+    fn await_fence(&self) {
+        self.daemon
+            .await_count(&lines::opened(FENCE, "fence"), self.fences.get());
+    }
+
+    /// Its log against what it should be, once its commands are over.
+    fn compare(&self, expected: &Logged, name: &str) -> Result<(), String> {
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut logged = self.logged();
+        while logged.commands.len() < expected.commands.len() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+            logged = self.logged();
+        }
+        difference(&logged.knocks, &expected.knocks, &format!("{name}: knocks"))?;
+        difference(
+            &logged.commands,
+            &expected.commands,
+            &format!("{name}: commands, sorted"),
+        )
+    }
+
+    fn logged(&self) -> Logged {
+        let mut logged = Logged::default();
+        for line in log_lines(&self.home.read("log"), self.rule) {
+            if line.contains("running command: ") || line.ends_with(": command timeout") {
+                logged.commands.push(line);
+            } else if !line.starts_with("starting up, ") {
+                logged.knocks.push(line);
+            }
+        }
+        logged.commands.sort_unstable();
+        logged
+    }
+}
+
+/// That door without flags, target and commands.
+fn plain(door: Door) -> Door {
+    Door {
+        set: 0,
+        clear: 0,
+        target: None,
+        start: None,
+        start_6: None,
+        stop: None,
+        stop_6: None,
+        ..door
+    }
+}
+
+fn difference(found: &[String], expected: &[String], what: &str) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    let same = found
+        .iter()
+        .zip(expected)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let around = |list: &[String]| {
+        let lines = list.iter().skip(same.saturating_sub(3)).take(8);
+        lines
+            .map(|line| format!("    {line}\n"))
+            .collect::<String>()
+    };
+    Err(format!(
+        "{what} differ at line {same}\n  found:\n{}  expected:\n{}",
+        around(found),
+        around(expected)
+    ))
+}
+
+/// The config of these doors.
+fn config(doors: &[Door]) -> String {
+    let mut out = String::new();
+    for door in doors {
+        let steps: Vec<String> = door
+            .steps
+            .iter()
+            .map(|(port, udp)| format!("{port}{}", if *udp { ":udp" } else { "" }))
+            .collect();
+        let _ = writeln!(
+            out,
+            "[{}]\nsequence={}\nseq_timeout={}",
+            door.name,
+            steps.join(","),
+            door.seq_timeout
+        );
+        let flags: Vec<String> = TCP_FLAGS
+            .iter()
+            .filter_map(
+                |(name, bit)| match (door.set & bit != 0, door.clear & bit != 0) {
+                    (true, _) => Some(name.to_string()),
+                    (_, true) => Some(format!("!{name}")),
+                    _ => None,
+                },
+            )
+            .collect();
+        if !flags.is_empty() {
+            let _ = writeln!(out, "tcpflags={}", flags.join(","));
+        }
+        if let Some(target) = door.target {
+            let _ = writeln!(out, "target={target}");
+        }
+        for (key, command) in [
+            ("start_command", &door.start),
+            ("start_command_6", &door.start_6),
+            ("stop_command", &door.stop),
+            ("stop_command_6", &door.stop_6),
+        ] {
+            if let Some(command) = command {
+                let _ = writeln!(out, "{key}={command}");
+            }
+        }
+        if door.stop.is_some() || door.stop_6.is_some() {
+            let _ = writeln!(out, "cmd_timeout={}", door.cmd_timeout);
+        }
+    }
+    out
+}

@@ -1,0 +1,68 @@
+//! The place where a case runs: a server with the interface `s0`, and a wire to send it packets from anybody.
+
+use crate::lab::{Daemon, Home, Namespace, Wire, link};
+use crate::packet::{SERVER, SERVER_SECOND, SERVER6};
+use std::path::Path;
+use std::sync::Mutex;
+
+/// A server and its wire. Making one takes some ten processes, so cases that leave nothing behind share them.
+pub struct Lane {
+    pub server: Namespace,
+    pub client: Namespace,
+    pub wire: Wire,
+}
+
+impl Lane {
+    pub fn new() -> Lane {
+        let (server, client) = (Namespace::new("server"), Namespace::new("client"));
+        let (here, there) = link((&client, "c0"), (&server, "s0"));
+        server.run(&format!(
+            "ip addr add {SERVER}/24 dev s0
+             ip addr add {SERVER_SECOND}/24 dev s0
+             ip addr add {SERVER6}/64 dev s0 nodad"
+        ));
+        // The clients have to be there for the server's answers, or it would ask for them for ever.
+        client.run(
+            "ip addr add 10.9.0.2/24 dev c0
+             ip addr add 10.9.0.3/24 dev c0
+             ip addr add fd00:9::2/64 dev c0 nodad",
+        );
+        let wire = Wire::open(&client, "c0", here, there);
+        Lane {
+            server,
+            client,
+            wire,
+        }
+    }
+}
+
+/// Lanes that wait for the next case.
+#[derive(Default)]
+pub struct Lanes(Mutex<Vec<Lane>>);
+
+impl Lanes {
+    /// Calls the job with a lane that nobody else uses. A lane whose job failed is not used again.
+    pub fn with<T>(&self, job: impl FnOnce(&Lane) -> T) -> T {
+        let waiting = self.0.lock().expect("lanes").pop();
+        let lane = waiting.unwrap_or_else(Lane::new);
+        let result = job(&lane);
+        self.0.lock().expect("lanes").push(lane);
+        result
+    }
+}
+
+/// Starts `binary ARGS` in `home`, which is also its `/run` and `/var/log`, so that its files are apart from all others.
+pub fn start(binary: &Path, namespace: &Namespace, home: &Home, args: &[String]) -> Daemon {
+    let mut command = namespace.command("sh");
+    std::fs::create_dir_all(home.path("run")).expect("folder");
+    command
+        .current_dir(home)
+        .arg("-c")
+        .arg("mount --bind run /run && mount --bind run /var/log && exec \"$0\" \"$@\"")
+        .arg(binary)
+        .args(args)
+        .env("TZ", "UTC")
+        .env_remove("LANGUAGE")
+        .env("LC_ALL", "C");
+    Daemon::run(command)
+}

@@ -1,0 +1,148 @@
+//! Part 3: signals, reloads, interfaces, odd frames, command lines. Each test asserts what knockd 0.8 was seen to do when it is the
+//! daemon under test, and what this program does when that is; the rows of docs/differences.md stand beside its name.
+
+mod capture;
+mod daemonized;
+mod interface;
+mod line;
+mod signals;
+
+use crate::lab::{Daemon, Home, daemon_binary, is_original, lines, wait_for};
+use crate::lane::{Lane, start};
+use crate::packet::parse;
+use crate::play::{Rule, log_lines, send};
+use std::time::Duration;
+
+/// A name, the rows that it shows, and what to do.
+pub type Test = (&'static str, &'static [&'static str], fn());
+
+/// All of them.
+pub fn tests() -> impl Iterator<Item = Test> {
+    [
+        signals::TESTS,
+        daemonized::TESTS,
+        interface::TESTS,
+        capture::TESTS,
+        line::TESTS,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
+}
+
+/// One that takes too long for every day.
+pub const LONG: Test = signals::LONG;
+
+/// A door of two steps.
+const DOOR: &str = "[A]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ncommand=true\n";
+/// Every config of these tests ends with this door of one step, whose packet comes from an address of its own.
+const FENCE: &str = "[fence]\nsequence=9:udp\n";
+const FENCE_PACKET: &str = ".250:9/udp";
+const FENCE_OPENED: &str = "10.9.0.250: fence: OPEN SESAME";
+
+/// A lane of its own and the daemon's folder.
+struct Life {
+    lane: Lane,
+    home: Home,
+}
+
+impl Life {
+    /// With a config of these doors, in which `@W@` is the folder.
+    fn new(doors: &str) -> Life {
+        let life = Life {
+            lane: Lane::new(),
+            home: Home::new(),
+        };
+        life.conf(doors);
+        life
+    }
+
+    fn folder(&self) -> String {
+        self.home.as_ref().display().to_string()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.home.path(name).display().to_string()
+    }
+
+    fn conf(&self, doors: &str) {
+        let text = format!("{}{FENCE}", doors.replace("@W@", &self.folder()));
+        self.home.write("conf", &text);
+    }
+
+    /// `knockd -v -c conf -g log ARGS`, with strict matching; does not wait.
+    fn spawn(&self, args: &str) -> Daemon {
+        let strict = if is_original() { "" } else { "--strict" };
+        self.spawn_by_default(&format!("{args} {strict}"))
+    }
+
+    /// The same with the default matching.
+    fn spawn_by_default(&self, args: &str) -> Daemon {
+        let args = format!("-v -c {} -g {} {args}", self.path("conf"), self.path("log"));
+        self.run(&args)
+    }
+
+    /// Any command line, in the folder.
+    fn run(&self, args: &str) -> Daemon {
+        let args: Vec<String> = args.split_whitespace().map(String::from).collect();
+        start(&daemon_binary(), &self.lane.server, &self.home, &args)
+    }
+
+    /// The same, and waits until it listens on `s0`.
+    fn start(&self) -> Daemon {
+        let daemon = self.spawn("-i s0");
+        daemon.await_text(lines::LISTENING);
+        daemon
+    }
+
+    fn send(&self, tokens: &str) {
+        send(&self.lane, &parse(tokens));
+    }
+
+    /// Waits until the daemon has dealt with all packets sent before.
+    fn fence(&self, daemon: &Daemon) {
+        let before = daemon.count(FENCE_OPENED);
+        self.send(FENCE_PACKET);
+        daemon.await_count(FENCE_OPENED, before + 1);
+    }
+
+    /// The messages of a log file, without the fence's.
+    fn log(&self, name: &str) -> Vec<String> {
+        let rule = if is_original() {
+            Rule::Original
+        } else {
+            Rule::Strict
+        };
+        let mut lines = log_lines(&self.home.read(name), rule);
+        lines.retain(|line| !line.contains(": fence: "));
+        lines
+    }
+
+    fn await_log(&self, name: &str, text: &str) {
+        wait_for(text, || {
+            self.log(name)
+                .iter()
+                .any(|line| line.contains(text))
+                .then_some(())
+        });
+    }
+
+    fn await_file(&self, name: &str, text: &str) {
+        wait_for(&format!("{text:?} in {name}"), || {
+            (self.home.read(name) == text).then_some(())
+        });
+    }
+}
+
+/// For what does not happen: the time that it would have needed, and some more.
+fn let_pass(milliseconds: u64) {
+    std::thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// SIGHUP. 0.8 reloads within the signal's handler: while it prints a line it may crash or hang, so it gets time.
+fn hangup(daemon: &Daemon) {
+    if is_original() {
+        let_pass(100);
+    }
+    daemon.signal(libc::SIGHUP);
+}

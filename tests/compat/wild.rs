@@ -1,0 +1,108 @@
+//! Configs as people have them (`wild/*.conf`). Both programs must accept or refuse each alike, or a row of
+//! docs/differences.md says why not; and what `--check` of ours says is as in `wild/*.check`, which somebody has read.
+
+use crate::lab::{Home, daemon_binary, is_original, lines, wait_for};
+use crate::lane::{Lanes, start};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+/// Configs that only one of the programs takes, and by which row.
+pub const UNLIKE: &[(&str, &str)] = &[
+    ("mistake-flags", "D-CFG-10"),
+    ("mistake-quotes", "D-CFG-02"),
+];
+/// Configs that both refuse.
+const REFUSED: &[&str] = &["mistake-icmp", "mistake-syslog", "one-time"];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/wild")
+}
+
+/// A trial for each file.
+pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
+    let mut names: Vec<String> = fs::read_dir(folder())
+        .expect("wild")
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_suffix(".conf")?
+                    .to_string(),
+            )
+        })
+        .collect();
+    names.sort_unstable();
+    assert!(names.len() >= 25);
+    let mut trials: Vec<(String, Box<dyn FnOnce() + Send>)> = Vec::new();
+    for name in names {
+        let lanes = Arc::clone(lanes);
+        trials.push((
+            format!("wild::{name}"),
+            Box::new(move || check(&lanes, &name)),
+        ));
+    }
+    trials
+}
+
+fn check(lanes: &Lanes, name: &str) {
+    let home = Home::new();
+    let text = fs::read(folder().join(format!("{name}.conf"))).expect("config");
+    fs::write(home.path("conf"), text).expect("write");
+    let started = lanes.with(|lane| {
+        let conf = home.path("conf").display().to_string();
+        let args = ["-v", "-i", "s0", "-c", &conf].map(String::from);
+        let mut daemon = start(&daemon_binary(), &lane.server, &home, &args);
+        wait_for("the start or the end of the daemon", || {
+            (daemon.count(lines::LISTENING) > 0 || daemon.ended().is_some()).then_some(())
+        });
+        let started = daemon.ended().is_none();
+        if !started {
+            assert_eq!(daemon.ended().and_then(|status| status.code()), Some(1));
+        }
+        started
+    });
+    let unlike = UNLIKE.iter().any(|(known, _)| *known == name);
+    let accepted = match (unlike, is_original()) {
+        // The original refuses blanks, ours refuses quotes.
+        (true, original) => original == (name == "mistake-quotes"),
+        (false, _) => !REFUSED.contains(&name),
+    };
+    assert_eq!(started, accepted, "accepted");
+    if !is_original() {
+        let told = reading(&home, accepted);
+        let file = folder().join(format!("{name}.check"));
+        if std::env::var_os("COMPAT_RECORD").is_some() {
+            fs::write(&file, &told).expect("write");
+        }
+        let known = fs::read_to_string(&file).unwrap_or_default();
+        assert_eq!(
+            told,
+            known,
+            "COMPAT_RECORD=1 writes it to {}",
+            file.display()
+        );
+    }
+}
+
+/// What `--check` says.
+fn reading(home: &Home, accepted: bool) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let conf = home.path("conf");
+    fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).expect("chmod");
+    let mut command = Command::new(daemon_binary());
+    let output = command
+        .arg("--check")
+        .arg("-c")
+        .arg(&conf)
+        .output()
+        .expect("--check");
+    assert_eq!(output.status.success(), accepted);
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8(text)
+        .expect("UTF-8")
+        .replace(&conf.display().to_string(), "conf")
+}

@@ -311,3 +311,45 @@ test_sequences() {
           if (mean < 29000 || mean > 38000) print "mean: " mean }' "$folder/sequences" > "$folder/said"
     is "$(cat "$folder/said")" ""
 }
+
+# The installed daemon and its commands, where the kernel has nothing that 2.6.24 lacks. Only with musl: the C library of this
+# machine itself needs calls that are newer.
+test_old_kernel() {
+    test="a kernel as old as 2.6.24"
+    jffs 4096
+    cc -O1 -Wall -static -o "$root/jffs/oldsys" tests/router/oldsys.c
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    reboot_router
+    sed -i 's/^cmd_timeout .*/cmd_timeout = 3/' "$config"
+    : > "$root/var/log/messages"
+    router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 || lost "no start"
+    await "one daemon runs" one_daemon
+    grep -q '^Seccomp:.*2' "/proc/$(keepers)/status" || lost "the daemon is not under oldsys"
+    works /jffs
+    await "the door closes" is_closed
+    knock_as_shown
+    await "it opens again" is_open
+
+    test="a kernel as old as 2.6.24: reload, a listener that dies, a second daemon, the end"
+    : > "$root/var/log/messages"
+    kill -HUP "$(keepers)"
+    await "the config is read again" logged "re-reading config"
+    kill -9 "$(pgrep -f '^knockd: listener' | head -n 1)"
+    await "there is another listener" logged "listener"
+    router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 \
+        && lost "a second daemon started"
+    grep -q 'already runs' "$folder/said" || lost "the second daemon does not say why"
+    await "the door closes" is_closed
+    await "a knock opens" knock_until_open
+    kill "$(keepers)"
+    await "the daemon ends" no_daemon
+    is_closed || lost "the end left a door open"
+    ipkg remove knockd-rs
+}
+
+# A reload ends attempts, so one knock may meet the listener that goes.
+knock_until_open() {
+    knock_as_shown
+    is_open
+}

@@ -2,9 +2,9 @@
 //! it. Where the two habits of 0.8 in which the programs differ play no part, that is the same for both.
 
 use crate::generate::{Random, STREAMS, Session, session};
-use crate::lab::{Daemon, Home, is_original, lines, packet};
+use crate::lab::{Daemon, Home, is_original, lines, packet, wait_for};
 use crate::lane::{Lane, Lanes, start};
-use crate::model::{Door, Logged, ORIGINAL, OURS, play};
+use crate::model::{Door, Habits, Logged, ORIGINAL, OURS, play};
 use crate::packet::{Packet, SERVER};
 use crate::play::{Rule, log_lines};
 use knockd_rs::door::TCP_FLAGS;
@@ -159,6 +159,37 @@ fn run(lane: &Lane, session: &Session) -> Result<(), String> {
     ours.compare(&play(&ours.doors, &packets, OURS), "ours")
 }
 
+/// The generator must not drift into cases that show nothing.
+pub fn generated_cases_show_enough() {
+    let (mut alike, mut forgotten, mut ordered, mut opened, mut stages) = (0, 0, 0, 0, 0);
+    for seed in 0..200 {
+        let Session { doors, packets } = session(&mut Random::new(seed), STREAMS);
+        let ours = play(&doors, &packets, OURS);
+        let with = |forgets, creation_order| {
+            let habits = Habits {
+                forgets,
+                creation_order,
+            };
+            play(&doors, &packets, habits) != ours
+        };
+        alike += usize::from(!with(true, true));
+        forgotten += usize::from(with(true, false));
+        ordered += usize::from(with(false, true));
+        opened += ours
+            .knocks
+            .iter()
+            .filter(|line| line.ends_with("SESAME"))
+            .count();
+        stages += ours.knocks.len();
+    }
+    let found = format!(
+        "of 200 sessions {alike} alike, {forgotten} forgotten, {ordered} in another order; {opened} openings, {stages} lines"
+    );
+    println!("{found}");
+    assert!(alike > 100 && forgotten > 30 && ordered > 4, "{found}");
+    assert!(opened > 200 * STREAMS / 4 && stages > 3 * opened, "{found}");
+}
+
 /// One of the two daemons.
 struct Side {
     daemon: Daemon,
@@ -210,13 +241,20 @@ impl Side {
 
     /// Its log against what it should be, once its commands are over.
     fn compare(&self, expected: &Logged, name: &str) -> Result<(), String> {
-        let end = Instant::now() + Duration::from_secs(10);
-        let mut logged = self.logged();
+        // 0.8 prints a line before it logs it.
+        let opened = lines::opened(FENCE, "fence");
+        let logged = wait_for("the last fence in the log", || {
+            let logged = self.logged();
+            let fences = logged.knocks.iter().filter(|line| **line == opened).count();
+            (fences == self.fences.get()).then_some(logged)
+        });
+        difference(&logged.knocks, &expected.knocks, &format!("{name}: knocks"))?;
+        let end = Instant::now() + Duration::from_secs(5);
+        let mut logged = logged;
         while logged.commands.len() < expected.commands.len() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
             logged = self.logged();
         }
-        difference(&logged.knocks, &expected.knocks, &format!("{name}: knocks"))?;
         difference(
             &logged.commands,
             &expected.commands,

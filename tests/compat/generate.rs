@@ -13,6 +13,16 @@ pub const STREAMS: usize = 50;
 pub struct Session {
     pub doors: Vec<Door>,
     pub packets: Vec<Packet>,
+    /// In how many parts the packets are sent, two seconds apart.
+    pub parts: usize,
+}
+
+impl Session {
+    /// The parts; one at least.
+    pub fn chunks(&self) -> Vec<&[Packet]> {
+        let size = self.packets.len().div_ceil(self.parts).max(1);
+        self.packets.chunks(size).collect()
+    }
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): a seed gives the same numbers everywhere.
@@ -71,7 +81,23 @@ pub fn session(random: &mut Random, streams: usize) -> Session {
     for _ in 0..streams {
         stream(random, &doors, &sources, &mut packets);
     }
-    Session { doors, packets }
+    Session {
+        doors,
+        packets,
+        parts: 1,
+    }
+}
+
+/// A session in which attempts time out. Parts are two seconds apart and times are odd, so that what counts whole seconds and what
+/// counts exactly agree (D-MAT-03).
+pub fn timed_session(random: &mut Random) -> Session {
+    let mut session = session(random, 8);
+    for door in session.doors.iter_mut().filter(|door| door.name != "guard") {
+        door.seq_timeout = random.pick(&[1, 3, 5]);
+    }
+    session.packets.truncate(150);
+    session.parts = 4;
+    session
 }
 
 fn plain_door(name: &str) -> Door {

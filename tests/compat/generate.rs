@@ -13,6 +13,16 @@ pub const STREAMS: usize = 50;
 pub struct Session {
     pub doors: Vec<Door>,
     pub packets: Vec<Packet>,
+    /// In how many parts the packets are sent, two seconds apart.
+    pub parts: usize,
+}
+
+impl Session {
+    /// The parts; one at least.
+    pub fn chunks(&self) -> Vec<&[Packet]> {
+        let size = self.packets.len().div_ceil(self.parts).max(1);
+        self.packets.chunks(size).collect()
+    }
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): a seed gives the same numbers everywhere.
@@ -71,7 +81,23 @@ pub fn session(random: &mut Random, streams: usize) -> Session {
     for _ in 0..streams {
         stream(random, &doors, &sources, &mut packets);
     }
-    Session { doors, packets }
+    Session {
+        doors,
+        packets,
+        parts: 1,
+    }
+}
+
+/// A session in which attempts time out. Parts are two seconds apart and times are odd, so that what counts whole seconds and what
+/// counts exactly agree (D-MAT-03).
+pub fn timed_session(random: &mut Random) -> Session {
+    let mut session = session(random, 8);
+    for door in session.doors.iter_mut().filter(|door| door.name != "guard") {
+        door.seq_timeout = random.pick(&[1, 3, 5]);
+    }
+    session.packets.truncate(150);
+    session.parts = 4;
+    session
 }
 
 fn plain_door(name: &str) -> Door {
@@ -129,6 +155,11 @@ fn doors(random: &mut Random) -> Vec<Door> {
         }
         if with_targets && random.percent(40) {
             door.target = Some(random.pick(&destinations()));
+            if !doors.is_empty() && random.percent(50) {
+                let other = random.pick(&doors);
+                (door.steps, door.set, door.clear) = (other.steps, other.set, other.clear);
+                door.target = Some(address(SERVER_SECOND));
+            }
         }
         door.seq_timeout = 300 + random.below(500) as u32;
         commands(random, &mut door);
@@ -162,12 +193,19 @@ fn destinations() -> [IpAddr; 5] {
     [SERVER, SERVER_SECOND, "10.9.0.99", SERVER6, "fd00:9::99"].map(address)
 }
 
+/// Those of the source's family.
+fn near(source: IpAddr) -> Vec<IpAddr> {
+    let all = destinations().into_iter();
+    all.filter(|d| d.is_ipv6() == source.is_ipv6()).collect()
+}
+
 /// One to three sources, each on its way through a door.
 fn stream(random: &mut Random, doors: &[Door], sources: &[IpAddr], packets: &mut Vec<Packet>) {
     let mut ways: Vec<Vec<Packet>> = (0..1 + random.below(3))
         .map(|_| {
             let source = random.pick(sources);
-            let mut way = knock(random, doors, source);
+            let turned = turned(random, doors, source);
+            let mut way = turned.unwrap_or_else(|| knock(random, doors, source));
             way.reverse();
             way
         })
@@ -179,6 +217,36 @@ fn stream(random: &mut Random, doors: &[Door], sources: &[IpAddr], packets: &mut
     }
 }
 
+/// Where a door and a later one differ only in that the later has the server's second address for its target: a knock at both in which
+/// the first door starts anew, so that its attempt is the younger one (as in M026).
+fn turned(random: &mut Random, doors: &[Door], source: IpAddr) -> Option<Vec<Packet>> {
+    if source.is_ipv6() || !random.percent(20) {
+        return None;
+    }
+    let second = address(SERVER_SECOND);
+    let door = doors.iter().enumerate().find_map(|(number, door)| {
+        let twin = |other: &Door| {
+            other.target == Some(second) && other.steps == door.steps && other.set == door.set
+        };
+        let fits = door.target.is_none() && door.steps.len() > 2 && door.steps[1] != door.steps[2];
+        (fits && doors[number + 1..].iter().any(twin)).then_some(door)
+    })?;
+    let packet = |(port, udp): (u16, bool), destination| Packet {
+        source,
+        destination,
+        port,
+        flags: (!udp).then_some(door.set | SYN & !door.clear),
+    };
+    let first = address(SERVER);
+    let mut way = vec![
+        packet(door.steps[0], second),
+        packet(door.steps[2], first),
+        packet(door.steps[0], first),
+    ];
+    way.extend(door.steps[1..].iter().map(|&step| packet(step, second)));
+    Some(way)
+}
+
 fn knock(random: &mut Random, doors: &[Door], source: IpAddr) -> Vec<Packet> {
     let door = random.pick(doors);
     let home = address(if source.is_ipv6() { SERVER6 } else { SERVER });
@@ -188,6 +256,7 @@ fn knock(random: &mut Random, doors: &[Door], source: IpAddr) -> Vec<Packet> {
         .unwrap_or(home);
     let mut way = Vec::new();
     let is_clean = random.percent(40);
+    let wanders = random.percent(20);
     for &(port, udp) in &door.steps {
         let flags = (!udp).then_some(match door.set | door.clear {
             0 => SYN,
@@ -195,7 +264,10 @@ fn knock(random: &mut Random, doors: &[Door], source: IpAddr) -> Vec<Packet> {
         });
         let right = Packet {
             source,
-            destination: own,
+            destination: match wanders {
+                true => random.pick(&near(source)),
+                false => own,
+            },
             port,
             flags,
         };
@@ -238,13 +310,8 @@ fn knock(random: &mut Random, doors: &[Door], source: IpAddr) -> Vec<Packet> {
                 right,
             ]),
             23..27 => {
-                let all = destinations();
-                let same: Vec<IpAddr> = all
-                    .into_iter()
-                    .filter(|d| d.is_ipv6() == source.is_ipv6())
-                    .collect();
                 way.push(Packet {
-                    destination: random.pick(&same),
+                    destination: random.pick(&near(source)),
                     ..right
                 });
             }

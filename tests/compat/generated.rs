@@ -1,23 +1,25 @@
 //! Part 2: generated cases. Both daemons sniff the same wire at the same time; each must log to the letter what [`crate::model`] says of
 //! it. Where the two habits of 0.8 in which the programs differ play no part, that is the same for both.
 
-use crate::generate::{Random, STREAMS, Session, session};
-use crate::lab::{Daemon, Home, is_original, lines, packet};
+use crate::generate::{Random, STREAMS, Session, session, timed_session};
+use crate::lab::{Daemon, Home, is_original, lines, wait_for};
 use crate::lane::{Lane, Lanes, start};
-use crate::model::{Door, Logged, ORIGINAL, OURS, play};
-use crate::packet::{Packet, SERVER};
+use crate::model::{Door, Habits, Logged, ORIGINAL, OURS, play};
+use crate::packet::{Packet, SERVER, await_second};
 use crate::play::{Rule, log_lines};
 use knockd_rs::door::TCP_FLAGS;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const THEIRS: &str = "/usr/sbin/knockd";
 /// Packets between two fences. The buffers of both daemons hold more, and ours leaves out lines that its keeper is too slow for (D-LOG-02).
 const BURST: usize = 40;
 const FENCE: &str = "10.9.0.250";
+/// Sessions in which attempts time out; they take eight seconds each.
+const TIMED: u64 = 16;
 /// How long a difference is made smaller.
 const SHRINK: Duration = Duration::from_secs(90);
 
@@ -63,6 +65,16 @@ pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
             Box::new(test),
         ));
     }
+    for index in 0..TIMED {
+        let lanes = Arc::clone(lanes);
+        let test = move || {
+            let mut random = Random::new(seed.wrapping_mul(1_000_033).wrapping_add(index));
+            let session = timed_session(&mut random);
+            lanes.with(|lane| check(lane, &session));
+        };
+        let name = format!("generated::seed_{seed}_timed_{index}");
+        trials.push((name, Box::new(test)));
+    }
     trials
 }
 
@@ -73,11 +85,22 @@ fn check(lane: &Lane, session: &Session) {
     let (small, last) = shrink(lane, session);
     let last =
         last.unwrap_or_else(|| format!("it did not show again; the first time:\n{difference}"));
-    let tokens: Vec<String> = small.packets.iter().map(Packet::token).collect();
-    let told = play(&small.doors, &small.packets, ORIGINAL);
+    let words = |packets: &[Packet]| {
+        packets
+            .iter()
+            .map(Packet::token)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let tokens: Vec<String> = small.chunks().into_iter().map(words).collect();
+    let timed: Vec<(u32, Packet)> = (0u32..)
+        .zip(small.chunks())
+        .flat_map(|(part, packets)| packets.iter().map(move |packet| (2 * part, *packet)))
+        .collect();
+    let told = play(&small.doors, &timed, ORIGINAL);
     let case = json!([{
         "id": "M000", "cls": "C", "title": "generated",
-        "conf": config(&small.doors), "packets": tokens.join(" "),
+        "conf": config(&small.doors), "packets": tokens.join(" wait2.0 "),
         "started": true, "exit": null, "stderr": [],
         "matcher_log": told.knocks, "command_log": told.commands,
     }]);
@@ -129,21 +152,6 @@ fn shrink(lane: &Lane, session: &Session) -> (Session, Option<String>) {
 fn run(lane: &Lane, session: &Session) -> Result<(), String> {
     let theirs = Side::start(lane, session, Path::new(THEIRS), Rule::Original);
     let ours = Side::start(lane, session, &our_binary(), Rule::Strict);
-    let mut fences = 0;
-    for burst in session.packets.chunks(BURST) {
-        for packet in burst {
-            fences += 1;
-            lane.wire.send(&packet.bytes(fences));
-        }
-        for side in [&theirs, &ours] {
-            side.before_fence();
-        }
-        lane.wire.send(&packet::udp(FENCE, SERVER, 9));
-        for side in [&theirs, &ours] {
-            side.await_fence();
-        }
-    }
-    let mut packets = session.packets.clone();
     // The fences are packets too; they come from a source of their own, and end at once.
     let fence = Packet {
         source: FENCE.parse().expect("address"),
@@ -151,12 +159,60 @@ fn run(lane: &Lane, session: &Session) -> Result<(), String> {
         port: 9,
         flags: None,
     };
-    let count = packets.len();
-    for at in (1..=count.div_ceil(BURST)).rev() {
-        packets.insert((at * BURST).min(count), fence);
+    let mut sent = Vec::new();
+    for (part, packets) in (0u32..).zip(session.chunks()) {
+        if session.parts > 1 {
+            // At an odd second and some; an even number of seconds after the last part.
+            await_second();
+            if wall_seconds().is_multiple_of(2) {
+                await_second();
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        for burst in packets.chunks(BURST) {
+            for packet in burst.iter().chain([&fence]) {
+                sent.push((2 * part, *packet));
+                lane.wire.send(&packet.bytes(sent.len() as u32));
+            }
+            for side in [&theirs, &ours] {
+                side.await_fence();
+            }
+        }
     }
-    theirs.compare(&play(&theirs.doors, &packets, ORIGINAL), "knockd 0.8")?;
-    ours.compare(&play(&ours.doors, &packets, OURS), "ours")
+    theirs.compare(&play(&theirs.doors, &sent, ORIGINAL), "knockd 0.8")?;
+    ours.compare(&play(&ours.doors, &sent, OURS), "ours")
+}
+
+/// The generator must not drift into cases that show nothing.
+pub fn generated_cases_show_enough() {
+    let (mut alike, mut forgotten, mut ordered, mut opened, mut stages) = (0, 0, 0, 0, 0);
+    for seed in 0..200 {
+        let Session { doors, packets, .. } = session(&mut Random::new(seed), STREAMS);
+        let packets: Vec<(u32, Packet)> = packets.into_iter().map(|packet| (0, packet)).collect();
+        let ours = play(&doors, &packets, OURS);
+        let with = |forgets, creation_order| {
+            let habits = Habits {
+                forgets,
+                creation_order,
+            };
+            play(&doors, &packets, habits) != ours
+        };
+        alike += usize::from(!with(true, true));
+        forgotten += usize::from(with(true, false));
+        ordered += usize::from(with(false, true));
+        opened += ours
+            .knocks
+            .iter()
+            .filter(|line| line.ends_with("SESAME"))
+            .count();
+        stages += ours.knocks.len();
+    }
+    let found = format!(
+        "of 200 sessions {alike} alike, {forgotten} forgotten, {ordered} in another order; {opened} openings, {stages} lines"
+    );
+    println!("{found}");
+    assert!(alike > 100 && forgotten > 30 && ordered > 4, "{found}");
+    assert!(opened > 200 * STREAMS / 4 && stages > 3 * opened, "{found}");
 }
 
 /// One of the two daemons.
@@ -199,24 +255,35 @@ impl Side {
         }
     }
 
-    fn before_fence(&self) {
-        self.fences.set(self.fences.get() + 1);
-    }
-
     fn await_fence(&self) {
+        self.fences.set(self.fences.get() + 1);
         self.daemon
             .await_count(&lines::opened(FENCE, "fence"), self.fences.get());
     }
 
     /// Its log against what it should be, once its commands are over.
     fn compare(&self, expected: &Logged, name: &str) -> Result<(), String> {
-        let end = Instant::now() + Duration::from_secs(10);
-        let mut logged = self.logged();
+        // 0.8 prints a line before it logs it.
+        let opened = lines::opened(FENCE, "fence");
+        let logged = wait_for("the last fence in the log", || {
+            let logged = self.logged();
+            let fences = logged.knocks.iter().filter(|line| **line == opened).count();
+            (fences == self.fences.get()).then_some(logged)
+        });
+        // What times out after the last packet is told of by ours alone (D-MAT-02).
+        let last = logged.knocks.iter().rposition(|line| *line == opened);
+        let knocks = in_order(&logged.knocks[..last.map_or(0, |at| at + 1)]);
+        difference(
+            &knocks,
+            &in_order(&expected.knocks),
+            &format!("{name}: knocks"),
+        )?;
+        let end = Instant::now() + Duration::from_secs(5);
+        let mut logged = logged;
         while logged.commands.len() < expected.commands.len() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(20));
             logged = self.logged();
         }
-        difference(&logged.knocks, &expected.knocks, &format!("{name}: knocks"))?;
         difference(
             &logged.commands,
             &expected.commands,
@@ -236,6 +303,21 @@ impl Side {
         logged.commands.sort_unstable();
         logged
     }
+}
+
+/// Time-outs that come together have no order.
+fn in_order(lines: &[String]) -> Vec<String> {
+    let mut lines = lines.to_vec();
+    let is_timeout = |line: &String| line.contains(": sequence timeout (");
+    for run in lines.chunk_by_mut(|a, b| is_timeout(a) && is_timeout(b)) {
+        run.sort_unstable();
+    }
+    lines
+}
+
+fn wall_seconds() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("time").as_secs()
 }
 
 /// That door without flags, target and commands.

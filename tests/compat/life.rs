@@ -92,6 +92,11 @@ impl Life {
     fn start(&self) -> Daemon {
         let daemon = self.spawn("-i s0");
         daemon.await_text(lines::LISTENING);
+        // 0.8 prints a line before it logs it.
+        wait_for("the first line of the log", || {
+            let logs = ["log", "rotated"].map(|name| self.home.read(name));
+            logs.concat().contains("starting up, ").then_some(())
+        });
         daemon
     }
 

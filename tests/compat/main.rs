@@ -34,10 +34,14 @@ fn main() -> std::process::ExitCode {
         None => {}
     }
     let lanes = Arc::new(Lanes::default());
-    let plain: [(&str, fn()); 2] = [
+    let plain: [(&str, fn()); 3] = [
         (
             "tokens_mean_what_they_say",
             packet::tokens_mean_what_they_say,
+        ),
+        (
+            "generated_cases_show_enough",
+            generated::generated_cases_show_enough,
         ),
         ("only_places_are_left_out", play::only_places_are_left_out),
     ];

@@ -66,6 +66,7 @@ struct Attempt {
     door: usize,
     source: IpAddr,
     stage: usize,
+    start: u32,
     over: bool,
 }
 
@@ -76,14 +77,23 @@ pub struct Logged {
     pub commands: Vec<String>,
 }
 
-/// Plays the packets. No attempt of a generated case times out.
-pub fn play(doors: &[Door], packets: &[Packet], habits: Habits) -> Logged {
+/// Plays the packets, each with its second. An attempt that has timed out is told of with the next packet.
+pub fn play(doors: &[Door], packets: &[(u32, Packet)], habits: Habits) -> Logged {
     let mut logged = Logged::default();
     let mut attempts: Vec<Attempt> = Vec::new();
-    for packet in packets {
+    for (now, packet) in packets {
         // Only what some door wants gets through the filter.
         if !doors.iter().any(|door| door.wants(packet)) {
             continue;
+        }
+        for attempt in attempts.iter_mut().filter(|attempt| !attempt.over) {
+            let door = &doors[attempt.door];
+            if now - attempt.start >= door.seq_timeout {
+                attempt.over = true;
+                let (who, name, stage) = (attempt.source, &door.name, attempt.stage);
+                let line = format!("{who}: {name}: sequence timeout (stage {stage})");
+                logged.knocks.push(line);
+            }
         }
         if habits.forgets && attempts.first().is_some_and(|oldest| oldest.over) {
             attempts.clear();
@@ -103,6 +113,7 @@ pub fn play(doors: &[Door], packets: &[Packet], habits: Habits) -> Logged {
                         door: number,
                         source: packet.source,
                         stage: 0,
+                        start: *now,
                         over: false,
                     });
                     let last = attempts.len() - 1;

@@ -50,6 +50,11 @@ impl LogRate {
         }
     }
 
+    /// Whether there is no bound.
+    pub fn is_unbounded(&self) -> bool {
+        self.per_second == 0
+    }
+
     /// A line that was allowed got lost on its way: counts it too.
     pub fn left_out(&mut self) {
         self.left_out = self.left_out.saturating_add(1);

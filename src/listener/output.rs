@@ -33,9 +33,15 @@ pub struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// A record that may be lost, which is counted: when the keeper is busy, or there have been too many.
+    /// A record that may be lost, which is counted: when the keeper is busy, or there have been too many. Without a bound
+    /// (`LogRate = 0`) none is lost, and knocks wait instead.
     pub fn line(&mut self, record: ToKeeper, now: Millis) {
-        if self.rate.allow(now) && self.keeper.send(&record.encode(), false).is_err() {
+        if self.rate.allow(now)
+            && self
+                .keeper
+                .send(&record.encode(), self.rate.is_unbounded())
+                .is_err()
+        {
             self.rate.left_out();
         }
         if self.rate.has_left_out() && self.report_left_out.is_none() {

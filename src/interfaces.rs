@@ -18,8 +18,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: Name,
-    /// It belongs to a bridge or bond, which shows its packets once more.
-    pub enslaved: bool,
+    /// The index of the bridge or bond that it belongs to, which shows its packets once more.
+    pub master: Option<u32>,
 }
 
 /// One address of an interface.
@@ -104,14 +104,15 @@ impl Interfaces {
             .collect()
     }
 
+    /// The index of the bridge or bond that this interface belongs to.
+    pub fn master(&self, index: u32) -> Option<u32> {
+        self.links.iter().find(|link| link.index == index)?.master
+    }
+
     /// Whether a packet that came in by this interface counts under `any`. A packet through a bridge or bond shows on its
     /// port first and then on the bridge; the port does not count, so the packet counts once.
     pub fn counts_under_any(&self, index: u32) -> bool {
-        let enslaved = self
-            .links
-            .iter()
-            .any(|link| link.index == index && link.enslaved);
-        !enslaved && self.addresses.iter().any(|entry| entry.link == index)
+        self.master(index).is_none() && self.addresses.iter().any(|entry| entry.link == index)
     }
 }
 
@@ -235,18 +236,18 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
         return None;
     }
     let mut name = None;
-    let mut enslaved = false;
+    let mut master = None;
     for (kind, value) in attributes(body, 16) {
         match kind {
             IFLA_IFNAME => name = name_of(value),
-            IFLA_MASTER => enslaved = true,
+            IFLA_MASTER => master = u32_of(value),
             _ => {}
         }
     }
     Some(Link {
         index: u32_of(body.get(4..8)?)?,
         name: name?,
-        enslaved,
+        master,
     })
 }
 

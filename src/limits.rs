@@ -51,7 +51,8 @@ pub const MAX_RECORD: usize = 512;
 /// Leases live at once. Each holds two commands, and the journal is written whole at each change.
 pub const MAX_LEASES: usize = 256;
 
-/// Commands that run at once. A shell takes about 500 kB on a router.
+/// Commands that run at once: so many that open, so many that close, and so many of doors that do not close. A shell takes about 500 kB
+/// on a router.
 pub const MAX_COMMANDS: usize = 16;
 
 /// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`].

@@ -8,11 +8,25 @@ use crate::sys::exec::{self, Ending, Prepared};
 use std::collections::VecDeque;
 use std::io;
 
+/// What a command is for. Each role has [`MAX_COMMANDS`] places of its own, and the first goes first: whatever starts, and
+/// however long it takes, a door that has to close closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Closes a door.
+    Stop,
+    /// Opens a door that will be closed.
+    Start,
+    /// Of a door without a stop command.
+    Plain,
+}
+
 /// A command to run.
 #[derive(Clone, Debug)]
 pub struct Command {
     /// The lease it belongs to; `None`: a door without stop command.
     pub lease: Option<LeaseId>,
+    /// What it is for.
+    pub role: Role,
     /// The door's name, for the log.
     pub door: String,
     /// The text for the shell, `%IP%` replaced.
@@ -56,14 +70,22 @@ impl Commands {
     /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is an error
     /// once a second, until it succeeds: a stop command that never ran would leave a door open.
     pub fn begin(&mut self, now: Millis) -> Option<io::Result<(Command, Prepared)>> {
-        if self.running.len() >= MAX_COMMANDS
-            || self.paused_until.is_some_and(|until| until > now)
-            || self.is_too_late(now)
-        {
+        if self.paused_until.is_some_and(|until| until > now) || self.is_too_late(now) {
             return None;
         }
         self.paused_until = None;
-        let command = self.queue.pop_front()?;
+        let has_place = |role: Role| {
+            let running = self
+                .running
+                .iter()
+                .filter(|running| running.command.role == role);
+            running.count() < MAX_COMMANDS
+        };
+        let waiting = self.queue.iter().enumerate();
+        let next = waiting
+            .filter(|(_, command)| has_place(command.role))
+            .min_by_key(|(index, command)| (command.role, *index))?;
+        let command = self.queue.remove(next.0)?;
         match exec::prepare(&command.text) {
             Ok(prepared) => {
                 let timeout = now.saturating_add(COMMAND_TIMEOUT_MS);

@@ -8,6 +8,7 @@ use crate::sys::poll;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -71,7 +72,13 @@ impl Log {
         }
         self.file = None;
         let Some(path) = file else { return };
-        match File::options().create(true).append(true).open(path) {
+        // A FIFO without a reader must not hold the start up.
+        let mut options = File::options();
+        options
+            .create(true)
+            .append(true)
+            .custom_flags(libc::O_NONBLOCK);
+        match options.open(path) {
             Ok(file) => self.file = Some(file),
             Err(error) => self.now(
                 Kind::Error,

@@ -18,6 +18,9 @@ pub struct OneTimeList {
 /// What editors on Windows put before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// Bad lines of one list that are reported one by one.
+const MAX_REPORTS: usize = 10;
+
 /// A usable line.
 struct Line {
     /// Where it begins in the file, in bytes.
@@ -80,6 +83,7 @@ impl OneTimeList {
         let text = config::read(&self.path).map_err(|error| error.error)?;
         let mut lines = Vec::new();
         let mut offset = 0;
+        let mut bad = 0;
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
             let content = line
                 .strip_prefix(BYTE_ORDER_MARK)
@@ -90,10 +94,19 @@ impl OneTimeList {
                 let mut warnings = Vec::new();
                 match parse_sequence(&self.door, (number, 1), content, &mut warnings) {
                     Ok(sequence) => lines.push(Line { offset, sequence }),
-                    Err(problem) => report(problem.show(&self.path)),
+                    Err(problem) => {
+                        bad += 1;
+                        if bad <= MAX_REPORTS {
+                            report(problem.show(&self.path));
+                        }
+                    }
                 }
             }
             offset += line.len() as u64 + 1;
+        }
+        if bad > MAX_REPORTS {
+            let more = bad - MAX_REPORTS;
+            report(format!("{}: {more} more such lines", self.path.display()));
         }
         Ok(lines)
     }

@@ -17,6 +17,10 @@ pub fn spawn(
 ) -> io::Result<(RecordSocket, libc::pid_t)> {
     let (ours, theirs) = RecordSocket::pair()?;
     ours.limit_sending(LISTENER_SEND_MS)?;
-    let child = exec::start_self(name, theirs.as_fd(), output)?;
+    let child =
+        exec::start_self(name, theirs.as_fd(), output).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => io::Error::other("/proc/self/exe is missing; mount /proc"),
+            _ => error,
+        })?;
     Ok((ours, child))
 }

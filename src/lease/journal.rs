@@ -59,6 +59,10 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
 
 /// The place and leases of a journal; `None` if it is not one, or not whole.
 pub fn decode(text: &[u8]) -> Option<(Place, Vec<Lease>)> {
+    // No shell takes a NUL, so no command has one.
+    if text.contains(&0) {
+        return None;
+    }
     let mut lines = text.split(|byte| *byte == b'\n');
     if lines.next()? != TITLE.as_bytes() {
         return None;
@@ -115,8 +119,12 @@ mod tests {
     use std::net::IpAddr;
 
     fn command() -> impl Strategy<Value = Vec<u8>> {
-        prop::collection::vec(any::<u8>(), 0..40)
-            .prop_map(|bytes| bytes.into_iter().filter(|byte| *byte != b'\n').collect())
+        prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| {
+            bytes
+                .into_iter()
+                .filter(|byte| !b"\n\0".contains(byte))
+                .collect()
+        })
     }
 
     fn lease() -> impl Strategy<Value = Lease> {
@@ -132,7 +140,7 @@ mod tests {
             .prop_map(|group| group.map(|(leader, started)| Group { leader, started }));
         (
             any::<IpAddr>(),
-            "[^\n]{0,20}",
+            "[^\n\0]{0,20}",
             command(),
             command(),
             any::<u64>(),

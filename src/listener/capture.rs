@@ -96,12 +96,14 @@ impl Capture {
             }
             self.local = Some(local);
         }
-        if self.bound == index {
-            return Ok(());
-        }
         if let Some(index) = index {
+            // Also where it seems to be bound there: an interface that went and came back under its old number between two looks
+            // has left the socket behind. Otherwise the kernel does nothing.
             let bound = self.socket.bind(index);
             bound.map_err(|error| format!("{}: {error}", self.selector))?;
+        }
+        if self.bound == index {
+            return Ok(());
         }
         self.bound = index;
         let selector = &self.selector;
@@ -145,12 +147,17 @@ impl Capture {
         self.socket.receive(buffer)
     }
 
-    /// Whether a packet that came in by the interface with this index counts.
+    /// Whether a packet that came in by the interface with this index is this socket's.
     pub fn counts(&self, index: u32, interfaces: &Interfaces) -> bool {
         match self.bound {
             Some(0) => interfaces.counts_under_any(index),
             bound => bound == Some(index),
         }
+    }
+
+    /// Whether this socket is bound to that interface.
+    pub fn is_bound_to(&self, index: u32) -> bool {
+        self.bound == Some(index)
     }
 
     /// Whether this is an address of the interface.

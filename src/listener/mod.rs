@@ -150,6 +150,11 @@ impl<'a> Listener<'a> {
                 )
             })?;
         }
+        if let Err(error) = privileges::drop_capabilities() {
+            problems.push(format!(
+                "warning: the listener keeps its capabilities: {error}"
+            ));
+        }
         // Kernels of routers have no seccomp; the process has no rights left anyway.
         let _ = seccomp::confine();
 
@@ -315,7 +320,14 @@ impl<'a> Listener<'a> {
             let Some(knock) = buffer.get(..length).and_then(packet::decode) else {
                 continue;
             };
-            if !capture.counts(interface, &self.interfaces)
+            // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
+            let again = self.interfaces.master(interface).is_some_and(|master| {
+                self.captures
+                    .iter()
+                    .any(|capture| capture.is_bound_to(master))
+            });
+            if again
+                || !capture.counts(interface, &self.interfaces)
                 || (self.only_ip_v4 && knock.source.is_ipv6())
             {
                 continue;

@@ -46,3 +46,15 @@ pub fn set_name(name: &std::ffi::CStr) {
     // SAFETY: a NUL-terminated string; the kernel copies 15 bytes at most.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }
+
+/// Gives every capability away (capset(2)): for a listener that was started as an ordinary user with CAP_NET_RAW.
+pub fn drop_capabilities() -> io::Result<()> {
+    /// _LINUX_CAPABILITY_VERSION_1 of linux/capability.h, which every kernel takes: the first 32 capabilities in one word each.
+    /// The others are cleared with it.
+    const VERSION_1: u32 = 0x1998_0330;
+    let header = [VERSION_1, 0];
+    let sets = [0u32; 3];
+    // SAFETY: header (version, process) and sets (effective, permitted, inheritable) are laid out as the kernel's, which reads them.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    cerr(result as libc::c_int).map(drop)
+}

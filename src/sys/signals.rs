@@ -57,6 +57,16 @@ impl Signals {
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
         PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
+        // Whoever started this program may have blocked signals, and that is inherited; commands inherit it from here.
+        // SAFETY: an all-zero set is empty, and the old one is not asked for.
+        unsafe {
+            let none: libc::sigset_t = std::mem::zeroed();
+            cerr(libc::sigprocmask(
+                libc::SIG_SETMASK,
+                &raw const none,
+                std::ptr::null_mut(),
+            ))?;
+        }
         let handler = handler as extern "C" fn(libc::c_int) as libc::sighandler_t;
         for number in [
             libc::SIGTERM,

@@ -10,13 +10,17 @@ pub const TESTS: &[Test] = &[
         "any_counts_a_bridged_packet_once",
         any_counts_a_bridged_packet_once,
     ),
+    (
+        "a_bridge_and_its_port_count_a_packet_once",
+        a_bridge_and_its_port_count_a_packet_once,
+    ),
 ];
 
 const DOOR: &str = "[A]\nsequence = 1:udp,1:udp\n";
 
 fn any_counts_a_packet_once() {
     let scene = Scene::new();
-    let daemon = start(&scene);
+    let daemon = start(&scene, "any");
     twice(&scene, &daemon, CLIENT);
     // lo belongs to it too.
     knock(&scene.router, "127.0.0.1", &["1:udp", "1:udp"]);
@@ -25,6 +29,22 @@ fn any_counts_a_packet_once() {
 }
 
 fn any_counts_a_bridged_packet_once() {
+    let scene = bridged();
+    let daemon = start(&scene, "any");
+    twice(&scene, &daemon, CLIENT);
+    twice(&scene, &daemon, OTHER);
+}
+
+/// Both are captured, and the target makes the packet fit on the port too, which has no address.
+fn a_bridge_and_its_port_count_a_packet_once() {
+    let scene = bridged();
+    scene.home.config(&format!("{DOOR}target = {ROUTER}\n"));
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "br0,wan0"]);
+    twice(&scene, &daemon, CLIENT);
+}
+
+/// The router's address is on a bridge of which the WAN interface is a port.
+fn bridged() -> Scene {
     let scene = Scene::new();
     scene.router.run(&format!(
         "ip addr flush dev wan0
@@ -37,14 +57,12 @@ fn any_counts_a_bridged_packet_once() {
         let output = scene.router.run("cat /sys/class/net/wan0/brport/state");
         (output.trim() == "3").then_some(())
     });
-    let daemon = start(&scene);
-    twice(&scene, &daemon, CLIENT);
-    twice(&scene, &daemon, OTHER);
+    scene
 }
 
-fn start(scene: &Scene) -> Daemon {
+fn start(scene: &Scene, interface: &str) -> Daemon {
     scene.home.config(DOOR);
-    Daemon::start(&scene.router, &scene.home, &["-i", "any"])
+    Daemon::start(&scene.router, &scene.home, &["-i", interface])
 }
 
 /// One packet is one step and the second opens.

@@ -5,9 +5,18 @@ use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, wait_fo
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
+    (
+        "endless_commands_do_not_keep_doors_open",
+        endless_commands_do_not_keep_doors_open,
+    ),
+    (
+        "signals_that_were_blocked_are_heard",
+        signals_that_were_blocked_are_heard,
+    ),
     (
         "term_ends_a_hanging_start_command",
         term_ends_a_hanging_start_command,
@@ -218,4 +227,44 @@ fn the_shipped_example_works_as_it_is() {
     daemon.signal(libc::SIGTERM);
     daemon.wait();
     assert_eq!(scene.rules(), before);
+}
+
+/// 40 commands that do not end, of a door without a stop command.
+fn endless_commands_do_not_keep_doors_open() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&format!(
+        "{}\n[N]\nsequence = 1:udp\ncommand = sleep 600\n",
+        door(2)
+    ));
+    scene.knock(ROUTER, &["1:udp"; 40]);
+    daemon.await_count("N: OPEN SESAME", 40);
+    open(&scene, &daemon);
+    daemon.await_text(&lines::timeout(CLIENT, "SSH"));
+    await_notes(&scene, "stop", 1);
+}
+
+fn signals_that_were_blocked_are_heard() {
+    let scene = Scene::new();
+    scene.home.config(&door(1));
+    let mut command = scene
+        .router
+        .command(daemon_binary().to_str().expect("path"));
+    command
+        .args(["-v", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"));
+    // SAFETY: sigfillset and sigprocmask are async-signal-safe, and the set is local.
+    unsafe {
+        command.pre_exec(|| {
+            let mut all = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+    let mut daemon = Daemon::run(command);
+    daemon.await_text(lines::LISTENING);
+    open(&scene, &daemon);
+    await_notes(&scene, "stop", 1);
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
 }

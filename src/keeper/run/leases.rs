@@ -3,7 +3,7 @@
 
 use super::Keeper;
 use crate::door::Millis;
-use crate::keeper::commands::Command;
+use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::{Kind, plain};
 use crate::lease::{Action, Lease, LeaseId, Opening, Phase};
@@ -60,6 +60,7 @@ impl Keeper {
             None => {
                 let command = Command {
                     lease: None,
+                    role: Role::Plain,
                     door: name.clone(),
                     text: start,
                 };
@@ -79,8 +80,8 @@ impl Keeper {
         self.unsaved = true;
         for action in actions {
             match action {
-                Action::RunStart(id) => self.queue_command(id, |lease| &lease.start),
-                Action::RunStop(id) => self.queue_command(id, |lease| &lease.stop),
+                Action::RunStart(id) => self.queue_command(id, Role::Start),
+                Action::RunStop(id) => self.queue_command(id, Role::Stop),
                 Action::LogTimeout(id) => self.about_lease(id, "command timeout"),
                 Action::LogRenewed(id) => {
                     self.about_lease(id, "already open, its time starts anew")
@@ -98,14 +99,19 @@ impl Keeper {
         self.lines.about(Kind::Event, source, &text);
     }
 
-    fn queue_command(&mut self, id: LeaseId, text: impl Fn(&Lease) -> &Vec<u8>) {
+    fn queue_command(&mut self, id: LeaseId, role: Role) {
         let Some(lease) = self.book.get(id) else {
             return;
         };
+        let text = match role {
+            Role::Stop => &lease.stop,
+            Role::Start | Role::Plain => &lease.start,
+        };
         let command = Command {
             lease: Some(id),
+            role,
             door: lease.door.clone(),
-            text: text(lease).clone(),
+            text: text.clone(),
         };
         // A lease's command always finds room.
         let _ = self.commands.push(command);

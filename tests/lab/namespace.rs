@@ -33,6 +33,11 @@ impl Namespace {
         namespace
     }
 
+    /// Its name, as `ip netns` knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs a program in it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");

@@ -1,13 +1,19 @@
 //! The two processes: the listener has no root, is disposable, and heeds nobody but the keeper.
 
 use crate::Test;
-use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, knock_until, signal, wait_for};
+use crate::lab::{
+    CLIENT, Daemon, Namespace, ROUTER, Scene, children, knock_until, signal, wait_for,
+};
 use crate::lease::{await_notes, door, open, rules};
 use crate::lines;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
 pub const TESTS: &[Test] = &[
+    (
+        "an_interface_comes_back_under_its_number",
+        an_interface_comes_back_under_its_number,
+    ),
     (
         "a_killed_listener_is_replaced",
         a_killed_listener_is_replaced,
@@ -159,5 +165,31 @@ fn the_listener_ends_with_the_keeper() {
     daemon.wait();
     wait_for("the end of the listener", || {
         (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    });
+}
+
+/// The interface goes and comes back while the listener does not look: one look shows no difference.
+fn an_interface_comes_back_under_its_number() {
+    let scene = Scene::new();
+    let other = Namespace::new("other");
+    let daemon = scene.daemon(&door(600));
+    let number = scene.router.index("wan0");
+    let listener = listener(&daemon);
+    signal(listener, libc::SIGSTOP);
+    scene
+        .router
+        .run(&format!("ip link set wan0 netns {}", other.name()));
+    other.run(&format!("ip link set wan0 netns {}", scene.router.name()));
+    scene.router.run(&format!(
+        "ip addr add {ROUTER}/24 dev wan0; ip link set wan0 up"
+    ));
+    assert_eq!(
+        scene.router.index("wan0"),
+        number,
+        "its number is another: the test shows nothing"
+    );
+    signal(listener, libc::SIGCONT);
+    knock_until(&daemon, &lines::opened(CLIENT, "SSH"), || {
+        scene.knock(ROUTER, &["7000", "8000:udp", "9000"]);
     });
 }

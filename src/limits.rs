@@ -88,6 +88,9 @@ pub const MAX_NAMES: usize = 64;
 /// A listener that dies is started again at once the first time, then after 1 s, doubling up to this (ms).
 pub const MAX_RESTART_DELAY_MS: u64 = 60_000;
 
+/// Packets read by one system call; 300 bytes each, untouched until used.
+pub const BATCH: usize = 16;
+
 /// Packets read from one socket before the others get their turn.
 pub const PACKETS_AT_ONCE: u64 = 64;
 

@@ -10,7 +10,7 @@ use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
 use crate::limits::{
-    LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS, SNAP_LENGTH,
+    BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS,
 };
 use crate::log_rate::LogRate;
 use crate::matcher::Matcher;
@@ -18,6 +18,7 @@ use crate::packet;
 use crate::record::{Counters, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
+use crate::sys::packet_socket::Batch;
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
 use capture::{Capture, Moment, Wanted};
@@ -88,6 +89,7 @@ struct Listener<'a> {
     doors: Vec<Door>,
     output: Output<'a>,
     pace: Pace,
+    batch: Batch,
     only_ip_v4: bool,
     kernel: filter::Kernel,
     follows_routes: bool,
@@ -184,6 +186,7 @@ impl<'a> Listener<'a> {
             doors,
             output,
             pace: Pace::default(),
+            batch: Batch::default(),
             only_ip_v4,
             kernel,
             follows_routes,
@@ -333,36 +336,49 @@ impl<'a> Listener<'a> {
 
     /// Reads what waits in that socket, and returns how many packets that were.
     fn read_packets(&mut self, index: usize) -> u64 {
-        let mut buffer = [0u8; SNAP_LENGTH];
-        for number in 0..PACKETS_AT_ONCE {
+        let mut number = 0;
+        while number < PACKETS_AT_ONCE {
             let Some(capture) = self.captures.get(index) else {
-                return number;
+                break;
             };
-            let (length, interface) = match capture.receive(&mut buffer) {
-                Ok(Some(packet)) => packet,
-                Ok(None) => return number,
+            let Ok(received) = capture.receive(&mut self.batch) else {
                 // ENETDOWN, told once when the interface goes down: packets come again when it is up.
-                Err(_) => continue,
-            };
-            let Some(knock) = buffer.get(..length).and_then(packet::decode) else {
+                number += 1;
                 continue;
             };
-            // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
-            let again = self.interfaces.master(interface).is_some_and(|master| {
-                self.captures
-                    .iter()
-                    .any(|capture| capture.is_bound_to(master))
-            });
-            if again
-                || !capture.counts(interface, &self.interfaces)
-                || (self.only_ip_v4 && knock.source.is_ipv6())
-            {
-                continue;
+            (0..received).for_each(|packet| self.packet(index, packet));
+            number += received as u64;
+            if received < BATCH {
+                break;
             }
-            let local = capture.is_local(knock.destination);
-            self.knock(&knock, local);
         }
-        PACKETS_AT_ONCE
+        number
+    }
+
+    /// One packet of the batch that was read from that socket.
+    fn packet(&mut self, index: usize, number: usize) {
+        let (Some(capture), Some((bytes, interface))) =
+            (self.captures.get(index), self.batch.packet(number))
+        else {
+            return;
+        };
+        let Some(knock) = packet::decode(bytes) else {
+            return;
+        };
+        // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
+        let again = self.interfaces.master(interface).is_some_and(|master| {
+            self.captures
+                .iter()
+                .any(|capture| capture.is_bound_to(master))
+        });
+        if again
+            || !capture.counts(interface, &self.interfaces)
+            || (self.only_ip_v4 && knock.source.is_ipv6())
+        {
+            return;
+        }
+        let local = capture.is_local(knock.destination);
+        self.knock(&knock, local);
     }
 
     fn knock(&mut self, knock: &Knock, local: bool) {

@@ -346,7 +346,8 @@ impl<'a> Listener<'a> {
                 number += 1;
                 continue;
             };
-            (0..received).for_each(|packet| self.packet(index, packet));
+            let now = monotonic();
+            (0..received).for_each(|packet| self.packet(index, packet, now));
             number += received as u64;
             if received < BATCH {
                 break;
@@ -356,7 +357,7 @@ impl<'a> Listener<'a> {
     }
 
     /// One packet of the batch that was read from that socket.
-    fn packet(&mut self, index: usize, number: usize) {
+    fn packet(&mut self, index: usize, number: usize, now: Millis) {
         let (Some(capture), Some((bytes, interface))) =
             (self.captures.get(index), self.batch.packet(number))
         else {
@@ -378,11 +379,10 @@ impl<'a> Listener<'a> {
             return;
         }
         let local = capture.is_local(knock.destination);
-        self.knock(&knock, local);
+        self.knock(&knock, local, now);
     }
 
-    fn knock(&mut self, knock: &Knock, local: bool) {
-        let now = monotonic();
+    fn knock(&mut self, knock: &Knock, local: bool, now: Millis) {
         let Listener {
             matcher,
             output,

@@ -51,15 +51,22 @@ pub const MAX_RECORD: usize = 512;
 /// Leases live at once. Each holds two commands, and the journal is written whole at each change.
 pub const MAX_LEASES: usize = 256;
 
-/// Commands that run at once: so many that open, so many that close, and so many of doors that do not close. A shell takes about 500 kB
-/// on a router.
-pub const MAX_COMMANDS: usize = 16;
+/// `MaxCommands` where the config has none: commands that run at once, so many that open, so many that close, and so many of doors
+/// that do not close. A shell takes about 500 kB on a router.
+pub const COMMANDS: usize = 16;
+
+/// The largest `MaxCommands`: 3 times as many shells are 100 MB.
+pub const MAX_COMMANDS: usize = 64;
 
 /// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`].
 pub const MAX_QUEUE: usize = 256;
 
-/// A start or stop command of a lease is ended after this time (ms), or a door with a command that hangs would stay open for ever.
+/// `CommandTimeout` where the config has none (ms): a start or stop command of a lease is ended after it, or a door with a command that
+/// hangs would stay open for ever.
 pub const COMMAND_TIMEOUT_MS: u64 = 600_000;
+
+/// The longest `CommandTimeout` (s): a day. A command that needs longer is no command but a service.
+pub const MAX_COMMAND_TIMEOUT_S: u64 = 86_400;
 
 /// After SIGTERM a start command that runs may go on this long (ms), so that its stop command has time ...
 pub const SHUTDOWN_START_MS: u64 = 3_000;

@@ -4,10 +4,10 @@
 use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
 use super::line::{Content, Line, quote, trim};
-use super::values::interfaces;
+use super::values::{interfaces, within};
 use super::{Config, Diagnostic, Options, Reknock};
 use crate::door::Matching;
-use crate::limits::{MAX_CONFIG_BYTES, MAX_DOORS};
+use crate::limits::{COMMANDS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_DOORS};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -302,11 +302,22 @@ impl Parser<'_> {
             }
             Key::LogRate => {
                 trace("log rate");
-                self.options.log_rate = shown
-                    .parse()
-                    .ok()
-                    .filter(|_| !value.starts_with(b"+"))
-                    .ok_or_else(|| wrong("give lines per second such as 50, or 0 for no bound"))?;
+                self.options.log_rate = within(value, 0..=u64::from(u32::MAX))
+                    .ok_or_else(|| wrong("give lines per second such as 50, or 0 for no bound"))?
+                    as u32;
+            }
+            Key::CommandTimeout => {
+                trace("time for commands");
+                let right =
+                    format!("give whole seconds, 1 to {MAX_COMMAND_TIMEOUT_S}, such as 600");
+                let seconds = within(value, 1..=MAX_COMMAND_TIMEOUT_S);
+                self.options.command_timeout = seconds.ok_or_else(|| wrong(&right))? * 1000;
+            }
+            Key::MaxCommands => {
+                trace("max commands");
+                let right = format!("give a number from 1 to {MAX_COMMANDS}, such as {COMMANDS}");
+                let number = within(value, 1..=MAX_COMMANDS as u64);
+                self.options.max_commands = number.ok_or_else(|| wrong(&right))? as usize;
             }
             _ => {
                 trace("state directory");

@@ -120,7 +120,7 @@ impl Keeper {
     /// Begins the commands whose turn it is: forked first, then in the journal, then let go.
     pub(super) fn run_commands(&mut self, now: Millis) {
         let mut begun = Vec::new();
-        while let Some(next) = self.commands.begin(now) {
+        while let Some(next) = self.commands.begin(now, &self.options) {
             match next {
                 Ok((command, process)) => {
                     if let Some(id) = command.lease {

@@ -102,14 +102,10 @@ fn start(settings: Settings) -> Result<Keeper, String> {
         }
     };
 
-    let leases = match state.as_ref().map(State::leases) {
-        Some(Ok(leases)) => leases,
-        Some(Err(problem)) => {
-            lines.say(Kind::Error, &format!("error: {problem}"));
-            Vec::new()
-        }
-        None => Vec::new(),
-    };
+    let (leases, remark) = state.as_ref().map_or_else(Default::default, State::leases);
+    if let Some((kind, text)) = remark {
+        lines.say(kind, &text);
+    }
     end_orphans(&leases);
 
     let interface = settings.interface(options).to_string();

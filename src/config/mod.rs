@@ -18,7 +18,7 @@ mod shell;
 mod values;
 
 pub use line::trim;
-pub use parse::parse;
+pub use parse::{parse, state_dir};
 pub use read::{ReadError, read};
 pub use sequence::parse_sequence;
 

@@ -51,6 +51,20 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnos
     parser.finish()
 }
 
+/// The `StateDir` of a config that may be wrong elsewhere: what its last line with that key says.
+pub fn state_dir(text: &[u8]) -> PathBuf {
+    let lines = text.split(|b| *b == b'\n');
+    let mut paths = lines.filter_map(|text| match (Line { number: 0, text }).content() {
+        Content::Pair { key, value } if Key::from_name(key) == Some(Key::StateDir) => {
+            Some(PathBuf::from(OsStr::from_bytes(value))).filter(|path| path.is_absolute())
+        }
+        _ => None,
+    });
+    paths
+        .next_back()
+        .unwrap_or_else(|| Options::default().state_dir)
+}
+
 fn whole_file(text: String) -> Diagnostic {
     Diagnostic {
         line: 0,

@@ -75,6 +75,13 @@ impl State {
         })
     }
 
+    /// Takes it only if a daemon has left a journal in it and is gone.
+    pub fn left(state_dir: &Path, config: &Path) -> Option<State> {
+        let journal = state_dir.join(instance_name(config)).join("journal");
+        fs::symlink_metadata(journal).ok()?;
+        State::take(state_dir, config).ok()
+    }
+
     /// The directory that listeners take for the root of the file system; nothing is in it.
     pub fn empty_directory(&self) -> BorrowedFd<'_> {
         self.empty.as_fd()

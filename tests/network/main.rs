@@ -14,6 +14,7 @@ mod links;
 mod log;
 mod onetime;
 mod ppp;
+mod restart;
 mod shutdown;
 mod split;
 mod story;
@@ -40,6 +41,7 @@ const TESTS: &[&[Test]] = &[
     split::TESTS,
     log::TESTS,
     shutdown::TESTS,
+    restart::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.
@@ -76,6 +78,12 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
         trials.push(trial(name, test, false, &no_systemd));
     }
     trials.push(trial("latency_below_5_ms", latency::is_low, true, &missing));
+    trials.push(trial(
+        "a_killed_listener_is_back_within_100_ms",
+        restart::a_killed_listener_is_back_within_100_ms,
+        true,
+        &missing,
+    ));
     let measure = trial("measure", latency::measure, true, &missing);
     trials.push(measure.with_ignored_flag(true));
     trials

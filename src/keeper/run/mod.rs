@@ -5,6 +5,7 @@ mod leases;
 mod listeners;
 mod sequences;
 mod signals;
+mod takeover;
 
 use super::Settings;
 use super::commands::Commands;
@@ -15,7 +16,7 @@ use super::log::Kind;
 use super::state::State;
 use crate::config::Options;
 use crate::door::Millis;
-use crate::lease::{Lease, LeaseBook};
+use crate::lease::LeaseBook;
 use crate::limits::FORK_RETRY_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::signals::Signals;
@@ -92,18 +93,6 @@ impl Keeper {
             closing: None,
             report_openings: None,
         }
-    }
-
-    /// Takes over what a daemon that was killed has left open.
-    pub fn take_over_leases(&mut self, leases: Vec<Lease>) {
-        if !leases.is_empty() {
-            let number = leases.len();
-            let text = format!("{number} open doors taken over from the daemon before");
-            self.lines.say(Kind::Event, &text);
-        }
-        let mut actions = Vec::new();
-        self.book = LeaseBook::restore(leases, &mut actions);
-        self.perform(actions);
     }
 
     /// Until SIGTERM or SIGINT; the exit code is the signal's number, as knockd 0.8's.

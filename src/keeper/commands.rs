@@ -50,6 +50,8 @@ pub struct Commands {
     queue: VecDeque<Command>,
     limit: Option<Millis>,
     paused_until: Option<Millis>,
+    /// No fork has succeeded since one failed.
+    forks_fail: bool,
 }
 
 impl Commands {
@@ -68,8 +70,8 @@ impl Commands {
         room
     }
 
-    /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is an error
-    /// once a second, until it succeeds: a stop command that never ran would leave a door open.
+    /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is tried
+    /// again each second until it succeeds, since a stop command that never ran would leave a door open; only the first is an error.
     pub fn begin(
         &mut self,
         now: Millis,
@@ -93,6 +95,7 @@ impl Commands {
         let command = self.queue.remove(next.0)?;
         match exec::prepare(&command.text) {
             Ok(prepared) => {
+                self.forks_fail = false;
                 let timeout = now.saturating_add(options.command_timeout);
                 self.running.push(Running {
                     command: command.clone(),
@@ -107,7 +110,8 @@ impl Commands {
             Err(error) => {
                 self.queue.push_front(command);
                 self.paused_until = Some(now.saturating_add(FORK_RETRY_MS));
-                Some(Err(error))
+                let is_first = !std::mem::replace(&mut self.forks_fail, true);
+                is_first.then_some(Err(error))
             }
         }
     }

@@ -127,6 +127,10 @@ fn start(settings: Settings) -> Result<Keeper, String> {
         match fs::write(&pid_path, format!("{}\n", std::process::id())) {
             Ok(()) => keeper.pid_file = Some(pid_path),
             Err(error) => {
+                if error.kind() == io::ErrorKind::StorageFull {
+                    // An empty file tells nobody anything.
+                    let _ = fs::remove_file(&pid_path);
+                }
                 let path = pid_path.display();
                 let text = format!("could not create pid file {path}: {}", plain(&error));
                 keeper.lines.say(Kind::Error, &text);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
+mod disk;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
 mod lab;
@@ -42,6 +43,7 @@ const TESTS: &[&[Test]] = &[
     log::TESTS,
     shutdown::TESTS,
     restart::TESTS,
+    disk::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

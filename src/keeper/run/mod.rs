@@ -56,6 +56,8 @@ pub struct Keeper {
     unsaved: bool,
     /// The journal could not be written; the next try is due then.
     save_again: Option<Millis>,
+    /// That has been told.
+    journal_fails: bool,
     commands: Commands,
     /// The state folder, if there is one.
     pub state: Option<State>,
@@ -87,6 +89,7 @@ impl Keeper {
             book: LeaseBook::default(),
             unsaved: true,
             save_again: None,
+            journal_fails: false,
             commands: Commands::default(),
             state: None,
             pid_file: None,

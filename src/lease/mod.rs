@@ -4,6 +4,8 @@
 
 pub mod journal;
 #[cfg(test)]
+mod rules;
+#[cfg(test)]
 mod tests;
 
 use crate::config::Reknock;

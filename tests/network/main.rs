@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
+mod commands;
 mod disk;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
@@ -44,6 +45,7 @@ const TESTS: &[&[Test]] = &[
     shutdown::TESTS,
     restart::TESTS,
     disk::TESTS,
+    commands::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

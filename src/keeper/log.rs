@@ -5,10 +5,10 @@
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::{self, poll};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -152,8 +152,8 @@ impl Log {
             to_stderr.push_str(&text);
             to_stderr.push('\n');
         }
-        self.stdout.print(&mut io::stdout().lock(), &to_stdout);
-        self.stderr.print(&mut io::stderr().lock(), &to_stderr);
+        self.stdout.print(io::stdout().lock(), &to_stdout);
+        self.stderr.print(io::stderr().lock(), &to_stderr);
     }
 }
 
@@ -236,7 +236,17 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&mut self, stream: &mut (impl Write + AsFd), text: &str) {
+    fn print(&mut self, stream: impl Write + AsFd, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        match reopened(stream.as_fd()) {
+            Some(file) => self.print_to(file, text),
+            None => self.print_to(stream, text),
+        }
+    }
+
+    fn print_to(&mut self, mut stream: impl Write + AsFd, text: &str) {
         for piece in text.as_bytes().chunks(PIPE_BUF) {
             let wait = if self.hangs { 0 } else { LOG_WAIT_MS };
             self.hangs = !poll::writable(stream.as_fd(), wait);
@@ -245,6 +255,20 @@ impl Printer {
             }
         }
     }
+}
+
+/// The same pipe or terminal, so that a write that cannot be done at once fails. Commands write there, too: whatever poll() says, one of
+/// them may have filled it since. That they must not notice, so the descriptor itself cannot be made non-blocking.
+fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    let kind = fs::metadata(&path).ok()?.file_type();
+    let mut options = File::options();
+    options
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    // Not a file: it would be written from the beginning.
+    (kind.is_fifo() || kind.is_char_device()).then_some(())?;
+    options.open(path).ok()
 }
 
 impl Drop for Log {

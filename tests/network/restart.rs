@@ -16,6 +16,10 @@ pub const TESTS: &[Test] = &[
         the_journal_is_written_before_each_command,
     ),
     (
+        "the_keeper_writes_the_journal_and_then_lets_the_command_go",
+        the_keeper_writes_the_journal_and_then_lets_the_command_go,
+    ),
+    (
         "overdue_doors_close_before_anything_else",
         overdue_doors_close_before_anything_else,
     ),
@@ -103,6 +107,44 @@ fn the_journal_is_written_before_each_command() {
     wait_for("an empty journal", || {
         read_journal(&scene).leases.is_empty().then_some(())
     });
+}
+
+/// The same from outside, where a command could be quicker than the journal: by the order of the keeper's system calls. A command that
+/// was forked waits for a byte in a pipe.
+fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
+    let Some(strace) = crate::lab::find("strace") else {
+        return eprintln!("strace is not installed: the order of system calls is not looked at");
+    };
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(1));
+    let trace = scene.home.path("trace");
+    let mut command = std::process::Command::new(strace);
+    command.args(["-e", "trace=pipe2,rename,renameat,renameat2,write", "-p"]);
+    command.arg(daemon.pid().to_string()).arg("-o").arg(&trace);
+    let mut strace = Daemon::run(command);
+    strace.await_text("attached");
+    open(&scene, &daemon);
+    await_notes(&scene, "stop", 1);
+    wait_for("an empty journal", || {
+        read_journal(&scene).leases.is_empty().then_some(())
+    });
+    strace.signal(libc::SIGINT);
+    strace.wait();
+    let (mut gate, mut in_journal, mut let_go) = (String::new(), false, 0);
+    for line in scene.home.read("trace").lines() {
+        if line.starts_with("pipe2([") {
+            // `pipe2([3, 4], O_CLOEXEC) = 0`
+            let descriptors = line.split(']').next().unwrap_or_default();
+            gate = descriptors.split(", ").nth(1).expect("two").to_string();
+            in_journal = false;
+        } else if line.starts_with("rename") && line.contains("/journal\")") {
+            in_journal = true;
+        } else if line.starts_with(&format!("write({gate}, \"!\", 1)")) {
+            assert!(in_journal, "{}", scene.home.read("trace"));
+            let_go += 1;
+        }
+    }
+    assert_eq!(let_go, 2, "{}", scene.home.read("trace"));
 }
 
 /// The stop command of an overdue lease notes how many children the keeper has: it alone.

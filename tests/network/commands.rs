@@ -5,12 +5,10 @@ use crate::lab::{
     CLIENT, Daemon, OTHER, ROUTER, Scene, children, daemon_binary, descendants, packet, signal,
     wait_for,
 };
-use crate::lease::{STEPS, await_notes, door, notes};
+use crate::lease::{await_notes, notes};
 use crate::lines;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -22,10 +20,6 @@ pub const TESTS: &[Test] = &[
     (
         "commands_that_fail_or_are_killed",
         commands_that_fail_or_are_killed,
-    ),
-    (
-        "a_command_that_fills_the_output_holds_nothing_up",
-        a_command_that_fills_the_output_holds_nothing_up,
     ),
     (
         "what_a_command_leaves_behind_holds_nothing_up",
@@ -192,82 +186,6 @@ fn commands_that_fail_or_are_killed() {
         }
         await_rest(&daemon, before);
     }
-}
-
-/// A command fills the pipe that is the daemon's standard output and error too. Its reader takes a page now and then, which the command
-/// and the lines of the daemon race for: the daemon must never wait in write(2) for the reader. Then nobody reads at all.
-fn a_command_that_fills_the_output_holds_nothing_up() {
-    let scene = Scene::new();
-    let made = Command::new("mkfifo").arg(scene.home.path("pipe")).status();
-    assert!(made.expect("mkfifo").success());
-    let mut options = fs::File::options();
-    options
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK);
-    let mut pipe = options.open(scene.home.path("pipe")).expect("pipe");
-    scene.home.config_with_options(
-        "LogRate = 0\nCommandTimeout = 20",
-        &format!(
-            "[Y]\nsequence = 7000:udp\nstart_command = yes & yes >&2\nstop_command = echo shut >>@HOME@/notes\n\
-             [B]\nsequence = 8000:udp,8001:udp\n{}",
-            door(1)
-        ),
-    );
-    let mut command = scene.router.command("sh");
-    command.arg("-c").arg(format!(
-        "exec {} -v -D -i wan0 -c {home}/knockd.conf >{home}/pipe 2>&1",
-        daemon_binary().display(),
-        home = scene.home.as_ref().display(),
-    ));
-    let mut daemon = Daemon::run(command);
-    wait_for("the daemon to listen", || {
-        (children(daemon.pid()).len() == 1).then_some(())
-    });
-    crate::lab::wait_within(
-        Duration::from_secs(10),
-        Duration::from_millis(50),
-        "a full pipe",
-        || {
-            scene.wire.send(&packet::udp(OTHER, ROUTER, 7000));
-            is_waiting_in_write(descendants(daemon.pid())).then_some(())
-        },
-    );
-    let keeper = [daemon.pid()];
-    let mut page = [0; 4096];
-    let end = Instant::now() + Duration::from_secs(4);
-    while Instant::now() < end {
-        for _ in 0..20 {
-            scene.wire.send(&packet::udp(CLIENT, ROUTER, 8000));
-            let _ = pipe.read(&mut page);
-        }
-        std::thread::sleep(Duration::from_millis(4));
-        let since = Instant::now();
-        while is_waiting_in_write(keeper) {
-            assert!(
-                since.elapsed() < Duration::from_millis(100),
-                "the keeper waits for its reader"
-            );
-        }
-    }
-    // Nobody reads: doors open and shut, and the end comes.
-    for times in 1..=2 {
-        scene.knock(ROUTER, STEPS);
-        await_notes(&scene, "start", times);
-        await_notes(&scene, "stop", times);
-    }
-    daemon.signal(libc::SIGTERM);
-    assert_eq!(daemon.wait().code(), Some(15));
-    assert_eq!(notes(&scene, "shut"), 1);
-}
-
-/// Whether one of these processes sleeps in write(2) (proc(5), syscall).
-fn is_waiting_in_write(processes: impl IntoIterator<Item = u32>) -> bool {
-    let in_write = format!("{} ", libc::SYS_write);
-    processes.into_iter().any(|pid| {
-        let call = fs::read_to_string(format!("/proc/{pid}/syscall"));
-        call.is_ok_and(|call| call.starts_with(&in_write))
-    })
 }
 
 /// Children that stay, in the group of the command and out of it: they live on, and neither the lease nor the end of the daemon waits.

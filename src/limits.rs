@@ -55,7 +55,7 @@ pub const MAX_LEASES: usize = 256;
 /// that do not close. A shell takes about 500 kB on a router.
 pub const COMMANDS: usize = 16;
 
-/// The largest `MaxCommands`: 3 times as many shells are 100 MB.
+/// The largest `MaxCommands`: with 64 places for each of the three, shells take up to 100 MB.
 pub const MAX_COMMANDS: usize = 64;
 
 /// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`].
@@ -77,7 +77,8 @@ pub const SHUTDOWN_COMMAND_MS: u64 = 8_000;
 /// ... and the daemon is gone after this; what is left stays in the journal.
 pub const SHUTDOWN_MS: u64 = 10_000;
 
-/// A command group that a daemon killed by SIGKILL left running gets this long (ms) to end before it is killed.
+/// A command group that a daemon killed by SIGKILL left running gets this long (ms) to end before it is killed. The next
+/// daemon's start waits as long for the stop commands of overdue doors.
 pub const ORPHAN_MS: u64 = 2_000;
 
 /// Stage and failure lines that may come at once before `LogRate` bounds them.

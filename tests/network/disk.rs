@@ -311,6 +311,10 @@ fn the_log_file_on_a_full_disk() {
         .count();
     assert!(kept < opened && kept > 2, "{kept} of {opened}");
     assert!(text.lines().all(|line| whole(&line)), "{text}");
+    let counts = text.lines().filter(|line| line.contains("log file: "));
+    for line in counts {
+        assert!(line[19..].starts_with("log file: "), "{line}");
+    }
     assert!(text.ends_with('\n'));
 }
 

@@ -190,15 +190,15 @@ fn knocking_again_renews() {
     assert_eq!(daemon.count(&lines::timeout(CLIENT, "SSH")), 1);
 }
 
-/// A door whose start command notes when there is a second rule, and whose stop command takes so many seconds.
-fn watchful_door(stop_takes: &str) -> String {
+/// A door whose start command notes when there is a second rule; both commands take so many seconds.
+fn watchful_door(take: &str) -> String {
     format!(
         "[SSH]
          sequence = 7000,8000:udp,9000
          tcpflags = syn
          cmd_timeout = 600
-         start_command = iptables -w -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; test $(iptables -w -S INPUT | grep -c %IP%/32) -le 1 || echo two >>@HOME@/notes; echo start%IP% >>@HOME@/notes
-         stop_command = sleep {stop_takes}; iptables -w -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo stop >>@HOME@/notes\n"
+         start_command = echo begin >>@HOME@/notes; sleep {take}; iptables -w -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; test $(iptables -w -S INPUT | grep -c %IP%/32) -le 1 || echo two >>@HOME@/notes; echo start%IP% >>@HOME@/notes
+         stop_command = sleep {take}; iptables -w -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo stop >>@HOME@/notes\n"
     )
 }
 
@@ -217,24 +217,32 @@ fn open_for_two(scene: &Scene, daemon: &Daemon) {
     assert_eq!(rules(scene), 2);
 }
 
-/// All come while the stop commands run: each lease is applied again once, whether its rule was flushed or not.
+/// Each lease is applied again once for all that come while its stop command runs, whether its rule was flushed or not, and once for
+/// all that come while its start command runs, which may have been too early.
 fn usr1_fifty_times_at_once() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&watchful_door("1"));
     open_for_two(&scene, &daemon);
-    for (times, flush) in [(2, "iptables -w -F INPUT"), (3, "true")] {
-        scene.router.run(flush);
-        (0..50).for_each(|_| daemon.signal(libc::SIGUSR1));
+    let await_starts = |times: usize| {
         for source in [CLIENT, OTHER] {
             await_notes(&scene, &format!("start{source}"), times);
         }
-        scene.fence(&daemon);
-        assert_eq!(rules(&scene), 2, "after {flush}");
-        assert_eq!(notes(&scene, "stop"), 2 * (times - 1));
+        wait_for("two rules", || (rules(&scene) == 2).then_some(()));
+    };
+    for (times, flush) in [(2, "iptables -w -F INPUT"), (3, "true")] {
+        scene.router.run(flush);
+        (0..50).for_each(|_| daemon.signal(libc::SIGUSR1));
+        await_starts(times);
+        assert_eq!(notes(&scene, "stop"), 2 * (times - 1), "after {flush}");
     }
+    daemon.signal(libc::SIGUSR1);
+    await_notes(&scene, "begin", 2 * 4);
+    (0..50).for_each(|_| daemon.signal(libc::SIGUSR1));
+    await_starts(5);
     daemon.signal(libc::SIGTERM);
     daemon.wait();
-    assert_eq!(notes(&scene, &format!("start{CLIENT}")), 3, "once");
+    assert_eq!(notes(&scene, "begin"), 2 * 5);
+    assert_eq!(notes(&scene, "stop"), 2 * 5);
     assert_eq!((notes(&scene, "two"), rules(&scene)), (0, 0));
 }
 

@@ -5,6 +5,7 @@
 
 mod any;
 mod commands;
+mod control;
 mod disk;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
@@ -46,6 +47,7 @@ const TESTS: &[&[Test]] = &[
     restart::TESTS,
     disk::TESTS,
     commands::TESTS,
+    control::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.
@@ -88,8 +90,6 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
         true,
         &missing,
     ));
-    let measure = trial("measure", latency::measure, true, &missing);
-    trials.push(measure.with_ignored_flag(true));
     trials
 }
 

@@ -97,7 +97,14 @@ pub const MAX_NAMES: usize = 64;
 pub const MAX_RESTART_DELAY_MS: u64 = 60_000;
 
 /// Packets read from one socket before the others get their turn.
-pub const PACKETS_AT_ONCE: usize = 64;
+pub const PACKETS_AT_ONCE: u64 = 64;
+
+/// With more than one packet each millisecond, over this time (ms), ...
+pub const PACE_WINDOW_MS: u64 = 16;
+
+/// ... the listener sleeps this long (ms) between two reads: a wake-up costs several times as much as a packet. The socket's buffer
+/// holds what comes meanwhile up to some 150,000 packets a second.
+pub const PAUSE_MS: u64 = 4;
 
 /// Log lines that `LogRate` left out are counted for this time (ms) before the count is logged.
 pub const LEFT_OUT_REPORT_MS: u64 = 5_000;

@@ -4,6 +4,7 @@
 
 mod capture;
 mod output;
+mod pace;
 
 use crate::door::{Knock, Millis};
 use crate::filter;
@@ -21,6 +22,7 @@ use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
 use capture::{Capture, Moment, Wanted};
 use output::{Door, Output, tell};
+use pace::Pace;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -85,6 +87,7 @@ struct Listener<'a> {
     matcher: Matcher,
     doors: Vec<Door>,
     output: Output<'a>,
+    pace: Pace,
     only_ip_v4: bool,
     kernel: filter::Kernel,
     follows_routes: bool,
@@ -180,6 +183,7 @@ impl<'a> Listener<'a> {
             matcher: Matcher::new(patterns, matching, seed),
             doors,
             output,
+            pace: Pace::default(),
             only_ip_v4,
             kernel,
             follows_routes,
@@ -245,13 +249,17 @@ impl<'a> Listener<'a> {
                     self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
                 }
             }
+            let mut packets = 0;
             for (index, _) in ready
                 .iter()
                 .skip(2)
                 .enumerate()
                 .filter(|(_, ready)| **ready)
             {
-                self.read_packets(index);
+                packets += self.read_packets(index);
+            }
+            if let Some(pause) = self.pace.pause_after(packets, now) {
+                poll::wait::<0>(&heapless::Vec::new(), now, Some(now.saturating_add(pause)))?;
             }
         }
     }
@@ -323,15 +331,16 @@ impl<'a> Listener<'a> {
         self.output.report(now);
     }
 
-    fn read_packets(&mut self, index: usize) {
+    /// Reads what waits in that socket, and returns how many packets that were.
+    fn read_packets(&mut self, index: usize) -> u64 {
         let mut buffer = [0u8; SNAP_LENGTH];
-        for _ in 0..PACKETS_AT_ONCE {
+        for number in 0..PACKETS_AT_ONCE {
             let Some(capture) = self.captures.get(index) else {
-                return;
+                return number;
             };
             let (length, interface) = match capture.receive(&mut buffer) {
                 Ok(Some(packet)) => packet,
-                Ok(None) => return,
+                Ok(None) => return number,
                 // ENETDOWN, told once when the interface goes down: packets come again when it is up.
                 Err(_) => continue,
             };
@@ -353,6 +362,7 @@ impl<'a> Listener<'a> {
             let local = capture.is_local(knock.destination);
             self.knock(&knock, local);
         }
+        PACKETS_AT_ONCE
     }
 
     fn knock(&mut self, knock: &Knock, local: bool) {

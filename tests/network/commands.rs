@@ -160,9 +160,9 @@ fn commands_that_fail_or_are_killed() {
          stop_command = echo stop >>@HOME@/notes; exit 4
          [Killed]
          sequence = 8000:udp
-         start_command = echo start >>@HOME@/notes; kill -9 $$
+         start_command = kill -9 $$
          cmd_timeout = 1
-         stop_command = echo stop >>@HOME@/notes; kill -SEGV $$
+         stop_command = echo killed >>@HOME@/notes; kill -SEGV $$
          [Missing]
          sequence = 9000:udp
          start_command = /nosuch/program
@@ -172,7 +172,7 @@ fn commands_that_fail_or_are_killed() {
     let before = descriptors(&daemon);
     for times in 1..=2 {
         scene.knock(ROUTER, &["7000:udp", "8000:udp", "9000:udp"]);
-        await_notes(&scene, "stop", 2 * times);
+        await_notes(&scene, "stop", times);
         for (door, status) in [("Fails", 3), ("Fails", 4), ("Killed", 137), ("Killed", 139)] {
             let line = format!("{door}: command returned non-zero status code ({status})");
             daemon.await_count(&line, times);
@@ -186,6 +186,7 @@ fn commands_that_fail_or_are_killed() {
         }
         await_rest(&daemon, before);
     }
+    assert!(notes(&scene, "killed") >= 2);
 }
 
 /// Children that stay, in the group of the command and out of it: they live on, and neither the lease nor the end of the daemon waits.

@@ -114,6 +114,16 @@ pub const PACKET_BUFFER_BYTES: i32 = 256 * 1024;
 /// Where the interfaces could not be looked at, the listener tries again after this time (ms).
 pub const REFRESH_RETRY_MS: u64 = 1_000;
 
+/// Changes of interfaces are looked at this long (ms) after one another at least: a look reads all interfaces, addresses and, with
+/// `auto`, routes, and a redial or a routing daemon makes many changes at once.
+pub const REFRESH_PAUSE_MS: u64 = 20;
+
+/// Where an interface is after this time (ms) from its first change is told, in one line.
+pub const SETTLE_MS: u64 = 200;
+
+/// Addresses that the line about an interface names. 45 bytes each; a record has 512.
+pub const MAX_TOLD_ADDRESSES: usize = 6;
+
 /// Records that the keeper reads from the listener before deadlines and signals get their turn.
 pub const RECORDS_AT_ONCE: usize = 64;
 

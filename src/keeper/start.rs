@@ -113,7 +113,7 @@ fn start(settings: Settings) -> Result<Keeper, String> {
     end_orphans(&leases);
 
     let interface = settings.interface(options).to_string();
-    let listener = ListenerProcess::start(&settings, options, &mut doors, state.as_ref(), false)
+    let listener = ListenerProcess::start(&settings, options, &mut doors, state.as_ref(), true)
         .map_err(|error| plain(&error))
         .and_then(|listener| await_ready(listener, &mut lines))
         .map_err(|problem| format!("could not open {interface}: {problem}"));

@@ -22,7 +22,7 @@ pub use scene::{
     CLIENT, CLIENT6, LAN_HOST, OTHER, ROUTER, ROUTER6, Scene, fence, knock, knock_until, open_ports,
 };
 pub use ssh::Banner;
-pub use tun::Tun;
+pub use tun::{Tun, set_address, set_up};
 pub use wire::Wire;
 
 use std::time::{Duration, Instant};

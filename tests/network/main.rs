@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
+mod follow;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
 mod lab;
@@ -32,6 +33,7 @@ const TESTS: &[&[Test]] = &[
     story::TESTS,
     links::TESTS,
     ppp::TESTS,
+    follow::TESTS,
     any::TESTS,
     trap::TESTS,
     onetime::TESTS,
@@ -76,6 +78,12 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
         trials.push(trial(name, test, false, &no_systemd));
     }
     trials.push(trial("latency_below_5_ms", latency::is_low, true, &missing));
+    trials.push(trial(
+        "a_redial_is_followed_within_100_ms",
+        follow::a_redial_is_followed_within_100_ms,
+        true,
+        &missing,
+    ));
     let measure = trial("measure", latency::measure, true, &missing);
     trials.push(measure.with_ignored_flag(true));
     trials

@@ -156,7 +156,11 @@ fn a_redial_at_once_is_one_line() {
         hears(&daemon, &line, PEER, HERE);
     }
     settled(&daemon);
-    assert_eq!(daemon.count("ppp0: listening on ppp0 at"), 5);
+    let listening = daemon.count("ppp0: listening on ppp0 at");
+    assert_eq!(listening, 5);
+    // Two lines at the start; where the machine is starved, a redial or two is seen in parts.
+    let others = daemon.count("ppp0") - listening - 2;
+    assert!(others <= 2, "{others} lines of what was between");
 }
 
 fn each_change_of_the_default_route_is_one_line() {
@@ -325,7 +329,11 @@ fn redials() -> Vec<Vec<Duration>> {
     let stop = AtomicBool::new(false);
     let busy = std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| while !stop.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let busy = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(20..40)));
         stop.store(true, Ordering::Relaxed);

@@ -134,5 +134,9 @@ pub const JOURNAL_RETRY_MS: u64 = 1_000;
 /// perhaps a process.
 pub const MAX_OPENINGS_PER_SECOND: u32 = 1_000;
 
+/// From one reload to the next (ms). A reload ends all attempts, so SIGHUP again and again would keep every door shut; in this time
+/// a knock has room.
+pub const RELOAD_PAUSE_MS: u64 = 2_000;
+
 /// A new listener must take its doors within this time (ms).
 pub const LISTENER_SEND_MS: u64 = 1_000;

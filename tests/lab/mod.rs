@@ -17,7 +17,7 @@ mod wire;
 pub use daemon::{Daemon, daemon_binary, is_original, knock_binary, remove_knock_link};
 pub use home::Home;
 pub use namespace::{Mac, Namespace, link, stale, sweep};
-pub use process::{children, descendants, ran_at, signal};
+pub use process::{children, descendants, open_files, ran_at, signal, status};
 pub use scene::{
     CLIENT, CLIENT6, LAN_HOST, OTHER, ROUTER, ROUTER6, Scene, fence, knock, knock_until, open_ports,
 };

@@ -17,6 +17,7 @@ mod onetime;
 mod ppp;
 mod shutdown;
 mod split;
+mod storm;
 mod story;
 mod trap;
 mod unit;
@@ -42,6 +43,7 @@ const TESTS: &[&[Test]] = &[
     split::TESTS,
     log::TESTS,
     shutdown::TESTS,
+    storm::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

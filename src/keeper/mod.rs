@@ -4,6 +4,7 @@
 mod check;
 mod commands;
 mod doors;
+mod files;
 pub mod lines;
 mod listener_process;
 mod log;

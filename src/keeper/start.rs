@@ -6,7 +6,7 @@ use super::listener_process::{ListenerProcess, Received};
 use super::log::{Kind, Log, plain};
 use super::run::Keeper;
 use super::state::{State, Unavailable};
-use super::{Settings, check};
+use super::{Settings, check, files};
 use crate::cli::{self, KnockdArgs};
 use crate::door::Millis;
 use crate::lease::{Lease, Phase};
@@ -15,9 +15,10 @@ use crate::record::{ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, exec, poll};
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -133,8 +134,8 @@ fn start(settings: Settings) -> Result<Keeper, String> {
         }
     };
     if starting.is_some() {
-        match fs::write(&pid_path, format!("{}\n", std::process::id())) {
-            Ok(()) => keeper.pid_file = Some(pid_path),
+        match write_pid(&pid_path) {
+            Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
                 let path = pid_path.display();
                 let text = format!("could not create pid file {path}: {}", plain(&error));
@@ -159,6 +160,18 @@ fn start(settings: Settings) -> Result<Keeper, String> {
     keeper.listener = Some(listener);
     keeper.take_over_leases(leases);
     Ok(keeper)
+}
+
+/// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
+fn write_pid(path: &Path) -> io::Result<bool> {
+    let mut file = files::open(path, File::options().create(true).write(true).mode(0o644))?;
+    let is_file = file.metadata()?.is_file();
+    if is_file {
+        file.set_len(0)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+    }
+    writeln!(file, "{}", std::process::id())?;
+    Ok(is_file)
 }
 
 /// Waits until a listener is ready, or says why it cannot be.

@@ -166,6 +166,8 @@ impl<'a> Listener<'a> {
                 "warning: the listener keeps its capabilities: {error}"
             ));
         }
+        // From here on all that it has open is sockets.
+        privileges::close_outputs();
         // Kernels of routers have no seccomp; the process has no rights left anyway.
         let _ = seccomp::confine();
 

@@ -15,6 +15,7 @@ mod links;
 mod log;
 mod onetime;
 mod ppp;
+mod rights;
 mod shutdown;
 mod split;
 mod storm;
@@ -41,6 +42,7 @@ const TESTS: &[&[Test]] = &[
     lease::TESTS,
     lifecycle::TESTS,
     split::TESTS,
+    rights::TESTS,
     log::TESTS,
     shutdown::TESTS,
     storm::TESTS,

@@ -58,7 +58,17 @@ fn check_listener(pid: u32, user: &str) {
 
 fn the_listener_has_no_rights() {
     let scene = Scene::new();
-    let daemon = scene.daemon("");
+    scene.home.config("");
+    // Root is often in other groups too.
+    let mut command = scene.router.command("setpriv");
+    command
+        .args(["--groups", "4,24"])
+        .arg(daemon_binary())
+        .args(["-v", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"));
+    let daemon = Daemon::run(command);
+    daemon.await_text(lines::LISTENING);
+    assert_eq!(status(daemon.pid(), "Groups:"), ["4", "24"]);
     for _ in 0..2 {
         scene.fence(&daemon);
         let pid = listener(&daemon);

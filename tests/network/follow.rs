@@ -3,8 +3,8 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, Daemon, Home, Namespace, ROUTER, Scene, Tun, Wire, fence, knock_until, link, packet,
-    set_address, set_up, wait_for,
+    CLIENT, Daemon, Home, Namespace, ROUTER, Scene, Tun, Wire, daemon_binary, fence, knock_until,
+    link, packet, set_address, set_up, signal, wait_for,
 };
 use crate::lifecycle::settled;
 use crate::lines;
@@ -24,6 +24,14 @@ pub const TESTS: &[Test] = &[
     (
         "waiting_for_an_interface_never_runs",
         waiting_for_an_interface_never_runs,
+    ),
+    (
+        "a_mistyped_interface_is_told_at_the_terminal",
+        a_mistyped_interface_is_told_at_the_terminal,
+    ),
+    (
+        "one_interface_of_two_may_be_missing",
+        one_interface_of_two_may_be_missing,
     ),
     (
         "a_missing_interface_at_a_reload_keeps_the_old_one",
@@ -208,25 +216,35 @@ fn each_change_of_the_default_route_is_one_line() {
 /// Missing, down, without an address, without a route: neither process runs at all.
 fn waiting_for_an_interface_never_runs() {
     let places = [
-        ("missing", "ppp0", "true"),
-        ("down", "ppp0", "ip link add ppp0 type veth peer name far0"),
+        ("could not open ppp0: ppp0: No such device", "ppp0", "true"),
         (
-            "no address",
+            "ppp0 is down: waiting for it",
+            "ppp0",
+            "ip link add ppp0 type veth peer name far0",
+        ),
+        (
+            "ppp0 has no address yet",
             "ppp0",
             "ip link add ppp0 type veth peer name far0; ip link set ppp0 addrgenmode none up",
         ),
-        ("no route", "auto", "true"),
+        ("auto: no default route: waiting for one", "auto", "true"),
     ];
     let waiting = places.map(|(what, interface, script)| {
         let (router, home) = (Namespace::new("idle"), Home::new());
         router.run(script);
         home.config("");
-        let daemon = Daemon::start(&router, &home, &["-i", interface]);
+        let log = home.path("log");
+        let log = log.to_str().expect("path");
+        let daemon = Daemon::start(&router, &home, &["-i", interface, "-g", log]);
         (what, router, home, daemon)
     });
     let before = waiting.each_ref().map(|(_, _, _, daemon)| settled(daemon));
     std::thread::sleep(Duration::from_secs(5));
-    for ((what, router, _home, daemon), before) in waiting.iter().zip(before) {
+    for ((what, router, home, daemon), before) in waiting.iter().zip(before) {
+        // That line and `starting up`.
+        let log = home.read("log");
+        assert_eq!(log.matches(what).count(), 1, "{log}");
+        assert_eq!(log.lines().count(), 2, "{log}");
         assert_eq!(crate::lifecycle::ran(daemon), before, "{what}");
         router.run(
             "ip link show dev ppp0 > /dev/null 2>&1 || ip link add ppp0 type veth peer name far0
@@ -237,6 +255,42 @@ fn waiting_for_an_interface_never_runs() {
         daemon.await_text(": listening on ppp0 at 10.64.0.1");
         assert_ne!(crate::lifecycle::ran(daemon), before, "{what}");
     }
+}
+
+fn a_mistyped_interface_is_told_at_the_terminal() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let pid = scene.home.path("pid");
+    let mut command = scene
+        .router
+        .command(daemon_binary().to_str().expect("path"));
+    command
+        .args(["-d", "-i", "wan7", "-c"])
+        .arg(scene.home.path("knockd.conf"))
+        .arg("-p")
+        .arg(&pid);
+    let output = command.output().expect("knockd -d");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "could not open wan7: wan7: No such device exists: waiting for it; the interfaces here are: lo, wan0\n"
+    );
+    let number: u32 = scene.home.read("pid").trim().parse().expect("pid");
+    signal(number, libc::SIGTERM);
+    wait_for("the end of the daemon", || (!pid.exists()).then_some(()));
+}
+
+fn one_interface_of_two_may_be_missing() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "ppp0,wan0"]);
+    daemon.await_text("could not open ppp0: ppp0: No such device exists: waiting for it");
+    scene.fence(&daemon);
+    let line = Tun::new(&scene.router, "ppp0");
+    set_address(&scene.router, "ppp0", HERE.parse().unwrap());
+    set_up(&scene.router, "ppp0");
+    hears(&daemon, &line, PEER, HERE);
+    scene.fence(&daemon);
 }
 
 fn a_missing_interface_at_a_reload_keeps_the_old_one() {

@@ -77,14 +77,14 @@ fn name_that_is_not_utf8() {
 
 fn our_options() {
     let life = Life::new(DOOR);
-    for option in ["--check", "--strict"] {
-        let mut daemon = life.run(&format!("{option} -c {} -i nosuch", life.path("conf")));
+    for (option, config) in [("--check", "conf"), ("--strict", "nosuch")] {
+        let mut daemon = life.run(&format!("{option} -c {}", life.path(config)));
         let status = daemon.wait().code();
         let text = format!("unrecognized option '{option}'");
         assert_eq!(daemon.count(&text), usize::from(is_original()));
         match (is_original(), option) {
             (true, _) | (false, "--check") => assert_eq!(status, Some(0)),
-            // It starts, and there is no such interface.
+            // It starts, and there is no such config.
             (false, _) => assert_eq!(status, Some(1)),
         }
     }

@@ -116,7 +116,7 @@ pub const REFRESH_RETRY_MS: u64 = 1_000;
 
 /// Changes of interfaces are looked at this long (ms) after one another at least: a look reads all interfaces, addresses and, with
 /// `auto`, routes, and a redial or a routing daemon makes many changes at once.
-pub const REFRESH_PAUSE_MS: u64 = 20;
+pub const REFRESH_PAUSE_MS: u64 = 10;
 
 /// Where an interface is after this time (ms) from its first change is told, in one line.
 pub const SETTLE_MS: u64 = 200;

@@ -6,6 +6,7 @@ use crate::lab::{
     CLIENT, Daemon, Home, Namespace, ROUTER, Scene, Tun, Wire, daemon_binary, fence, knock_until,
     link, packet, set_address, set_up, signal, wait_for,
 };
+use crate::latency::at_high_priority;
 use crate::lifecycle::settled;
 use crate::lines;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,8 @@ const PEER6: &str = "2001:db8:64::2";
 /// A namespace with a daemon that listens on `ppp0`, which is not there.
 fn start_without_interface() -> (Namespace, Home, Daemon) {
     let (router, home) = (Namespace::new("follow"), Home::new());
+    // No link-local addresses, which come by themselves when a link is up.
+    router.run("echo 1 > /proc/sys/net/ipv6/conf/default/addr_gen_mode");
     home.config("");
     let daemon = Daemon::start(&router, &home, &["-i", "ppp0"]);
     daemon.await_text("could not open ppp0");
@@ -93,7 +96,7 @@ fn each_change_of_an_interface_is_one_line() {
 
     let line = Tun::new(&router, "ppp0");
     story.next("ppp0 is down: waiting for it");
-    router.run("ip link set ppp0 addrgenmode none up");
+    router.run("ip link set ppp0 up");
     story.next("ppp0 has no address yet");
     router.run(&format!("ip addr add {HERE6}/64 dev ppp0 nodad"));
     story.next(&format!("ppp0: listening on ppp0 at {HERE6}"));
@@ -121,10 +124,15 @@ fn each_change_of_an_interface_is_one_line() {
     story.next(&format!("ppp0: listening on ppp0 at {NEW}"));
     hears(&daemon, &line, PEER, NEW);
 
-    router.run("ip link set ppp0 down; ip link set ppp0 name old0; ip link set old0 up");
+    // Older kernels rename only what is down.
+    router.run("ip link set ppp0 down");
+    story.next("ppp0 is down: waiting for it");
+    router.run("ip link set ppp0 name old0; ip link set old0 up");
     story.next("ppp0 is gone: waiting for it");
     line.send(&packet::udp("10.64.0.4", NEW, 9));
-    router.run("ip link set old0 down; ip link set old0 name ppp0; ip link set ppp0 up");
+    router.run("ip link set old0 down; ip link set old0 name ppp0");
+    story.next("ppp0 is down: waiting for it");
+    router.run("ip link set ppp0 up");
     story.next(&format!("ppp0: listening on ppp0 at {NEW}"));
     hears(&daemon, &line, PEER, NEW);
     assert_eq!(
@@ -146,11 +154,15 @@ fn each_change_of_an_interface_is_one_line() {
     assert_eq!(daemon.count("ppp0"), story.lines, "no line but these");
 }
 
+/// All within the 200 ms that a change has until it is told.
 fn a_redial_at_once_is_one_line() {
+    at_high_priority(redial_at_once);
+}
+
+fn redial_at_once() {
     let (router, _home, daemon) = start_without_interface();
     let dial = || {
         let line = Tun::new(&router, "ppp0");
-        router.run("ip link set ppp0 addrgenmode none");
         set_address(&router, "ppp0", HERE.parse().unwrap());
         set_up(&router, "ppp0");
         line
@@ -164,11 +176,8 @@ fn a_redial_at_once_is_one_line() {
         hears(&daemon, &line, PEER, HERE);
     }
     settled(&daemon);
-    let listening = daemon.count("ppp0: listening on ppp0 at");
-    assert_eq!(listening, 5);
-    // Two lines at the start; where the machine is starved, a redial or two is seen in parts.
-    let others = daemon.count("ppp0") - listening - 2;
-    assert!(others <= 2, "{others} lines of what was between");
+    assert_eq!(daemon.count("ppp0: listening on ppp0 at"), 5);
+    assert_eq!(daemon.count("ppp0"), 2 + 5, "two at the start, one each");
 }
 
 fn each_change_of_the_default_route_is_one_line() {
@@ -304,29 +313,37 @@ fn a_missing_interface_at_a_reload_keeps_the_old_one() {
     scene.fence(&daemon);
 }
 
-/// From the moment that the interface is up with an address until a knock is seen, over 20 redials each: with an idle
-/// machine, and with all processors busy.
+/// From the moment that the interface is up with an address until a knock is seen, over 20 redials each: with processors for the
+/// daemon, and with all of them busy.
 pub fn a_redial_is_followed_within_100_ms() {
-    let mut times = redials();
-    let quiet = times.remove(0);
-    let busy = times.remove(0);
-    for (what, times) in [("quiet", &quiet), ("busy", &busy)] {
-        println!(
-            "redial to knock, {what}: median {:?}, max {:?}",
-            times[times.len() / 2],
-            times[times.len() - 1]
-        );
-    }
-    // Beside other tests the machine may be starved now and then: two of twenty may be late.
-    for times in [&quiet, &busy] {
-        assert!(
-            times[times.len() - 3] < Duration::from_millis(100),
-            "{times:?}"
-        );
-    }
+    let limit = Duration::from_millis(100);
+    let show = |what: &str, times: &[Duration]| {
+        let (median, max) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("redial to knock, {what}: median {median:?}, max {max:?}");
+        (median, max)
+    };
+    let (_, max) = show("free", &at_high_priority(redials));
+    assert!(max < limit, "{max:?}");
+    let stop = AtomicBool::new(false);
+    let times = std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let times = std::panic::catch_unwind(redials);
+        stop.store(true, Ordering::Relaxed);
+        times.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    // Single ones may be late where others load the machine, too.
+    let (median, _) = show("busy", &times);
+    assert!(median < limit, "{times:?}");
 }
 
-fn redials() -> Vec<Vec<Duration>> {
+/// How long it took at each of 20 redials, in order of length.
+fn redials() -> Vec<Duration> {
     let (router, _home, daemon) = start_without_interface();
     let round = |number: usize| {
         let line = Tun::new(&router, "ppp0");
@@ -374,24 +391,7 @@ fn redials() -> Vec<Vec<Duration>> {
         }
         seen
     };
-    let run = |numbers: std::ops::Range<usize>| {
-        let mut times: Vec<Duration> = numbers.map(round).collect();
-        times.sort();
-        times
-    };
-    let quiet = run(0..20);
-    let stop = AtomicBool::new(false);
-    let busy = std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-        }
-        let busy = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(20..40)));
-        stop.store(true, Ordering::Relaxed);
-        busy.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    vec![quiet, busy]
+    let mut times: Vec<Duration> = (0..20).map(round).collect();
+    times.sort();
+    times
 }

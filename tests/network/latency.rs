@@ -90,7 +90,7 @@ fn compare() {
 
 /// Calls `job` on a thread that, with all that it starts, goes before whatever else runs on this machine: that is
 /// not to be measured.
-fn at_high_priority<T: Send>(job: impl FnOnce() -> T + Send) -> T {
+pub fn at_high_priority<T: Send>(job: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let parameters = libc::sched_param { sched_priority: 1 };

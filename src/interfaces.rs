@@ -18,6 +18,8 @@ pub struct Link {
     pub index: u32,
     /// Its name.
     pub name: Name,
+    /// It is set up (IFF_UP), whether or not it has a carrier.
+    pub up: bool,
     /// The index of the bridge or bond that it belongs to, which shows its packets once more.
     pub master: Option<u32>,
 }
@@ -228,7 +230,7 @@ fn ip_of(value: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// RTM_NEWLINK: struct ifinfomsg of 16 bytes, the index at 4.
+/// RTM_NEWLINK: struct ifinfomsg of 16 bytes, the index at 4, the flags at 8.
 fn link(kind: u16, body: &[u8]) -> Option<Link> {
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MASTER: u16 = 10;
@@ -247,6 +249,7 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
     Some(Link {
         index: u32_of(body.get(4..8)?)?,
         name: name?,
+        up: u32_of(body.get(8..12)?)? & libc::IFF_UP as u32 != 0,
         master,
     })
 }

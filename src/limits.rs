@@ -132,6 +132,16 @@ pub const PACKET_BUFFER_BYTES: i32 = 256 * 1024;
 /// Where the interfaces could not be looked at, the listener tries again after this time (ms).
 pub const REFRESH_RETRY_MS: u64 = 1_000;
 
+/// Changes of interfaces are looked at this long (ms) after one another at least: a look reads all interfaces, addresses and, with
+/// `auto`, routes, and a redial or a routing daemon makes many changes at once.
+pub const REFRESH_PAUSE_MS: u64 = 10;
+
+/// Where an interface is after this time (ms) from its first change is told, in one line.
+pub const SETTLE_MS: u64 = 200;
+
+/// Addresses that the line about an interface names. 45 bytes each; a record has 512.
+pub const MAX_TOLD_ADDRESSES: usize = 6;
+
 /// Records that the keeper reads from the listener before deadlines and signals get their turn.
 pub const RECORDS_AT_ONCE: usize = 64;
 
@@ -152,7 +162,10 @@ pub const CLIENT_MS: u64 = 1_000;
 pub const MAX_QUESTION: usize = 1024;
 
 /// Addresses of one interface that the listener tells for `--status`; the rest is counted. They fill half a record.
-pub const MAX_TOLD_ADDRESSES: usize = 16;
+pub const MAX_STATUS_ADDRESSES: usize = 16;
+/// From one reload to the next (ms). A reload ends all attempts, so SIGHUP again and again would keep every door shut; in this time
+/// a knock has room.
+pub const RELOAD_PAUSE_MS: u64 = 2_000;
 
 /// A new listener must take its doors within this time (ms).
 pub const LISTENER_SEND_MS: u64 = 1_000;

@@ -19,7 +19,7 @@ mod values;
 
 pub use line::trim;
 pub use parse::{parse, state_dir};
-pub use read::{ReadError, read};
+pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 
 use crate::door::{Matching, Millis, Pattern};

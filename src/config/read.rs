@@ -30,16 +30,17 @@ impl std::error::Error for ReadError {}
 /// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
 /// more than [`MAX_CONFIG_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    read_bounded(path).map_err(|error| ReadError {
+    let read = File::open(path).and_then(read_open);
+    read.map_err(|error| ReadError {
         path: path.to_path_buf(),
         error,
     })
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+/// As [`read`], of a file that is open.
+pub fn read_open(file: File) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)?
-        .take(MAX_CONFIG_BYTES as u64 + 1)
+    file.take(MAX_CONFIG_BYTES as u64 + 1)
         .read_to_end(&mut text)?;
     if text.len() > MAX_CONFIG_BYTES {
         let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");

@@ -2,6 +2,7 @@
 //! name still tells the right time.
 #![forbid(unsafe_code)]
 
+use super::files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::{self, poll};
@@ -72,13 +73,9 @@ impl Log {
         }
         self.file = None;
         let Some(path) = file else { return };
-        // A FIFO without a reader must not hold the start up.
         let mut options = File::options();
-        options
-            .create(true)
-            .append(true)
-            .custom_flags(libc::O_NONBLOCK);
-        match options.open(path) {
+        options.create(true).append(true).mode(0o600);
+        match files::open(path, &mut options) {
             Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
                 Kind::Error,

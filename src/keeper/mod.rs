@@ -6,6 +6,7 @@ mod check;
 mod commands;
 mod control;
 mod doors;
+mod files;
 pub mod lines;
 mod listener_process;
 mod log;

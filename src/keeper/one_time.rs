@@ -1,6 +1,7 @@
 //! One-time sequences: a file with one sequence a line, of which each opens the door once.
 #![forbid(unsafe_code)]
 
+use super::files;
 use crate::config::{self, parse_sequence};
 use crate::door::Sequence;
 use std::fs::File;
@@ -53,18 +54,14 @@ impl OneTimeList {
 
     /// Whether the file could be marked, without marking it.
     pub fn check_writable(&self) -> io::Result<()> {
-        File::options()
-            .read(true)
-            .write(true)
-            .open(&self.path)
-            .map(drop)
+        files::open(&self.path, File::options().read(true).write(true)).map(drop)
     }
 
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
     pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
         let lines = self.lines(&mut |_| {})?;
-        let file = File::options().write(true).open(&self.path)?;
+        let file = files::open(&self.path, File::options().write(true))?;
         let mut marked = false;
         for line in lines.iter().filter(|line| line.sequence == *sequence) {
             file.write_all_at(b"#", line.offset)?;
@@ -80,7 +77,8 @@ impl OneTimeList {
     }
 
     fn lines(&self, report: &mut dyn FnMut(String)) -> io::Result<Vec<Line>> {
-        let text = config::read(&self.path).map_err(|error| error.error)?;
+        let file = files::open(&self.path, File::options().read(true))?;
+        let text = config::read_open(file)?;
         let mut lines = Vec::new();
         let mut offset = 0;
         let mut bad = 0;

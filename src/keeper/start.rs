@@ -7,7 +7,7 @@ use super::listener_process::{ListenerProcess, Received};
 use super::log::{Kind, Log, plain};
 use super::run::Keeper;
 use super::state::{State, Unavailable, control_of};
-use super::{Settings, ask, check};
+use super::{Settings, ask, check, files};
 use crate::cli::{self, KnockdArgs};
 use crate::config::{self, Options};
 use crate::door::Millis;
@@ -17,9 +17,10 @@ use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, exec, poll};
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -138,7 +139,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     keeper.state = state;
     keeper.take_over_leases(leases);
     let listener = keeper
-        .spawn_own_listener(false)
+        .spawn_own_listener()
         .map_err(|error| plain(&error))
         .and_then(|listener| await_ready(listener, &mut keeper.lines))
         .map_err(|problem| format!("could not open {interface}: {problem}"));
@@ -157,8 +158,8 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     }
     if starting.is_some() {
-        match fs::write(&pid_path, format!("{}\n", std::process::id())) {
-            Ok(()) => keeper.pid_file = Some(pid_path),
+        match write_pid(&pid_path) {
+            Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
                 if error.kind() == io::ErrorKind::StorageFull {
                     // An empty file tells nobody anything.
@@ -240,6 +241,18 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
             taken => return taken,
         }
     }
+}
+
+/// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
+fn write_pid(path: &Path) -> io::Result<bool> {
+    let mut file = files::open(path, File::options().create(true).write(true).mode(0o644))?;
+    let is_file = file.metadata()?.is_file();
+    if is_file {
+        file.set_len(0)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+    }
+    writeln!(file, "{}", std::process::id())?;
+    Ok(is_file)
 }
 
 /// Waits until a listener is ready, or says why it cannot be.

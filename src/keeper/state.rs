@@ -1,16 +1,25 @@
 //! The instance's folder under `StateDir`: the lock that keeps it the only one, and the journal.
 #![forbid(unsafe_code)]
 
+use super::files;
 use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::MAX_CONFIG_BYTES;
 use crate::sys::daemon;
-use std::fs::{self, DirBuilder, File};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// Names in the state folder and in an instance's.
+const EMPTY: &str = "empty";
+const LOCK: &str = "lock";
+const JOURNAL: &str = "journal";
+const JOURNAL_NEW: &str = "journal.new";
+const JOURNAL_BROKEN: &str = "journal.broken";
 
 /// The folder of the daemon that uses this config file.
 pub struct State {
@@ -54,13 +63,14 @@ impl State {
             let path = path.display().to_string();
             move |error| Unavailable::Unusable(format!("{path}: {error}"))
         };
-        private_directory(state_dir, 0o755).map_err(unusable(state_dir))?;
-        let empty = state_dir.join("empty");
-        private_directory(&empty, 0o755).map_err(unusable(&empty))?;
+        let state_dir = &files::folder(state_dir).map_err(unusable(state_dir))?;
+        private_directory(state_dir).map_err(unusable(state_dir))?;
+        let empty = state_dir.join(EMPTY);
+        private_directory(&empty).map_err(unusable(&empty))?;
         let empty = File::open(&empty).map_err(unusable(&empty))?;
         let folder = state_dir.join(instance_name(config));
-        private_directory(&folder, 0o700).map_err(unusable(&folder))?;
-        let path = folder.join("lock");
+        private_directory(&folder).map_err(unusable(&folder))?;
+        let path = folder.join(LOCK);
         let lock = private_file()
             .truncate(false)
             .open(&path)
@@ -85,7 +95,7 @@ impl State {
 
     /// Takes it only if a daemon has left a journal in it and is gone.
     pub fn left(state_dir: &Path, config: &Path) -> Option<State> {
-        let journal = state_dir.join(instance_name(config)).join("journal");
+        let journal = state_dir.join(instance_name(config)).join(JOURNAL);
         fs::symlink_metadata(journal).ok()?;
         State::take(state_dir, config).ok()
     }
@@ -101,7 +111,7 @@ impl State {
     }
 
     fn journal(&self) -> PathBuf {
-        self.folder.join("journal")
+        self.folder.join(JOURNAL)
     }
 
     /// The leases that a daemon left here in this boot and network namespace, as far as its journal is sound, and what there is to say about
@@ -134,7 +144,7 @@ impl State {
 
     /// Renames a journal with that fault, and says so.
     fn put_aside(&self, fault: &str, used: usize) -> (Kind, String) {
-        let (path, aside) = (self.journal(), self.folder.join("journal.broken"));
+        let (path, aside) = (self.journal(), self.folder.join(JOURNAL_BROKEN));
         let fate = match fs::rename(&path, &aside) {
             Ok(()) => format!("put aside as {}", aside.display()),
             Err(error) => format!("cannot be put aside: {error}"),
@@ -148,7 +158,7 @@ impl State {
 
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
-        let new = self.folder.join("journal.new");
+        let new = self.folder.join(JOURNAL_NEW);
         let mut file = private_file().truncate(true).open(&new)?;
         file.write_all(&journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
@@ -183,21 +193,74 @@ fn private_file() -> fs::OpenOptions {
     options
 }
 
-/// Makes a directory, or takes one that is there if nobody else can write to it.
-fn private_directory(path: &Path, mode: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
+/// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and
+/// systemd made it, is closed to them if nothing in it is anybody else's business; never /var/run.
+fn private_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let found = fs::symlink_metadata(path)?;
     let fault = if !found.is_dir() {
-        "not a directory"
+        "not a folder"
     } else if found.uid() != crate::sys::privileges::user() {
         "belongs to another user"
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
-    } else {
+    } else if found.mode() & 0o077 == 0 {
         return Ok(());
+    } else if fs::read_dir(path)?.all(|entry| entry.is_ok_and(|entry| is_ours(&entry.file_name())))
+    {
+        return fs::set_permissions(path, Permissions::from_mode(0o700));
+    } else {
+        "others can look into it and it holds more than knockd's; name a folder of its own, or chmod 700 it"
     };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
+}
+
+/// Whether this is the name of something that [`State`] makes.
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let checksum = name.rsplit_once('-').map_or("", |(_, checksum)| checksum);
+    let is_instance = checksum.len() == 16 && checksum.bytes().all(|b| b.is_ascii_hexdigit());
+    is_instance || [EMPTY, LOCK, JOURNAL, JOURNAL_NEW, JOURNAL_BROKEN, CONTROL].contains(&&*name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// The mode of a folder with these entries after it was taken, or why it was not.
+    fn taken(mode: u32, entries: &[&str]) -> Result<u32, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("knockd-state-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        for entry in entries {
+            fs::create_dir(path.join(entry)).unwrap();
+        }
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let result = private_directory(&path).map_err(|error| error.to_string());
+        let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+        fs::remove_dir_all(&path).unwrap();
+        result.map(|()| mode)
+    }
+
+    #[test]
+    fn a_state_folder_that_others_see_is_closed_only_if_it_is_ours_alone() {
+        let instance = instance_name(Path::new("/etc/knockd.conf"));
+        assert_eq!(taken(0o700, &["more"]), Ok(0o700));
+        assert_eq!(taken(0o755, &[]), Ok(0o700));
+        assert_eq!(taken(0o750, &["empty", &instance]), Ok(0o700));
+        for mode in [0o755, 0o711, 0o750] {
+            let text = taken(mode, &["empty", &instance, "sshd"]).unwrap_err();
+            assert!(text.contains("more than knockd's"), "{text}");
+        }
+        for mode in [0o1777, 0o770, 0o702] {
+            let text = taken(mode, &[]).unwrap_err();
+            assert!(text.contains("others can write"), "{text}");
+        }
+    }
 }

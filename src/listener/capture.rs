@@ -4,8 +4,8 @@
 use super::output::Output;
 use crate::door::Pattern;
 use crate::filter::{self, Kernel};
-use crate::interfaces::{Interfaces, Selector};
-use crate::limits::MAX_TOLD_ADDRESSES;
+use crate::interfaces::{Interfaces, Link, Selector};
+use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
 use crate::record::{self, ToKeeper};
 use crate::sys::packet_socket::{Batch, PacketSocket};
 use std::io;
@@ -20,6 +20,17 @@ pub struct Capture {
     bound: Option<u32>,
     /// The addresses that its filter is made for; `None` before it has one.
     local: Option<Vec<IpAddr>>,
+    /// Where it is now, and what a person was told last.
+    place: Place,
+    told: Place,
+}
+
+/// Where a capture is. A redial may change nothing but the index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Place {
+    index: Option<u32>,
+    line: String,
+    hears: bool,
 }
 
 /// What the filter has to pass.
@@ -30,17 +41,6 @@ pub struct Wanted<'a> {
     pub only_ip_v4: bool,
     /// What the kernel's filters can do.
     pub kernel: Kernel,
-}
-
-/// When a socket is asked to follow its interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// The daemon starts: what is not there is an error for whoever started it.
-    Start,
-    /// A listener takes the place of another: what is not there is waited for.
-    Restart,
-    /// Something has changed: where the socket goes is news.
-    Change,
 }
 
 impl Capture {
@@ -58,6 +58,8 @@ impl Capture {
             socket,
             bound: None,
             local: None,
+            place: Place::default(),
+            told: Place::default(),
         })
     }
 
@@ -66,60 +68,105 @@ impl Capture {
         &mut self,
         interfaces: &Interfaces,
         wanted: &Wanted<'_>,
-        moment: Moment,
         output: &Output<'_>,
     ) -> Result<(), String> {
-        let Capture { selector, .. } = self;
-        let link = interfaces.find(selector);
-        let index = match selector {
-            Selector::Any => Some(0),
-            _ => link.map(|link| link.index),
-        };
-        let name = link.map(|link| link.name.clone()).unwrap_or_default();
-        if index.is_none() && moment == Moment::Start && matches!(selector, Selector::Named { .. })
-        {
-            return Err(format!(
-                "{selector}: No such device exists; the interfaces here are: {}",
-                interfaces.names()
-            ));
-        }
-        let local = interfaces.local(selector);
+        let local = interfaces.local(&self.selector);
         if self.local.as_ref() != Some(&local) {
             self.attach(&local, wanted)?;
             for address in &local {
                 output.debug(|| format!("local IP: {address}"));
             }
-            if local.is_empty() && index.is_some() {
-                output.surely(ToKeeper::Notice(format!(
-                    "{} has no address yet: only doors with a target can be knocked at",
-                    self.selector
-                )));
-            }
             self.local = Some(local);
         }
-        if let Some(index) = index {
-            // Also where it seems to be bound there: an interface that went and came back under its old number between two looks
-            // has left the socket behind. Otherwise the kernel does nothing.
-            let bound = self.socket.bind(index);
-            bound.map_err(|error| format!("{}: {error}", self.selector))?;
+        let link = interfaces.find(&self.selector);
+        self.bound = match (&self.selector, link) {
+            (Selector::Any, _) => self.bind(0)?,
+            (_, Some(link)) => self.bind(link.index)?,
+            (_, None) => None,
+        };
+        self.place = self.look(link.filter(|_| self.bound.is_some()));
+        Ok(())
+    }
+
+    /// Binds also where it seems to be bound there: an interface that went and came back under its old number between two looks
+    /// has left the socket behind. Otherwise the kernel does nothing. `None`: the interface has just gone.
+    fn bind(&self, index: u32) -> Result<Option<u32>, String> {
+        match self.socket.bind(index) {
+            Ok(()) => Ok(Some(index)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(format!("{}: {error}", self.selector)),
         }
-        if self.bound == index {
-            return Ok(());
-        }
-        self.bound = index;
+    }
+
+    fn look(&self, link: Option<&Link>) -> Place {
         let selector = &self.selector;
-        match index {
-            Some(_) if moment == Moment::Change || *selector == Selector::Auto => {
-                output.surely(ToKeeper::Notice(format!("{selector}: listening on {name}")));
+        let local = self.local.as_deref().unwrap_or_default();
+        let line = match (selector, link) {
+            (Selector::Any, _) => String::new(),
+            (Selector::Auto, None) => "auto: no default route: waiting for one".to_string(),
+            (_, None) => format!("{selector} is gone: waiting for it"),
+            (_, Some(link)) if !link.up => format!("{selector} is down: waiting for it"),
+            _ if local.is_empty() => {
+                format!("{selector} has no address yet: only doors with a target can be knocked at")
             }
-            Some(_) => {}
-            None if *selector == Selector::Auto => output.surely(ToKeeper::Notice(
-                "auto: no default route: waiting for one".to_string(),
-            )),
-            None => output.surely(ToKeeper::Notice(format!(
-                "{selector} is gone: waiting for it"
-            ))),
+            (_, Some(link)) => {
+                let shown: Vec<String> = local
+                    .iter()
+                    .take(MAX_TOLD_ADDRESSES)
+                    .map(IpAddr::to_string)
+                    .collect();
+                let more = match local.len().saturating_sub(MAX_TOLD_ADDRESSES) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let (name, shown) = (&link.name, shown.join(", "));
+                format!("{selector}: listening on {name} at {shown}{more}")
+            }
+        };
+        Place {
+            index: self.bound,
+            line,
+            hears: link.is_some_and(|link| link.up) && !local.is_empty(),
         }
+    }
+
+    /// Whether it is not where a person was told.
+    pub fn has_news(&self) -> bool {
+        self.place != self.told
+    }
+
+    /// Tells where it is, if that is not what was told last.
+    pub fn tell(&mut self, output: &Output<'_>) {
+        if self.has_news() {
+            self.told = self.place.clone();
+            output.surely(ToKeeper::Notice(self.place.line.clone()));
+        }
+    }
+
+    /// Tells what is amiss with it at the start, and which interface `auto` has found. An interface that is missing may be a mistake in its
+    /// name; without `wait` that is an error.
+    pub fn tell_first(
+        &mut self,
+        interfaces: &Interfaces,
+        wait: bool,
+        output: &Output<'_>,
+    ) -> Result<(), String> {
+        let selector = &self.selector;
+        if self.bound.is_none() && *selector != Selector::Auto {
+            let missing = format!("{selector}: No such device exists");
+            let names = interfaces.names();
+            if !wait {
+                return Err(format!("{missing}; the interfaces here are: {names}"));
+            }
+            output.surely(ToKeeper::Problem(format!(
+                "could not open {selector}: {missing}: waiting for it; the interfaces here are: {names}"
+            )));
+            self.told = self.place.clone();
+        }
+        if *selector == Selector::Any || (self.place.hears && *selector != Selector::Auto) {
+            self.told = self.place.clone();
+        }
+        self.tell(output);
         Ok(())
     }
 
@@ -155,8 +202,8 @@ impl Capture {
         record::Interface {
             wanted: self.selector.to_string(),
             name: link.map_or(String::new(), |link| link.name.to_string()),
-            addresses: local.iter().copied().take(MAX_TOLD_ADDRESSES).collect(),
-            more: local.len().saturating_sub(MAX_TOLD_ADDRESSES) as u16,
+            addresses: local.iter().copied().take(MAX_STATUS_ADDRESSES).collect(),
+            more: local.len().saturating_sub(MAX_STATUS_ADDRESSES) as u16,
         }
     }
 

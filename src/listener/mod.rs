@@ -10,7 +10,8 @@ use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
 use crate::limits::{
-    BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS,
+    BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_PAUSE_MS,
+    REFRESH_RETRY_MS, SETTLE_MS,
 };
 use crate::log_rate::LogRate;
 use crate::matcher::Matcher;
@@ -21,7 +22,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
-use capture::{Capture, Moment, Wanted};
+use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
 use pace::Pace;
 use std::hash::{BuildHasher, RandomState};
@@ -58,7 +59,14 @@ fn listen(keeper: &RecordSocket) -> Result<(), String> {
     let Some(mut listener) = Listener::set_up(keeper)? else {
         return Ok(());
     };
-    listener.refresh(true)?;
+    listener.refresh()?;
+    for capture in &mut listener.captures {
+        capture.tell_first(
+            &listener.interfaces,
+            listener.wait_for_interfaces,
+            &listener.output,
+        )?;
+    }
     let _ = keeper.send(&ToKeeper::Ready.encode(), true);
     match receive(keeper) {
         Some(ToListener::Start) => {}
@@ -83,8 +91,11 @@ struct Listener<'a> {
     changes: Netlink,
     netlink: Netlink,
     interfaces: Interfaces,
-    /// The interfaces must be looked at again then.
+    /// When the interfaces were looked at last, and when they must be again.
+    refreshed: Millis,
     refresh_due: Option<Millis>,
+    /// Where a capture is has changed; it is told then.
+    tell_due: Option<Millis>,
     matcher: Matcher,
     doors: Vec<Door>,
     output: Output<'a>,
@@ -160,6 +171,8 @@ impl<'a> Listener<'a> {
                 "warning: the listener keeps its capabilities: {error}"
             ));
         }
+        // From here on all that it has open is sockets.
+        privileges::close_outputs();
         // Kernels of routers have no seccomp; the process has no rights left anyway.
         let _ = seccomp::confine();
 
@@ -181,7 +194,9 @@ impl<'a> Listener<'a> {
             changes,
             netlink,
             interfaces: Interfaces::default(),
+            refreshed: now,
             refresh_due: None,
+            tell_due: None,
             matcher: Matcher::new(patterns, matching, seed),
             doors,
             output,
@@ -194,9 +209,8 @@ impl<'a> Listener<'a> {
         }))
     }
 
-    /// Reads the interfaces anew and moves filters and sockets to where they belong now. At the `first` time a name that no
-    /// interface has is refused; later it is waited for: a PPP link comes and goes. An error is told after all sockets had their turn.
-    fn refresh(&mut self, first: bool) -> Result<(), String> {
+    /// Reads the interfaces anew and moves filters and sockets to where they belong now. An error is told after all sockets had their turn.
+    fn refresh(&mut self) -> Result<(), String> {
         self.interfaces =
             Interfaces::read(&self.netlink, self.follows_routes).map_err(told("netlink"))?;
         let mut result = Ok(());
@@ -206,15 +220,33 @@ impl<'a> Listener<'a> {
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };
-            let moment = match (first, self.wait_for_interfaces) {
-                (true, false) => Moment::Start,
-                (true, true) => Moment::Restart,
-                (false, _) => Moment::Change,
-            };
-            let followed = capture.follow(&self.interfaces, &wanted, moment, &self.output);
+            let followed = capture.follow(&self.interfaces, &wanted, &self.output);
             result = result.and(followed);
         }
         result
+    }
+
+    /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and
+    /// one line.
+    fn follow(&mut self, now: Millis) {
+        if self.refresh_due.is_some_and(|due| due <= now) {
+            self.refreshed = now;
+            self.refresh_due = None;
+            if let Err(problem) = self.refresh() {
+                self.output
+                    .surely(ToKeeper::Problem(format!("error: {problem}; trying again")));
+                self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
+            }
+            if self.captures.iter().any(Capture::has_news) {
+                self.tell_due.get_or_insert(now.saturating_add(SETTLE_MS));
+            }
+        }
+        if self.tell_due.is_some_and(|due| due <= now) {
+            self.tell_due = None;
+            for capture in &mut self.captures {
+                capture.tell(&self.output);
+            }
+        }
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -225,6 +257,7 @@ impl<'a> Listener<'a> {
                 self.matcher.next_expiry(),
                 self.output.report_left_out,
                 self.refresh_due,
+                self.tell_due,
             ];
             let ready = {
                 let mut descriptors: heapless::Vec<BorrowedFd<'_>, { MAX_INTERFACES + 2 }> =
@@ -242,16 +275,10 @@ impl<'a> Listener<'a> {
             }
             if ready.get(1) == Some(&true) {
                 self.changes.drain();
-                self.refresh_due = Some(now);
+                let due = now.max(self.refreshed.saturating_add(REFRESH_PAUSE_MS));
+                self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }
-            if self.refresh_due.is_some_and(|due| due <= now) {
-                self.refresh_due = None;
-                if let Err(problem) = self.refresh(false) {
-                    self.output
-                        .surely(ToKeeper::Problem(format!("error: {problem}; trying again")));
-                    self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
-                }
-            }
+            self.follow(now);
             let mut packets = 0;
             for (index, _) in ready
                 .iter()

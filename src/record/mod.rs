@@ -105,7 +105,7 @@ pub struct Interface {
     pub wanted: String,
     /// The interface that this is now; empty where there is none, and for `any`.
     pub name: String,
-    /// Its addresses, the first [`MAX_TOLD_ADDRESSES`](crate::limits::MAX_TOLD_ADDRESSES) of them.
+    /// Its addresses, the first [`MAX_STATUS_ADDRESSES`](crate::limits::MAX_STATUS_ADDRESSES) of them.
     pub addresses: Vec<IpAddr>,
     /// How many more it has.
     pub more: u16,

@@ -1,7 +1,7 @@
 //! Records come back as they were, and nothing else is a record.
 
 use super::*;
-use crate::limits::MAX_TOLD_ADDRESSES;
+use crate::limits::MAX_STATUS_ADDRESSES;
 use proptest::prelude::*;
 
 fn ip() -> impl Strategy<Value = IpAddr> {
@@ -125,7 +125,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
 }
 
 fn interface() -> impl Strategy<Value = Interface> {
-    let addresses = prop::collection::vec(ip(), 0..=MAX_TOLD_ADDRESSES);
+    let addresses = prop::collection::vec(ip(), 0..=MAX_STATUS_ADDRESSES);
     // The longest selector is a name, a colon and a label.
     ("\\PC{0,31}", "\\PC{0,15}", addresses, any::<u16>()).prop_map(
         |(wanted, name, addresses, more)| Interface {

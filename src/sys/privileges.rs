@@ -28,8 +28,24 @@ pub fn enter_cage() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
+/// Closes standard output and error. Only when nothing is opened any more, or something else would get their numbers.
+pub fn close_outputs() {
+    for output in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
+        // SAFETY: no pointers; nothing here owns these two, and writing to one that is closed fails and harms nobody.
+        unsafe { libc::close(output) };
+    }
+}
+
 /// Gives root away for good.
 pub fn become_unprivileged() -> io::Result<()> {
+    for capability in 0.. {
+        // So that no program could give them back. Kernels before 2.6.25 have no such bound; beyond the last one it is an error.
+        // SAFETY: no pointers.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability as libc::c_ulong, 0, 0, 0) } == -1
+        {
+            break;
+        }
+    }
     // SAFETY: an empty list needs no pointer; the others take numbers. Group before user: afterwards there is no right left to change it.
     unsafe {
         cerr(libc::setgroups(0, std::ptr::null()))?;

@@ -18,12 +18,12 @@ mod wire;
 pub use daemon::{Daemon, daemon_binary, is_original, knock_binary, remove_knock_link};
 pub use home::Home;
 pub use namespace::{Mac, Namespace, link, stale, sweep};
-pub use process::{children, descendants, ran_at, signal};
+pub use process::{children, descendants, open_files, ran_at, signal, status};
 pub use scene::{
     CLIENT, CLIENT6, LAN_HOST, OTHER, ROUTER, ROUTER6, Scene, fence, knock, knock_until, open_ports,
 };
 pub use ssh::Banner;
-pub use tun::Tun;
+pub use tun::{Tun, set_address, set_up};
 pub use wire::Wire;
 
 use std::time::{Duration, Instant};

@@ -61,3 +61,26 @@ pub fn ran_at(pid: u32) -> String {
     let fields: Vec<&str> = text.split_whitespace().collect();
     format!("{} ns, {} times", fields[0], fields[2])
 }
+
+/// The words of one line of /proc/PID/status, such as `Uid:`.
+pub fn status(pid: u32, field: &str) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = text.lines().find(|line| line.starts_with(field));
+    let words = line.expect(field).split_whitespace().skip(1);
+    words.map(String::from).collect()
+}
+
+/// What a process has open: numbers in order, and what each is (`socket:[123]`, a path).
+pub fn open_files(pid: u32) -> Vec<(u32, String)> {
+    let mut files: Vec<(u32, String)> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("fd")
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let target = fs::read_link(entry.path()).ok()?;
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            Some((number, target.display().to_string()))
+        })
+        .collect();
+    files.sort_unstable();
+    files
+}

@@ -3,6 +3,7 @@
 use super::Namespace;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// `linux/if_tun.h`: `_IOW('T', 202, int)` and `_IOW('T', 205, int)`.
@@ -23,11 +24,7 @@ impl Tun {
                 .write(true)
                 .open("/dev/net/tun")
                 .expect("tun");
-            // SAFETY: ifreq is integers, arrays and a union of such, for which zero is valid.
-            let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-            for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-                *to = from as libc::c_char;
-            }
+            let mut request = request(name);
             request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
             // SAFETY: TUNSETIFF reads and writes one ifreq, which is live.
             let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) };
@@ -44,4 +41,40 @@ impl Tun {
     pub fn send(&self, packet: &[u8]) {
         (&self.0).write_all(packet).expect("write to tun");
     }
+}
+
+/// Sets an interface up, in one system call: after it returns the interface is up.
+pub fn set_up(namespace: &Namespace, name: &str) {
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    ask(namespace, libc::SIOCSIFFLAGS, &mut request);
+}
+
+/// Gives an interface its first IPv4 address, likewise.
+pub fn set_address(namespace: &Namespace, name: &str, address: Ipv4Addr) {
+    let mut request = request(name);
+    // SAFETY: sockaddr_in is plain integers, for which zero is valid, and fits into a sockaddr.
+    let mut text: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    text.sin_family = libc::AF_INET as libc::sa_family_t;
+    text.sin_addr.s_addr = u32::from(address).to_be();
+    // SAFETY: both are plain data of 16 bytes.
+    request.ifr_ifru.ifru_addr =
+        unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(text) };
+    ask(namespace, libc::SIOCSIFADDR, &mut request);
+}
+
+fn request(name: &str) -> libc::ifreq {
+    // SAFETY: ifreq is integers, arrays and a union of such, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request
+}
+
+fn ask(namespace: &Namespace, what: libc::c_ulong, request: &mut libc::ifreq) {
+    let socket = namespace.enter(|| UdpSocket::bind("0.0.0.0:0").expect("socket"));
+    // SAFETY: these ioctls read one ifreq, which is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), what as _, request) };
+    assert_eq!(result, 0, "ioctl: {}", std::io::Error::last_os_error());
 }

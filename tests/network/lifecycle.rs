@@ -1,7 +1,9 @@
 //! Signals, reloads, and an idle daemon.
 
 use crate::Test;
-use crate::lab::{CLIENT, DEADLINE, ROUTER, Scene, descendants, knock_until, ran_at, wait_for};
+use crate::lab::{
+    CLIENT, DEADLINE, Daemon, ROUTER, Scene, descendants, knock_until, ran_at, wait_for,
+};
 use crate::lines;
 use std::fs;
 use std::time::{Duration, Instant};
@@ -74,32 +76,38 @@ fn reload_of_a_bad_config_keeps_the_old_doors() {
     assert!(daemon.is_alive());
 }
 
-fn an_idle_daemon_never_runs() {
-    let scene = Scene::new();
-    let daemon = scene.daemon(OLD);
-    let ran = || {
-        let mut pids = descendants(daemon.pid());
-        pids.push(daemon.pid());
-        pids.iter()
-            .map(|&pid| format!("{pid}: {}; ", ran_at(pid)))
-            .collect::<String>()
-    };
-    // Its start is over when it has not run for a second.
-    let (mut last, mut since, start) = (ran(), Instant::now(), Instant::now());
+/// How long each of its processes has run, and how often: see [`ran_at`].
+pub fn ran(daemon: &Daemon) -> String {
+    let mut pids = descendants(daemon.pid());
+    pids.push(daemon.pid());
+    let text = |pid: &u32| format!("{pid}: {}; ", ran_at(*pid));
+    pids.iter().map(text).collect()
+}
+
+/// Waits until it has not run for a second, and gives what [`ran`] says then.
+pub fn settled(daemon: &Daemon) -> String {
+    let (mut last, mut since, start) = (ran(daemon), Instant::now(), Instant::now());
     while since.elapsed() < Duration::from_secs(1) {
-        assert!(start.elapsed() < DEADLINE, "busy after its start");
+        assert!(start.elapsed() < DEADLINE, "it does not come to rest");
         std::thread::sleep(Duration::from_millis(50));
-        let now = ran();
+        let now = ran(daemon);
         if now != last {
             (last, since) = (now, Instant::now());
         }
     }
+    last
+}
+
+fn an_idle_daemon_never_runs() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(OLD);
+    let last = settled(&daemon);
     // Packets that no door wants do not wake it either.
     scene.knock(ROUTER, &["1234", "4321:udp"]);
     std::thread::sleep(Duration::from_secs(10));
-    assert_eq!(ran(), last);
+    assert_eq!(ran(&daemon), last);
     scene.fence(&daemon);
-    assert_ne!(ran(), last, "this test must see when it runs");
+    assert_ne!(ran(&daemon), last, "this test must see when it runs");
 }
 
 fn commands_inherit_no_descriptors() {

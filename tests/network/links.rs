@@ -21,7 +21,6 @@ pub const TESTS: &[Test] = &[
         "auto_waits_for_a_default_route",
         auto_waits_for_a_default_route,
     ),
-    ("missing_interface", missing_interface),
     ("interface_up_later", interface_up_later),
     ("address_added_later", address_added_later),
 ];
@@ -155,20 +154,6 @@ fn auto_waits_for_a_default_route() {
     let opened = lines::opened(CLIENT, "A");
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
     assert!(daemon.is_alive());
-}
-
-fn missing_interface() {
-    let scene = Scene::new();
-    scene.home.config(UDP_DOOR);
-    let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "nosuch0"]);
-    assert_eq!(daemon.wait().code(), Some(1));
-    crate::lab::wait_for("an error that names nosuch0, lo and wan0", || {
-        let errors = daemon.errors();
-        ["nosuch0", "lo", "wan0"]
-            .iter()
-            .all(|name| errors.contains(name))
-            .then_some(())
-    });
 }
 
 fn interface_up_later() {

@@ -7,6 +7,7 @@ mod any;
 mod commands;
 mod control;
 mod disk;
+mod follow;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
 mod lab;
@@ -18,8 +19,10 @@ mod log;
 mod onetime;
 mod ppp;
 mod restart;
+mod rights;
 mod shutdown;
 mod split;
+mod storm;
 mod story;
 mod trap;
 mod unit;
@@ -36,18 +39,21 @@ const TESTS: &[&[Test]] = &[
     story::TESTS,
     links::TESTS,
     ppp::TESTS,
+    follow::TESTS,
     any::TESTS,
     trap::TESTS,
     onetime::TESTS,
     lease::TESTS,
     lifecycle::TESTS,
     split::TESTS,
+    rights::TESTS,
     log::TESTS,
     shutdown::TESTS,
     restart::TESTS,
     disk::TESTS,
     commands::TESTS,
     control::TESTS,
+    storm::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.
@@ -87,6 +93,12 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
     trials.push(trial(
         "a_killed_listener_is_back_within_100_ms",
         restart::a_killed_listener_is_back_within_100_ms,
+        true,
+        &missing,
+    ));
+    trials.push(trial(
+        "a_redial_is_followed_within_100_ms",
+        follow::a_redial_is_followed_within_100_ms,
         true,
         &missing,
     ));

@@ -169,7 +169,16 @@ fn a_start_that_fails_still_closes_doors() {
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     drop(daemon);
-    let mut failing = Daemon::spawn(&scene.router, &scene.home, &["-i", "nosuch0"]);
+    // It may not capture.
+    let mut command = scene.router.command("setpriv");
+    command
+        .args(["--bounding-set", "-net_raw"])
+        .arg(daemon_binary())
+        .arg("-c")
+        .arg(scene.home.path("knockd.conf"))
+        .args(["-i", "wan0"]);
+    let mut failing = Daemon::run(command);
+    failing.await_text("could not open wan0: wan0: You don't have permission");
     assert_eq!(failing.wait().code(), Some(1));
     assert_eq!(rules(&scene), 0);
     assert_eq!(notes(&scene, "stop"), 1);

@@ -8,7 +8,7 @@ wan=internet
 # router COMMAND...: what a shell on the router does with these words; standard input is no terminal
 router() {
     chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin IPKG_RECORDS="${records:-}" \
-        KNOCKD_TRIES="${tries:-60}" /bin/sh -c "$*" < /dev/null
+        /bin/sh -c "$*" < /dev/null
 }
 
 make_root() {

@@ -15,15 +15,15 @@ use std::net::IpAddr;
 
 impl Keeper {
     /// Starts a listener for the doors there are.
-    pub fn spawn_own_listener(&mut self, wait_for_interfaces: bool) -> io::Result<ListenerProcess> {
+    pub fn spawn_own_listener(&mut self) -> io::Result<ListenerProcess> {
         let mut doors = std::mem::take(&mut self.doors);
-        let started = self.spawn_listener(&self.options, &mut doors, wait_for_interfaces);
+        let started = self.spawn_listener(&self.options, &mut doors, true);
         self.doors = doors;
         started
     }
 
     pub(super) fn start_listener(&mut self, now: Millis) {
-        match self.spawn_own_listener(true) {
+        match self.spawn_own_listener() {
             Ok(listener) => self.listener = Some(listener),
             Err(error) => {
                 self.lines.say(

@@ -19,7 +19,7 @@ use super::state::State;
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::LeaseBook;
-use crate::limits::FORK_RETRY_MS;
+use crate::limits::{FORK_RETRY_MS, RELOAD_PAUSE_MS};
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::poll::Awaits;
@@ -55,6 +55,9 @@ pub struct Keeper {
     pub listener: Option<ListenerProcess>,
     restart: Restart,
     replacement: Option<Replacement>,
+    /// SIGHUP has come and is not obeyed yet; when the next reload may begin.
+    reload_wanted: bool,
+    reload_after: Millis,
     book: LeaseBook,
     /// The book has changed since the journal was written.
     unsaved: bool,
@@ -100,6 +103,8 @@ impl Keeper {
             listener: None,
             restart: Restart::default(),
             replacement: None,
+            reload_wanted: false,
+            reload_after: 0,
             book: LeaseBook::default(),
             unsaved: true,
             save_again: None,
@@ -189,9 +194,11 @@ impl Keeper {
             .listener
             .as_ref()
             .and_then(|listener| listener.ready_by);
+        let may_reload = self.reload_wanted && self.replacement.is_none();
         [
             closing,
             replacement,
+            may_reload.then_some(self.reload_after),
             starting,
             self.restart.due,
             self.save_again,
@@ -208,6 +215,11 @@ impl Keeper {
     }
 
     fn meet_deadlines(&mut self, now: Millis) {
+        if self.reload_wanted && self.replacement.is_none() && self.reload_after <= now {
+            self.reload_wanted = false;
+            self.reload_after = now.saturating_add(RELOAD_PAUSE_MS);
+            self.reload();
+        }
         if self.restart.due.is_some_and(|due| due <= now) {
             self.restart.due = None;
             self.start_listener(now);

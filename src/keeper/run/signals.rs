@@ -14,7 +14,8 @@ impl Keeper {
     pub(super) fn obey(&mut self, signal: Signal) {
         match signal {
             Signal::Child => self.reap(),
-            Signal::Reload if self.closing.is_none() => self.reload(),
+            // The loop reloads; what comes meanwhile and soon after is one reload more.
+            Signal::Reload => self.reload_wanted = self.closing.is_none(),
             Signal::Reapply if self.closing.is_none() => {
                 self.lines.say(
                     Kind::Event,
@@ -31,7 +32,7 @@ impl Keeper {
 
     /// SIGHUP: the new config takes over when it is valid and its listener is ready; until then, and if it is not, all
     /// stays as it was.
-    fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
         let file = self.settings.config.display().to_string();
         self.lines
             .say(Kind::Event, &format!("re-reading config file: {file}"));
@@ -139,6 +140,7 @@ impl Keeper {
         self.listener = None;
         self.control = None;
         self.replacement = None;
+        self.reload_wanted = false;
         self.restart.due = None;
         if !self.book.leases().is_empty() {
             self.lines

@@ -1,0 +1,197 @@
+//! Opening the files that a config names. The keeper is root, and in a folder that others can write to somebody may have put a link
+//! there, to have it write to another file.
+#![forbid(unsafe_code)]
+
+use crate::sys::privileges::user;
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+
+/// As the kernel's own bound (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// Opens an absolute path. A link is followed only from a folder that nobody but root and this user can write to. A FIFO without a
+/// reader is an error and holds nothing up.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let (path, flags) = match resolve(path)? {
+        Resolved::Plain(path) => (path, libc::O_NONBLOCK | libc::O_NOFOLLOW),
+        Resolved::OfTheKernel(path) => (path, libc::O_NONBLOCK),
+    };
+    let file = options.custom_flags(flags).open(&path)?;
+    let found = file.metadata()?;
+    if found.is_file() && found.nlink() > 1 && path.parent().is_some_and(is_exposed) {
+        return Err(refused("a hard link", &path));
+    }
+    Ok(file)
+}
+
+/// The path of a folder without the links on the way, where each of them may be followed.
+pub fn folder(path: &Path) -> io::Result<PathBuf> {
+    match resolve(path)? {
+        Resolved::Plain(path) | Resolved::OfTheKernel(path) => Ok(path),
+    }
+}
+
+fn refused(what: &str, path: &Path) -> io::Error {
+    let text = format!(
+        "refused: {} is {what} in a folder that others can write to",
+        path.display()
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
+
+/// Whether somebody else than root and this user can put a link into that folder.
+fn is_exposed(folder: &Path) -> bool {
+    fs::symlink_metadata(folder)
+        .is_ok_and(|found| found.mode() & 0o022 != 0 || (found.uid() != 0 && found.uid() != user()))
+}
+
+enum Resolved {
+    /// There is no link in it, so none has to be followed.
+    Plain(PathBuf),
+    /// In /proc, where links such as those of `/dev/stdout` have no path as their target.
+    OfTheKernel(PathBuf),
+}
+
+fn resolve(path: &Path) -> io::Result<Resolved> {
+    let mut links = 0;
+    let mut done = PathBuf::from("/");
+    let mut rest: VecDeque<PathBuf> = parts(path).collect();
+    while let Some(part) = rest.pop_front() {
+        if part == Path::new("..") {
+            done.pop();
+            continue;
+        }
+        let next = done.join(&part);
+        if next == Path::new("/proc") {
+            return Ok(Resolved::OfTheKernel(
+                next.join(rest.iter().collect::<PathBuf>()),
+            ));
+        }
+        // What is not there yet is no link.
+        if !fs::symlink_metadata(&next).is_ok_and(|found| found.is_symlink()) {
+            done = next;
+            continue;
+        }
+        links += 1;
+        if is_exposed(&done) {
+            return Err(refused("a symbolic link", &next));
+        }
+        if links > MAX_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let target = fs::read_link(&next)?;
+        if target.is_absolute() {
+            done = PathBuf::from("/");
+        }
+        for part in parts(&target).rev() {
+            rest.push_front(part);
+        }
+    }
+    Ok(Resolved::Plain(done))
+}
+
+/// The parts of a path between the slashes.
+fn parts(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(_) | Component::ParentDir => Some(PathBuf::from(part.as_os_str())),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// A folder of this test's, with `safe` (0755) and `open` (1777) in it.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Place {
+            let path =
+                std::env::temp_dir().join(format!("knockd-files-{}-{name}", std::process::id()));
+            for (folder, mode) in [("", 0o755), ("safe", 0o755), ("open", 0o1777)] {
+                fs::create_dir(path.join(folder)).unwrap();
+                fs::set_permissions(path.join(folder), fs::Permissions::from_mode(mode)).unwrap();
+            }
+            Place(path)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+
+        /// Why a file there is not opened for writing; `None`: it is.
+        fn refusal(&self, name: &str) -> Option<String> {
+            open(&self.path(name), File::options().create(true).append(true))
+                .err()
+                .map(|error| error.to_string())
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn links_are_followed_only_from_folders_of_ours() {
+        let place = Place::new("links");
+        symlink("../safe/target", place.path("open/link")).unwrap();
+        symlink(place.path("safe/target"), place.path("safe/link")).unwrap();
+        symlink("../open/link", place.path("safe/far")).unwrap();
+        symlink("../safe", place.path("open/folder")).unwrap();
+        symlink("open", place.path("way")).unwrap();
+        symlink("loop", place.path("safe/loop")).unwrap();
+        assert_eq!(place.refusal("open/plain"), None);
+        assert_eq!(place.refusal("safe/../open/./plain"), None);
+        assert_eq!(place.refusal("way/plain"), None);
+        for name in ["open/link", "way/link", "safe/far"] {
+            let text = place.refusal(name).expect(name);
+            assert!(text.contains("open/link is a symbolic link"), "{text}");
+            assert!(!place.path("safe/target").exists());
+        }
+        let text = place.refusal("open/folder/target").unwrap();
+        assert!(text.contains("open/folder is a symbolic link"), "{text}");
+        assert_eq!(place.refusal("safe/link"), None);
+        assert!(place.path("safe/target").exists());
+        assert!(
+            place
+                .refusal("safe/loop")
+                .unwrap()
+                .contains("symbolic links")
+        );
+        assert!(
+            place
+                .refusal("safe/none/file")
+                .unwrap()
+                .contains("No such file")
+        );
+    }
+
+    #[test]
+    fn a_hard_link_in_a_folder_of_others_is_refused() {
+        let place = Place::new("hard");
+        fs::write(place.path("safe/secret"), "").unwrap();
+        fs::hard_link(place.path("safe/secret"), place.path("open/log")).unwrap();
+        fs::hard_link(place.path("safe/secret"), place.path("safe/log")).unwrap();
+        assert!(place.refusal("open/log").unwrap().contains("a hard link"));
+        assert_eq!(place.refusal("safe/log"), None);
+    }
+
+    #[test]
+    fn devices_and_the_descriptors_of_this_process_can_be_opened() {
+        let place = Place::new("devices");
+        let absolute = |path: &str| open(Path::new(path), File::options().append(true)).map(drop);
+        absolute("/dev/null").unwrap();
+        let file = File::create(place.path("safe/output")).unwrap();
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        absolute(&link).unwrap();
+        symlink(&link, place.path("safe/stdout")).unwrap();
+        assert_eq!(place.refusal("safe/stdout"), None);
+    }
+}

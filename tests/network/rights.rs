@@ -1,0 +1,400 @@
+//! What the processes may do, seen from outside, and the files that the daemon makes and refuses.
+
+use crate::Test;
+use crate::lab::{
+    CLIENT, Daemon, ROUTER, Scene, daemon_binary, knock_until, open_files, signal, status, wait_for,
+};
+use crate::lease::{STEPS, await_notes, notes};
+use crate::lines;
+use crate::split::listener;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+
+pub const TESTS: &[Test] = &[
+    ("the_listener_has_no_rights", the_listener_has_no_rights),
+    ("an_ordinary_user_can_run_it", an_ordinary_user_can_run_it),
+    (
+        "an_ordinary_user_without_the_right_is_told",
+        an_ordinary_user_without_the_right_is_told,
+    ),
+    ("files_are_private", files_are_private),
+    ("links_of_others_are_refused", links_of_others_are_refused),
+    (
+        "a_list_that_becomes_a_link_is_refused",
+        a_list_that_becomes_a_link_is_refused,
+    ),
+    (
+        "a_state_folder_of_others_is_refused",
+        a_state_folder_of_others_is_refused,
+    ),
+    (
+        "a_null_device_as_pid_file_stays",
+        a_null_device_as_pid_file_stays,
+    ),
+];
+
+const NOBODY: &str = "65534";
+const USER: u32 = 65532;
+
+/// What no listener has: capabilities, a way to get some, system calls beyond its own, open files.
+fn check_listener(pid: u32, user: &str) {
+    for ids in ["Uid:", "Gid:"] {
+        assert_eq!(status(pid, ids), [user; 4], "{ids}");
+    }
+    assert!(status(pid, "Groups:").is_empty());
+    for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+        assert_eq!(status(pid, set), ["0000000000000000"], "{set}");
+    }
+    assert_eq!(status(pid, "NoNewPrivs:"), ["1"]);
+    assert_eq!(status(pid, "Seccomp:"), ["2"]);
+    let open = open_files(pid);
+    assert!(open.len() >= 4, "{open:?}");
+    for (number, file) in &open {
+        assert!(file.starts_with("socket:["), "{number} is {file}");
+    }
+}
+
+fn the_listener_has_no_rights() {
+    let scene = Scene::new();
+    scene.home.config("");
+    // Root is often in other groups too.
+    let mut command = scene.router.command("setpriv");
+    command
+        .args(["--groups", "4,24"])
+        .arg(daemon_binary())
+        .args(["-v", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"));
+    let daemon = Daemon::run(command);
+    daemon.await_text(lines::LISTENING);
+    assert_eq!(status(daemon.pid(), "Groups:"), ["4", "24"]);
+    for _ in 0..2 {
+        scene.fence(&daemon);
+        let pid = listener(&daemon);
+        check_listener(pid, NOBODY);
+        assert_eq!(status(pid, "CapBnd:"), ["0000000000000000"]);
+        // Nothing to see where it is.
+        let root = fs::read_link(format!("/proc/{pid}/root")).expect("root");
+        assert_eq!(root, scene.home.path("state/empty"), "chroot");
+        let folder = fs::read_link(format!("/proc/{pid}/cwd")).expect("cwd");
+        assert_eq!(folder, root);
+        let entries = fs::read_dir(&root).expect("root").count();
+        assert_eq!(entries, 0, "files where it is");
+        assert_eq!(fs::metadata(&root).expect("root").uid(), 0, "its root");
+        // So is the one of a reload.
+        let before = daemon.count(lines::IN_FORCE);
+        daemon.signal(libc::SIGHUP);
+        daemon.await_count(lines::IN_FORCE, before + 1);
+    }
+}
+
+/// `knockd -v -c HOME/knockd.conf ARGS` as [`USER`], with CAP_NET_RAW or without.
+fn as_user(scene: &Scene, capability: &str, args: &[&str]) -> Daemon {
+    let mut command = scene.router.command("setpriv");
+    let user = USER.to_string();
+    command
+        .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+        .args(["--bounding-set", capability, "--inh-caps", capability])
+        .args(["--ambient-caps", capability])
+        .arg(daemon_binary())
+        .args(["-v", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"))
+        .args(args);
+    Daemon::run(command)
+}
+
+fn an_ordinary_user_can_run_it() {
+    let scene = Scene::new();
+    // As an administrator would make them.
+    for folder in ["state", "own"] {
+        let path = scene.home.path(folder);
+        fs::create_dir(&path).expect("folder");
+        chown(&path, Some(USER), Some(USER)).expect("chown");
+    }
+    scene.home.config_with_options(
+        &format!("LogFile = {}\n", scene.home.path("own/log").display()),
+        "[A]
+         sequence = 7000,8000:udp,9000
+         start_command = id -u >> @HOME@/own/notes
+         cmd_timeout = 3
+         stop_command = echo stop >> @HOME@/own/notes\n",
+    );
+    let mut daemon = as_user(&scene, "-all,+net_raw", &[]);
+    daemon.await_text(lines::LISTENING);
+    check_listener(listener(&daemon), &USER.to_string());
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    let user = format!("{USER}\n");
+    let await_own = |text: &str| {
+        wait_for(text, || {
+            (scene.home.read("own/notes") == text).then_some(())
+        });
+    };
+    await_own(&user);
+    assert_eq!(daemon.errors(), "");
+    for (path, mode) in [("own/log", 0o600), ("state", 0o700)] {
+        let found = fs::metadata(scene.home.path(path)).expect(path);
+        assert_eq!((found.uid(), found.mode() & 0o777), (USER, mode), "{path}");
+    }
+    // Its journal works too.
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    drop(daemon);
+    let daemon = as_user(&scene, "-all,+net_raw", &[]);
+    daemon.await_text("1 open doors taken over");
+    await_own(&format!("{user}stop\n"));
+}
+
+fn an_ordinary_user_without_the_right_is_told() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let mut daemon = as_user(&scene, "-all", &[]);
+    assert_eq!(daemon.wait().code(), Some(1));
+    daemon.await_text("could not open wan0: wan0: You don't have permission");
+    daemon.await_text("run knockd as root or with CAP_NET_RAW");
+}
+
+/// Starts it in the background with this umask; gives what it says on the terminal.
+fn background(scene: &Scene, umask: &str, args: &[&Path]) -> Output {
+    let mut command: Command = scene.router.command("sh");
+    command
+        .args(["-c", "umask $0; exec \"$@\"", umask])
+        .arg(daemon_binary())
+        .args(["-d", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"))
+        .args(args);
+    command.output().expect("knockd -d")
+}
+
+/// Ends the daemon that [`background`] has started with the log `log`, and waits until it has said so.
+fn end_of_scene(scene: &Scene) {
+    let output = Command::new("ip")
+        .args(["netns", "pids", scene.router.name()])
+        .output();
+    let output = output.expect("ip netns pids");
+    for pid in String::from_utf8_lossy(&output.stdout).lines() {
+        signal(pid.trim().parse().expect("pid"), libc::SIGTERM);
+    }
+    wait_for("the end of the daemon", || {
+        scene
+            .home
+            .read("log")
+            .contains("shutting down")
+            .then_some(())
+    });
+}
+
+fn files_are_private() {
+    for umask in ["000", "077"] {
+        let scene = Scene::new();
+        let config = scene.home.config(
+            "[A]
+             sequence = 7000,8000:udp,9000
+             start_command = echo start >> @HOME@/notes
+             cmd_timeout = 600
+             stop_command = echo stop >> @HOME@/notes\n",
+        );
+        let [log, pid] = ["log", "pid"].map(|name| scene.home.path(name));
+        let output = background(
+            &scene,
+            umask,
+            &[Path::new("-g"), &log, Path::new("-p"), &pid],
+        );
+        assert!(output.status.success(), "{output:?}");
+        scene.knock(ROUTER, STEPS);
+        await_notes(&scene, "start", 1);
+        let state = scene.home.path("state");
+        let instance = fs::read_dir(&state)
+            .expect("state")
+            .map(|entry| entry.expect("entry").path())
+            .find(|path| path != &state.join("empty"))
+            .expect("instance");
+        for (path, mode) in [
+            (&log, 0o600),
+            (&pid, 0o644),
+            (&state, 0o700),
+            (&state.join("empty"), 0o700),
+            (&instance, 0o700),
+            (&instance.join("journal"), 0o600),
+            (&instance.join("lock"), 0o600),
+        ] {
+            let found = fs::metadata(path).expect("file").mode() & 0o7777;
+            assert_eq!(found, mode, "{} is {found:o}", path.display());
+        }
+        let number = fs::read_to_string(&pid).expect("pid file");
+        assert!(Path::new(&format!("/proc/{}", number.trim())).exists());
+        end_of_scene(&scene);
+        wait_for("the end of the pid file", || (!pid.exists()).then_some(()));
+        assert_eq!(notes(&scene, "stop"), 1, "{}", config.display());
+    }
+}
+
+/// A folder in which anybody may make files, like /tmp.
+fn open_folder(scene: &Scene) -> std::path::PathBuf {
+    let open = scene.home.path("open");
+    fs::create_dir(&open).expect("folder");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).expect("chmod");
+    open
+}
+
+fn links_of_others_are_refused() {
+    let scene = Scene::new();
+    let open = open_folder(&scene);
+    let target = scene.home.write("target", "precious\n");
+    let link = open.join("link");
+    symlink(&target, &link).expect("link");
+    let log = scene.home.path("log");
+    scene.home.config("");
+
+    // Pid file: in the log; the daemon runs.
+    let output = background(
+        &scene,
+        "022",
+        &[Path::new("-g"), &log, Path::new("-p"), &link],
+    );
+    assert!(output.status.success(), "{output:?}");
+    let refusal = format!(
+        "{} is a symbolic link in a folder that others can write to",
+        link.display()
+    );
+    let line = format!(
+        "could not create pid file {}: refused: {refusal}",
+        link.display()
+    );
+    assert_eq!(scene.home.read("log").matches(&line).count(), 1);
+    scene.knock(ROUTER, &["9:udp"]);
+    wait_for("an opening", || {
+        scene
+            .home
+            .read("log")
+            .contains("fence: OPEN SESAME")
+            .then_some(())
+    });
+    end_of_scene(&scene);
+
+    // Log file.
+    let daemon = Daemon::start(
+        &scene.router,
+        &scene.home,
+        &["-i", "wan0", "-g", link.to_str().unwrap()],
+    );
+    let line = format!(
+        "warning: cannot open logfile: {}: refused: {refusal}",
+        link.display()
+    );
+    daemon.await_text(&line);
+    scene.fence(&daemon);
+    assert_eq!(daemon.errors().lines().count(), 1);
+    drop(daemon);
+
+    // One-time list: as any that cannot be used.
+    scene
+        .home
+        .config(&format!("[A]\none_time_sequences = {}\n", link.display()));
+    let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
+    assert_eq!(daemon.wait().code(), Some(1));
+    daemon.await_text(&refusal);
+    assert_eq!(scene.home.read("target"), "precious\n");
+    assert!(link.is_symlink());
+}
+
+fn a_list_that_becomes_a_link_is_refused() {
+    let scene = Scene::new();
+    let list = open_folder(&scene).join("list");
+    fs::write(&list, "1:udp,2:udp\n3:udp,4:udp\n").expect("list");
+    let daemon = scene.daemon(&format!(
+        "[A]\none_time_sequences = {}\ncommand = echo opened >> @HOME@/notes\n",
+        list.display()
+    ));
+    let moved = scene.home.path("moved");
+    fs::rename(&list, &moved).expect("rename");
+    symlink(&moved, &list).expect("link");
+    scene.knock(ROUTER, &["1:udp", "2:udp"]);
+    daemon.await_text("--> disabling the door");
+    scene.fence(&daemon);
+    let errors = daemon.errors();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(
+        errors.contains("is a symbolic link in a folder that others"),
+        "{errors}"
+    );
+    assert_eq!(scene.home.read("notes"), "", "it opened");
+    assert_eq!(scene.home.read("moved"), "1:udp,2:udp\n3:udp,4:udp\n");
+}
+
+/// The service goes on without it.
+fn a_state_folder_of_others_is_refused() {
+    /// Makes that folder.
+    type Make = fn(&Path);
+    let cases: [(&str, &str, Make); 4] = [
+        ("another user's", "belongs to another user", |path| {
+            fs::create_dir(path).expect("folder");
+            chown(path, Some(USER), None).expect("chown");
+        }),
+        ("others write", "others can write to it", |path| {
+            fs::create_dir(path).expect("folder");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o770)).expect("chmod");
+        }),
+        ("like /var/run", "it holds more than knockd's", |path| {
+            fs::create_dir(path).expect("folder");
+            fs::create_dir(path.join("sshd")).expect("folder");
+        }),
+        ("a link", "is a symbolic link in a folder", |path| {
+            fs::create_dir(path.with_file_name("other")).expect("folder");
+            symlink("other", path).expect("link");
+        }),
+    ];
+    for (what, text, make) in cases {
+        let scene = Scene::new();
+        let state = open_folder(&scene).join("state");
+        make(&state);
+        let mode = fs::metadata(&state).expect("state").mode();
+        scene.home.write(
+            "knockd.conf",
+            &format!(
+                "[options]\nStateDir = {}\n[fence]\nsequence = 9:udp\n",
+                state.display()
+            ),
+        );
+        let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+        daemon.await_text("no state folder");
+        let errors = daemon.errors();
+        // The second line: without a state folder there is no empty directory for the listener either.
+        let refusals = errors
+            .lines()
+            .filter(|line| line.contains("no state folder"));
+        let refusals: Vec<&str> = refusals.collect();
+        assert_eq!(refusals.len(), 1, "{what}: {errors}");
+        assert!(refusals[0].contains(text), "{what}: {errors}");
+        knock_until(&daemon, &lines::opened(CLIENT, "fence"), || {
+            scene.knock(ROUTER, &["9:udp"]);
+        });
+        assert_eq!(fs::metadata(&state).expect("state").mode(), mode, "{what}");
+        assert!(!state.join("empty").exists(), "{what}");
+    }
+}
+
+/// Containers have PidFile = /dev/null and the like.
+fn a_null_device_as_pid_file_stays() {
+    let scene = Scene::new();
+    let log = scene.home.path("log");
+    scene.home.config("");
+    // A device of our own: if this goes wrong, the machine needs the other one.
+    let device = scene.home.path("null");
+    let made = Command::new("mknod")
+        .arg(&device)
+        .args(["c", "1", "3"])
+        .status();
+    assert!(made.expect("mknod").success());
+    let mode = fs::metadata(&device).expect("device").mode();
+    let output = background(
+        &scene,
+        "022",
+        &[Path::new("-g"), &log, Path::new("-p"), &device],
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert!(!scene.home.read("log").contains("pid file"));
+    end_of_scene(&scene);
+    assert_eq!(fs::metadata(&device).expect("it was removed").mode(), mode);
+}

@@ -52,13 +52,14 @@ fn noise(random: &mut Random) -> Vec<u8> {
 }
 
 const SECTIONS: [&str; 6] = ["A", "B", "options", "A b", " options ", "x]y["];
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "LogFile",
     "PidFile",
     "interface",
     "MATCHING",
     "Reknock",
     "LogRate",
+    "MaxAttempts",
     "StateDir",
     "sequence",
     "Sequence",
@@ -217,6 +218,7 @@ fn written(config: &Config) -> Vec<u8> {
         },
     );
     put("LogRate=", options.log_rate.to_string().as_bytes());
+    put("MaxAttempts=", options.max_attempts.to_string().as_bytes());
     put("StateDir=", &bytes(&options.state_dir));
     for door in &config.doors {
         put("", format!("[{}]", door.name).as_bytes());

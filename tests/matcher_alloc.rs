@@ -1,7 +1,7 @@
 //! The matcher allocates when it is made, and never for a packet.
 
 use knockd_rs::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
-use knockd_rs::matcher::Matcher;
+use knockd_rs::matcher::{Matcher, Rules};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -60,7 +60,11 @@ fn no_packet_allocates() {
         door(&long),
     ];
     for matching in [Matching::Tolerant, Matching::Strict] {
-        let mut matcher = Matcher::new(doors.to_vec(), matching, 1);
+        let rules = Rules {
+            matching,
+            max_attempts: 4096,
+        };
+        let mut matcher = Matcher::new(doors.to_vec(), rules, 1);
         let before = ALLOCATIONS.get();
         let mut random = 1u64;
         let mut events = 0u32;

@@ -23,6 +23,7 @@ pub use read::{ReadError, read};
 pub use sequence::parse_sequence;
 
 use crate::door::{Matching, Millis, Pattern};
+use crate::limits::DEFAULT_ATTEMPTS;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub reknock: Reknock,
     /// `LogRate`: stage and failure lines per second; 0: no bound.
     pub log_rate: u32,
+    /// `MaxAttempts`: attempts remembered at once, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
+    pub max_attempts: u16,
     /// `StateDir`: where the journal, lock and sockets of each instance live.
     pub state_dir: PathBuf,
 }
@@ -69,6 +72,7 @@ impl Default for Options {
             matching: Matching::Tolerant,
             reknock: Reknock::Renew,
             log_rate: 50,
+            max_attempts: DEFAULT_ATTEMPTS as u16,
             state_dir: PathBuf::from("/var/run/knockd"),
         }
     }

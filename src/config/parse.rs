@@ -7,7 +7,7 @@ use super::line::{Content, Line, quote, trim};
 use super::values::interfaces;
 use super::{Config, Diagnostic, Options, Reknock};
 use crate::door::Matching;
-use crate::limits::{MAX_CONFIG_BYTES, MAX_DOORS};
+use crate::limits::{MAX_ATTEMPTS, MAX_CONFIG_BYTES, MAX_DOORS};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -307,6 +307,15 @@ impl Parser<'_> {
                     .ok()
                     .filter(|_| !value.starts_with(b"+"))
                     .ok_or_else(|| wrong("give lines per second such as 50, or 0 for no bound"))?;
+            }
+            Key::MaxAttempts => {
+                trace("max attempts");
+                let (least, most) = MAX_ATTEMPTS.into_inner();
+                self.options.max_attempts = shown
+                    .parse()
+                    .ok()
+                    .filter(|attempts| MAX_ATTEMPTS.contains(&usize::from(*attempts)))
+                    .ok_or_else(|| wrong(&format!("give a number from {least} to {most}")))?;
             }
             _ => {
                 trace("state directory");

@@ -66,6 +66,7 @@ impl ListenerProcess {
         listener.say(&ToListener::Setup {
             doors: doors.len() as u16,
             matching: options.matching,
+            max_attempts: options.max_attempts,
             only_ip_v4: settings.args.only_ip_v4,
             verbose: settings.args.verbose || settings.args.debug,
             debug: settings.args.debug,

@@ -12,7 +12,7 @@ use crate::limits::{
     LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS, SNAP_LENGTH,
 };
 use crate::log_rate::LogRate;
-use crate::matcher::Matcher;
+use crate::matcher::{Matcher, Rules};
 use crate::packet;
 use crate::record::{ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
@@ -97,6 +97,7 @@ impl<'a> Listener<'a> {
         let Some(ToListener::Setup {
             doors: count,
             matching,
+            max_attempts,
             only_ip_v4,
             verbose,
             debug,
@@ -134,6 +135,11 @@ impl<'a> Listener<'a> {
         let release = std::fs::read("/proc/sys/kernel/osrelease").unwrap_or_default();
         let kernel = filter::Kernel {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
+        };
+
+        let rules = Rules {
+            matching,
+            max_attempts: max_attempts.into(),
         };
 
         let mut problems = Vec::new();
@@ -176,7 +182,7 @@ impl<'a> Listener<'a> {
             netlink,
             interfaces: Interfaces::default(),
             refresh_due: None,
-            matcher: Matcher::new(patterns, matching, seed),
+            matcher: Matcher::new(patterns, rules, seed),
             doors,
             output,
             only_ip_v4,

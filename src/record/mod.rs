@@ -25,6 +25,8 @@ pub enum ToListener {
         doors: u16,
         /// The rule of matching.
         matching: Matching,
+        /// `MaxAttempts`.
+        max_attempts: u16,
         /// `-4`.
         only_ip_v4: bool,
         /// `-v` or `-D`: send what only those show.
@@ -263,6 +265,7 @@ impl ToListener {
             ToListener::Setup {
                 doors,
                 matching,
+                max_attempts,
                 only_ip_v4,
                 verbose,
                 debug,
@@ -273,6 +276,7 @@ impl ToListener {
                 .u8(0)
                 .u16(*doors)
                 .u8((*matching == Matching::Strict).into())
+                .u16(*max_attempts)
                 .u8((*only_ip_v4).into())
                 .u8((*verbose).into())
                 .u8((*debug).into())
@@ -312,6 +316,7 @@ impl ToListener {
                         false => Matching::Tolerant,
                         true => Matching::Strict,
                     },
+                    max_attempts: reader.u16()?,
                     only_ip_v4: reader.bool()?,
                     verbose: reader.bool()?,
                     debug: reader.bool()?,

@@ -27,9 +27,14 @@ fn progress() -> impl Strategy<Value = Progress> {
 }
 
 fn to_listener() -> impl Strategy<Value = ToListener> {
-    let setup = (any::<(u16, [bool; 5], u32)>(), "\\PC{0,40}").prop_map(
+    let setup = (any::<(u16, [bool; 5], u32, u16)>(), "\\PC{0,40}").prop_map(
         |(
-            (doors, [strict, only_ip_v4, verbose, debug, wait_for_interfaces], log_rate),
+            (
+                doors,
+                [strict, only_ip_v4, verbose, debug, wait_for_interfaces],
+                log_rate,
+                max_attempts,
+            ),
             interface,
         )| {
             ToListener::Setup {
@@ -39,6 +44,7 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
                 } else {
                     Matching::Tolerant
                 },
+                max_attempts,
                 only_ip_v4,
                 verbose,
                 debug,
@@ -147,6 +153,7 @@ fn the_longest_records_fit() {
     let setup = ToListener::Setup {
         doors: 1,
         matching: Matching::Strict,
+        max_attempts: 1,
         only_ip_v4: true,
         verbose: true,
         debug: true,

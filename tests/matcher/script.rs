@@ -3,8 +3,8 @@
 use knockd_rs::door::{
     FlagRule, Knock, Matching, Millis, Pattern, Protocol, Sequence, Step, TCP_FLAGS,
 };
-use knockd_rs::limits::SWEEP_PAUSE_MS;
-use knockd_rs::matcher::{Event, Matcher};
+use knockd_rs::limits::{DEFAULT_ATTEMPTS, TICK_MS};
+use knockd_rs::matcher::{Event, Matcher, Rules};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -67,6 +67,14 @@ pub fn knock(source: IpAddr, step: Step, id: u32) -> Knock {
     }
 }
 
+/// What a config without these options means.
+pub fn rules(matching: Matching) -> Rules {
+    Rules {
+        matching,
+        max_attempts: DEFAULT_ATTEMPTS,
+    }
+}
+
 /// A matcher, its clock, and what it told.
 pub struct Lab {
     pub matcher: Matcher,
@@ -77,7 +85,11 @@ pub struct Lab {
 
 impl Lab {
     pub fn new(doors: &[Pattern], matching: Matching) -> Lab {
-        let matcher = Matcher::new(doors.to_vec(), matching, 42);
+        Lab::with(doors, rules(matching))
+    }
+
+    pub fn with(doors: &[Pattern], rules: Rules) -> Lab {
+        let matcher = Matcher::new(doors.to_vec(), rules, 42);
         Lab {
             matcher,
             now: 1_000,
@@ -111,7 +123,7 @@ impl Lab {
             .iter()
             .map(|door| door.seq_timeout)
             .max();
-        let end = self.now + longest.unwrap_or(0) + SWEEP_PAUSE_MS;
+        let end = self.now + longest.unwrap_or(0) + TICK_MS;
         while let Some(due) = self.matcher.next_expiry() {
             assert!(
                 due <= end,

@@ -21,3 +21,4 @@ pub mod matcher;
 pub mod packet;
 pub mod record;
 pub mod sys;
+pub mod tripwire;

@@ -49,6 +49,16 @@ pub const TICK_MS: u64 = 32;
 /// Knocks on a door's own ports, other than the step that is due, that one attempt survives by default.
 pub const MAX_STRAYS: u8 = 2;
 
+/// Ranges of ports that `Tripwire` may list. 4 bytes each; the kernel filter takes the nearest together where they are too many for it.
+pub const MAX_TRIPWIRES: usize = 1024;
+
+/// Ports by chance that `Tripwire = auto` takes, of each transport: a scan of all ports in random order has then less than one chance in
+/// 1,000 at a door of three steps (docs/security.md). About 1.2 instructions of the kernel filter each.
+pub const AUTO_TRIPWIRES: usize = 64;
+
+/// From this port on hosts choose ports for what they ask (Linux; others higher up), so that answers come there.
+pub const FIRST_LAN_PORT: u64 = 32_768;
+
 /// A TCP packet with the ports and sequence number of the last step is a retransmission within this time (ms).
 /// The kernel's first two retransmissions of a SYN come after 1 s and 3 s (RFC 6298).
 pub const RETRANSMISSION_MS: u64 = 3_000;

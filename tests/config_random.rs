@@ -4,6 +4,7 @@
 use knockd_rs::config::check::{advice, describe, mode_advice};
 use knockd_rs::config::{Config, Door, Reknock, parse};
 use knockd_rs::door::{Matching, TCP_FLAGS};
+use knockd_rs::tripwire::{PortRange, Tripwire};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -52,7 +53,7 @@ fn noise(random: &mut Random) -> Vec<u8> {
 }
 
 const SECTIONS: [&str; 6] = ["A", "B", "options", "A b", " options ", "x]y["];
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "LogFile",
     "PidFile",
     "interface",
@@ -60,6 +61,7 @@ const KEYS: [&str; 22] = [
     "Reknock",
     "LogRate",
     "MaxAttempts",
+    "Tripwire",
     "StateDir",
     "sequence",
     "Sequence",
@@ -219,6 +221,16 @@ fn written(config: &Config) -> Vec<u8> {
     );
     put("LogRate=", options.log_rate.to_string().as_bytes());
     put("MaxAttempts=", options.max_attempts.to_string().as_bytes());
+    let ranges = |ranges: &Vec<PortRange>| {
+        let range = |range: &PortRange| format!("{}-{}", range.low, range.high);
+        ranges.iter().map(range).collect::<Vec<_>>().join(",")
+    };
+    let tripwire = match &options.tripwire {
+        Tripwire::None => "none".to_string(),
+        Tripwire::Auto => "auto".to_string(),
+        Tripwire::Ports(ports) => ranges(ports),
+    };
+    put("Tripwire=", tripwire.as_bytes());
     put("StateDir=", &bytes(&options.state_dir));
     for door in &config.doors {
         put("", format!("[{}]", door.name).as_bytes());

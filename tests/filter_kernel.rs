@@ -13,6 +13,7 @@ use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::filter::Instruction;
 use knockd_rs::filter::interpret::{Meta, run};
 use knockd_rs::limits::SNAP_LENGTH;
+use knockd_rs::tripwire::Tripwires;
 use libtest_mimic::{Arguments, Failed, Trial};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -114,6 +115,7 @@ fn what_this_host_sends_does_not_pass() -> Result<(), Failed> {
     };
     let world = World {
         patterns: vec![pattern],
+        tripwires: Tripwires::default(),
         local: vec![ip("10.0.0.2")],
         ipv4_only: false,
     };

@@ -15,6 +15,7 @@ mod read;
 mod sequence;
 mod shadow;
 mod shell;
+mod tripwire;
 mod values;
 
 pub use line::trim;
@@ -24,6 +25,7 @@ pub use sequence::parse_sequence;
 
 use crate::door::{Matching, Millis, Pattern};
 use crate::limits::DEFAULT_ATTEMPTS;
+use crate::tripwire::{PortRange, Tripwire};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +59,9 @@ pub struct Options {
     pub log_rate: u32,
     /// `MaxAttempts`: attempts remembered at once, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
     pub max_attempts: u16,
+    /// `Tripwire`: ports whose second one ends an attempt; the ranges are at most
+    /// [`MAX_TRIPWIRES`](crate::limits::MAX_TRIPWIRES), ascending and apart.
+    pub tripwire: Tripwire<Vec<PortRange>>,
     /// `StateDir`: where the journal, lock and sockets of each instance live.
     pub state_dir: PathBuf,
 }
@@ -73,6 +78,7 @@ impl Default for Options {
             reknock: Reknock::Renew,
             log_rate: 50,
             max_attempts: DEFAULT_ATTEMPTS as u16,
+            tripwire: Tripwire::None,
             state_dir: PathBuf::from("/var/run/knockd"),
         }
     }

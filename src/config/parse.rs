@@ -4,10 +4,12 @@
 use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
 use super::line::{Content, Line, quote, trim};
+use super::tripwire::{Single, futile, tripwire};
 use super::values::interfaces;
-use super::{Config, Diagnostic, Options, Reknock};
+use super::{Config, Diagnostic, Door, Options, Reknock};
 use crate::door::Matching;
 use crate::limits::{MAX_ATTEMPTS, MAX_CONFIG_BYTES, MAX_DOORS};
+use crate::tripwire::Tripwire;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnos
         options_seen: Seen::default(),
         doors: Vec::new(),
         section: Section::None,
+        single_tripwires: Vec::new(),
         warnings: Vec::new(),
         trace,
     };
@@ -73,6 +76,7 @@ struct Parser<'t> {
     options_seen: Seen,
     doors: Vec<Draft>,
     section: Section,
+    single_tripwires: Vec<Single>,
     warnings: Vec<Diagnostic>,
     trace: &'t mut dyn FnMut(&str),
 }
@@ -317,6 +321,10 @@ impl Parser<'_> {
                     .filter(|attempts| MAX_ATTEMPTS.contains(&usize::from(*attempts)))
                     .ok_or_else(|| wrong(&format!("give a number from {least} to {most}")))?;
             }
+            Key::Tripwire => {
+                trace("tripwire");
+                (self.options.tripwire, self.single_tripwires) = tripwire(line, value)?;
+            }
             _ => {
                 trace("state directory");
                 self.options.state_dir = path()
@@ -343,13 +351,19 @@ impl Parser<'_> {
                     .push(at(self.options_seen.place(Key::Reknock), text));
             }
             self.options.reknock = Reknock::Stack;
+            if self.options.tripwire != Tripwire::None {
+                let text = "Matching = strict is knockd 0.8's way and has no tripwires";
+                self.warnings
+                    .push(at(self.options_seen.place(Key::Tripwire), text));
+            }
         }
         let warnings = &mut self.warnings;
-        let doors = self
+        let doors: Vec<Door> = self
             .doors
             .into_iter()
             .map(|door| door.finish(warnings))
             .collect();
+        warnings.extend(futile(&self.single_tripwires, &doors));
         self.warnings.sort_by_key(|w| (w.line, w.column));
         Ok(Config {
             options: self.options,

@@ -7,6 +7,7 @@ use crate::filter::{self, Kernel};
 use crate::interfaces::{Interfaces, Selector};
 use crate::record::ToKeeper;
 use crate::sys::packet_socket::PacketSocket;
+use crate::tripwire::Tripwires;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,6 +26,8 @@ pub struct Capture {
 pub struct Wanted<'a> {
     /// The doors.
     pub patterns: &'a [Pattern],
+    /// The tripwires.
+    pub tripwires: &'a Tripwires,
     /// No IPv6.
     pub only_ip_v4: bool,
     /// What the kernel's filters can do.
@@ -130,10 +133,11 @@ impl Capture {
     fn attach(&self, local: &[IpAddr], wanted: &Wanted<'_>) -> Result<(), String> {
         let Wanted {
             patterns,
+            tripwires,
             only_ip_v4,
             kernel,
         } = *wanted;
-        let filter = filter::compile(patterns, local, kernel, only_ip_v4);
+        let filter = filter::compile(patterns, tripwires, local, kernel, only_ip_v4);
         self.socket.attach(&filter.program).map_err(|error| {
             format!(
                 "{}: the kernel refused a new filter, the old one stays: {error}",

@@ -19,6 +19,7 @@ use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
+use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Moment, Wanted};
 use output::{Door, Output, tell};
 use std::hash::{BuildHasher, RandomState};
@@ -74,6 +75,20 @@ fn receive(keeper: &RecordSocket) -> Option<ToListener> {
     ToListener::decode(buffer.get(..length)?)
 }
 
+/// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
+fn auto_tripwires() -> Tripwires {
+    let mut services = Vec::new();
+    for (file, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
+        let text = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
+        services.extend(tripwire::ports_in_state(&text, state));
+    }
+    let (key, mut count) = (RandomState::new(), 0_u32);
+    Tripwires::auto(&services, || {
+        count += 1;
+        key.hash_one(count)
+    })
+}
+
 struct Listener<'a> {
     keeper: &'a RecordSocket,
     captures: heapless::Vec<Capture, MAX_INTERFACES>,
@@ -98,6 +113,7 @@ impl<'a> Listener<'a> {
             doors: count,
             matching,
             max_attempts,
+            tripwire,
             only_ip_v4,
             verbose,
             debug,
@@ -122,6 +138,14 @@ impl<'a> Listener<'a> {
             patterns.push(pattern);
         }
 
+        let mut listed = Vec::new();
+        while matches!(tripwire, Tripwire::Ports(count) if listed.len() < usize::from(count)) {
+            let Some(ToListener::Tripwires(ranges)) = receive(keeper) else {
+                return Ok(None);
+            };
+            listed.extend(ranges);
+        }
+
         let selectors = Selector::list(&interface)?;
         let follows_routes = selectors.contains(&Selector::Auto);
         let mut captures = heapless::Vec::new();
@@ -140,6 +164,11 @@ impl<'a> Listener<'a> {
         let rules = Rules {
             matching,
             max_attempts: max_attempts.into(),
+            tripwires: match tripwire {
+                Tripwire::None => Tripwires::default(),
+                Tripwire::Auto => auto_tripwires(),
+                Tripwire::Ports(_) => Tripwires::listed(listed),
+            },
         };
 
         let mut problems = Vec::new();
@@ -201,6 +230,7 @@ impl<'a> Listener<'a> {
         for capture in &mut self.captures {
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
+                tripwires: self.matcher.tripwires(),
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };
@@ -284,6 +314,7 @@ impl<'a> Listener<'a> {
             self.matcher.set_sequence(index, sequence);
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
+                tripwires: self.matcher.tripwires(),
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };

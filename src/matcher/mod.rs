@@ -8,8 +8,10 @@ mod alignment;
 mod strict;
 mod table;
 mod tolerant;
+mod tripped;
 
 use crate::door::{Knock, Matching, Millis, Pattern, Sequence};
+use crate::tripwire::Tripwires;
 use std::net::IpAddr;
 use table::{Slot, Table, deadline};
 
@@ -60,12 +62,15 @@ pub struct Rules {
     pub matching: Matching,
     /// Attempts remembered at once, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
     pub max_attempts: usize,
+    /// What ends an attempt; without effect on strict matching.
+    pub tripwires: Tripwires,
 }
 
 /// The doors and all attempts at them.
 pub struct Matcher {
     patterns: Vec<Pattern>,
     matching: Matching,
+    tripwires: Tripwires,
     table: Table,
 }
 
@@ -76,6 +81,7 @@ impl Matcher {
         Matcher {
             patterns,
             matching: rules.matching,
+            tripwires: rules.tripwires,
             table: Table::new(rules.max_attempts, seed),
         }
     }
@@ -85,6 +91,7 @@ impl Matcher {
     pub fn knock(&mut self, knock: &Knock, local: bool, now: Millis, tell: &mut dyn FnMut(Event)) {
         self.expire(now, tell);
         let rule = match self.matching {
+            Matching::Tolerant if self.tripwires.is_hit_by(knock, &self.patterns) => tripped::hit,
             Matching::Tolerant => tolerant::knock,
             Matching::Strict => strict::knock,
         };
@@ -136,6 +143,11 @@ impl Matcher {
                 self.table.remove(slot);
             }
         }
+    }
+
+    /// The tripwires.
+    pub fn tripwires(&self) -> &Tripwires {
+        &self.tripwires
     }
 
     /// The doors.

@@ -75,6 +75,8 @@ struct Entry {
     links: [Links; 3],
     /// In which list of the wheel it is.
     due: u16,
+    /// The port of the tripwire hit last; 0: none was.
+    tripwire: u16,
     door: u8,
     /// The stage that the last event told of, 5 bits; the class, 2 bits; whether the source is IPv6.
     state: u8,
@@ -92,6 +94,7 @@ impl Entry {
             next: None,
             links: Default::default(),
             due: 0,
+            tripwire: 0,
             door: door as u8,
             state: u8::from(v6) << 7,
         }
@@ -204,6 +207,11 @@ impl Table {
             bucket: (hash(source) & (self.buckets.len() - 1)) as u16,
             network: (hash(network) & (networks - 1)) as u16,
         }
+    }
+
+    /// Whether there is no attempt at all there.
+    pub fn is_empty(&self, place: Place) -> bool {
+        self.buckets[usize::from(place.bucket)].is_none()
     }
 
     /// The attempt of this source at that door. `place` is the source's.
@@ -319,6 +327,11 @@ impl Table {
     pub fn set_told(&mut self, slot: Slot, stage: u8) {
         let state = &mut self.entry_mut(slot).state;
         *state = *state & !31 | stage & 31;
+    }
+
+    /// Remembers which tripwire was hit; returns the one before.
+    pub fn replace_tripwire(&mut self, slot: Slot, port: u16) -> u16 {
+        std::mem::replace(&mut self.entry_mut(slot).tripwire, port)
     }
 
     /// Remembers the TCP packet that advanced the attempt last, by a digest that is not 0.

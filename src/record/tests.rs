@@ -26,34 +26,54 @@ fn progress() -> impl Strategy<Value = Progress> {
     })
 }
 
+fn tripwire() -> impl Strategy<Value = Tripwire<u16>> {
+    prop_oneof![
+        Just(Tripwire::None),
+        Just(Tripwire::Auto),
+        any::<u16>().prop_map(Tripwire::Ports),
+    ]
+}
+
+fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
+    let range = any::<(u16, u16)>().prop_map(|(low, high)| PortRange { low, high });
+    prop::collection::vec(range, 0..=RANGES_AT_ONCE)
+}
+
 fn to_listener() -> impl Strategy<Value = ToListener> {
-    let setup = (any::<(u16, [bool; 5], u32, u16)>(), "\\PC{0,40}").prop_map(
-        |(
-            (
-                doors,
-                [strict, only_ip_v4, verbose, debug, wait_for_interfaces],
-                log_rate,
-                max_attempts,
-            ),
-            interface,
-        )| {
-            ToListener::Setup {
-                doors,
-                matching: if strict {
-                    Matching::Strict
-                } else {
-                    Matching::Tolerant
-                },
-                max_attempts,
-                only_ip_v4,
-                verbose,
-                debug,
-                log_rate,
-                wait_for_interfaces,
+    let setup = (
+        any::<(u16, [bool; 5], u32, u16)>(),
+        tripwire(),
+        "\\PC{0,40}",
+    )
+        .prop_map(
+            |(
+                (
+                    doors,
+                    [strict, only_ip_v4, verbose, debug, wait_for_interfaces],
+                    log_rate,
+                    max_attempts,
+                ),
+                tripwire,
                 interface,
-            }
-        },
-    );
+            )| {
+                ToListener::Setup {
+                    doors,
+                    matching: if strict {
+                        Matching::Strict
+                    } else {
+                        Matching::Tolerant
+                    },
+                    max_attempts,
+                    tripwire,
+                    only_ip_v4,
+                    verbose,
+                    debug,
+                    log_rate,
+                    wait_for_interfaces,
+                    interface,
+                }
+            },
+        );
     let door = (
         sequence(),
         any::<(u64, u8, u8, bool)>(),
@@ -77,7 +97,8 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
             sequence,
         }
     });
-    prop_oneof![setup, door, Just(ToListener::Start), next]
+    let ranges = ranges().prop_map(ToListener::Tripwires);
+    prop_oneof![setup, door, ranges, Just(ToListener::Start), next]
 }
 
 fn to_keeper() -> impl Strategy<Value = ToKeeper> {
@@ -154,6 +175,7 @@ fn the_longest_records_fit() {
         doors: 1,
         matching: Matching::Strict,
         max_attempts: 1,
+        tripwire: Tripwire::Ports(1),
         only_ip_v4: true,
         verbose: true,
         debug: true,

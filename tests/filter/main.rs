@@ -8,6 +8,7 @@ use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::filter::interpret::{Meta, check, run};
 use knockd_rs::filter::{Filter, Instruction, Kernel, compile, knows_vlan_tag, op};
 use knockd_rs::limits::{MAX_DOORS, MAX_FILTER_INSTRUCTIONS, MAX_STEPS, SNAP_LENGTH};
+use knockd_rs::tripwire::{PortRange, Tripwires};
 use proptest::prelude::*;
 
 const KERNEL: Kernel = Kernel {
@@ -28,6 +29,10 @@ fn door(steps: &[(Protocol, u16)], flags: FlagRule, target: Option<&str>) -> Pat
     }
 }
 
+fn none() -> Tripwires {
+    Tripwires::default()
+}
+
 fn tcp(ports: &[u16]) -> Pattern {
     let steps: Vec<_> = ports.iter().map(|&port| (Protocol::Tcp, port)).collect();
     door(&steps, SYN, None)
@@ -42,6 +47,7 @@ fn one_door() -> Filter {
     ];
     compile(
         &[door(&steps, SYN, None)],
+        &none(),
         &[ip("10.0.0.1"), ip("2001:db8::1")],
         KERNEL,
         false,
@@ -193,7 +199,7 @@ fn nothing_to_pass_is_one_instruction() {
         (&[tcp(&[1])], &[ip("::1")], true),
     ] {
         assert_eq!(
-            compile(patterns, local, KERNEL, ipv4_only),
+            compile(patterns, &none(), local, KERNEL, ipv4_only),
             Filter {
                 program: drop.clone(),
                 exact: true
@@ -207,6 +213,7 @@ fn old_kernels_are_not_asked_about_vlan_tags() {
     let asks = |vlan_tag_present| {
         compile(
             &[tcp(&[7000])],
+            &none(),
             &[ip("10.0.0.1")],
             Kernel { vlan_tag_present },
             false,
@@ -291,7 +298,7 @@ fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {
         })
         .collect();
     let local = [ip("10.0.0.1")];
-    let filter = compile(&doors, &local, KERNEL, false);
+    let filter = compile(&doors, &none(), &local, KERNEL, false);
     assert!(!filter.exact);
     assert!(
         filter.program.len() > MAX_FILTER_INSTRUCTIONS - 20,
@@ -310,6 +317,32 @@ fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {
     assert!(!passes(&filter, &packet), "the address is still tested");
 }
 
+/// Every second port, so that none are neighbours, with 20 doors.
+#[test]
+fn a_thousand_tripwires_become_ranges_and_none_is_missed() {
+    let doors: Vec<Pattern> = (0..20).map(|n| tcp(&[60_000 + n, 7001 + 2 * n])).collect();
+    let wires: Vec<u16> = (0..1000).map(|n| 5000 + 2 * n).collect();
+    let tripwires = Tripwires::listed(wires.iter().copied().map(PortRange::single).collect());
+    let filter = compile(
+        &doors,
+        &tripwires,
+        &[ip("10.0.0.1"), ip("2001:db8::1")],
+        KERNEL,
+        false,
+    );
+    assert!(!filter.exact);
+    assert_eq!(check(&filter.program), Ok(()));
+    let mut packet = syn_v4(0, 0);
+    for port in wires.into_iter().chain(60_000..60_020) {
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        assert!(passes(&filter, &packet), "{port}");
+    }
+    for port in [4_998_u16, 7_050, 59_999, 60_020] {
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        assert!(!passes(&filter, &packet), "{port}");
+    }
+}
+
 #[test]
 fn nearest_ports_are_joined_first() {
     // Threes of ports that are 2 apart, in a sea of 100 between them.
@@ -320,10 +353,10 @@ fn nearest_ports_are_joined_first() {
             .collect()
     };
     assert!(
-        compile(&threes(130), &[ip("10.0.0.1")], KERNEL, false).exact,
+        compile(&threes(130), &none(), &[ip("10.0.0.1")], KERNEL, false).exact,
         "390 ports fit"
     );
-    let filter = compile(&threes(200), &[ip("10.0.0.1")], KERNEL, false);
+    let filter = compile(&threes(200), &none(), &[ip("10.0.0.1")], KERNEL, false);
     assert!(!filter.exact);
     let mut packet = syn_v4(0, 0);
     for (port, expected) in [(999_u16, false), (1000, true), (1003, true), (1005, false)] {
@@ -360,7 +393,7 @@ fn typical_sizes() {
             133,
         ),
     ] {
-        let filter = compile(patterns, local, KERNEL, false);
+        let filter = compile(patterns, &none(), local, KERNEL, false);
         println!("{what}: {} instructions", filter.program.len());
         assert_eq!((filter.program.len(), filter.exact), (size, true), "{what}");
     }

@@ -9,3 +9,4 @@ mod strict;
 mod strict_model;
 mod tolerant;
 mod tolerant_model;
+mod tripwire;

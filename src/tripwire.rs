@@ -88,10 +88,11 @@ impl Tripwires {
             // Ends also where everything listens.
             for _ in 0..16 * AUTO_TRIPWIRES {
                 let range = PortRange::single((random() % (below - 1) + 1) as u16);
-                let is_free =
-                    services.binary_search(&range.low).is_err() && !ports.contains(&range);
-                if is_free && ports.len() < AUTO_TRIPWIRES {
+                if services.binary_search(&range.low).is_err() && !ports.contains(&range) {
                     ports.push(range);
+                }
+                if ports.len() == AUTO_TRIPWIRES {
+                    break;
                 }
             }
             merge(ports)

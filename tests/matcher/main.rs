@@ -4,6 +4,7 @@ mod expiry;
 mod flood;
 mod golden;
 mod promises;
+mod scans;
 mod script;
 mod strict;
 mod strict_model;

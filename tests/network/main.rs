@@ -14,6 +14,7 @@ mod links;
 mod log;
 mod onetime;
 mod ppp;
+mod scans;
 mod shutdown;
 mod split;
 mod story;
@@ -40,6 +41,7 @@ const TESTS: &[&[Test]] = &[
     split::TESTS,
     log::TESTS,
     shutdown::TESTS,
+    scans::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.
@@ -78,6 +80,8 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
     trials.push(trial("latency_below_5_ms", latency::is_low, true, &missing));
     let measure = trial("measure", latency::measure, true, &missing);
     trials.push(measure.with_ignored_flag(true));
+    let scans = trial("full_nmap_scans", scans::full_nmap_scans, false, &missing);
+    trials.push(scans.with_ignored_flag(true));
     trials
 }
 

@@ -14,6 +14,7 @@ mod links;
 mod log;
 mod onetime;
 mod ppp;
+mod retransmissions;
 mod scans;
 mod shutdown;
 mod split;
@@ -42,6 +43,7 @@ const TESTS: &[&[Test]] = &[
     log::TESTS,
     shutdown::TESTS,
     scans::TESTS,
+    retransmissions::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

@@ -1,7 +1,7 @@
 //! Random doors, and random packets that are nearly right for them.
 #![forbid(unsafe_code)]
 
-use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
+use knockd_rs::door::{FlagRule, Knock, Pattern, Protocol, Sequence, Step};
 use knockd_rs::filter::{self, Filter, Kernel};
 use knockd_rs::limits::MAX_STEPS;
 use knockd_rs::packet;
@@ -78,6 +78,47 @@ impl World {
         )
     }
 
+    /// What the filter may pass: what is wanted, and IPv4 packets that are but for lengths or the version in their header.
+    pub fn may_pass(&self, bytes: &[u8], protocol: u16) -> bool {
+        self.wants(bytes, protocol)
+            || protocol == ETH_P_IP && self.is_nearly_wanted(bytes).is_some()
+    }
+
+    fn is_nearly_wanted(&self, bytes: &[u8]) -> Option<()> {
+        let at = |offset: usize| bytes.get(offset).copied();
+        let two = |offset: usize| Some(u16::from_be_bytes([at(offset)?, at(offset + 1)?]));
+        let address = |offset: usize| Some(IpAddr::from(*bytes.get(offset..)?.first_chunk::<4>()?));
+        let transport = 4 * usize::from(at(0)? & 15);
+        let (protocol, flags) = match at(9)? {
+            6 => (Protocol::Tcp, at(transport + 13)? & 0x3f),
+            17 => (Protocol::Udp, at(transport + 7).map(|_| 0)?),
+            _ => return None,
+        };
+        let knock = Knock {
+            source: address(12)?,
+            destination: address(16)?,
+            step: Step {
+                protocol,
+                port: two(transport + 2)?,
+            },
+            flags,
+            source_port: 0,
+            tcp_sequence: 0,
+        };
+        let is_host = at(12)? < 224 && !knock.source.is_unspecified();
+        (two(6)? & 0x1fff == 0 && is_host && self.wants_knock(&knock)).then_some(())
+    }
+
+    fn wants_knock(&self, knock: &Knock) -> bool {
+        let local = self.local.contains(&knock.destination);
+        self.patterns.iter().any(|pattern| {
+            pattern.wants(knock, local)
+                || pattern.accepts_destination(knock.destination, local)
+                    && is_possible(pattern)
+                    && self.tripwires.is_hit_by(knock, &self.patterns)
+        })
+    }
+
     /// The plain rule: whether this packet, with this protocol by the link's header, is a knock that some door wants, or hits a
     /// tripwire where a door can be knocked at.
     pub fn wants(&self, bytes: &[u8], protocol: u16) -> bool {
@@ -87,15 +128,9 @@ impl World {
             } else {
                 ETH_P_IPV6
             };
-            let local = self.local.contains(&knock.destination);
             protocol == expected
                 && (knock.destination.is_ipv4() || !self.ipv4_only)
-                && self.patterns.iter().any(|pattern| {
-                    pattern.wants(&knock, local)
-                        || pattern.accepts_destination(knock.destination, local)
-                            && is_possible(pattern)
-                            && self.tripwires.is_hit_by(&knock, &self.patterns)
-                })
+                && self.wants_knock(&knock)
         })
     }
 }

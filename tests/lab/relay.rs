@@ -124,7 +124,7 @@ fn run([a, b]: &[File; 2], faults: Faults, stop: &AtomicBool, seen: &AtomicUsize
         let is_knock = frame.get(12..14) == Some(&[8, 0]) && matches!(frame.get(23), Some(6 | 17));
         if is_knock {
             let number = seen.fetch_add(1, Ordering::Relaxed);
-            if faults.lose_every_other && number % 2 == 0 {
+            if faults.lose_every_other && number.is_multiple_of(2) {
                 continue;
             }
             later.extend(faults.again_after.map(|time| (now + time, frame.to_vec())));

@@ -22,3 +22,4 @@ pub mod packet;
 pub mod record;
 pub mod status;
 pub mod sys;
+pub mod tripwire;

@@ -1,6 +1,8 @@
 //! Every bound of the program in one place, with its reason and its cost.
 #![forbid(unsafe_code)]
 
+use std::ops::RangeInclusive;
+
 /// Steps of one sequence: knockd 0.8's own bound. 4 bytes a step and door.
 pub const MAX_STEPS: usize = 32;
 
@@ -23,20 +25,39 @@ pub const MAX_IPV6_EXTENSIONS: usize = 3;
 /// the old filter and the new one together while one replaces the other.
 pub const MAX_FILTER_INSTRUCTIONS: usize = 550;
 
-/// Attempts remembered at once, over all sources and doors. When one more comes, the attempt that got least far
-/// goes, the oldest first; so a knock survives a flood as long as its gaps are shorter than this many knocks of the flood
-/// (a quarter of them if the flood knows a door's first steps, `matcher::table`).
-/// At most about 100 bytes each, which are touched only when used, and 1 MB of address space.
-pub const MAX_ATTEMPTS: usize = 4096;
+/// What `MaxAttempts` may be: attempts remembered at once, over all sources and doors. When one more comes, the attempt that
+/// got least far goes, the oldest first; so a knock survives a flood as long as its gaps are shorter than this many knocks of
+/// the flood (a quarter of them if the flood knows a door's first steps, `matcher::table`). 64 bytes each and 4 to find it by, which
+/// are touched only when used. A slot is numbered by 16 bits.
+pub const MAX_ATTEMPTS: RangeInclusive<usize> = 256..=60_000;
 
-/// With more attempts than this, time-outs are looked for at most once in [`SWEEP_PAUSE_MS`]: a look visits them all.
+/// `MaxAttempts` where the config says nothing: 1.1 MB once a flood has filled it.
+pub const DEFAULT_ATTEMPTS: usize = 16_384;
+
+/// One network (IPv4 /24, IPv6 /64) has at most one part in this many of all attempts ...
+pub const NETWORK_SHARES: usize = 16;
+
+/// ... but always as many as a /24 has addresses.
+pub const MIN_NETWORK_SHARE: usize = 256;
+
+/// With more attempts than this, time-outs are looked for at most once in [`TICK_MS`].
 pub const FEW_ATTEMPTS: usize = 64;
 
 /// The pause between two looks for time-outs among many attempts (ms). The line may be late by this; matching is exact.
-pub const SWEEP_PAUSE_MS: u64 = 50;
+pub const TICK_MS: u64 = 32;
 
 /// Knocks on a door's own ports, other than the step that is due, that one attempt survives by default.
 pub const MAX_STRAYS: u8 = 2;
+
+/// Ranges of ports that `Tripwire` may list. 4 bytes each; the kernel filter takes the nearest together where they are too many for it.
+pub const MAX_TRIPWIRES: usize = 1024;
+
+/// Ports by chance that `Tripwire = auto` takes, of each transport: a scan of all ports in random order has then less than one chance in
+/// 1,000 at a door of three steps (docs/security.md). About 1.2 instructions of the kernel filter each.
+pub const AUTO_TRIPWIRES: usize = 64;
+
+/// From this port on hosts choose ports for what they ask (Linux; others higher up), so that answers come there.
+pub const FIRST_LAN_PORT: u64 = 32_768;
 
 /// A TCP packet with the ports and sequence number of the last step is a retransmission within this time (ms).
 /// The kernel's first two retransmissions of a SYN come after 1 s and 3 s (RFC 6298).

@@ -59,6 +59,57 @@ fn weak_sequences_are_named_with_door_and_line() {
 }
 
 #[test]
+fn steps_that_are_neighbours_leave_no_room_for_a_tripwire() {
+    assert_eq!(
+        advice("[A]\nsequence=500,9000:udp,8999,40\ntcpflags=syn\n"),
+        [
+            "k:1: door 'A': ports 9000 and 8999 are neighbours: no tripwire fits between them; take ports apart"
+        ]
+    );
+    assert!(!says("[A]\nsequence=500,9000,40,9001\n", "neighbours"));
+    assert!(!says("[A]\nsequence=500,500,40,9001\n", "neighbours"));
+}
+
+#[test]
+fn a_tripwire_that_is_none_is_told_with_its_place() {
+    let warnings = |text: &str| -> Vec<String> {
+        let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+        let show = |warning: &knockd_rs::config::Diagnostic| warning.show(Path::new("k"));
+        config.warnings.iter().map(show).collect()
+    };
+    assert_eq!(
+        warnings("[options]\nTripwire = 1-1023, 5000, 500\n[A]\nsequence = 500,5000:udp\n"),
+        [
+            "k:2:20: Tripwire: port 5000 is a step of door 'A', so it is no tripwire",
+            "k:2:26: Tripwire: port 500 is a step of door 'A', so it is no tripwire",
+        ]
+    );
+    assert_eq!(
+        warnings("[options]\nTripwire = 1-65535\n[A]\nsequence = 500\n"),
+        [""; 0]
+    );
+    assert_eq!(
+        warnings("[options]\nMatching = strict\nTripwire = auto\n[A]\nsequence = 500\n"),
+        ["k:3:1: Matching = strict is knockd 0.8's way and has no tripwires"]
+    );
+}
+
+#[test]
+fn the_description_names_the_tripwires() {
+    for (value, words) in [
+        (
+            "auto",
+            "  tripwires     beside each step, and some ports by chance\n",
+        ),
+        ("5000, 7-9, 10", "  tripwires     7-10, 5000\n"),
+    ] {
+        let text = format!("[options]\nTripwire = {value}\n[A]\nsequence = 5\n");
+        let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+        assert!(check::describe(&config).contains(words), "{value}");
+    }
+}
+
+#[test]
 fn commands_that_leave_a_door_open_or_never_open_it_are_named() {
     let door = |keys: &str| format!("[A]\nsequence=9,4,7,4\ntcpflags=syn\n{keys}");
     let append = door("command=iptables -A INPUT -j ACCEPT\nstop_command=true\n");

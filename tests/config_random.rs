@@ -4,6 +4,7 @@
 use knockd_rs::config::check::{advice, describe, mode_advice};
 use knockd_rs::config::{Config, Door, Reknock, parse};
 use knockd_rs::door::{Matching, TCP_FLAGS};
+use knockd_rs::tripwire::{PortRange, Tripwire};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -52,13 +53,15 @@ fn noise(random: &mut Random) -> Vec<u8> {
 }
 
 const SECTIONS: [&str; 6] = ["A", "B", "options", "A b", " options ", "x]y["];
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 25] = [
     "LogFile",
     "PidFile",
     "interface",
     "MATCHING",
     "Reknock",
     "LogRate",
+    "MaxAttempts",
+    "Tripwire",
     "StateDir",
     "CommandTimeout",
     "MaxCommands",
@@ -77,6 +80,9 @@ const KEYS: [&str; 23] = [
     "stop_command",
     "stop_command_6",
 ];
+
+/// So many of them, the first, belong below `[options]`.
+const OPTIONS: usize = 11;
 
 /// A value that is mostly right for its key.
 fn value(random: &mut Random, key: &str) -> Vec<u8> {
@@ -103,6 +109,8 @@ fn value(random: &mut Random, key: &str) -> Vec<u8> {
         "matching" => random.pick(&["strict", "Tolerant"]).into(),
         "reknock" => random.pick(&["renew", "STACK"]).into(),
         "lograte" => random.below(1000).to_string(),
+        "maxattempts" => random.pick(&["256", "16384", "60000", "0"]).into(),
+        "tripwire" => random.pick(&["auto", "NONE", "1-1023, 5000", "7-6"]).into(),
         "commandtimeout" => random.pick(&["1", "600", "86400", "86401"]).into(),
         "maxcommands" => random.pick(&["1", "4", "64", "0"]).into(),
         "interface" => random
@@ -155,9 +163,9 @@ fn plausible(random: &mut Random) -> Vec<u8> {
         }
         for _ in 0..random.below(8) {
             let from = if section == "options" {
-                &KEYS[..7]
+                &KEYS[..OPTIONS]
             } else {
-                &KEYS[7..]
+                &KEYS[OPTIONS..]
             };
             let from = if random.one_in(50) { &KEYS } else { from };
             let key = random.pick(from);
@@ -221,6 +229,17 @@ fn written(config: &Config) -> Vec<u8> {
         },
     );
     put("LogRate=", options.log_rate.to_string().as_bytes());
+    put("MaxAttempts=", options.max_attempts.to_string().as_bytes());
+    let ranges = |ranges: &Vec<PortRange>| {
+        let range = |range: &PortRange| format!("{}-{}", range.low, range.high);
+        ranges.iter().map(range).collect::<Vec<_>>().join(",")
+    };
+    let tripwire = match &options.tripwire {
+        Tripwire::None => "none".to_string(),
+        Tripwire::Auto => "auto".to_string(),
+        Tripwire::Ports(ports) => ranges(ports),
+    };
+    put("Tripwire=", tripwire.as_bytes());
     put("StateDir=", &bytes(&options.state_dir));
     let seconds = options.command_timeout / 1000;
     put("CommandTimeout=", seconds.to_string().as_bytes());

@@ -2,6 +2,7 @@
 //! And what the reference and the man page show and list.
 
 use knockd_rs::config::{Config, check, parse};
+use knockd_rs::tripwire::Tripwire;
 
 const SHIPPED: &str = include_str!("../files/etc/knockd.conf");
 const REFERENCE: &str = include_str!("../docs/config.md");
@@ -50,6 +51,7 @@ fn as_shipped_it_has_options_and_no_door() {
     assert_eq!(config.doors, []);
     assert!(config.options.use_syslog);
     assert_eq!(config.options.interface.as_deref(), Some("auto"));
+    assert_eq!(config.options.tripwire, Tripwire::Auto);
     assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
 }
 
@@ -64,7 +66,12 @@ fn each_example_is_a_door_that_draws_only_the_advice_it_earns() {
         ("SSH to LAN host nft", &[KNOWN]),
         (
             "scan trap",
-            &["ports ascend", KNOWN, "danger: 5 forged packets"],
+            &[
+                "ports ascend",
+                "neighbours",
+                KNOWN,
+                "danger: 5 forged packets",
+            ],
         ),
     ];
     let examples = examples();

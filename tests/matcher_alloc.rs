@@ -1,7 +1,8 @@
 //! The matcher allocates when it is made, and never for a packet.
 
 use knockd_rs::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
-use knockd_rs::matcher::Matcher;
+use knockd_rs::matcher::{Matcher, Rules};
+use knockd_rs::tripwire::{PortRange, Tripwires};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -60,7 +61,12 @@ fn no_packet_allocates() {
         door(&long),
     ];
     for matching in [Matching::Tolerant, Matching::Strict] {
-        let mut matcher = Matcher::new(doors.to_vec(), matching, 1);
+        let rules = Rules {
+            matching,
+            max_attempts: 4096,
+            tripwires: Tripwires::listed(vec![PortRange::single(5)]),
+        };
+        let mut matcher = Matcher::new(doors.to_vec(), rules, 1);
         let before = ALLOCATIONS.get();
         let mut random = 1u64;
         let mut events = 0u32;
@@ -72,7 +78,7 @@ fn no_packet_allocates() {
             let knock = Knock {
                 source: std::net::IpAddr::V4(source.into()),
                 destination: [10, 9, 0, 1].into(),
-                step: step((random >> 60) as u16 % 4 + 1),
+                step: step((random >> 60) as u16 % 5 + 1),
                 flags: 2,
                 source_port: 1,
                 tcp_sequence: random as u32,

@@ -80,6 +80,13 @@ fn about_sequence(steps: &[Step], say: &mut dyn FnMut(String)) {
             "port {port} alone, again and again: whoever keeps trying that port opens it"
         ));
     }
+    let beside = |pair: &&[Step]| pair[0].port.abs_diff(pair[1].port) == 1;
+    if let Some(pair) = steps.windows(2).find(beside) {
+        say(format!(
+            "ports {} and {} are neighbours: no tripwire fits between them; take ports apart",
+            pair[0].port, pair[1].port
+        ));
+    }
     if WELL_KNOWN
         .iter()
         .any(|known| known.iter().eq(steps.iter().map(|s| &s.port)))

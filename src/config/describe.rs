@@ -4,6 +4,7 @@
 use super::line::{printable, quote};
 use super::{Commands, Config, Door, Options, Reknock};
 use crate::door::{FlagRule, Matching, Millis, Protocol, Step, TCP_FLAGS};
+use crate::tripwire::Tripwire;
 use std::path::Path;
 
 /// What the config means: the options, then door by door what to knock and what runs. Ends with a newline.
@@ -48,6 +49,21 @@ fn about_options(out: &mut String, options: &Options) {
             Reknock::Stack => "runs the start command again, and later both stop commands",
         },
     );
+    match &options.tripwire {
+        Tripwire::None => {}
+        Tripwire::Auto => put(
+            out,
+            "tripwires",
+            "beside each step, and some ports by chance",
+        ),
+        Tripwire::Ports(ranges) => {
+            let ports = ranges.iter().map(|range| match range.high == range.low {
+                true => range.low.to_string(),
+                false => format!("{}-{}", range.low, range.high),
+            });
+            put(out, "tripwires", &ports.collect::<Vec<_>>().join(", "));
+        }
+    }
     let mut log = Vec::new();
     if options.use_syslog {
         log.push("syslog".to_string());

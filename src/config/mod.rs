@@ -15,6 +15,7 @@ mod read;
 mod sequence;
 mod shadow;
 mod shell;
+mod tripwire;
 mod values;
 
 pub use line::trim;
@@ -23,7 +24,8 @@ pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 
 use crate::door::{Matching, Millis, Pattern};
-use crate::limits::{COMMAND_TIMEOUT_MS, COMMANDS};
+use crate::limits::{COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS};
+use crate::tripwire::{PortRange, Tripwire};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +57,11 @@ pub struct Options {
     pub reknock: Reknock,
     /// `LogRate`: stage and failure lines per second; 0: no bound.
     pub log_rate: u32,
+    /// `MaxAttempts`: attempts remembered at once, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
+    pub max_attempts: u16,
+    /// `Tripwire`: ports whose second one ends an attempt; the ranges are at most
+    /// [`MAX_TRIPWIRES`](crate::limits::MAX_TRIPWIRES), ascending and apart.
+    pub tripwire: Tripwire<Vec<PortRange>>,
     /// `StateDir`: where the journal, lock and sockets of each instance live.
     pub state_dir: PathBuf,
     /// `CommandTimeout`: how long a command of a lease may run.
@@ -74,6 +81,8 @@ impl Default for Options {
             matching: Matching::Tolerant,
             reknock: Reknock::Renew,
             log_rate: 50,
+            max_attempts: DEFAULT_ATTEMPTS as u16,
+            tripwire: Tripwire::None,
             state_dir: PathBuf::from("/var/run/knockd"),
             command_timeout: COMMAND_TIMEOUT_MS,
             max_commands: COMMANDS,

@@ -4,10 +4,14 @@
 use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
 use super::line::{Content, Line, quote, trim};
+use super::tripwire::{Single, futile, tripwire};
 use super::values::{interfaces, within};
-use super::{Config, Diagnostic, Options, Reknock};
+use super::{Config, Diagnostic, Door, Options, Reknock};
 use crate::door::Matching;
-use crate::limits::{COMMANDS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_DOORS};
+use crate::limits::{
+    COMMANDS, MAX_ATTEMPTS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_DOORS,
+};
+use crate::tripwire::Tripwire;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -30,6 +34,7 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnos
         options_seen: Seen::default(),
         doors: Vec::new(),
         section: Section::None,
+        single_tripwires: Vec::new(),
         warnings: Vec::new(),
         trace,
     };
@@ -87,6 +92,7 @@ struct Parser<'t> {
     options_seen: Seen,
     doors: Vec<Draft>,
     section: Section,
+    single_tripwires: Vec<Single>,
     warnings: Vec<Diagnostic>,
     trace: &'t mut dyn FnMut(&str),
 }
@@ -333,6 +339,19 @@ impl Parser<'_> {
                 let number = within(value, 1..=MAX_COMMANDS as u64);
                 self.options.max_commands = number.ok_or_else(|| wrong(&right))? as usize;
             }
+            Key::MaxAttempts => {
+                trace("max attempts");
+                let (least, most) = MAX_ATTEMPTS.into_inner();
+                self.options.max_attempts = shown
+                    .parse()
+                    .ok()
+                    .filter(|attempts| MAX_ATTEMPTS.contains(&usize::from(*attempts)))
+                    .ok_or_else(|| wrong(&format!("give a number from {least} to {most}")))?;
+            }
+            Key::Tripwire => {
+                trace("tripwire");
+                (self.options.tripwire, self.single_tripwires) = tripwire(line, value)?;
+            }
             _ => {
                 trace("state directory");
                 self.options.state_dir = path()
@@ -359,13 +378,19 @@ impl Parser<'_> {
                     .push(at(self.options_seen.place(Key::Reknock), text));
             }
             self.options.reknock = Reknock::Stack;
+            if self.options.tripwire != Tripwire::None {
+                let text = "Matching = strict is knockd 0.8's way and has no tripwires";
+                self.warnings
+                    .push(at(self.options_seen.place(Key::Tripwire), text));
+            }
         }
         let warnings = &mut self.warnings;
-        let doors = self
+        let doors: Vec<Door> = self
             .doors
             .into_iter()
             .map(|door| door.finish(warnings))
             .collect();
+        warnings.extend(futile(&self.single_tripwires, &doors));
         self.warnings.sort_by_key(|w| (w.line, w.column));
         Ok(Config {
             options: self.options,

@@ -31,39 +31,46 @@ const TRANSPORT: u32 = 0;
 
 /// The program; `None` if it is too long.
 pub(super) fn program(plan: &Plan, kernel: Kernel) -> Option<Vec<Instruction>> {
-    let mut b = Builder::new();
+    [2, 8]
+        .into_iter()
+        .find_map(|few| with_few(plan, kernel, few))
+}
+
+/// The same with so many ports tried one by one.
+fn with_few(plan: &Plan, kernel: Kernel, few: usize) -> Option<Vec<Instruction>> {
+    let mut b = Builder::new(few);
     if plan.classes.is_empty() {
         return b.finish();
     }
-    let sound = Sound::emit(&mut b, plan);
+    let sound = Sound::emit(&mut b, plan, kernel);
     let mut flags = Flags::default();
-    let classes: Vec<Place> = plan
+    let classes: Vec<Class> = plan
         .classes
         .iter()
-        .map(|ranges| class(&mut b, ranges, &sound, &mut flags))
+        .enumerate()
+        .map(|(index, ranges)| {
+            let transport = transports(&mut b, ranges, &sound, &mut flags);
+            Class::emit(&mut b, plan, index, transport)
+        })
         .collect();
-    let at = |&(address, class): &(IpAddr, usize)| (address, classes[class]);
-    let places: Vec<(IpAddr, Place)> = plan.places.iter().map(at).collect();
 
     let mut families = Vec::new();
     if plan.has_v4() {
         let then = if plan.any_address {
-            classes[0]
+            classes[0].v4
         } else {
+            let at = |&(address, class): &(IpAddr, usize)| (address, classes[class].v4);
+            let places: Vec<(IpAddr, Place)> = plan.places.iter().map(at).collect();
             v4_address(&mut b, &places)
         };
-        // X = where the transport starts.
-        let lines = [
-            Do(op::LDX_MSH, 0),
-            Do(op::LD_BYTE, 9),
-            Do(op::ST, TRANSPORT),
-        ];
-        families.push(one(ETH_P_IP, b.lines(&lines, then)));
+        families.push(one(ETH_P_IP, then));
     }
     if plan.has_v6() {
         let then = if plan.any_address {
-            classes[0]
+            classes[0].v6
         } else {
+            let at = |&(address, class): &(IpAddr, usize)| (address, classes[class].v6);
+            let places: Vec<(IpAddr, Place)> = plan.places.iter().map(at).collect();
             v6_address(&mut b, &places, 0)
         };
         let then = v6_extensions(&mut b, then);
@@ -72,24 +79,10 @@ pub(super) fn program(plan: &Plan, kernel: Kernel) -> Option<Vec<Instruction>> {
             b.lines(&[Do(op::LDX_IMM, IPV6_HEADER), Do(op::LD_BYTE, 6)], then),
         ));
     }
-    let drop = b.drop;
+    // Near by, so that what is not IP need not jump twice.
+    let drop = b.pass(0);
     let start = b.choose(&families, drop);
-    let start = b.step(op::LD_WORD, AD_PROTOCOL, start);
-    let start = if kernel.vlan_tag_present {
-        b.lines(
-            &[Do(op::LD_WORD, AD_VLAN_TAG_PRESENT), Refuse(op::JGT, 0)],
-            start,
-        )
-    } else {
-        start
-    };
-    b.lines(
-        &[
-            Do(op::LD_WORD, AD_PACKET_TYPE),
-            Refuse(op::JGT, PACKET_MULTICAST),
-        ],
-        start,
-    );
+    b.step(op::LD_WORD, AD_PROTOCOL, start);
     b.finish()
 }
 
@@ -118,40 +111,43 @@ fn one(value: u32, then: Place) -> Case {
     }
 }
 
-/// Where it is decided whether a packet that a door wants is sound, and passed if so. X is where the transport starts.
+/// Where it is decided whether a packet that a door wants came in as one and is sound, and passed if so. X is where the transport
+/// starts.
 struct Sound {
     tcp: Place,
+    /// Its flags are there.
+    tcp_with_flags: Place,
     udp: Place,
 }
 
 impl Sound {
-    fn emit(b: &mut Builder, plan: &Plan) -> Sound {
+    fn emit(b: &mut Builder, plan: &Plan, kernel: Kernel) -> Sound {
         let pass = b.pass(SNAP_LENGTH as u32);
-        let mut families = Vec::new();
-        // In both, X = the offset of the last byte that the transport needs.
-        if plan.has_v4() {
+        // A first fragment, from what can be a host. Header and length fields that lie are left to user space: nobody sends such.
+        let v4 = plan.has_v4().then(|| {
             let lines = [
-                // Version 4 and a header of at least 20 bytes; a first fragment; long enough; from what can be a host.
-                Do(op::LD_BYTE, 0),
-                Need(op::JGE, 0x45),
-                Refuse(op::JGT, 0x4f),
                 Do(op::LD_HALF, 6),
                 Refuse(op::JSET, 0x1fff),
-                Do(op::LD_HALF, 2),
-                Need(op::JGT_X, 0),
                 Do(op::LD_WORD, 12),
                 Refuse(op::JEQ, 0),
                 Refuse(op::JGE, 0xe000_0000),
             ];
-            families.push(one(ETH_P_IP, b.lines(&lines, pass)));
-        }
-        if plan.has_v6() {
+            b.lines(&lines, pass)
+        });
+        let v6 = plan.has_v6().then(|| {
             // The source is not ::.
             let specified = [20, 16, 12, 8].into_iter().fold(b.drop, |zero, offset| {
                 let test = b.test(op::JEQ, 0, zero, pass);
                 b.step(op::LD_WORD, offset, test)
             });
             let lines = [
+                // X = the offset of the last byte that the transport needs. All of that is there (a load beyond the end drops the packet)
+                // and will reach user space.
+                Do(op::ADD_X, 0),
+                Refuse(op::JGT, SNAP_LENGTH as u32),
+                Do(op::SUB, 1),
+                Do(op::TAX, 0),
+                Do(op::LD_BYTE_X, 0),
                 // Version 6; long enough; not from a multicast address.
                 Do(op::LD_BYTE, 0),
                 Need(op::JGE, 0x60),
@@ -162,36 +158,82 @@ impl Sound {
                 Do(op::LD_BYTE, 8),
                 Refuse(op::JEQ, 0xff),
             ];
-            families.push(one(ETH_P_IPV6, b.lines(&lines, specified)));
-        }
-        let family = b.choose(&families, b.drop);
-        let lines = [
-            // A = what the transport needs. All of that is there (a load beyond the end drops the packet) and will
-            // reach user space.
-            Do(op::ADD_X, 0),
-            Refuse(op::JGT, SNAP_LENGTH as u32),
-            Do(op::SUB, 1),
-            Do(op::TAX, 0),
-            Do(op::LD_BYTE_X, 0),
-            Do(op::LD_WORD, AD_PROTOCOL),
-        ];
-        let there = b.lines(&lines, family);
-        let mut need = |protocol, bytes: usize| {
-            if plan.has(protocol) {
-                b.step(op::LD_IMM, bytes as u32, there)
-            } else {
-                there
+            b.lines(&lines, specified)
+        });
+        let came_in = |b: &mut Builder, protocol, need: usize| {
+            if !plan.has(protocol) {
+                return b.drop;
             }
+            let v6 = v6.map(|v6| one(ETH_P_IPV6, b.step(op::LD_IMM, need as u32, v6)));
+            let families: Vec<Case> = v4
+                .map(|v4| one(ETH_P_IP, v4))
+                .into_iter()
+                .chain(v6)
+                .collect();
+            let family = b.choose(&families, b.drop);
+            let mut then = b.step(op::LD_WORD, AD_PROTOCOL, family);
+            if kernel.vlan_tag_present {
+                let untagged = [Do(op::LD_WORD, AD_VLAN_TAG_PRESENT), Refuse(op::JGT, 0)];
+                then = b.lines(&untagged, then);
+            }
+            let to_us = [
+                Do(op::LD_WORD, AD_PACKET_TYPE),
+                Refuse(op::JGT, PACKET_MULTICAST),
+            ];
+            b.lines(&to_us, then)
+        };
+        let udp = came_in(b, Protocol::Udp, UDP_NEED);
+        let udp = match plan.has(Protocol::Udp) {
+            true => b.step(op::LD_BYTE_X, UDP_NEED as u32 - 1, udp),
+            false => udp,
+        };
+        let tcp_with_flags = came_in(b, Protocol::Tcp, TCP_NEED);
+        // Where flags are tested, that they are there is known; code that nobody goes to must not be.
+        let any_tcp = |range: &Range| range.protocol == Protocol::Tcp && range.flags == ANY_FLAGS;
+        let tcp = match plan.classes.iter().flatten().any(any_tcp) {
+            true => b.step(op::LD_BYTE_X, TCP_NEED as u32 - 1, tcp_with_flags),
+            false => tcp_with_flags,
         };
         Sound {
-            tcp: need(Protocol::Tcp, TCP_NEED),
-            udp: need(Protocol::Udp, UDP_NEED),
+            tcp,
+            tcp_with_flags,
+            udp,
         }
     }
 }
 
-/// What a class wants. X is where the transport starts.
-fn class(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) -> Place {
+/// How one comes to what a class wants.
+struct Class {
+    /// From the IPv4 header.
+    v4: Place,
+    /// With X where the transport starts, and its number in memory.
+    v6: Place,
+}
+
+impl Class {
+    /// Only for the families of its addresses.
+    fn emit(b: &mut Builder, plan: &Plan, index: usize, transport: Place) -> Class {
+        let mut places = plan.places.iter().filter(|(_, class)| *class == index);
+        let (v6, v4) = (
+            places.clone().any(|(address, _)| address.is_ipv6()),
+            places.any(|(address, _)| address.is_ipv4()),
+        );
+        // Right before what they go to, so that no jump is needed: for IPv6 that costs one.
+        let v4 = match v4 {
+            // X = where the transport starts.
+            true => b.lines(&[Do(op::LDX_MSH, 0), Do(op::LD_BYTE, 9)], transport),
+            false => transport,
+        };
+        let v6 = match v6 {
+            true => b.step(op::LD_MEM, TRANSPORT, transport),
+            false => transport,
+        };
+        Class { v4, v6 }
+    }
+}
+
+/// Where it is decided what a class wants. X is where the transport starts, and A its number.
+fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) -> Place {
     let (tcp, udp) = ranges.split_at(ranges.partition_point(|r| r.protocol == Protocol::Tcp));
     let mut transports = Vec::new();
     for (number, ranges) in [(TCP, tcp), (UDP, udp)] {
@@ -202,7 +244,7 @@ fn class(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) ->
             low: range.low.into(),
             high: range.high.into(),
             then: match range.protocol {
-                Protocol::Tcp => flags.emit(b, range.flags, sound.tcp),
+                Protocol::Tcp => flags.emit(b, range.flags, sound),
                 Protocol::Udp => sound.udp,
             },
         };
@@ -210,8 +252,7 @@ fn class(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) ->
         let port = b.choose(&cases, b.drop);
         transports.push(one(number, b.step(op::LD_HALF_X, 2, port)));
     }
-    let transport = b.choose(&transports, b.drop);
-    b.step(op::LD_MEM, TRANSPORT, transport)
+    b.choose(&transports, b.drop)
 }
 
 /// Code that tests flags; the same table is tested in one place.
@@ -224,15 +265,15 @@ struct Flags {
 }
 
 impl Flags {
-    /// Goes to `fit` if the table has the packet's flags.
-    fn emit(&mut self, b: &mut Builder, table: FlagTable, fit: Place) -> Place {
+    /// Goes on if the table has the packet's flags.
+    fn emit(&mut self, b: &mut Builder, table: FlagTable, sound: &Sound) -> Place {
         if table == ANY_FLAGS {
-            return fit;
+            return sound.tcp;
         }
         if let Some(&(_, at)) = self.tests.iter().find(|(known, _)| *known == table) {
             return at;
         }
-        let at = self.decide(b, table, 0, fit);
+        let at = self.decide(b, table, 0, sound.tcp_with_flags);
         let at = b.step(op::LD_BYTE_X, 13, at);
         self.tests.push((table, at));
         at

@@ -31,14 +31,22 @@ impl Meta {
 /// How many bytes of the packet the program passes; 0: it drops it. A load beyond the packet's end drops it, and so does
 /// whatever [`check`] refuses.
 pub fn run(program: &[Instruction], packet: &[u8], meta: &Meta) -> u32 {
-    execute(program, packet, meta).unwrap_or(0)
+    count(program, packet, meta).0
 }
 
-fn execute(program: &[Instruction], packet: &[u8], meta: &Meta) -> Option<u32> {
+/// The same, and how many instructions were run.
+pub fn count(program: &[Instruction], packet: &[u8], meta: &Meta) -> (u32, usize) {
+    let mut count = 0;
+    let verdict = execute(program, packet, meta, &mut count).unwrap_or(0);
+    (verdict, count)
+}
+
+fn execute(program: &[Instruction], packet: &[u8], meta: &Meta, count: &mut usize) -> Option<u32> {
     let (mut a, mut x, mut memory, mut at) = (0_u32, 0_u32, [0_u32; 16], 0_usize);
     loop {
         let Instruction { code, jt, jf, k } = *program.get(at)?;
         at += 1;
+        *count += 1;
         let mut skip = |test: bool| at += usize::from(if test { jt } else { jf });
         match code {
             op::LD_WORD => {

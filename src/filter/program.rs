@@ -97,9 +97,6 @@ pub(super) enum Line {
     Refuse(u16, u32),
 }
 
-/// Cases that are tried one by one; more are halved first.
-const FEW_CASES: usize = 8;
-
 /// A program that grows towards its start.
 pub(super) struct Builder {
     /// The instructions, last one first. It stops growing when it is too long, and then is useless.
@@ -108,15 +105,18 @@ pub(super) struct Builder {
     bridges: Vec<(Place, Place)>,
     /// The place that drops the packet.
     pub drop: Place,
+    /// Cases that are tried one by one; more are halved first.
+    few: usize,
 }
 
 impl Builder {
-    /// A program that drops everything.
-    pub fn new() -> Builder {
+    /// A program that drops everything. So `few` cases are tried one by one: fewer make it faster and longer.
+    pub fn new(few: usize) -> Builder {
         let mut builder = Builder {
             reversed: Vec::new(),
             bridges: Vec::new(),
             drop: Place(1),
+            few,
         };
         builder.push(op::RET, 0, 0, 0);
         builder
@@ -159,19 +159,31 @@ impl Builder {
 
     /// Goes where A belongs; to `otherwise` if to none. The cases are in ascending order and do not overlap.
     pub fn choose(&mut self, cases: &[Case], otherwise: Place) -> Place {
-        if cases.len() > FEW_CASES {
+        self.choose_from(cases, otherwise, false)
+    }
+
+    /// `is_above`: A is not below the first case.
+    fn choose_from(&mut self, cases: &[Case], otherwise: Place, is_above: bool) -> Place {
+        if cases.len() > self.few {
             let (lower, upper) = cases.split_at(cases.len() / 2);
-            let above = self.choose(upper, otherwise);
-            let below = self.choose(lower, otherwise);
+            let above = self.choose_from(upper, otherwise, true);
+            let below = self.choose_from(lower, otherwise, is_above);
             return self.test(op::JGE, upper[0].low, above, below);
         }
-        cases.iter().rev().fold(otherwise, |next, case| {
-            if case.low == case.high {
-                return self.test(op::JEQ, case.low, case.then, next);
-            }
-            let not_below = self.test(op::JGT, case.high, next, case.then);
-            self.test(op::JGE, case.low, not_below, otherwise)
-        })
+        cases
+            .iter()
+            .enumerate()
+            .rev()
+            .fold(otherwise, |next, (at, case)| {
+                if case.low == case.high {
+                    return self.test(op::JEQ, case.low, case.then, next);
+                }
+                let not_above = match is_above && at == 0 {
+                    true => case.then,
+                    false => self.test(op::JGE, case.low, case.then, otherwise),
+                };
+                self.test(op::JGT, case.high, next, not_above)
+            })
     }
 
     /// The place of the instruction that was emitted last, the program's first so far.

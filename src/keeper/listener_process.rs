@@ -5,13 +5,14 @@ use super::doors::Door;
 use super::state::State;
 use super::{Settings, process};
 use crate::config::Options;
-use crate::door::Millis;
+use crate::door::{Matching, Millis};
 use crate::limits::{LISTENER_START_MS, MAX_RECORD, MAX_RESTART_DELAY_MS};
 use crate::listener;
-use crate::record::{ToKeeper, ToListener};
+use crate::record::{RANGES_AT_ONCE, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::exec;
 use crate::sys::record_socket::RecordSocket;
+use crate::tripwire::Tripwire;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -59,9 +60,18 @@ impl ListenerProcess {
             started,
             ready_by,
         };
+        let none = Vec::new();
+        let (tripwire, ranges) = match &options.tripwire {
+            _ if options.matching == Matching::Strict => (Tripwire::None, &none),
+            Tripwire::None => (Tripwire::None, &none),
+            Tripwire::Auto => (Tripwire::Auto, &none),
+            Tripwire::Ports(ranges) => (Tripwire::Ports(ranges.len() as u16), ranges),
+        };
         listener.say(&ToListener::Setup {
             doors: doors.len() as u16,
             matching: options.matching,
+            max_attempts: options.max_attempts,
+            tripwire,
             only_ip_v4: settings.args.only_ip_v4,
             verbose: settings.args.verbose || settings.args.debug,
             debug: settings.args.debug,
@@ -76,6 +86,9 @@ impl ListenerProcess {
                 pattern,
                 one_time: door.list.is_some(),
             })?;
+        }
+        for ranges in ranges.chunks(RANGES_AT_ONCE) {
+            listener.say(&ToListener::Tripwires(ranges.to_vec()))?;
         }
         Ok(listener)
     }

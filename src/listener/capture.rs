@@ -8,6 +8,7 @@ use crate::interfaces::{Interfaces, Link, Selector};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
 use crate::record::{self, ToKeeper};
 use crate::sys::packet_socket::{Batch, PacketSocket};
+use crate::tripwire::Tripwires;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,6 +38,8 @@ struct Place {
 pub struct Wanted<'a> {
     /// The doors.
     pub patterns: &'a [Pattern],
+    /// The tripwires.
+    pub tripwires: &'a Tripwires,
     /// No IPv6.
     pub only_ip_v4: bool,
     /// What the kernel's filters can do.
@@ -178,10 +181,11 @@ impl Capture {
     fn attach(&self, local: &[IpAddr], wanted: &Wanted<'_>) -> Result<(), String> {
         let Wanted {
             patterns,
+            tripwires,
             only_ip_v4,
             kernel,
         } = *wanted;
-        let filter = filter::compile(patterns, local, kernel, only_ip_v4);
+        let filter = filter::compile(patterns, tripwires, local, kernel, only_ip_v4);
         self.socket.attach(&filter.program).map_err(|error| {
             format!(
                 "{}: the kernel refused a new filter, the old one stays: {error}",

@@ -14,7 +14,7 @@ use crate::limits::{
     REFRESH_RETRY_MS, SETTLE_MS,
 };
 use crate::log_rate::LogRate;
-use crate::matcher::Matcher;
+use crate::matcher::{Matcher, Rules};
 use crate::packet;
 use crate::record::{Counters, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
@@ -22,6 +22,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
+use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
 use pace::Pace;
@@ -85,6 +86,20 @@ fn receive(keeper: &RecordSocket) -> Option<ToListener> {
     ToListener::decode(buffer.get(..length)?)
 }
 
+/// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
+fn auto_tripwires() -> Tripwires {
+    let mut services = Vec::new();
+    for (file, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
+        let text = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
+        services.extend(tripwire::ports_in_state(&text, state));
+    }
+    let (key, mut count) = (RandomState::new(), 0_u32);
+    Tripwires::auto(&services, || {
+        count += 1;
+        key.hash_one(count)
+    })
+}
+
 struct Listener<'a> {
     keeper: &'a RecordSocket,
     captures: heapless::Vec<Capture, MAX_INTERFACES>,
@@ -113,6 +128,8 @@ impl<'a> Listener<'a> {
         let Some(ToListener::Setup {
             doors: count,
             matching,
+            max_attempts,
+            tripwire,
             only_ip_v4,
             verbose,
             debug,
@@ -137,6 +154,14 @@ impl<'a> Listener<'a> {
             patterns.push(pattern);
         }
 
+        let mut listed = Vec::new();
+        while matches!(tripwire, Tripwire::Ports(count) if listed.len() < usize::from(count)) {
+            let Some(ToListener::Tripwires(ranges)) = receive(keeper) else {
+                return Ok(None);
+            };
+            listed.extend(ranges);
+        }
+
         let selectors = Selector::list(&interface)?;
         let follows_routes = selectors.contains(&Selector::Auto);
         let mut captures = heapless::Vec::new();
@@ -150,6 +175,16 @@ impl<'a> Listener<'a> {
         let release = std::fs::read("/proc/sys/kernel/osrelease").unwrap_or_default();
         let kernel = filter::Kernel {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
+        };
+
+        let rules = Rules {
+            matching,
+            max_attempts: max_attempts.into(),
+            tripwires: match tripwire {
+                Tripwire::None => Tripwires::default(),
+                Tripwire::Auto => auto_tripwires(),
+                Tripwire::Ports(_) => Tripwires::listed(listed),
+            },
         };
 
         let mut problems = Vec::new();
@@ -197,7 +232,7 @@ impl<'a> Listener<'a> {
             refreshed: now,
             refresh_due: None,
             tell_due: None,
-            matcher: Matcher::new(patterns, matching, seed),
+            matcher: Matcher::new(patterns, rules, seed),
             doors,
             output,
             pace: Pace::default(),
@@ -217,6 +252,7 @@ impl<'a> Listener<'a> {
         for capture in &mut self.captures {
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
+                tripwires: self.matcher.tripwires(),
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };
@@ -322,6 +358,7 @@ impl<'a> Listener<'a> {
             self.matcher.set_sequence(index, sequence);
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
+                tripwires: self.matcher.tripwires(),
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };

@@ -4,14 +4,16 @@
 //! allocated by [`Matcher::new`], and nothing that one source does changes what another gets, until the table is full.
 #![forbid(unsafe_code)]
 
+mod alignment;
 mod strict;
 mod table;
 mod tolerant;
+mod tripped;
 
 use crate::door::{Knock, Matching, Millis, Pattern, Sequence};
-use crate::limits::{FEW_ATTEMPTS, MAX_ATTEMPTS, SWEEP_PAUSE_MS};
+use crate::tripwire::Tripwires;
 use std::net::IpAddr;
-use table::{Slot, Table};
+use table::{Slot, Table, deadline};
 
 /// What happened to an attempt. `door` is an index into [`Matcher::patterns`]. An attempt that is evicted from a full
 /// table, or whose door gets another sequence, ends without an event.
@@ -53,24 +55,34 @@ pub enum Event {
     },
 }
 
+/// How knocks are matched, for all doors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// The rule.
+    pub matching: Matching,
+    /// Attempts remembered at once, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
+    pub max_attempts: usize,
+    /// What ends an attempt; without effect on strict matching.
+    pub tripwires: Tripwires,
+}
+
 /// The doors and all attempts at them.
 pub struct Matcher {
     patterns: Vec<Pattern>,
     matching: Matching,
+    tripwires: Tripwires,
     table: Table,
-    /// When `expire` looked at all attempts last.
-    swept: Millis,
 }
 
 impl Matcher {
     /// A matcher for these doors, at most [`MAX_DOORS`](crate::limits::MAX_DOORS). `seed`: random, keeps a stranger from
     /// choosing addresses that fall into one hash chain.
-    pub fn new(patterns: Vec<Pattern>, matching: Matching, seed: u64) -> Matcher {
+    pub fn new(patterns: Vec<Pattern>, rules: Rules, seed: u64) -> Matcher {
         Matcher {
             patterns,
-            matching,
-            table: Table::new(MAX_ATTEMPTS, seed),
-            swept: 0,
+            matching: rules.matching,
+            tripwires: rules.tripwires,
+            table: Table::new(rules.max_attempts, seed),
         }
     }
 
@@ -79,6 +91,7 @@ impl Matcher {
     pub fn knock(&mut self, knock: &Knock, local: bool, now: Millis, tell: &mut dyn FnMut(Event)) {
         self.expire(now, tell);
         let rule = match self.matching {
+            Matching::Tolerant if self.tripwires.is_hit_by(knock, &self.patterns) => tripped::hit,
             Matching::Tolerant => tolerant::knock,
             Matching::Strict => strict::knock,
         };
@@ -90,32 +103,30 @@ impl Matcher {
         if self.next_expiry().is_none_or(|due| now < due) {
             return;
         }
-        self.swept = now;
-        self.table.soonest = Millis::MAX;
-        let mut next = self.table.first();
-        while let Some(slot) = next {
-            next = self.table.after(slot);
-            let attempt = &self.table[slot];
-            if attempt.deadline > now {
-                self.table.soonest = self.table.soonest.min(attempt.deadline);
-            } else {
-                let pattern = &self.patterns[usize::from(attempt.door)];
+        let mut tick = 0;
+        while let Some((first, after)) = self.table.next_due(tick, now) {
+            tick = after;
+            let mut next = Some(first);
+            while let Some(slot) = next {
+                next = self.table.after_due(slot);
+                let pattern = &self.patterns[usize::from(self.table.door(slot))];
                 expire_attempt(pattern, &mut self.table, slot, now, tell);
             }
         }
+        let patterns = &self.patterns;
+        self.table.have_looked(now, |table, slot| {
+            let pattern = &patterns[usize::from(table.door(slot))];
+            deadline(
+                table.told(slot),
+                &table.readings(slot, now),
+                pattern.seq_timeout,
+            )
+        });
     }
 
     /// When [`Matcher::expire`] must be called next; `None`: nothing is open. It may find nothing to tell then.
     pub fn next_expiry(&self) -> Option<Millis> {
-        match self.table.len() {
-            0 => None,
-            1..=FEW_ATTEMPTS => Some(self.table.soonest),
-            _ => Some(
-                self.table
-                    .soonest
-                    .max(self.swept.saturating_add(SWEEP_PAUSE_MS)),
-            ),
-        }
+        self.table.next_look()
     }
 
     /// Gives a door its next sequence, or none, and ends its attempts without events. Not for each packet: visits
@@ -128,7 +139,7 @@ impl Matcher {
         let mut next = self.table.first();
         while let Some(slot) = next {
             next = self.table.after(slot);
-            if self.table[slot].door == door {
+            if self.table.door(slot) == door {
                 self.table.remove(slot);
             }
         }
@@ -137,6 +148,11 @@ impl Matcher {
     /// How many attempts are under way.
     pub fn attempts(&self) -> usize {
         self.table.len()
+    }
+
+    /// The tripwires.
+    pub fn tripwires(&self) -> &Tripwires {
+        &self.tripwires
     }
 
     /// The doors.
@@ -154,28 +170,25 @@ fn expire_attempt(
     now: Millis,
     tell: &mut dyn FnMut(Event),
 ) -> bool {
-    for stage in table[slot].stages() {
-        let start = table
-            .alignment(slot, stage)
-            .map_or(0, |alignment| alignment.start);
-        if now.saturating_sub(start) >= pattern.seq_timeout {
-            table.drop(slot, stage);
-        }
+    let mut readings = table.readings(slot, now);
+    let before = readings.len();
+    readings.retain(|alignment| now.saturating_sub(alignment.start) < pattern.seq_timeout);
+    if readings.len() == before && before > 0 {
+        return true;
     }
-    let attempt = &mut table[slot];
-    if attempt.told > 0 && !attempt.is_live(attempt.told) {
-        let (door, source, stage) = (attempt.door, attempt.source, attempt.told);
-        attempt.told = 0;
+    let told = table.told(slot);
+    if told > 0 && !readings.iter().any(|alignment| alignment.stage == told) {
+        table.set_told(slot, 0);
         tell(Event::TimedOut {
-            door,
-            source,
-            stage,
+            door: table.door(slot),
+            source: table.source(slot),
+            stage: told,
         });
     }
-    if attempt.is_over() {
+    if readings.is_empty() {
         table.remove(slot);
         return false;
     }
-    table.set_deadline(slot, pattern.seq_timeout);
+    table.keep(slot, &readings, pattern.seq_timeout);
     true
 }

@@ -5,7 +5,8 @@
 //! if there are none does each door start whose first step it is. An attempt has one alignment, without strays.
 #![forbid(unsafe_code)]
 
-use super::table::{Alignment, Table};
+use super::alignment::{Alignment, Readings};
+use super::table::Table;
 use super::{Event, expire_attempt};
 use crate::door::{Knock, Millis, Pattern};
 
@@ -22,7 +23,7 @@ pub(super) fn knock(
         return;
     }
     let source = knock.source;
-    let bucket = table.bucket(source);
+    let place = table.place(source);
     let doors = || {
         (0u16..)
             .zip(patterns)
@@ -31,7 +32,7 @@ pub(super) fn knock(
 
     let mut busy = false;
     for (door, pattern) in doors() {
-        if let Some(slot) = table.find(bucket, source, door) {
+        if let Some(slot) = table.find(place, source, door) {
             busy |= expire_attempt(pattern, table, slot, now, tell);
         }
     }
@@ -39,11 +40,11 @@ pub(super) fn knock(
         let Some(sequence) = &pattern.sequence else {
             continue;
         };
-        let found = table.find(bucket, source, door);
+        let found = table.find(place, source, door);
         if busy && found.is_none() {
             continue;
         }
-        let done = found.map_or(0, |slot| table[slot].told);
+        let done = found.map_or(0, |slot| table.told(slot));
         let (due, stage) = (sequence.steps().get(usize::from(done)), done + 1);
         if due != Some(&knock.step) {
             if let Some(slot) = found {
@@ -68,13 +69,20 @@ pub(super) fn knock(
             tell(Event::Opened { door, source });
             continue;
         }
-        let slot = found.unwrap_or_else(|| table.insert(bucket, source, door));
-        let start = table
-            .alignment(slot, done)
-            .map_or(now, |alignment| alignment.start);
-        table.drop(slot, done);
-        table.put(slot, stage, Alignment { start, strays: 0 });
-        table[slot].told = stage;
-        table.settle(slot, pattern.seq_timeout);
+        let Some(slot) = found.or_else(|| table.insert(place, source, door)) else {
+            continue;
+        };
+        let before = table.readings(slot, now).first().copied();
+        let alignment = Alignment {
+            stage,
+            ..before.unwrap_or(Alignment::begin(now))
+        };
+        table.set_told(slot, stage);
+        table.settle(
+            slot,
+            place,
+            &Readings::from_iter([alignment]),
+            pattern.seq_timeout,
+        );
     }
 }

@@ -1,340 +1,520 @@
 //! The attempts of every source, in a table of fixed size.
 //!
-//! Everything is reserved by [`Table::new`]; pages that no attempt has used stay untouched. Attempts of one source
-//! share a hash chain. Who has to go when the table is full is found through lists by age, one for each class:
-//! stages 1, 2, 3, and all above. The lowest class goes first, in it the attempt that changed least recently; so a
-//! flood of first knocks never evicts someone who is halfway. A class that holds less than its share, a quarter of
-//! the table, is spared: otherwise whoever knows the first steps of one door could fill the higher classes, and
-//! then each newcomer would evict the one before.
+//! Everything is reserved by [`Table::new`]; pages that no attempt has used stay untouched. A slot holds an attempt with
+//! up to [`CELLS`] alignments; more (false starts at a door that repeats its first step) take further slots. Attempts of one
+//! source share a hash chain, under a random key.
+//!
+//! Who has to go is found through lists by age, one for each class: stages 1, 2, 3, and all above. The lowest class goes
+//! first, in it the attempt that changed least recently; so a flood of first knocks never evicts someone who is halfway. A
+//! class that holds less than a quarter is spared: otherwise whoever knows the first steps of one door could fill the higher
+//! classes, and then each newcomer would evict the one before.
+//!
+//! There are such lists for the whole table, which decide when it is full, and for each network (an IPv4 /24, an IPv6 /64),
+//! which decide when a network has its share. Networks are told apart by a hash under the same key, so two may share a share.
+//!
+//! Deadlines are in a wheel of [`WHEEL`] lists, one for each tick of [`TICK_MS`]. Insert, look-up, eviction and expiry
+//! cost the same however many attempts there are.
 #![forbid(unsafe_code)]
 
+mod lists;
+
+use super::alignment::{Alignment, Packed, Readings};
 use crate::door::Millis;
-use crate::limits::{MAX_ATTEMPTS, MAX_STEPS};
+use crate::limits::{
+    FEW_ATTEMPTS, MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES, TICK_MS,
+};
+use lists::{Ends, Links, link, unlink};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
-use std::ops::{Index, IndexMut};
+
+/// Alignments in one slot: all that a door of four steps has.
+const CELLS: usize = 3;
 
 const CLASSES: usize = 4;
 
-const _: () = assert!(MAX_ATTEMPTS < u16::MAX as usize, "a slot is 16 bits");
-const _: () = assert!(
-    MAX_STEPS <= 32,
-    "the stages below the last are bits 1 to 31 of `live`"
-);
+/// Ticks until the wheel is round: 32 s, more than the default seq_timeout. Later deadlines wait for another round.
+const WHEEL: usize = 1024;
+
+/// Attempts for each list of networks, if all come from different ones.
+const NETWORK_CROWD: usize = 16;
+
+const _: () = assert!(*MAX_ATTEMPTS.end() < u16::MAX as usize, "a slot is 16 bits");
+const _: () = assert!(MAX_DOORS <= 256, "a door is 8 bits");
+const _: () = assert!(size_of::<Entry>() <= 64);
 
 /// The place of an attempt, from 1; valid until the attempt is removed.
 pub(super) type Slot = NonZeroU16;
 
-/// One way to read the knocks of an attempt as the beginning of the sequence. Its stage says where it is kept.
+/// Where a source is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Alignment {
-    /// When its first knock came.
-    pub start: Millis,
-    /// Knocks since then that were neither due nor a repeat.
-    pub strays: u8,
+pub(super) struct Place {
+    bucket: u16,
+    network: u16,
 }
 
-impl Alignment {
-    fn pack(self) -> u64 {
-        self.start << 8 | u64::from(self.strays)
-    }
+/// Which list of a slot's links.
+#[derive(Clone, Copy)]
+enum Chain {
+    Age,
+    Network,
+    Due,
+}
 
-    fn unpack(packed: u64) -> Alignment {
-        Alignment {
-            start: packed >> 8,
-            strays: packed as u8,
+/// A slot.
+struct Entry {
+    source: [u8; 16],
+    /// A digest of the TCP packet that advanced this attempt last, 0: none; and when its last copy came, modulo 2^32.
+    segment: u32,
+    seen: u32,
+    cells: [Packed; CELLS],
+    /// The slot of further alignments.
+    more: Option<Slot>,
+    /// The next in the hash chain, or of the free slots.
+    next: Option<Slot>,
+    links: [Links; 3],
+    /// In which list of the wheel it is.
+    due: u16,
+    /// The port of the tripwire hit last; 0: none was.
+    tripwire: u16,
+    door: u8,
+    /// The stage that the last event told of, 5 bits; the class, 2 bits; whether the source is IPv6.
+    state: u8,
+}
+
+impl Entry {
+    fn new(source: IpAddr, door: u16) -> Entry {
+        let (source, v6) = octets(source);
+        Entry {
+            source,
+            segment: 0,
+            seen: 0,
+            cells: Default::default(),
+            more: None,
+            next: None,
+            links: Default::default(),
+            due: 0,
+            tripwire: 0,
+            door: door as u8,
+            state: u8::from(v6) << 7,
         }
     }
-}
 
-/// What tells a copy of a TCP packet from a new knock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub source_port: u16,
-    pub port: u16,
-    pub sequence: u32,
-}
-
-/// One source's progress at one door.
-#[derive(Debug)]
-pub(super) struct Attempt {
-    pub source: IpAddr,
-    pub door: u16,
-    /// The stage that the last event told of; 0: that one has ended, and what is left was never told.
-    pub told: u8,
-    /// Bit s: there is an alignment at stage s.
-    live: u32,
-    /// When there is something to expire.
-    pub deadline: Millis,
-    /// The TCP packet that advanced this attempt last, and when its last copy came.
-    pub segment: Option<(Segment, Millis)>,
-    bucket: u16,
-    class: u8,
-    next_in_bucket: Option<Slot>,
-    older: Option<Slot>,
-    newer: Option<Slot>,
-}
-
-impl Attempt {
-    pub fn is_live(&self, stage: u8) -> bool {
-        self.live & bit(stage) != 0
+    fn class(&self) -> usize {
+        usize::from(self.state >> 5 & 3)
     }
 
-    pub fn is_over(&self) -> bool {
-        self.live == 0
-    }
-
-    /// The stages that have an alignment, highest first.
-    pub fn stages(&self) -> impl Iterator<Item = u8> + use<> {
-        let mut left = self.live;
-        std::iter::from_fn(move || {
-            let stage = left.checked_ilog2()? as u8;
-            left &= !bit(stage);
-            Some(stage)
-        })
+    fn is(&self, source: ([u8; 16], bool), door: u16) -> bool {
+        u16::from(self.door) == door && (self.source, self.state >> 7 != 0) == source
     }
 }
 
-fn bit(stage: u8) -> u32 {
-    1u32.checked_shl(stage.into()).unwrap_or(0)
-}
-
-#[derive(Clone, Copy, Default)]
-struct Ages {
-    oldest: Option<Slot>,
-    newest: Option<Slot>,
-    count: usize,
+fn octets(source: IpAddr) -> ([u8; 16], bool) {
+    match source {
+        IpAddr::V4(source) => {
+            let [a, b, c, d] = source.octets();
+            ([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], false)
+        }
+        IpAddr::V6(source) => (source.octets(), true),
+    }
 }
 
 pub(super) struct Table {
     /// Grows up to its capacity; slots of removed attempts are used again.
-    attempts: Vec<Attempt>,
-    /// By stage, then by slot, so that a flood that reaches stage 1 touches the pages of stage 1 only.
-    alignments: Vec<u64>,
+    entries: Vec<Entry>,
     buckets: Vec<Option<Slot>>,
-    /// Removed slots, linked by `next_in_bucket`.
+    /// Removed slots, linked by `next`.
     free: Option<Slot>,
-    ages: [Ages; CLASSES],
+    /// By age: for each class of the whole table, then for each class of each network.
+    ages: Vec<Ends>,
+    /// How many attempts each of those lists has.
+    counts: Vec<u16>,
+    wheel: Vec<Ends>,
+    /// Bit n of word m: list 64 m + n of the wheel is not empty.
+    busy: [u64; WHEEL / 64],
+    /// All ticks before this have been looked at.
+    looked: u64,
     capacity: usize,
+    /// Attempts of one network.
+    share: usize,
     seed: u64,
     /// No attempt's deadline is before this.
-    pub soonest: Millis,
-}
-
-impl Index<Slot> for Table {
-    type Output = Attempt;
-    fn index(&self, slot: Slot) -> &Attempt {
-        &self.attempts[usize::from(slot.get()) - 1]
-    }
-}
-
-impl IndexMut<Slot> for Table {
-    fn index_mut(&mut self, slot: Slot) -> &mut Attempt {
-        &mut self.attempts[usize::from(slot.get()) - 1]
-    }
+    soonest: Millis,
 }
 
 impl Table {
-    /// An empty table for `capacity` attempts, at most [`MAX_ATTEMPTS`].
+    /// An empty table for `capacity` attempts, within [`MAX_ATTEMPTS`].
     pub fn new(capacity: usize, seed: u64) -> Table {
+        Table::with_share(
+            capacity,
+            MIN_NETWORK_SHARE.max(capacity / NETWORK_SHARES),
+            seed,
+        )
+    }
+
+    fn with_share(capacity: usize, share: usize, seed: u64) -> Table {
+        let networks = (capacity / NETWORK_CROWD).max(1).next_power_of_two();
+        let lists = (1 + networks) * CLASSES;
         Table {
-            attempts: Vec::with_capacity(capacity),
-            alignments: vec![0; capacity * (MAX_STEPS - 1)],
+            entries: Vec::with_capacity(capacity),
             buckets: vec![None; capacity.next_power_of_two()],
             free: None,
-            ages: [Ages::default(); CLASSES],
+            ages: vec![[None; 2]; lists],
+            counts: vec![0; lists],
+            wheel: vec![[None; 2]; WHEEL],
+            busy: [0; WHEEL / 64],
+            looked: 0,
             capacity,
+            share,
             seed,
             soonest: Millis::MAX,
         }
     }
 
+    fn entry(&self, slot: Slot) -> &Entry {
+        &self.entries[usize::from(slot.get()) - 1]
+    }
+
+    fn entry_mut(&mut self, slot: Slot) -> &mut Entry {
+        &mut self.entries[usize::from(slot.get()) - 1]
+    }
+
     /// How many attempts there are.
     pub fn len(&self) -> usize {
-        self.ages.iter().map(|ages| ages.count).sum()
+        self.held(0)
+    }
+
+    /// How many attempts a family of lists has: 0 is the whole table, n + 1 network n.
+    fn held(&self, family: usize) -> usize {
+        let counts = self.counts[family * CLASSES..].iter().take(CLASSES);
+        counts.map(|count| usize::from(*count)).sum()
     }
 
     /// Where the attempts of this source are looked for.
-    pub fn bucket(&self, source: IpAddr) -> u16 {
-        let mut hasher = DefaultHasher::new();
-        self.seed.hash(&mut hasher);
-        source.hash(&mut hasher);
-        (hasher.finish() as usize & (self.buckets.len() - 1)) as u16
+    pub fn place(&self, source: IpAddr) -> Place {
+        let hash = |what: &[u8]| {
+            let mut hasher = DefaultHasher::new();
+            (self.seed, what).hash(&mut hasher);
+            hasher.finish() as usize
+        };
+        let networks = self.ages.len() / CLASSES - 1;
+        let (source, v6) = octets(source);
+        let (network, source) = match v6 {
+            true => (&source[..8], &source[..]),
+            false => (&source[..3], &source[..4]),
+        };
+        Place {
+            bucket: (hash(source) & (self.buckets.len() - 1)) as u16,
+            network: (hash(network) & (networks - 1)) as u16,
+        }
     }
 
-    /// The attempt of this source at that door. `bucket` is the source's.
-    pub fn find(&self, bucket: u16, source: IpAddr, door: u16) -> Option<Slot> {
-        let mut next = self.buckets[usize::from(bucket)];
+    /// Whether there is no attempt at all there.
+    pub fn is_empty(&self, place: Place) -> bool {
+        self.buckets[usize::from(place.bucket)].is_none()
+    }
+
+    /// The attempt of this source at that door. `place` is the source's.
+    pub fn find(&self, place: Place, source: IpAddr, door: u16) -> Option<Slot> {
+        let source = octets(source);
+        let mut next = self.buckets[usize::from(place.bucket)];
         while let Some(slot) = next {
-            let attempt = &self[slot];
-            if attempt.door == door && attempt.source == source {
+            let entry = self.entry(slot);
+            if entry.is(source, door) {
                 return Some(slot);
             }
-            next = attempt.next_in_bucket;
+            next = entry.next;
         }
         None
     }
 
-    /// A new attempt, without alignments; one must be put and the attempt settled next. May evict another.
-    pub fn insert(&mut self, bucket: u16, source: IpAddr, door: u16) -> Slot {
-        if self.len() == self.capacity {
-            let share = self.capacity / CLASSES;
-            let mut lists = self.ages.iter().filter(|ages| ages.count >= share);
-            if let Some(slot) = lists.find_map(|ages| ages.oldest) {
-                self.remove(slot);
-            }
+    /// A new attempt, without alignments; it must be settled with one next. May evict another.
+    pub fn insert(&mut self, place: Place, source: IpAddr, door: u16) -> Option<Slot> {
+        let network = usize::from(place.network) + 1;
+        if self.held(network) >= self.share
+            && let Some(slot) = self.last_in_rank(network, self.share)
+        {
+            self.remove(slot);
         }
-        let attempt = Attempt {
-            source,
-            door,
-            told: 0,
-            live: 0,
-            deadline: Millis::MAX,
-            segment: None,
-            bucket,
-            class: 0,
-            next_in_bucket: self.buckets[usize::from(bucket)],
-            older: None,
-            newer: None,
-        };
-        let slot = match self.free {
-            Some(slot) => {
-                self.free = self[slot].next_in_bucket;
-                self[slot] = attempt;
-                slot
-            }
-            None => {
-                self.attempts.push(attempt);
-                NonZeroU16::MIN.saturating_add(self.attempts.len() as u16 - 1)
-            }
-        };
-        self.buckets[usize::from(bucket)] = Some(slot);
-        self.enlist(slot, 0);
-        slot
+        let slot = self.take(None)?;
+        *self.entry_mut(slot) = Entry::new(source, door);
+        let first = self.buckets[usize::from(place.bucket)].replace(slot);
+        self.entry_mut(slot).next = first;
+        self.enlist(slot, place, 0);
+        self.set_due(slot, Millis::MAX);
+        Some(slot)
     }
 
     /// Forgets an attempt.
     pub fn remove(&mut self, slot: Slot) {
-        self.unlist(slot);
-        let Attempt {
-            bucket,
-            next_in_bucket,
-            ..
-        } = self[slot];
-        let mut next = self.buckets[usize::from(bucket)];
-        if next == Some(slot) {
-            self.buckets[usize::from(bucket)] = next_in_bucket;
-        } else {
-            while let Some(before) = next {
-                next = self[before].next_in_bucket;
-                if next == Some(slot) {
-                    self[before].next_in_bucket = next_in_bucket;
-                    break;
-                }
+        let place = self.place(self.source(slot));
+        self.unlist(slot, place);
+        self.clear_due(slot);
+        let mut before = None;
+        let mut next = self.buckets[usize::from(place.bucket)];
+        while let Some(here) = next.filter(|here| *here != slot) {
+            before = next;
+            next = self.entry(here).next;
+        }
+        let after = self.entry(slot).next;
+        match before {
+            None => self.buckets[usize::from(place.bucket)] = after,
+            Some(before) => self.entry_mut(before).next = after,
+        }
+        self.give_back(Some(slot));
+    }
+
+    /// An unused slot. When there is none the least attempt goes, but not `keep`.
+    fn take(&mut self, keep: Option<Slot>) -> Option<Slot> {
+        if self.free.is_none() && self.entries.len() < self.capacity {
+            self.entries
+                .push(Entry::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+            return NonZeroU16::new(self.entries.len() as u16);
+        }
+        if self.free.is_none() {
+            let least = self.last_in_rank(0, self.capacity)?;
+            if Some(least) == keep {
+                return None;
             }
+            self.remove(least);
         }
-        self[slot].next_in_bucket = self.free;
-        self.free = Some(slot);
+        let slot = self.free?;
+        self.free = self.entry(slot).next;
+        Some(slot)
     }
 
-    /// After a change: the attempt is the newest of the class of its highest stage, and has a deadline.
-    pub fn settle(&mut self, slot: Slot, seq_timeout: Millis) {
-        let stage = self[slot].stages().next().unwrap_or(1);
-        self.unlist(slot);
-        self.enlist(
-            slot,
-            (usize::from(stage).saturating_sub(1)).min(CLASSES - 1),
-        );
-        self.set_deadline(slot, seq_timeout);
-    }
-
-    /// The deadline is when the stage told last ends, or where none is told, when all ends.
-    pub fn set_deadline(&mut self, slot: Slot, seq_timeout: Millis) {
-        let attempt = &self[slot];
-        // Of two alignments, the lower stage started later.
-        let stage = if attempt.told > 0 {
-            Some(attempt.told)
-        } else {
-            attempt.stages().last()
-        };
-        let start = stage
-            .and_then(|stage| self.alignment(slot, stage))
-            .map_or(0, |a| a.start);
-        let deadline = start.saturating_add(seq_timeout);
-        self[slot].deadline = deadline;
-        self.soonest = self.soonest.min(deadline);
-    }
-
-    /// The alignment at that stage.
-    pub fn alignment(&self, slot: Slot, stage: u8) -> Option<Alignment> {
-        if !self[slot].is_live(stage) {
-            return None;
+    /// Makes these slots, linked by `more`, unused.
+    fn give_back(&mut self, mut first: Option<Slot>) {
+        while let Some(slot) = first {
+            let free = self.free.replace(slot);
+            let entry = self.entry_mut(slot);
+            entry.next = free;
+            first = entry.more.take();
         }
-        Some(Alignment::unpack(self.alignments[self.cell(slot, stage)]))
     }
 
-    /// Puts an alignment at that stage, from 1 to [`MAX_STEPS`] - 1, in the place of any other.
-    pub fn put(&mut self, slot: Slot, stage: u8, alignment: Alignment) {
-        let cell = self.cell(slot, stage);
-        self.alignments[cell] = alignment.pack();
-        self[slot].live |= bit(stage);
+    /// Who goes first of those in a family of lists, of which `share` are allowed.
+    fn last_in_rank(&self, family: usize, share: usize) -> Option<Slot> {
+        let lists = family * CLASSES..(family + 1) * CLASSES;
+        let is_fair = |list: &usize| usize::from(self.counts[*list]) >= (share / CLASSES).max(1);
+        // No class has a quarter where attempts take several slots each.
+        let list = (lists.clone().find(is_fair))
+            .or_else(|| lists.max_by_key(|list| self.counts[*list]))?;
+        self.ages[list][0]
     }
 
-    /// Drops the alignment at that stage.
-    pub fn drop(&mut self, slot: Slot, stage: u8) {
-        self[slot].live &= !bit(stage);
+    /// Who this attempt is.
+    pub fn source(&self, slot: Slot) -> IpAddr {
+        let Entry { source, state, .. } = self.entry(slot);
+        let [a, b, c, d, ..] = *source;
+        match state >> 7 {
+            0 => Ipv4Addr::new(a, b, c, d).into(),
+            _ => Ipv6Addr::from(*source).into(),
+        }
     }
 
-    fn cell(&self, slot: Slot, stage: u8) -> usize {
-        (usize::from(stage) - 1) * self.capacity + usize::from(slot.get()) - 1
+    /// The door that it is at.
+    pub fn door(&self, slot: Slot) -> u16 {
+        self.entry(slot).door.into()
+    }
+
+    /// The stage that the last event told of; 0: that one has ended, and what is left was never told.
+    pub fn told(&self, slot: Slot) -> u8 {
+        self.entry(slot).state & 31
+    }
+
+    /// Says what was told.
+    pub fn set_told(&mut self, slot: Slot, stage: u8) {
+        let state = &mut self.entry_mut(slot).state;
+        *state = *state & !31 | stage & 31;
+    }
+
+    /// Remembers which tripwire was hit; returns the one before.
+    pub fn replace_tripwire(&mut self, slot: Slot, port: u16) -> u16 {
+        std::mem::replace(&mut self.entry_mut(slot).tripwire, port)
+    }
+
+    /// Remembers the TCP packet that advanced the attempt last, by a digest that is not 0.
+    pub fn set_segment(&mut self, slot: Slot, segment: u32, now: Millis) {
+        let entry = self.entry_mut(slot);
+        (entry.segment, entry.seen) = (segment, now as u32);
+    }
+
+    /// How long ago that packet came, if this is it.
+    pub fn segment_age(&self, slot: Slot, segment: u32, now: Millis) -> Option<Millis> {
+        let entry = self.entry(slot);
+        (entry.segment == segment).then(|| (now as u32).wrapping_sub(entry.seen).into())
+    }
+
+    /// The alignments.
+    pub fn readings(&self, slot: Slot, now: Millis) -> Readings {
+        let mut readings = Readings::new();
+        let mut next = Some(slot);
+        while let Some(slot) = next {
+            let entry = self.entry(slot);
+            let cells = entry
+                .cells
+                .iter()
+                .map_while(|cell| Alignment::unpack(*cell, now));
+            readings.extend(cells.take(readings.capacity() - readings.len()));
+            next = entry.more;
+        }
+        readings
+    }
+
+    /// After a change: stores the alignments; the attempt is the newest of the class of its highest stage.
+    pub fn settle(&mut self, slot: Slot, place: Place, readings: &Readings, seq_timeout: Millis) {
+        let stage = readings.first().map_or(1, |highest| highest.stage);
+        self.unlist(slot, place);
+        self.enlist(slot, place, usize::from(stage - 1).min(CLASSES - 1));
+        self.keep(slot, readings, seq_timeout);
+    }
+
+    /// Stores what is left of the alignments.
+    pub fn keep(&mut self, slot: Slot, readings: &Readings, seq_timeout: Millis) {
+        self.clear_due(slot);
+        let deadline = deadline(self.told(slot), readings, seq_timeout);
+        self.set_due(slot, deadline);
+        let (mut at, mut chunks) = (slot, readings.chunks(CELLS));
+        loop {
+            let mut cells = [Packed::default(); CELLS];
+            for (cell, alignment) in cells.iter_mut().zip(chunks.next().unwrap_or_default()) {
+                *cell = alignment.pack();
+            }
+            self.entry_mut(at).cells = cells;
+            let more = self.entry(at).more;
+            if chunks.len() == 0 {
+                self.entry_mut(at).more = None;
+                return self.give_back(more);
+            }
+            let Some(next) = more.or_else(|| self.take(Some(slot))) else {
+                return;
+            };
+            if more.is_none() {
+                self.entry_mut(next).more = None;
+                self.entry_mut(at).more = Some(next);
+            }
+            at = next;
+        }
     }
 
     /// The first of all attempts, in no order that matters; [`Table::after`] gives the others.
     pub fn first(&self) -> Option<Slot> {
-        self.ages.iter().find_map(|ages| ages.oldest)
+        self.ages[..CLASSES].iter().find_map(|ends| ends[0])
     }
 
     /// The attempt after this one. Ask before removing it.
     pub fn after(&self, slot: Slot) -> Option<Slot> {
-        let attempt = &self[slot];
-        let higher = &self.ages[usize::from(attempt.class) + 1..];
-        attempt
-            .newer
-            .or_else(|| higher.iter().find_map(|ages| ages.oldest))
+        let entry = self.entry(slot);
+        let higher = &self.ages[entry.class() + 1..CLASSES];
+        entry.links[Chain::Age as usize][1].or_else(|| higher.iter().find_map(|ends| ends[0]))
     }
 
-    fn enlist(&mut self, slot: Slot, class: usize) {
-        let newest = self.ages[class].newest.replace(slot);
-        match newest {
-            Some(before) => self[before].newer = Some(slot),
-            None => self.ages[class].oldest = Some(slot),
-        }
-        self.ages[class].count += 1;
-        let attempt = &mut self[slot];
-        attempt.class = class as u8;
-        attempt.older = newest;
-        attempt.newer = None;
+    /// The lists that an attempt of this class is in.
+    fn lists(place: Place, class: usize) -> [(Chain, usize); 2] {
+        let network = usize::from(place.network) + 1;
+        [
+            (Chain::Age, class),
+            (Chain::Network, network * CLASSES + class),
+        ]
     }
 
-    fn unlist(&mut self, slot: Slot) {
-        let Attempt {
-            class,
-            older,
-            newer,
-            ..
-        } = self[slot];
-        let class = usize::from(class);
-        match older {
-            Some(older) => self[older].newer = newer,
-            None => self.ages[class].oldest = newer,
+    fn enlist(&mut self, slot: Slot, place: Place, class: usize) {
+        for (chain, list) in Table::lists(place, class) {
+            link(&mut self.entries, &mut self.ages[list], chain, slot);
+            self.counts[list] += 1;
         }
-        match newer {
-            Some(newer) => self[newer].older = older,
-            None => self.ages[class].newest = older,
-        }
-        self.ages[class].count -= 1;
+        let state = &mut self.entry_mut(slot).state;
+        *state = *state & !(3 << 5) | (class as u8) << 5;
     }
+
+    fn unlist(&mut self, slot: Slot, place: Place) {
+        for (chain, list) in Table::lists(place, self.entry(slot).class()) {
+            unlink(&mut self.entries, &mut self.ages[list], chain, slot);
+            self.counts[list] -= 1;
+        }
+    }
+
+    fn set_due(&mut self, slot: Slot, deadline: Millis) {
+        let due = (deadline / TICK_MS) as usize % WHEEL;
+        link(&mut self.entries, &mut self.wheel[due], Chain::Due, slot);
+        self.busy[due / 64] |= 1 << (due % 64);
+        self.entry_mut(slot).due = due as u16;
+        self.soonest = self.soonest.min(deadline);
+    }
+
+    fn clear_due(&mut self, slot: Slot) {
+        let due = usize::from(self.entry(slot).due);
+        unlink(&mut self.entries, &mut self.wheel[due], Chain::Due, slot);
+        if self.wheel[due][0].is_none() {
+            self.busy[due / 64] &= !(1 << (due % 64));
+        }
+    }
+
+    /// When deadlines must be looked at next; `None`: nothing is open.
+    pub fn next_look(&self) -> Option<Millis> {
+        match self.len() {
+            0 => None,
+            1..=FEW_ATTEMPTS => Some(self.soonest),
+            _ => Some((self.soonest / TICK_MS + 1).saturating_mul(TICK_MS)),
+        }
+    }
+
+    /// The next list of the wheel that may have a deadline up to now, from that tick on: the list's first attempt, and the tick
+    /// to go on with.
+    pub fn next_due(&self, from: u64, now: Millis) -> Option<(Slot, u64)> {
+        let end = now / TICK_MS + 1;
+        // One round shows all that there is.
+        let from = from.max(self.looked).max(end.saturating_sub(WHEEL as u64));
+        let tick = from + self.next_busy(from).filter(|ahead| from + *ahead < end)?;
+        Some((self.wheel[tick as usize % WHEEL][0]?, tick + 1))
+    }
+
+    /// The next in the same list of the wheel. Ask before removing it.
+    pub fn after_due(&self, slot: Slot) -> Option<Slot> {
+        self.entry(slot).links[Chain::Due as usize][1]
+    }
+
+    /// How many ticks it is from that one to the next whose list is not empty.
+    fn next_busy(&self, tick: u64) -> Option<u64> {
+        let start = tick as usize % WHEEL;
+        let words = self.busy.len();
+        // The first word once more at the end, for its lower bits.
+        (0..=words).find_map(|word| {
+            let at = start / 64 + word;
+            let bits = self.busy[at % words]
+                & if word == 0 {
+                    u64::MAX << (start % 64)
+                } else {
+                    u64::MAX
+                };
+            (bits != 0).then(|| (64 * at + bits.trailing_zeros() as usize - start) as u64)
+        })
+    }
+
+    /// All deadlines up to now have been dealt with. `deadline` gives that of one.
+    pub fn have_looked(&mut self, now: Millis, deadline: impl Fn(&Table, Slot) -> Millis) {
+        self.looked = now / TICK_MS;
+        self.soonest = if self.len() <= FEW_ATTEMPTS {
+            let all = std::iter::successors(self.first(), |slot| self.after(*slot));
+            all.map(|slot| deadline(self, slot))
+                .min()
+                .unwrap_or(Millis::MAX)
+        } else {
+            let ahead = self.next_busy(self.looked).unwrap_or(0);
+            (self.looked + ahead).saturating_mul(TICK_MS)
+        };
+    }
+}
+
+/// When there is something to expire: when the stage told last ends, or where none is told, when all ends.
+pub(super) fn deadline(told: u8, readings: &Readings, seq_timeout: Millis) -> Millis {
+    // Of two alignments, the lower stage started later.
+    let told = readings.iter().find(|alignment| alignment.stage == told);
+    let start = told
+        .or(readings.last())
+        .map_or(0, |alignment| alignment.start);
+    start.saturating_add(seq_timeout)
 }
 
 #[cfg(test)]

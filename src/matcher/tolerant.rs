@@ -19,11 +19,11 @@
 //! 1, 2, 1). When the alignment at the stage told last ends, that is told; what was never told ends silently.
 #![forbid(unsafe_code)]
 
-use super::table::{Alignment, Segment, Slot, Table};
+use super::alignment::{Alignment, Readings, put};
+use super::table::{Slot, Table};
 use super::{Event, expire_attempt};
 use crate::door::{Knock, Millis, Pattern, Protocol, Sequence};
 use crate::limits::{MAX_STRAYS, RETRANSMISSION_MS};
-use std::cmp::Reverse;
 
 /// One packet, for each door that wants it, in order.
 pub(super) fn knock(
@@ -35,7 +35,7 @@ pub(super) fn knock(
     tell: &mut dyn FnMut(Event),
 ) {
     let source = knock.source;
-    let mut bucket = None;
+    let mut place = None;
     for (door, pattern) in (0u16..).zip(patterns) {
         let Some(sequence) = pattern
             .sequence
@@ -53,16 +53,23 @@ pub(super) fn knock(
             tell(Event::Opened { door, source });
             continue;
         }
-        let bucket = *bucket.get_or_insert_with(|| table.bucket(source));
-        let slot = match table.find(bucket, source, door) {
-            Some(slot) if expire_attempt(pattern, table, slot, now, tell) => slot,
-            _ if sequence.steps()[0] == knock.step => table.insert(bucket, source, door),
-            _ => continue,
+        let place = *place.get_or_insert_with(|| table.place(source));
+        let slot = match table.find(place, source, door) {
+            Some(slot) if expire_attempt(pattern, table, slot, now, tell) => Some(slot),
+            _ if sequence.steps()[0] == knock.step => table.insert(place, source, door),
+            _ => None,
         };
+        let Some(slot) = slot else { continue };
         if is_copy(table, slot, knock, now) {
             continue;
         }
-        match advance(sequence, table, slot, knock, now) {
+        let (readings, reached) = advance(sequence, &table.readings(slot, now), knock, now);
+        if reached.is_some()
+            && let Some(segment) = segment_of(knock)
+        {
+            table.set_segment(slot, segment, now);
+        }
+        match reached {
             Some(stage) if usize::from(stage) == sequence.steps().len() => {
                 table.remove(slot);
                 tell(Event::Stage {
@@ -73,11 +80,11 @@ pub(super) fn knock(
                 tell(Event::Opened { door, source });
             }
             reached => {
-                tell_progress(sequence, table, slot, knock, reached, tell);
-                if table[slot].is_over() {
+                tell_progress(sequence, table, slot, knock, (reached, &readings), tell);
+                if readings.is_empty() {
                     table.remove(slot);
                 } else {
-                    table.settle(slot, pattern.seq_timeout);
+                    table.settle(slot, place, &readings, pattern.seq_timeout);
                 }
             }
         }
@@ -87,81 +94,61 @@ pub(super) fn knock(
 /// Whether this is a copy of the TCP packet that advanced the attempt last. The time runs from the last copy, since the
 /// kernel's second retransmission comes a little more than 3 s after the packet, but 2 s after the first.
 fn is_copy(table: &mut Table, slot: Slot, knock: &Knock, now: Millis) -> bool {
-    match &mut table[slot].segment {
-        Some((segment, seen))
-            if segment_of(knock) == Some(*segment)
-                && now.saturating_sub(*seen) <= RETRANSMISSION_MS =>
-        {
-            *seen = now;
-            true
-        }
-        _ => false,
+    let Some(segment) = segment_of(knock) else {
+        return false;
+    };
+    let is_copy =
+        (table.segment_age(slot, segment, now)).is_some_and(|age| age <= RETRANSMISSION_MS);
+    if is_copy {
+        table.set_segment(slot, segment, now);
     }
+    is_copy
 }
 
-fn segment_of(knock: &Knock) -> Option<Segment> {
-    (knock.step.protocol == Protocol::Tcp).then_some(Segment {
-        source_port: knock.source_port,
-        port: knock.step.port,
-        sequence: knock.tcp_sequence,
-    })
+/// A digest of what a TCP packet and its copies have in common, never 0. Of others one in 2^32 has the same: a knock that is taken for
+/// a copy.
+fn segment_of(knock: &Knock) -> Option<u32> {
+    let ports = u64::from(knock.source_port) << 16 | u64::from(knock.step.port);
+    let mixed = (u64::from(knock.tcp_sequence) << 32 | ports).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (knock.step.protocol == Protocol::Tcp).then_some((mixed ^ mixed >> 32) as u32 | 1)
 }
 
-/// Moves the alignments. The highest stage that one of them reached; the last stage as soon as one is there.
+/// Moves the alignments. Beside them, the highest stage that one of them reached; the last stage as soon as one is there.
 fn advance(
     sequence: &Sequence,
-    table: &mut Table,
-    slot: Slot,
+    before: &Readings,
     knock: &Knock,
     now: Millis,
-) -> Option<u8> {
+) -> (Readings, Option<u8>) {
     let steps = sequence.steps();
+    let mut readings = Readings::new();
     let mut reached = None;
     // Highest first: whoever goes up finds only who stays there.
-    for stage in table[slot].stages() {
-        let Some(mut alignment) = table.alignment(slot, stage) else {
-            continue;
-        };
-        let done = usize::from(stage);
-        if steps[done] == knock.step {
-            reached = reached.or(Some(stage + 1));
+    for alignment in before {
+        let mut alignment = *alignment;
+        let done = usize::from(alignment.stage);
+        if steps.get(done) == Some(&knock.step) {
+            alignment.stage += 1;
+            reached = reached.or(Some(alignment.stage));
             if done + 1 == steps.len() {
-                return reached;
-            }
-            table.drop(slot, stage);
-            let rank = |a: Alignment| (a.start, Reverse(a.strays));
-            if table
-                .alignment(slot, stage + 1)
-                .is_none_or(|other| rank(other) < rank(alignment))
-            {
-                table.put(slot, stage + 1, alignment);
+                break;
             }
         } else if steps[done - 1] != knock.step {
             alignment.strays += 1;
             if alignment.strays > MAX_STRAYS {
-                table.drop(slot, stage);
-            } else {
-                table.put(slot, stage, alignment);
+                continue;
             }
         }
+        put(&mut readings, alignment);
     }
     if steps[0] == knock.step {
-        table.put(
-            slot,
-            1,
-            Alignment {
-                start: now,
-                strays: 0,
-            },
-        );
+        if readings.last().is_some_and(|lowest| lowest.stage == 1) {
+            readings.pop();
+        }
+        put(&mut readings, Alignment::begin(now));
         reached = reached.or(Some(1));
     }
-    if reached.is_some()
-        && let Some(segment) = segment_of(knock)
-    {
-        table[slot].segment = Some((segment, now));
-    }
-    reached
+    (readings, reached)
 }
 
 /// Tells the stage reached, or that the stage told last has ended.
@@ -170,23 +157,22 @@ fn tell_progress(
     table: &mut Table,
     slot: Slot,
     knock: &Knock,
-    reached: Option<u8>,
+    (reached, readings): (Option<u8>, &Readings),
     tell: &mut dyn FnMut(Event),
 ) {
-    let attempt = &mut table[slot];
-    let (door, source, told) = (attempt.door, attempt.source, attempt.told);
+    let (door, source, told) = (table.door(slot), table.source(slot), table.told(slot));
     let repeats = told > 0 && sequence.steps()[usize::from(told) - 1] == knock.step;
     match reached {
         Some(stage) if stage > told || !repeats => {
-            attempt.told = stage;
+            table.set_told(slot, stage);
             tell(Event::Stage {
                 door,
                 source,
                 stage,
             });
         }
-        _ if told > 0 && !attempt.is_live(told) => {
-            attempt.told = 0;
+        _ if told > 0 && readings.iter().all(|alignment| alignment.stage != told) => {
+            table.set_told(slot, 0);
             tell(Event::Failed {
                 door,
                 source,

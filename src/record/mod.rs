@@ -10,10 +10,14 @@ mod tests;
 
 use crate::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
 use crate::limits::{MAX_RECORD, MAX_STEPS};
+use crate::tripwire::{PortRange, Tripwire};
 use std::net::IpAddr;
 
 /// A record as it travels.
 pub type Bytes = heapless::Vec<u8, MAX_RECORD>;
+
+/// Ranges of ports that fit into one record.
+pub const RANGES_AT_ONCE: usize = (MAX_RECORD - 2) / 4;
 
 /// From the keeper to the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub enum ToListener {
         doors: u16,
         /// The rule of matching.
         matching: Matching,
+        /// `MaxAttempts`.
+        max_attempts: u16,
+        /// Which `Tripwire` there are; of those that are listed this many ranges come after the doors, in `Tripwires`.
+        tripwire: Tripwire<u16>,
         /// `-4`.
         only_ip_v4: bool,
         /// `-v` or `-D`: send what only those show.
@@ -45,6 +53,8 @@ pub enum ToListener {
         /// Its sequence is from a one-time list: after it opened, the next one comes with `Sequence`.
         one_time: bool,
     },
+    /// The next of the tripwires that are listed, at most [`RANGES_AT_ONCE`].
+    Tripwires(Vec<PortRange>),
     /// Everything else is ready: match from now on.
     Start,
     /// The next one-time sequence of a door, or that it has none.
@@ -135,8 +145,8 @@ pub struct Progress {
     pub stage: u8,
 }
 
-/// Text that is too long for a record is cut; before it come at most 16 other bytes.
-const MAX_TEXT: usize = MAX_RECORD - 16;
+/// Text that is too long for a record is cut; before it come at most 19 other bytes.
+const MAX_TEXT: usize = MAX_RECORD - 19;
 
 #[derive(Default)]
 struct Writer(Bytes);
@@ -191,6 +201,14 @@ impl Writer {
             .fold(self.u8(steps.len() as u8), |writer, step| {
                 writer.step(*step)
             })
+    }
+
+    fn tripwire(self, tripwire: &Tripwire<u16>) -> Writer {
+        match tripwire {
+            Tripwire::None => self.u8(0),
+            Tripwire::Auto => self.u8(1),
+            Tripwire::Ports(count) => self.u8(2).u16(*count),
+        }
     }
 
     fn progress(self, progress: &Progress) -> Writer {
@@ -271,6 +289,15 @@ impl Reader<'_> {
         Some(Sequence::new(&steps))
     }
 
+    fn tripwire(&mut self) -> Option<Tripwire<u16>> {
+        match self.u8()? {
+            0 => Some(Tripwire::None),
+            1 => Some(Tripwire::Auto),
+            2 => self.u16().map(Tripwire::Ports),
+            _ => None,
+        }
+    }
+
     fn progress(&mut self) -> Option<Progress> {
         Some(Progress {
             door: self.u16()?,
@@ -295,6 +322,8 @@ impl ToListener {
             ToListener::Setup {
                 doors,
                 matching,
+                max_attempts,
+                tripwire,
                 only_ip_v4,
                 verbose,
                 debug,
@@ -305,6 +334,8 @@ impl ToListener {
                 .u8(0)
                 .u16(*doors)
                 .u8((*matching == Matching::Strict).into())
+                .u16(*max_attempts)
+                .tripwire(tripwire)
                 .u8((*only_ip_v4).into())
                 .u8((*verbose).into())
                 .u8((*debug).into())
@@ -325,12 +356,17 @@ impl ToListener {
                 }
             }
             ToListener::Start => writer.u8(2),
+            ToListener::Tripwires(ranges) => ranges
+                .iter()
+                .fold(writer.u8(4).u8(ranges.len() as u8), |writer, range| {
+                    writer.u16(range.low).u16(range.high)
+                }),
             ToListener::Sequence {
                 door,
                 generation,
                 sequence,
             } => writer.u8(3).u16(*door).u32(*generation).sequence(sequence),
-            ToListener::Report => writer.u8(4),
+            ToListener::Report => writer.u8(5),
         }
         .0
     }
@@ -345,6 +381,8 @@ impl ToListener {
                         false => Matching::Tolerant,
                         true => Matching::Strict,
                     },
+                    max_attempts: reader.u16()?,
+                    tripwire: reader.tripwire()?,
                     only_ip_v4: reader.bool()?,
                     verbose: reader.bool()?,
                     debug: reader.bool()?,
@@ -368,12 +406,20 @@ impl ToListener {
                     },
                 },
                 2 => ToListener::Start,
+                4 => {
+                    let count = reader.u8()?;
+                    let mut range = || {
+                        let (low, high) = (reader.u16()?, reader.u16()?);
+                        Some(PortRange { low, high })
+                    };
+                    ToListener::Tripwires((0..count).map(|_| range()).collect::<Option<_>>()?)
+                }
                 3 => ToListener::Sequence {
                     door: reader.u16()?,
                     generation: reader.u32()?,
                     sequence: reader.sequence()?,
                 },
-                4 => ToListener::Report,
+                5 => ToListener::Report,
                 _ => return None,
             })
         })

@@ -27,28 +27,54 @@ fn progress() -> impl Strategy<Value = Progress> {
     })
 }
 
+fn tripwire() -> impl Strategy<Value = Tripwire<u16>> {
+    prop_oneof![
+        Just(Tripwire::None),
+        Just(Tripwire::Auto),
+        any::<u16>().prop_map(Tripwire::Ports),
+    ]
+}
+
+fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
+    let range = any::<(u16, u16)>().prop_map(|(low, high)| PortRange { low, high });
+    prop::collection::vec(range, 0..=RANGES_AT_ONCE)
+}
+
 fn to_listener() -> impl Strategy<Value = ToListener> {
-    let setup = (any::<(u16, [bool; 5], u32)>(), "\\PC{0,40}").prop_map(
-        |(
-            (doors, [strict, only_ip_v4, verbose, debug, wait_for_interfaces], log_rate),
-            interface,
-        )| {
-            ToListener::Setup {
-                doors,
-                matching: if strict {
-                    Matching::Strict
-                } else {
-                    Matching::Tolerant
-                },
-                only_ip_v4,
-                verbose,
-                debug,
-                log_rate,
-                wait_for_interfaces,
+    let setup = (
+        any::<(u16, [bool; 5], u32, u16)>(),
+        tripwire(),
+        "\\PC{0,40}",
+    )
+        .prop_map(
+            |(
+                (
+                    doors,
+                    [strict, only_ip_v4, verbose, debug, wait_for_interfaces],
+                    log_rate,
+                    max_attempts,
+                ),
+                tripwire,
                 interface,
-            }
-        },
-    );
+            )| {
+                ToListener::Setup {
+                    doors,
+                    matching: if strict {
+                        Matching::Strict
+                    } else {
+                        Matching::Tolerant
+                    },
+                    max_attempts,
+                    tripwire,
+                    only_ip_v4,
+                    verbose,
+                    debug,
+                    log_rate,
+                    wait_for_interfaces,
+                    interface,
+                }
+            },
+        );
     let door = (
         sequence(),
         any::<(u64, u8, u8, bool)>(),
@@ -72,9 +98,11 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
             sequence,
         }
     });
+    let ranges = ranges().prop_map(ToListener::Tripwires);
     prop_oneof![
         setup,
         door,
+        ranges,
         Just(ToListener::Start),
         Just(ToListener::Report),
         next
@@ -176,6 +204,8 @@ fn the_longest_records_fit() {
     let setup = ToListener::Setup {
         doors: 1,
         matching: Matching::Strict,
+        max_attempts: 1,
+        tripwire: Tripwire::Ports(1),
         only_ip_v4: true,
         verbose: true,
         debug: true,

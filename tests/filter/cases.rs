@@ -1,10 +1,11 @@
 //! Random doors, and random packets that are nearly right for them.
 #![forbid(unsafe_code)]
 
-use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
+use knockd_rs::door::{FlagRule, Knock, Pattern, Protocol, Sequence, Step};
 use knockd_rs::filter::{self, Filter, Kernel};
 use knockd_rs::limits::MAX_STEPS;
 use knockd_rs::packet;
+use knockd_rs::tripwire::{PortRange, Tripwires};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::net::IpAddr;
@@ -58,6 +59,7 @@ const SOURCES_V6: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub struct World {
     pub patterns: Vec<Pattern>,
+    pub tripwires: Tripwires,
     pub local: Vec<IpAddr>,
     pub ipv4_only: bool,
 }
@@ -67,10 +69,58 @@ impl World {
         let kernel = Kernel {
             vlan_tag_present: true,
         };
-        filter::compile(&self.patterns, &self.local, kernel, self.ipv4_only)
+        filter::compile(
+            &self.patterns,
+            &self.tripwires,
+            &self.local,
+            kernel,
+            self.ipv4_only,
+        )
     }
 
-    /// The plain rule: whether this packet, with this protocol by the link's header, is a knock that some door wants.
+    /// What the filter may pass: what is wanted, and IPv4 packets that are but for lengths or the version in their header.
+    pub fn may_pass(&self, bytes: &[u8], protocol: u16) -> bool {
+        self.wants(bytes, protocol)
+            || protocol == ETH_P_IP && self.is_nearly_wanted(bytes).is_some()
+    }
+
+    fn is_nearly_wanted(&self, bytes: &[u8]) -> Option<()> {
+        let at = |offset: usize| bytes.get(offset).copied();
+        let two = |offset: usize| Some(u16::from_be_bytes([at(offset)?, at(offset + 1)?]));
+        let address = |offset: usize| Some(IpAddr::from(*bytes.get(offset..)?.first_chunk::<4>()?));
+        let transport = 4 * usize::from(at(0)? & 15);
+        let (protocol, flags) = match at(9)? {
+            6 => (Protocol::Tcp, at(transport + 13)? & 0x3f),
+            17 => (Protocol::Udp, at(transport + 7).map(|_| 0)?),
+            _ => return None,
+        };
+        let knock = Knock {
+            source: address(12)?,
+            destination: address(16)?,
+            step: Step {
+                protocol,
+                port: two(transport + 2)?,
+            },
+            flags,
+            source_port: 0,
+            tcp_sequence: 0,
+        };
+        let is_host = at(12)? < 224 && !knock.source.is_unspecified();
+        (two(6)? & 0x1fff == 0 && is_host && self.wants_knock(&knock)).then_some(())
+    }
+
+    fn wants_knock(&self, knock: &Knock) -> bool {
+        let local = self.local.contains(&knock.destination);
+        self.patterns.iter().any(|pattern| {
+            pattern.wants(knock, local)
+                || pattern.accepts_destination(knock.destination, local)
+                    && is_possible(pattern)
+                    && self.tripwires.is_hit_by(knock, &self.patterns)
+        })
+    }
+
+    /// The plain rule: whether this packet, with this protocol by the link's header, is a knock that some door wants, or hits a
+    /// tripwire where a door can be knocked at.
     pub fn wants(&self, bytes: &[u8], protocol: u16) -> bool {
         packet::decode(bytes).is_some_and(|knock| {
             let expected = if knock.destination.is_ipv4() {
@@ -78,15 +128,21 @@ impl World {
             } else {
                 ETH_P_IPV6
             };
-            let local = self.local.contains(&knock.destination);
             protocol == expected
                 && (knock.destination.is_ipv4() || !self.ipv4_only)
-                && self
-                    .patterns
-                    .iter()
-                    .any(|pattern| pattern.wants(&knock, local))
+                && self.wants_knock(&knock)
         })
     }
+}
+
+/// Whether any packet at all is a knock at this door.
+fn is_possible(pattern: &Pattern) -> bool {
+    let flags = (0..64).any(|flags| pattern.flags.fits(flags));
+    let mut steps = pattern
+        .sequence
+        .iter()
+        .flat_map(|sequence| sequence.steps());
+    steps.any(|step| step.port != 0 && (step.protocol == Protocol::Udp || flags))
 }
 
 pub fn ip(text: &str) -> IpAddr {
@@ -133,6 +189,26 @@ fn pattern(max_steps: usize, spread: u16) -> impl Strategy<Value = Pattern> {
     )
 }
 
+/// Around the ports of [`step`], so that doors and tripwires meet; or by chance, or a thousand.
+fn tripwires() -> impl Strategy<Value = Tripwires> {
+    let range = (0..14_u16, 0..4_u16).prop_map(|(low, more)| PortRange {
+        low: 6999 + low,
+        high: 6999 + low + more,
+    });
+    let single = any::<u16>().prop_map(|port| PortRange::single(port.max(1)));
+    prop_oneof![
+        3 => Just(Tripwires::default()),
+        4 => prop::collection::vec(range, 0..4).prop_map(Tripwires::listed),
+        3 => (prop::collection::vec(6995..7020_u16, 0..4), any::<u64>()).prop_map(|(services, mut seed)| {
+            Tripwires::auto(&services, || {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                seed >> 33
+            })
+        }),
+        1 => prop::collection::vec(single, 900..1000).prop_map(Tripwires::listed),
+    ]
+}
+
 pub fn world() -> impl Strategy<Value = World> {
     let patterns = prop_oneof![
         12 => prop::collection::vec(pattern(5, 12), 0..6),
@@ -147,14 +223,16 @@ pub fn world() -> impl Strategy<Value = World> {
     ];
     (
         patterns,
+        tripwires(),
         prop::collection::vec(address(), 0..5),
         more,
         prop::bool::weighted(0.2),
     )
-        .prop_map(|(patterns, mut local, more, ipv4_only)| {
+        .prop_map(|(patterns, tripwires, mut local, more, ipv4_only)| {
             local.extend(more);
             World {
                 patterns,
+                tripwires,
                 local,
                 ipv4_only,
             }

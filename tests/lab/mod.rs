@@ -10,6 +10,7 @@ pub mod lines;
 mod namespace;
 pub mod packet;
 mod process;
+mod relay;
 mod scene;
 mod ssh;
 mod tun;
@@ -19,6 +20,7 @@ pub use daemon::{Daemon, daemon_binary, is_original, knock_binary, remove_knock_
 pub use home::Home;
 pub use namespace::{Mac, Namespace, link, stale, sweep};
 pub use process::{children, descendants, open_files, ran_at, signal, status};
+pub use relay::{Faults, Relay};
 pub use scene::{
     CLIENT, CLIENT6, LAN_HOST, OTHER, ROUTER, ROUTER6, Scene, fence, knock, knock_until, open_ports,
 };

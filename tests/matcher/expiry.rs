@@ -2,7 +2,7 @@
 
 use crate::script::{Lab, door, host, sequence, stranger};
 use knockd_rs::door::Matching::{self, Strict, Tolerant};
-use knockd_rs::limits::{FEW_ATTEMPTS, SWEEP_PAUSE_MS};
+use knockd_rs::limits::{FEW_ATTEMPTS, TICK_MS};
 
 const BOTH: [Matching; 2] = [Tolerant, Strict];
 
@@ -114,7 +114,7 @@ fn many_deadlines_do_not_cost_a_look_each() {
         }
         assert_eq!(lines, many);
         assert!(
-            looks < FEW_ATTEMPTS as u32 + many / SWEEP_PAUSE_MS as u32,
+            looks < FEW_ATTEMPTS as u32 + many / TICK_MS as u32,
             "{looks} looks"
         );
         assert_eq!(

@@ -1,12 +1,13 @@
 //! Who has to go when the table is full.
 
-use crate::script::{Lab, door, host, stranger};
+use crate::script::{Lab, door, host, rules, stranger};
 use knockd_rs::door::Matching::{self, Strict, Tolerant};
-use knockd_rs::limits::MAX_ATTEMPTS;
+use knockd_rs::limits::{DEFAULT_ATTEMPTS, MAX_ATTEMPTS};
+use knockd_rs::matcher::Rules;
 use std::net::IpAddr;
 
 const BOTH: [Matching; 2] = [Tolerant, Strict];
-const MAX: u32 = MAX_ATTEMPTS as u32;
+const MAX: u32 = DEFAULT_ATTEMPTS as u32;
 
 fn lab(matching: Matching) -> Lab {
     Lab::new(
@@ -112,5 +113,85 @@ fn a_flood_of_every_kind_leaves_nothing_behind() {
         lab.events.clear();
         lab.knocks("7 8 9");
         assert_eq!(lab.told(), "A1 A2 A3 A!");
+    }
+}
+
+/// Spoofed first knocks from 100,000 sources at 20,000 packets/s, and a user whose steps are 100 ms apart.
+#[test]
+fn a_knock_opens_in_a_flood_of_100_000_sources() {
+    for matching in BOTH {
+        let mut lab = Lab::new(&[door("7000,8000,9000", 10_000)], matching);
+        let mut sent = 0u32;
+        let mut flood = |lab: &mut Lab, time: u64| {
+            for _ in 0..time {
+                for _ in 0..20 {
+                    // All over the address space, each again after 5 s.
+                    let source = 0x0b00_0000 + (sent % 100_000).wrapping_mul(0x9e37) % 0xb000_0000;
+                    lab.knocks_from(IpAddr::V4(source.into()), "7000");
+                    sent += 1;
+                }
+                lab.wait(1);
+                lab.events.clear();
+            }
+        };
+        flood(&mut lab, 1_000);
+        for n in 0..100 {
+            for step in ["7000", "8000"] {
+                lab.knocks_from(user(n), step);
+                flood(&mut lab, 100);
+            }
+            lab.knocks_from(user(n), "9000");
+            assert!(lab.told().ends_with("3 !"), "user {n}");
+        }
+    }
+}
+
+#[test]
+fn one_network_cannot_push_out_others() {
+    for matching in BOTH {
+        let mut lab = lab(matching);
+        lab.knocks_from(host(2), "7");
+        for n in 0..4 * u128::from(MAX) {
+            let source = 0x2001_0db8_u128 << 96 | n;
+            lab.knocks_from(
+                IpAddr::V6(source.into()),
+                if n % 2 == 0 { "7" } else { "7 8" },
+            );
+        }
+        lab.events.clear();
+        lab.knocks_from(host(2), "8 9");
+        assert_eq!(lab.told(), "A2 A3 A!");
+    }
+}
+
+/// Halfway in a network whose share is used up by first knocks.
+#[test]
+fn who_is_halfway_in_a_flooding_network_stays() {
+    for matching in BOTH {
+        let mut lab = lab(matching);
+        let address = |n: u128| IpAddr::V6((0x2001_0db8_u128 << 96 | n).into());
+        lab.knocks_from(address(1 << 40), "7 8");
+        for n in 0..u128::from(MAX) {
+            lab.knocks_from(address(n), "7");
+        }
+        lab.events.clear();
+        lab.knocks_from(address(1 << 40), "9");
+        assert_eq!(lab.told(), "A3 A!");
+    }
+}
+
+/// However small the table, a whole /24 can be at a door at once.
+#[test]
+fn all_addresses_of_a_24_have_room() {
+    for max_attempts in [*MAX_ATTEMPTS.start(), DEFAULT_ATTEMPTS, *MAX_ATTEMPTS.end()] {
+        let rules = Rules {
+            max_attempts,
+            ..rules(Tolerant)
+        };
+        let mut lab = Lab::with(&[door("7,8", 25_000)], rules);
+        (0..=255).for_each(|n| lab.knocks_from(host(n), "7"));
+        lab.events.clear();
+        (0..=255).for_each(|n| lab.knocks_from(host(n), "8"));
+        assert_eq!(lab.told().matches('!').count(), 256);
     }
 }

@@ -1,8 +1,10 @@
 //! What the design promises, for any doors and packets.
 
-use crate::script::{Lab, Packet, doors_and_packets, host, knock, parts, run, some_doors};
+use crate::script::{
+    Lab, Packet, doors_and_packets, host, knock, parts, rules, run, some_doors, some_tripwires,
+};
 use knockd_rs::door::{Matching, Pattern, Protocol};
-use knockd_rs::matcher::Event;
+use knockd_rs::matcher::{Event, Rules};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -45,7 +47,7 @@ proptest! {
 
     #[test]
     fn when_strict_opens_the_default_has_opened_since_strict_opened_last(
-        (doors, packets) in doors_and_packets(false),
+        (doors, packets) in doors_and_packets(false, false),
     ) {
         let strict = run(&doors, Matching::Strict, &packets);
         let tolerant = run(&doors, Matching::Tolerant, &packets);
@@ -64,7 +66,7 @@ proptest! {
     #[test]
     fn nothing_opens_without_its_whole_sequence_in_order_and_in_time(
         matching in any_matching(),
-        (doors, packets) in doors_and_packets(true),
+        (doors, packets) in doors_and_packets(true, true),
     ) {
         let told = run(&doors, matching, &packets);
         for source in (2..5).map(host) {
@@ -90,7 +92,7 @@ proptest! {
     #[test]
     fn forged_packets_from_other_addresses_change_nothing(
         matching in any_matching(),
-        (doors, packets) in doors_and_packets(true),
+        (doors, packets) in doors_and_packets(true, true),
     ) {
         let events_for = |packets: &[Packet]| -> Vec<Event> {
             let told = run(&doors, matching, packets).into_iter().map(|(_, event)| event);
@@ -103,12 +105,13 @@ proptest! {
 
     #[test]
     fn whatever_came_before_a_plain_knock_opens(
-        (doors, packets) in doors_and_packets(true),
+        (doors, packets) in doors_and_packets(true, true),
         door in 0usize..4,
     ) {
         let doors: Vec<Pattern> = doors.iter().map(openable).collect();
         let door = door % doors.len();
-        let mut lab = Lab::new(&doors, Matching::Tolerant);
+        let rules = Rules { tripwires: some_tripwires(), ..rules(Matching::Tolerant) };
+        let mut lab = Lab::with(&doors, rules);
         lab.now = 0;
         for (time, packet, local) in &packets {
             lab.wait(time - lab.now);
@@ -141,7 +144,7 @@ proptest! {
     #[test]
     fn events_of_one_packet_come_in_the_order_of_the_doors(
         matching in any_matching(),
-        (doors, packets) in doors_and_packets(true),
+        (doors, packets) in doors_and_packets(true, true),
     ) {
         let told = run(&doors, matching, &packets);
         for at in 0..packets.len() {

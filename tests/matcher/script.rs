@@ -3,8 +3,9 @@
 use knockd_rs::door::{
     FlagRule, Knock, Matching, Millis, Pattern, Protocol, Sequence, Step, TCP_FLAGS,
 };
-use knockd_rs::limits::SWEEP_PAUSE_MS;
-use knockd_rs::matcher::{Event, Matcher};
+use knockd_rs::limits::{DEFAULT_ATTEMPTS, TICK_MS};
+use knockd_rs::matcher::{Event, Matcher, Rules};
+use knockd_rs::tripwire::{PortRange, Tripwires};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -67,6 +68,15 @@ pub fn knock(source: IpAddr, step: Step, id: u32) -> Knock {
     }
 }
 
+/// What a config without these options means.
+pub fn rules(matching: Matching) -> Rules {
+    Rules {
+        matching,
+        max_attempts: DEFAULT_ATTEMPTS,
+        tripwires: Tripwires::default(),
+    }
+}
+
 /// A matcher, its clock, and what it told.
 pub struct Lab {
     pub matcher: Matcher,
@@ -77,7 +87,11 @@ pub struct Lab {
 
 impl Lab {
     pub fn new(doors: &[Pattern], matching: Matching) -> Lab {
-        let matcher = Matcher::new(doors.to_vec(), matching, 42);
+        Lab::with(doors, rules(matching))
+    }
+
+    pub fn with(doors: &[Pattern], rules: Rules) -> Lab {
+        let matcher = Matcher::new(doors.to_vec(), rules, 42);
         Lab {
             matcher,
             now: 1_000,
@@ -111,7 +125,7 @@ impl Lab {
             .iter()
             .map(|door| door.seq_timeout)
             .max();
-        let end = self.now + longest.unwrap_or(0) + SWEEP_PAUSE_MS;
+        let end = self.now + longest.unwrap_or(0) + TICK_MS;
         while let Some(due) = self.matcher.next_expiry() {
             assert!(
                 due <= end,
@@ -213,6 +227,12 @@ enum Op {
         flags: u8,
         destination: u8,
     },
+    /// One of a few tripwires, with other flags now and then.
+    Trip {
+        source: u8,
+        port: u16,
+        flags: u8,
+    },
     /// The last packet of this source, once more.
     Copy {
         source: u8,
@@ -220,7 +240,12 @@ enum Op {
     Wait(Millis),
 }
 
-fn op(copies: bool) -> impl Strategy<Value = Op> {
+/// The tripwires that [`op`] hits; 4 is a port of most doors.
+pub fn some_tripwires() -> Tripwires {
+    Tripwires::listed(vec![PortRange { low: 4, high: 7 }])
+}
+
+fn op(copies: bool, trips: bool) -> impl Strategy<Value = Op> {
     let source = 2u8..5;
     let door = 0usize..4;
     let flags = prop_oneof![4 => Just(SYN), 1 => Just(SYN | ACK), 1 => Just(0)];
@@ -229,6 +254,8 @@ fn op(copies: bool) -> impl Strategy<Value = Op> {
         2 => (source.clone(), door.clone()).prop_map(|(source, door)| Op::Repeat { source, door }),
         3 => (source.clone(), door, 0usize..8, flags, prop_oneof![3 => Just(1u8), 1 => Just(11), 1 => Just(99)])
             .prop_map(|(source, door, at, flags, destination)| Op::Stray { source, door, at, flags, destination }),
+        if trips { 3 } else { 0 } => (source.clone(), 4u16..8, prop_oneof![4 => Just(SYN), 1 => Just(SYN | ACK)])
+            .prop_map(|(source, port, flags)| Op::Trip { source, port, flags }),
         if copies { 2 } else { 0 } => source.prop_map(|source| Op::Copy { source }),
         3 => prop_oneof![0u64..40, 180u64..220, Just(800), Just(1000), 2_990u64..3_010, Just(5000)]
             .prop_map(Op::Wait),
@@ -269,9 +296,16 @@ pub fn some_doors() -> impl Strategy<Value = Vec<Pattern>> {
     prop::collection::vec(door, 1..5)
 }
 
-/// Doors and packets from a few sources that are nearly right. Without copies, all packets differ.
-pub fn doors_and_packets(copies: bool) -> impl Strategy<Value = (Vec<Pattern>, Vec<Packet>)> {
-    (some_doors(), prop::collection::vec(op(copies), 1..120))
+/// Doors and packets from a few sources that are nearly right. Without copies, all packets differ. With `trips` they hit
+/// [`some_tripwires`] too.
+pub fn doors_and_packets(
+    copies: bool,
+    trips: bool,
+) -> impl Strategy<Value = (Vec<Pattern>, Vec<Packet>)> {
+    (
+        some_doors(),
+        prop::collection::vec(op(copies, trips), 1..120),
+    )
         .prop_map(|(doors, ops)| (doors.clone(), play(&doors, &ops)))
 }
 
@@ -315,6 +349,22 @@ fn play(doors: &[Pattern], ops: &[Op]) -> Vec<Packet> {
             } => {
                 send(source, door, at, flags, Some(destination));
             }
+            Op::Trip {
+                source,
+                port,
+                flags,
+            } => {
+                let protocol = if id % 4 == 0 {
+                    Protocol::Udp
+                } else {
+                    Protocol::Tcp
+                };
+                let mut packet = knock(host(source), Step { protocol, port }, id);
+                if protocol == Protocol::Tcp {
+                    packet.flags = flags;
+                }
+                packets.push((now, packet, true));
+            }
             Op::Copy { source } => {
                 let last = packets
                     .iter()
@@ -332,7 +382,11 @@ fn play(doors: &[Pattern], ops: &[Op]) -> Vec<Packet> {
 
 /// What a matcher tells of these packets, with the index of the packet; all that is open times out in the end.
 pub fn run(doors: &[Pattern], matching: Matching, packets: &[Packet]) -> Vec<(usize, Event)> {
-    let mut lab = Lab::new(doors, matching);
+    let rules = Rules {
+        tripwires: some_tripwires(),
+        ..rules(matching)
+    };
+    let mut lab = Lab::with(doors, rules);
     lab.now = 0;
     let mut told = Vec::new();
     for (at, (time, packet, local)) in packets.iter().enumerate() {

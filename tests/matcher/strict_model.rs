@@ -108,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn the_matcher_does_what_the_plain_rule_says((doors, packets) in doors_and_packets(true)) {
+    fn the_matcher_does_what_the_plain_rule_says((doors, packets) in doors_and_packets(true, true)) {
         let told = run(&doors, Matching::Strict, &packets);
         let told: Vec<Event> = told.into_iter().map(|(_, event)| event).collect();
         let expected = model(&doors, &packets);

@@ -1,7 +1,7 @@
 //! The default rule once more, as plainly as it can be said: at each knock everything is worked out anew from all
 //! knocks of that source that counted for that door since it opened last.
 
-use crate::script::{Packet, doors_and_packets, host, of, run};
+use crate::script::{Packet, doors_and_packets, host, of, run, some_tripwires};
 use knockd_rs::door::{Matching, Millis, Pattern, Protocol, Step};
 use knockd_rs::limits::{MAX_STRAYS, RETRANSMISSION_MS};
 use knockd_rs::matcher::Event;
@@ -9,46 +9,52 @@ use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-/// Stage, start, strays.
-type Reading = (usize, Millis, u8);
+/// Stage, start, strays, whether a tripwire was hit.
+type Reading = (usize, Millis, u8, bool);
+
+/// A knock that counts, or none: a tripwire, and not the one that was hit before.
+type Past = (Millis, Option<Step>);
 
 /// The ways to read that history as the beginning of the sequence.
-fn readings(
-    steps: &[Step],
-    seq_timeout: Millis,
-    history: &[(Millis, Step)],
-    now: Millis,
-) -> Vec<Reading> {
+fn readings(steps: &[Step], seq_timeout: Millis, history: &[Past], now: Millis) -> Vec<Reading> {
     let Some((&(time, step), before)) = history.split_last() else {
         return Vec::new();
     };
     let mut readings: Vec<Reading> = readings(steps, seq_timeout, before, time)
         .into_iter()
-        .map(|(stage, start, strays)| match step {
-            s if s == steps[stage] => (stage + 1, start, strays),
-            s if s == steps[stage - 1] => (stage, start, strays),
-            _ => (stage, start, strays + 1),
+        .filter_map(|(stage, start, strays, tripped)| match step {
+            None if tripped => None,
+            None => Some((stage, start, strays, true)),
+            Some(s) if s == steps[stage] => Some((stage + 1, start, strays, tripped)),
+            Some(s) if s == steps[stage - 1] => Some((stage, start, strays, tripped)),
+            _ => Some((stage, start, strays + 1, tripped)),
         })
-        .chain((step == steps[0]).then_some((1, time, 0)))
+        .chain((step == Some(steps[0])).then_some((1, time, 0, false)))
         .collect();
-    readings.sort_by_key(|(stage, start, strays)| (*stage, Reverse(*start), *strays));
+    readings.sort_by_key(|(stage, start, strays, tripped)| {
+        (*stage, Reverse(*start), *strays, *tripped)
+    });
     readings.dedup_by_key(|(stage, ..)| *stage);
-    readings.retain(|(_, start, strays)| *strays <= MAX_STRAYS && now - start < seq_timeout);
+    readings.retain(|(_, start, strays, _)| *strays <= MAX_STRAYS && now - start < seq_timeout);
     readings
 }
 
-fn model(door: u16, pattern: &Pattern, source: IpAddr, packets: &[Packet]) -> Vec<Event> {
+fn model(door: u16, doors: &[Pattern], source: IpAddr, packets: &[Packet]) -> Vec<Event> {
+    let pattern = &doors[usize::from(door)];
     let Some(sequence) = &pattern.sequence else {
         return Vec::new();
     };
     let steps = sequence.steps();
     let read = |history: &[_], now| readings(steps, pattern.seq_timeout, history, now);
     let mut events = Vec::new();
-    let mut history: Vec<(Millis, Step)> = Vec::new();
+    let mut history: Vec<Past> = Vec::new();
+    let mut tripwire = None;
     let mut told: Option<usize> = None;
     let mut last_advance = None;
     for (now, knock, local) in packets {
-        if knock.source != source || !pattern.wants(knock, *local) {
+        let trips = some_tripwires().is_hit_by(knock, doors)
+            && pattern.accepts_destination(knock.destination, *local);
+        if knock.source != source || !(pattern.wants(knock, *local) || trips) {
             continue;
         }
         let before = read(&history, *now);
@@ -63,6 +69,27 @@ fn model(door: u16, pattern: &Pattern, source: IpAddr, packets: &[Packet]) -> Ve
         if before.is_empty() {
             history.clear();
             last_advance = None;
+            tripwire = None;
+        }
+        if trips {
+            if before.is_empty() || tripwire.replace(knock.step.port) == Some(knock.step.port) {
+                continue;
+            }
+            history.push((*now, None));
+            let after = read(&history, *now);
+            if let Some(stage) = told.take_if(|stage| !is_there(&after, *stage)) {
+                events.push(Event::Failed {
+                    door,
+                    source,
+                    stage: stage as u8,
+                });
+            }
+            if after.is_empty() {
+                history.clear();
+                last_advance = None;
+                tripwire = None;
+            }
+            continue;
         }
         let segment = (knock.step, knock.source_port, knock.tcp_sequence);
         if let Some((last, seen)) = &mut last_advance
@@ -73,7 +100,7 @@ fn model(door: u16, pattern: &Pattern, source: IpAddr, packets: &[Packet]) -> Ve
             continue;
         }
 
-        history.push((*now, knock.step));
+        history.push((*now, Some(knock.step)));
         let advanced = before
             .iter()
             .filter(|(stage, ..)| steps[*stage] == knock.step);
@@ -96,6 +123,7 @@ fn model(door: u16, pattern: &Pattern, source: IpAddr, packets: &[Packet]) -> Ve
             history.clear();
             told = None;
             last_advance = None;
+            tripwire = None;
         } else if reached.is_none() {
             let after = read(&history, *now);
             if let Some(stage) = told.take_if(|stage| !is_there(&after, *stage)) {
@@ -108,6 +136,7 @@ fn model(door: u16, pattern: &Pattern, source: IpAddr, packets: &[Packet]) -> Ve
             if after.is_empty() {
                 history.clear();
                 last_advance = None;
+                tripwire = None;
             }
         }
     }
@@ -123,12 +152,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn the_matcher_does_what_the_plain_rule_says((doors, packets) in doors_and_packets(true)) {
+    fn the_matcher_does_what_the_plain_rule_says((doors, packets) in doors_and_packets(true, true)) {
         let told = run(&doors, Matching::Tolerant, &packets);
         let told: Vec<Event> = told.into_iter().map(|(_, event)| event).collect();
         for source in (2..5).map(host) {
-            for (door, pattern) in (0u16..).zip(&doors) {
-                let expected = model(door, pattern, source, &packets);
+            for door in 0..doors.len() as u16 {
+                let expected = model(door, &doors, source, &packets);
                 prop_assert_eq!(of(&told, door, source), expected);
             }
         }

@@ -19,7 +19,9 @@ mod log;
 mod onetime;
 mod ppp;
 mod restart;
+mod retransmissions;
 mod rights;
+mod scans;
 mod shutdown;
 mod split;
 mod storm;
@@ -54,6 +56,8 @@ const TESTS: &[&[Test]] = &[
     commands::TESTS,
     control::TESTS,
     storm::TESTS,
+    scans::TESTS,
+    retransmissions::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.
@@ -102,6 +106,8 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
         true,
         &missing,
     ));
+    let scans = trial("full_nmap_scans", scans::full_nmap_scans, false, &missing);
+    trials.push(scans.with_ignored_flag(true));
     trials
 }
 

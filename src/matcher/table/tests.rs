@@ -1,37 +1,37 @@
 use super::*;
+use crate::limits::{DEFAULT_ATTEMPTS, MAX_STEPS};
 use proptest::prelude::*;
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 
 const SEQ_TIMEOUT: Millis = 1_000;
 
+/// 10.0.HIGH.LOW: the high byte is the network.
 fn source(n: u32) -> IpAddr {
     Ipv4Addr::from_bits(0x0a00_0000 + n).into()
 }
 
-/// An attempt at that stage, in the bucket of its source or in a chosen one.
-fn add(table: &mut Table, bucket: Option<u16>, key: (u32, u16), stage: u8) -> Slot {
-    let source = source(key.0);
-    let slot = table.insert(
-        bucket.unwrap_or_else(|| table.bucket(source)),
-        source,
-        key.1,
-    );
-    table.put(
-        slot,
+fn at(stage: u8, start: Millis) -> Alignment {
+    Alignment {
         stage,
-        Alignment {
-            start: 0,
-            strays: 0,
-        },
-    );
-    table.settle(slot, SEQ_TIMEOUT);
+        ..Alignment::begin(start)
+    }
+}
+
+fn settle(table: &mut Table, slot: Slot, place: Place, alignments: &[Alignment]) {
+    let readings = alignments.iter().copied().collect();
+    table.settle(slot, place, &readings, SEQ_TIMEOUT);
+}
+
+/// An attempt at that stage.
+fn add(table: &mut Table, place: Place, key: (u32, u16), stage: u8) -> Slot {
+    let slot = table.insert(place, source(key.0), key.1).expect("a slot");
+    settle(table, slot, place, &[at(stage, 0)]);
     slot
 }
 
 fn all(table: &Table) -> Vec<(IpAddr, u16)> {
     std::iter::successors(table.first(), |slot| table.after(*slot))
-        .map(|slot| (table[slot].source, table[slot].door))
+        .map(|slot| (table.source(slot), table.door(slot)))
         .collect()
 }
 
@@ -42,11 +42,26 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let key = (0u32..30, 0u16..3);
+    // Three networks of ten.
+    let key = (
+        (0u32..3, 0u32..10).prop_map(|(network, host)| network << 8 | host),
+        0u16..3,
+    );
     prop_oneof![
         3 => (key.clone(), 1u8..7).prop_map(|(key, stage)| Op::Set(key, stage)),
         1 => key.prop_map(Op::Remove),
     ]
+}
+
+/// Who goes first of those, in the order of their last change, when so many are allowed.
+fn last_in_rank(model: &[((u32, u16), u8)], allowed: usize) -> Option<(u32, u16)> {
+    let class = |stage: u8| stage.min(4);
+    let held = |c| model.iter().filter(|(_, s)| class(*s) == c).count();
+    let goes = (1..=4).find(|c| held(*c) > 0 && held(*c) >= allowed / 4)?;
+    model
+        .iter()
+        .find(|(_, s)| class(*s) == goes)
+        .map(|(key, _)| *key)
 }
 
 proptest! {
@@ -54,33 +69,35 @@ proptest! {
     #[test]
     fn finds_what_is_there_and_evicts_by_class_and_age(
         capacity in 1usize..20,
+        share in 1usize..12,
         ops in prop::collection::vec(op(), 1..200),
     ) {
-        let mut table = Table::new(capacity, 1);
+        let mut table = Table::with_share(capacity, share, 1);
         let mut model: Vec<((u32, u16), u8)> = Vec::new();
         for op in ops {
             let (Op::Set(key, _) | Op::Remove(key)) = op;
-            let slot = table.find(table.bucket(source(key.0)), source(key.0), key.1);
+            let place = table.place(source(key.0));
+            let slot = table.find(place, source(key.0), key.1);
             let known = model.iter().position(|(k, _)| *k == key).map(|at| model.remove(at));
             prop_assert_eq!(slot.is_some(), known.is_some());
             match (op, slot) {
                 (Op::Set(_, stage), Some(slot)) => {
-                    for old in table[slot].stages() {
-                        table.drop(slot, old);
-                    }
-                    table.put(slot, stage, Alignment { start: 0, strays: 0 });
-                    table.settle(slot, SEQ_TIMEOUT);
+                    settle(&mut table, slot, place, &[at(stage, 0)]);
                     model.push((key, stage));
                 }
                 (Op::Set(_, stage), None) => {
-                    if model.len() == capacity {
-                        let class = |stage: u8| stage.min(4);
-                        let held = |c| model.iter().filter(|(_, s)| class(*s) == c).count();
-                        let goes = (1..=4).find(|c| held(*c) > 0 && held(*c) >= capacity / 4);
-                        let at = model.iter().position(|(_, s)| Some(class(*s)) == goes);
-                        model.remove(at.expect("a full table has someone to evict"));
+                    let network = |key: (u32, u16)| table.place(source(key.0)).network;
+                    let near: Vec<_> =
+                        model.iter().filter(|(k, _)| network(*k) == place.network).copied().collect();
+                    if near.len() >= share {
+                        let goes = last_in_rank(&near, share);
+                        model.retain(|(key, _)| Some(*key) != goes);
                     }
-                    add(&mut table, None, key, stage);
+                    if model.len() == capacity {
+                        let goes = last_in_rank(&model, capacity);
+                        model.retain(|(key, _)| Some(*key) != goes);
+                    }
+                    add(&mut table, place, key, stage);
                     model.push((key, stage));
                 }
                 (Op::Remove(_), Some(slot)) => table.remove(slot),
@@ -98,77 +115,163 @@ proptest! {
     fn a_hash_chain_survives_removal_in_any_order(
         order in Just((0u32..200).collect::<Vec<_>>()).prop_shuffle(),
     ) {
-        let mut table = Table::new(200, 1);
-        let mut model: HashMap<u32, Slot> =
-            (0..200).map(|n| (n, add(&mut table, Some(7), (n, 0), 1))).collect();
+        let mut table = Table::with_share(200, 200, 1);
+        // All sources in few chains.
+        table.buckets = vec![None; 2];
+        let mut model: HashMap<u32, Slot> = HashMap::new();
+        for n in 0..200 {
+            let place = table.place(source(n));
+            model.insert(n, add(&mut table, place, (n, 0), 1));
+        }
         for (removed, n) in order.into_iter().enumerate() {
             table.remove(model.remove(&n).expect("each is removed once"));
             // Slots are used again, so that the chain is also grown while it shrinks.
             if removed % 3 == 0 {
-                model.insert(1_000 + n, add(&mut table, Some(7), (1_000 + n, 0), 1));
+                let place = table.place(source(1_000 + n));
+                model.insert(1_000 + n, add(&mut table, place, (1_000 + n, 0), 1));
             }
             for (n, slot) in &model {
-                prop_assert_eq!(table.find(7, source(*n), 0), Some(*slot));
+                prop_assert_eq!(table.find(table.place(source(*n)), source(*n), 0), Some(*slot));
             }
-            prop_assert_eq!(table.find(7, source(n), 0), None);
+            prop_assert_eq!(table.find(table.place(source(n)), source(n), 0), None);
         }
     }
 
     #[test]
-    fn an_alignment_survives_packing(start in 0u64..1 << 56, strays: u8) {
-        let alignment = Alignment { start, strays };
-        prop_assert_eq!(Alignment::unpack(alignment.pack()), alignment);
+    fn an_alignment_survives_packing(
+        age in 0u64..1 << 40,
+        start in 0u64..1 << 62,
+        stage in 1u8..32,
+        strays in 0u8..4,
+        tripped: bool,
+    ) {
+        let alignment = Alignment { stage, start, strays, tripped };
+        prop_assert_eq!(Alignment::unpack(alignment.pack(), start + age), Some(alignment));
+    }
+
+    /// The model: who is due, found by looking at all.
+    #[test]
+    fn deadlines_are_found_when_they_are_due(
+        ops in prop::collection::vec((0u32..40, prop_oneof![0u64..3_000, Just(40_000), Just(500_000)], 0u64..600), 1..150),
+    ) {
+        let mut table = Table::with_share(64, 64, 1);
+        let mut model: HashMap<u32, Millis> = HashMap::new();
+        let mut now = 10_000;
+        for (n, start, pause) in ops {
+            let start = start + now;
+            let place = table.place(source(n));
+            let slot = table.find(place, source(n), 0).or_else(|| table.insert(place, source(n), 0));
+            settle(&mut table, slot.expect("a slot"), place, &[at(1, start)]);
+            model.insert(n, start + SEQ_TIMEOUT);
+            now += pause * pause / 100;
+            let soonest = model.values().min().copied();
+            prop_assert!(table.next_look() <= soonest, "not after the first deadline");
+            let due = |table: &Table, slot| deadline(0, &table.readings(slot, now + 1_000_000), SEQ_TIMEOUT);
+            let mut tick = 0;
+            while let Some((first, after)) = table.next_due(tick, now) {
+                tick = after;
+                let mut next = Some(first);
+                while let Some(slot) = next {
+                    next = table.after_due(slot);
+                    if due(&table, slot) <= now {
+                        table.remove(slot);
+                    }
+                }
+            }
+            table.have_looked(now, due);
+            model.retain(|_, deadline| *deadline > now);
+            prop_assert_eq!(table.len(), model.len());
+            prop_assert_eq!(table.next_look(), model.values().min().copied(), "exact when they are few");
+        }
     }
 }
 
 #[test]
-fn each_slot_has_its_own_place_for_each_stage() {
-    let mut table = Table::new(MAX_ATTEMPTS, 1);
-    let stages = || 1..MAX_STEPS as u8;
-    let slots: Vec<_> = (0..MAX_ATTEMPTS as u32)
-        .map(|n| add(&mut table, None, (n, 0), 1))
-        .collect();
-    for slot in &slots {
-        for stage in stages() {
-            table.put(
-                *slot,
-                stage,
-                Alignment {
-                    start: slot.get().into(),
-                    strays: stage,
-                },
-            );
-        }
+fn each_attempt_keeps_all_its_alignments() {
+    const EACH: usize = MAX_STEPS - 1;
+    let slots_each = EACH.div_ceil(CELLS);
+    let mut table = Table::new(DEFAULT_ATTEMPTS, 1);
+    let fit = DEFAULT_ATTEMPTS / slots_each;
+    let expected = |n: u32, few: usize| -> Vec<Alignment> {
+        let stages = (1..MAX_STEPS as u8).rev().take(few);
+        stages
+            .map(|stage| Alignment {
+                strays: stage % 4,
+                ..at(stage, n.into())
+            })
+            .collect()
+    };
+    let mut slots = Vec::new();
+    for n in 0..fit as u32 {
+        // One from each network, so that no share is used up.
+        let source = source(n << 8);
+        let place = table.place(source);
+        let slot = table.insert(place, source, 0).expect("a slot");
+        settle(&mut table, slot, place, &expected(n, EACH));
+        slots.push(slot);
     }
-    for slot in &slots {
-        assert!(table[*slot].stages().eq(stages().rev()));
-        for stage in stages() {
-            let expected = Alignment {
-                start: slot.get().into(),
-                strays: stage,
-            };
-            assert_eq!(table.alignment(*slot, stage), Some(expected));
-        }
+    assert_eq!(table.len(), fit, "none was evicted");
+    for (n, slot) in (0..).zip(&slots) {
+        assert_eq!(table.readings(*slot, 100_000).as_slice(), expected(n, EACH));
+    }
+    // What they no longer need is used again.
+    for (n, slot) in (0..).zip(&slots) {
+        let place = table.place(table.source(*slot));
+        settle(&mut table, *slot, place, &expected(n, 4));
+    }
+    for n in 0..(DEFAULT_ATTEMPTS - 2 * fit) as u32 {
+        let place = table.place(source(0x80_0000 + (n << 8)));
+        add(&mut table, place, (0x80_0000 + (n << 8), 0), 1);
+    }
+    assert_eq!(table.len(), DEFAULT_ATTEMPTS - fit, "none was evicted");
+    for (n, slot) in (0..).zip(&slots) {
+        assert_eq!(table.readings(*slot, 100_000).as_slice(), expected(n, 4));
     }
 }
 
 #[test]
-fn the_seed_changes_the_buckets() {
-    let buckets = |seed| {
-        let table = Table::new(MAX_ATTEMPTS, seed);
+fn many_alignments_in_a_full_table_evict_others_and_never_themselves() {
+    let mut table = Table::with_share(20, 20, 1);
+    for n in 0..200 {
+        let place = table.place(source(n));
+        let slot = table.insert(place, source(n), 0).expect("a slot");
+        let many: Vec<_> = (1..MAX_STEPS as u8)
+            .rev()
+            .map(|stage| at(stage, 0))
+            .collect();
+        settle(&mut table, slot, place, &many);
+        assert_eq!(table.find(place, source(n), 0), Some(slot));
+        assert_eq!(table.readings(slot, 0).as_slice(), many);
+    }
+}
+
+#[test]
+fn the_seed_changes_the_places() {
+    let places = |seed| {
+        let table = Table::new(DEFAULT_ATTEMPTS, seed);
         (0..100)
-            .map(|n| table.bucket(source(n)))
+            .map(|n| table.place(source(n << 8)))
             .collect::<Vec<_>>()
     };
-    assert_ne!(buckets(1), buckets(2));
-    assert_eq!(buckets(1), buckets(1));
+    assert_ne!(places(1), places(2));
+    assert_eq!(places(1), places(1));
 }
 
 #[test]
-fn an_attempt_at_a_door_of_four_steps_costs_at_most_100_bytes() {
-    assert!(
-        size_of::<Attempt>() + 3 * size_of::<u64>() + 2 <= 100,
-        "{}",
-        size_of::<Attempt>()
-    );
+fn a_network_is_a_24_or_a_64() {
+    let table = Table::new(DEFAULT_ATTEMPTS, 1);
+    let network = |address: &str| table.place(address.parse().expect(address)).network;
+    assert_eq!(network("192.0.2.1"), network("192.0.2.255"));
+    assert_ne!(network("192.0.2.1"), network("192.0.3.1"));
+    assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:0:0:1"));
+    assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
+}
+
+/// 64 bytes a slot, and what finds it: a bucket, and its part in the lists of the networks.
+#[test]
+fn an_attempt_costs_64_bytes_and_4_to_find_it() {
+    assert_eq!(size_of::<Entry>(), 64);
+    let table = Table::new(DEFAULT_ATTEMPTS, 1);
+    let index = 2 * table.buckets.len() + 6 * table.ages.len();
+    assert!(index <= 4 * DEFAULT_ATTEMPTS, "{index}");
 }

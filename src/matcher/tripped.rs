@@ -1,0 +1,52 @@
+//! What a tripwire does. One hit may be chance: an alignment survives it. The second, on another port, ends it.
+#![forbid(unsafe_code)]
+
+use super::table::Table;
+use super::{Event, expire_attempt};
+use crate::door::{Knock, Millis, Pattern};
+
+/// One packet that hits a tripwire.
+pub(super) fn hit(
+    patterns: &[Pattern],
+    table: &mut Table,
+    knock: &Knock,
+    local: bool,
+    now: Millis,
+    tell: &mut dyn FnMut(Event),
+) {
+    let source = knock.source;
+    let place = table.place(source);
+    if table.is_empty(place) {
+        return;
+    }
+    for (door, pattern) in (0u16..).zip(patterns) {
+        if !pattern.accepts_destination(knock.destination, local) {
+            continue;
+        }
+        let Some(slot) = table.find(place, source, door) else {
+            continue;
+        };
+        // Whoever tries one port again and again is no scanner.
+        if !expire_attempt(pattern, table, slot, now, tell)
+            || table.replace_tripwire(slot, knock.step.port) == knock.step.port
+        {
+            continue;
+        }
+        let mut readings = table.readings(slot, now);
+        readings.retain_mut(|alignment| !std::mem::replace(&mut alignment.tripped, true));
+        let told = table.told(slot);
+        if told > 0 && readings.iter().all(|alignment| alignment.stage != told) {
+            table.set_told(slot, 0);
+            tell(Event::Failed {
+                door,
+                source,
+                stage: told,
+            });
+        }
+        if readings.is_empty() {
+            table.remove(slot);
+        } else {
+            table.keep(slot, &readings, pattern.seq_timeout);
+        }
+    }
+}

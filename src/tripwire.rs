@@ -1,0 +1,327 @@
+//! Ports that nobody who knocks has a reason to touch. The second one touched within an attempt ends it, so a scan that
+//! happens to hit the ports of a door in order does not open it.
+#![forbid(unsafe_code)]
+
+use crate::door::{FlagRule, Knock, Pattern, Protocol, TCP_FLAGS};
+use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT};
+
+/// A TCP packet that is none of these is an answer to somebody, not a scan: SYN without ACK.
+pub const TCP_RULE: FlagRule = FlagRule {
+    set: TCP_FLAGS[1].1,
+    clear: TCP_FLAGS[4].1,
+};
+
+/// Ports from the first to the last, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The first, from 1.
+    pub low: u16,
+    /// The last.
+    pub high: u16,
+}
+
+impl PortRange {
+    /// That port alone.
+    pub fn single(port: u16) -> PortRange {
+        PortRange {
+            low: port,
+            high: port,
+        }
+    }
+}
+
+/// What `Tripwire` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tripwire<T> {
+    /// There are none.
+    #[default]
+    None,
+    /// The neighbours of the doors' ports, and some by chance.
+    Auto,
+    /// Those that are listed.
+    Ports(T),
+}
+
+/// Sorts ranges and makes one of those that overlap or touch.
+pub fn merge(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, kept| {
+        let touches = u32::from(next.low) <= u32::from(kept.high) + 1;
+        if touches {
+            kept.high = kept.high.max(next.high);
+        }
+        touches
+    });
+    ranges
+}
+
+/// The tripwires of a config. The ports of its doors are none, whatever is said here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tripwires {
+    /// As [`merge`] leaves them.
+    tcp: Vec<PortRange>,
+    udp: Vec<PortRange>,
+    /// The ports before and after each door port are tripwires too ...
+    neighbours: bool,
+    /// ... but for these, in ascending order: something listens there.
+    services: Vec<u16>,
+}
+
+impl Tripwires {
+    /// These ports.
+    pub fn listed(ports: Vec<PortRange>) -> Tripwires {
+        let ports = merge(ports);
+        Tripwires {
+            tcp: ports.clone(),
+            udp: ports,
+            ..Tripwires::default()
+        }
+    }
+
+    /// The neighbours of each door port and, for each transport, [`AUTO_TRIPWIRES`] ports by chance, none of them of a service.
+    /// UDP ones by chance are below [`FIRST_LAN_PORT`]: answers to what the LAN asked would wake us.
+    pub fn auto(services: &[u16], mut random: impl FnMut() -> u64) -> Tripwires {
+        let mut services = services.to_vec();
+        services.sort_unstable();
+        let mut draw = |below: u64| {
+            let mut ports = Vec::new();
+            // Ends also where everything listens.
+            for _ in 0..16 * AUTO_TRIPWIRES {
+                let range = PortRange::single((random() % (below - 1) + 1) as u16);
+                if services.binary_search(&range.low).is_err() && !ports.contains(&range) {
+                    ports.push(range);
+                }
+                if ports.len() == AUTO_TRIPWIRES {
+                    break;
+                }
+            }
+            merge(ports)
+        };
+        Tripwires {
+            tcp: draw(1 << 16),
+            udp: draw(FIRST_LAN_PORT),
+            neighbours: true,
+            services,
+        }
+    }
+
+    /// Whether this knock is none at a door of these but hits a tripwire.
+    pub fn is_hit_by(&self, knock: &Knock, patterns: &[Pattern]) -> bool {
+        let port = knock.step.port;
+        let (ports, fits) = match knock.step.protocol {
+            Protocol::Tcp => (&self.tcp, TCP_RULE.fits(knock.flags)),
+            Protocol::Udp => (&self.udp, true),
+        };
+        let at = ports.partition_point(|range| range.high < port);
+        let is_listed = ports.get(at).is_some_and(|range| range.low <= port);
+        let is_neighbour = || {
+            let is_door = |port: Option<u16>| port.is_some_and(|port| is_door_port(port, patterns));
+            self.neighbours
+                && self.services.binary_search(&port).is_err()
+                && (is_door(port.checked_sub(1)) || is_door(port.checked_add(1)))
+        };
+        fits && (is_listed || self.neighbours)
+            && !is_door_port(port, patterns)
+            && (is_listed || is_neighbour())
+    }
+
+    /// All of one transport, beside the ports of these doors; as [`merge`] leaves them.
+    pub fn ranges(&self, protocol: Protocol, patterns: &[Pattern]) -> Vec<PortRange> {
+        let mut ranges = match protocol {
+            Protocol::Tcp => self.tcp.clone(),
+            Protocol::Udp => self.udp.clone(),
+        };
+        if self.neighbours {
+            let near =
+                door_ports(patterns).flat_map(|port| [port.checked_sub(1), port.checked_add(1)]);
+            let free = near
+                .flatten()
+                .filter(|port| *port != 0 && self.services.binary_search(port).is_err());
+            ranges.extend(free.map(PortRange::single));
+        }
+        let mut doors: Vec<u16> = door_ports(patterns).collect();
+        doors.sort_unstable();
+        let mut apart = Vec::new();
+        for PortRange { mut low, high } in merge(ranges) {
+            let first = doors.partition_point(|port| *port < low);
+            for port in doors[first..].iter().take_while(|port| **port <= high) {
+                if low < *port {
+                    apart.push(PortRange {
+                        low,
+                        high: port - 1,
+                    });
+                }
+                low = port.saturating_add(1);
+            }
+            if low <= high && doors.binary_search(&low).is_err() {
+                apart.push(PortRange { low, high });
+            }
+        }
+        apart
+    }
+}
+
+fn door_ports(patterns: &[Pattern]) -> impl Iterator<Item = u16> {
+    let sequences = patterns.iter().flat_map(|pattern| &pattern.sequence);
+    sequences
+        .flat_map(|sequence| sequence.steps())
+        .map(|step| step.port)
+}
+
+fn is_door_port(port: u16, patterns: &[Pattern]) -> bool {
+    door_ports(patterns).any(|door| door == port)
+}
+
+/// The local ports in the text of /proc/net/tcp, tcp6, udp or udp6 of sockets in one of these states: `0A` is a TCP socket that
+/// listens, `07` a UDP socket that is not connected (proc(5)).
+pub fn ports_in_state<'a>(text: &'a str, state: &'a str) -> impl Iterator<Item = u16> + use<'a> {
+    text.lines().skip(1).filter_map(move |line| {
+        let mut words = line.split_ascii_whitespace();
+        let (_, port) = words.nth(1)?.split_once(':')?;
+        let has_state = words.nth(1)? == state;
+        u16::from_str_radix(port, 16).ok().filter(|_| has_state)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::door::{Sequence, Step};
+    use proptest::prelude::*;
+
+    fn door(ports: &[u16]) -> Pattern {
+        let step = |port: &u16| Step {
+            protocol: Protocol::Tcp,
+            port: *port,
+        };
+        let steps: Vec<Step> = ports.iter().map(step).collect();
+        Pattern {
+            sequence: Sequence::new(&steps),
+            seq_timeout: 1_000,
+            flags: FlagRule::default(),
+            target: None,
+        }
+    }
+
+    fn knock(protocol: Protocol, port: u16, flags: u8) -> Knock {
+        Knock {
+            source: [10, 0, 0, 1].into(),
+            destination: [10, 0, 0, 2].into(),
+            step: Step { protocol, port },
+            flags,
+            source_port: 1,
+            tcp_sequence: 1,
+        }
+    }
+
+    /// Counts up from there in big strides.
+    fn counter(mut n: u64) -> impl FnMut() -> u64 {
+        move || {
+            n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            n >> 33
+        }
+    }
+
+    fn tripwires() -> impl Strategy<Value = (Tripwires, Vec<Pattern>)> {
+        let port = || prop_oneof![1u16..40, 65_500u16..=65_535];
+        let ranges = prop::collection::vec((port(), port()), 0..8).prop_map(|pairs| {
+            pairs
+                .into_iter()
+                .map(|(a, b)| PortRange {
+                    low: a.min(b),
+                    high: a.max(b).min(a.min(b).saturating_add(10)),
+                })
+                .collect()
+        });
+        let services = prop::collection::vec(port(), 0..5);
+        let doors = prop::collection::vec(prop::collection::vec(port(), 1..5), 0..4);
+        (ranges, services, any::<bool>(), any::<u64>(), doors).prop_map(
+            |(ranges, services, auto, seed, doors)| {
+                let tripwires = match auto {
+                    true => Tripwires::auto(&services, counter(seed)),
+                    false => Tripwires::listed(ranges),
+                };
+                (tripwires, doors.iter().map(|ports| door(ports)).collect())
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn the_ranges_are_the_ports_that_are_hit((tripwires, doors) in tripwires()) {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let ranges = tripwires.ranges(protocol, &doors);
+                for pair in ranges.windows(2) {
+                    prop_assert!(pair[0].high < pair[1].low);
+                }
+                for port in 1..=u16::MAX {
+                    let hit = tripwires.is_hit_by(&knock(protocol, port, TCP_RULE.set), &doors);
+                    let listed = ranges.iter().any(|range| (range.low..=range.high).contains(&port));
+                    prop_assert_eq!(hit, listed, "{}", port);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tcp_counts_with_syn_and_without_ack_only() {
+        let tripwires = Tripwires::listed(vec![PortRange { low: 1, high: 9 }]);
+        for (flags, hit) in [
+            (0x02, true),
+            (0x12, false),
+            (0x10, false),
+            (0, false),
+            (0x2a, true),
+        ] {
+            assert_eq!(
+                tripwires.is_hit_by(&knock(Protocol::Tcp, 5, flags), &[]),
+                hit
+            );
+        }
+        assert!(tripwires.is_hit_by(&knock(Protocol::Udp, 5, 0), &[]));
+        assert!(
+            !tripwires.is_hit_by(&knock(Protocol::Udp, 5, 0), &[door(&[5])]),
+            "a door's port"
+        );
+    }
+
+    #[test]
+    fn auto_is_the_neighbours_and_64_others_where_nothing_listens() {
+        let doors = [door(&[22, 7000, 1, 65_535])];
+        let services: Vec<u16> = (1_000..=20_000).chain([21]).collect();
+        let tripwires = Tripwires::auto(&services, counter(7));
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let ranges = tripwires.ranges(protocol, &doors);
+            let ports: Vec<u16> = ranges
+                .iter()
+                .flat_map(|range| range.low..=range.high)
+                .collect();
+            assert!(
+                (AUTO_TRIPWIRES..=AUTO_TRIPWIRES + 3).contains(&ports.len()),
+                "{}",
+                ports.len()
+            );
+            assert!(ports.contains(&23) && ports.contains(&2) && ports.contains(&65_534));
+            assert!(ports.iter().all(|port| !services.contains(port)));
+            let by_chance = ports.iter().filter(|port| **port != 65_534).max();
+            assert!(protocol == Protocol::Tcp || by_chance < Some(&(FIRST_LAN_PORT as u16)));
+        }
+        let all: Vec<u16> = (1..=u16::MAX).collect();
+        assert_eq!(
+            Tripwires::auto(&all, counter(7)).ranges(Protocol::Tcp, &doors),
+            []
+        );
+    }
+
+    #[test]
+    fn what_listens_is_read_from_proc() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                      0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n   \
+                      1: 0100007F:1F90 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 2 1\n   \
+                      2: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0:0\n\nx\n";
+        assert_eq!(ports_in_state(text, "0A").collect::<Vec<_>>(), [22, 80]);
+        assert_eq!(ports_in_state(text, "01").collect::<Vec<_>>(), [8080]);
+    }
+}

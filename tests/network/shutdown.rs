@@ -75,13 +75,7 @@ fn a_stop_command_that_hangs_runs_at_the_next_start() {
     daemon.signal(libc::SIGTERM);
     // As long as a test waits for anything.
     assert_eq!(daemon.wait().code(), Some(15));
-    assert!(
-        daemon
-            .errors()
-            .contains("its stop command did not end in time"),
-        "{}",
-        daemon.errors()
-    );
+    daemon.await_text("its stop command did not end in time");
     assert_eq!(notes(&scene, "stop"), 0);
     scene.home.write("mended", "");
     let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
@@ -145,13 +139,7 @@ fn another_spelling_of_the_config_is_the_same_daemon() {
     };
     let mut second = start_by_link();
     assert_eq!(second.wait().code(), Some(1));
-    assert!(
-        second
-            .errors()
-            .contains("knockd already runs with ./link.conf"),
-        "{}",
-        second.errors()
-    );
+    second.await_text("knockd already runs with ./link.conf");
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     drop(daemon);

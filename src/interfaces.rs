@@ -212,10 +212,11 @@ fn u32_of(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// A NUL-terminated name.
+/// A NUL-terminated name. One with control characters is none: it could look like another line of the log.
 fn name_of(value: &[u8]) -> Option<Name> {
     let text = value.split(|byte| *byte == 0).next()?;
-    Name::try_from(std::str::from_utf8(text).ok()?).ok()
+    let text = std::str::from_utf8(text).ok()?;
+    (!text.contains(char::is_control)).then(|| Name::try_from(text).ok())?
 }
 
 fn ip_of(value: &[u8]) -> Option<IpAddr> {

@@ -274,7 +274,9 @@ proptest! {
             match outcome {
                 Outcome::Refuse(_) => prop_assert!(!matches!(delay.parse(), Ok(0..=i32::MAX))),
                 Outcome::Run(args) => {
-                    prop_assert_eq!(args.delay, Duration::from_millis(delay.parse().unwrap()));
+                    // Signed: -0 is a delay.
+                    let delay: i32 = delay.parse().unwrap();
+                    prop_assert_eq!(args.delay, Duration::from_millis(delay as u64));
                     prop_assert_eq!(args.verbose, given('v'));
                     prop_assert_eq!(args.family, match last("46") {
                         Some(('4', _)) => Family::V4,

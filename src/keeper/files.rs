@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::privileges::user;
-use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -58,47 +58,46 @@ enum Resolved {
 fn resolve(path: &Path) -> io::Result<Resolved> {
     let mut links = 0;
     let mut done = PathBuf::from("/");
-    let mut rest: VecDeque<PathBuf> = parts(path).collect();
-    while let Some(part) = rest.pop_front() {
-        if part == Path::new("..") {
+    // What is left of the path, the last part first.
+    let mut rest: Vec<OsString> = Vec::new();
+    push_parts(&mut rest, path);
+    while let Some(part) = rest.pop() {
+        if part == ".." {
             done.pop();
             continue;
         }
-        let next = done.join(&part);
-        if next == Path::new("/proc") {
-            return Ok(Resolved::OfTheKernel(
-                next.join(rest.iter().collect::<PathBuf>()),
-            ));
+        done.push(&part);
+        if done == Path::new("/proc") {
+            done.extend(rest.iter().rev());
+            return Ok(Resolved::OfTheKernel(done));
         }
         // What is not there yet is no link.
-        if !fs::symlink_metadata(&next).is_ok_and(|found| found.is_symlink()) {
-            done = next;
+        let Ok(target) = fs::read_link(&done) else {
             continue;
-        }
+        };
         links += 1;
-        if is_exposed(&done) {
-            return Err(refused("a symbolic link", &next));
+        if done.parent().is_some_and(is_exposed) {
+            return Err(refused("a symbolic link", &done));
         }
         if links > MAX_LINKS {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));
         }
-        let target = fs::read_link(&next)?;
+        done.pop();
         if target.is_absolute() {
             done = PathBuf::from("/");
         }
-        for part in parts(&target).rev() {
-            rest.push_front(part);
-        }
+        push_parts(&mut rest, &target);
     }
     Ok(Resolved::Plain(done))
 }
 
-/// The parts of a path between the slashes.
-fn parts(path: &Path) -> impl DoubleEndedIterator<Item = PathBuf> {
-    path.components().filter_map(|part| match part {
-        Component::Normal(_) | Component::ParentDir => Some(PathBuf::from(part.as_os_str())),
-        _ => None,
-    })
+/// Puts the parts of a path between the slashes on the stack, the first on top.
+fn push_parts(stack: &mut Vec<OsString>, path: &Path) {
+    for part in path.components().rev() {
+        if let Component::Normal(_) | Component::ParentDir = part {
+            stack.push(part.as_os_str().to_os_string());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -292,6 +292,10 @@ fn a_mistyped_interface_is_told_at_the_terminal() {
 fn one_interface_of_two_may_be_missing() {
     let scene = Scene::new();
     scene.home.config("");
+    // One whose name cannot be shown among those there are.
+    scene
+        .router
+        .run("ip link add \"$(printf 'x\\001y')\" type veth peer name far0");
     let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "ppp0,wan0"]);
     daemon.await_text("could not open ppp0: ppp0: No such device exists: waiting for it");
     scene.fence(&daemon);

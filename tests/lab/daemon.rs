@@ -153,6 +153,19 @@ impl Daemon {
             .count()
     }
 
+    /// Where the last line with this text stands among all lines so far.
+    pub fn last_index(&self, text: &str) -> Option<usize> {
+        let lines = self.log.lines.lock().expect("log");
+        lines.iter().rposition(|(_, l)| l.contains(text))
+    }
+
+    /// The last lines that it printed.
+    pub fn tail(&self, number: usize) -> Vec<String> {
+        let lines = self.log.lines.lock().expect("log");
+        let skipped = lines.len().saturating_sub(number);
+        lines[skipped..].iter().map(|(_, l)| l.clone()).collect()
+    }
+
     /// All that it printed on stderr so far.
     pub fn errors(&self) -> String {
         let lines = self.log.lines.lock().expect("log");

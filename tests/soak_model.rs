@@ -108,7 +108,10 @@ fn load_makes_the_bounds_wider_for_a_while() {
     knock(&mut model, KEY, true, 1000);
     model.apply(3000, &Event::Load(100));
     assert_eq!(expected(&model, 3000), Expected::Either);
-    assert_eq!(expected(&model, 1001 + OPEN_WITHIN + 2000), Expected::Open);
+    assert_eq!(
+        expected(&model, 1001 + OPEN_WITHIN + 100 * LOAD_FACTOR),
+        Expected::Open
+    );
     model.apply(3001 + LOAD_MEMORY, &Event::Load(1));
     assert_eq!(model.load(), LOAD_FACTOR);
 }

@@ -256,6 +256,12 @@ impl Soak {
             .random
             .pick(&[Kill::Keeper, Kill::KeeperFirst, Kill::ListenerFirst]);
         let dead = self.random.pick(&[0, 0, 30, 300, 1500, 4000]);
+        if self.random.percent(60) {
+            // So that commands run.
+            self.knock_fast();
+            let wait = self.random.between(0, 700);
+            self.pass(wait);
+        }
         self.note("SIGKILL and restart", &format!("{what:?}, after {dead} ms"));
         self.kill(what);
         self.pass(dead);

@@ -69,7 +69,11 @@ impl Soak {
             children(soak.daemon().pid()).len() == 1 && soak.listeners().len() == 1
         });
         if !quiet {
-            let found = children(self.daemon().pid());
+            let found: Vec<String> = children(self.daemon().pid())
+                .into_iter()
+                .map(|pid| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+                .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+                .collect();
             return self.violation(&format!("children of the keeper at rest: {found:?}"));
         }
         let pids = [self.daemon().pid(), self.listeners()[0]];

@@ -148,7 +148,11 @@ fn run(plan: Plan, seed: u64) -> bool {
         soak.history.openings, soak.history.closings
     );
     println!("looks at a door for a source: {:?}", soak.model.answers);
-    println!("{}", soak.show_health());
+    println!(
+        "{}, longest load {} ms",
+        soak.show_health(),
+        soak.longest_load
+    );
     println!("violations {}", soak.history.violations.len());
     for violation in &soak.history.violations {
         println!("  {violation}");

@@ -49,6 +49,7 @@ pub struct Soak {
     pub no_kill_until: Ms,
     pub once_until: Ms,
     pub fences: usize,
+    pub longest_load: Ms,
     pub at_rest: crate::health::AtRest,
 }
 
@@ -84,6 +85,7 @@ impl Soak {
             no_kill_until: 0,
             once_until: 0,
             fences: 0,
+            longest_load: 0,
             at_rest: crate::health::AtRest::default(),
         }
     }
@@ -142,6 +144,7 @@ impl Soak {
     fn judge(&mut self, look: &Look) {
         let seen = &look.seen;
         self.model.apply(seen.to, &Event::Load(look.load));
+        self.longest_load = self.longest_load.max(look.load);
         self.runs.passed(seen.from, self.model.load());
         self.uses.passed(seen.from, self.model.load());
         for violation in self.model.judge(seen) {

@@ -21,9 +21,11 @@ pub const CLOSE_WITHIN: Ms = 1200;
 pub const ORPHANS: Ms = 2500;
 /// After SIGUSR1 every open door has its rule again within this time, plus twice what its commands take.
 pub const REAPPLY_WITHIN: Ms = 1500;
-/// All of these are longer by this many times the load: what it took to list the firewall's rules of late. A few dozen commands
-/// may wait for their turn before the one that counts.
-pub const LOAD_FACTOR: Ms = 20;
+/// All of these are longer by this many times the load: what it took to list the firewall's rules of late. Some commands may share the
+/// processors with the one that counts ...
+pub const LOAD_FACTOR: Ms = 10;
+/// ... and after SIGUSR1 all of them do.
+const REAPPLY_FACTOR: Ms = 3;
 /// How long the longest listing of late is remembered.
 pub const LOAD_MEMORY: Ms = 10_000;
 
@@ -156,7 +158,7 @@ impl Model {
     }
 
     fn is_disturbed(&self, key: Key, from: Ms, to: Ms) -> bool {
-        let slack = REAPPLY_WITHIN + 2 * self.commands(key) + 2 * self.load();
+        let slack = REAPPLY_WITHIN + 2 * self.commands(key) + REAPPLY_FACTOR * self.load();
         self.disturbances.iter().any(|disturbance| {
             disturbance.since <= to && disturbance.until.is_none_or(|until| from <= until + slack)
         })
@@ -283,7 +285,7 @@ impl Model {
             .iter()
             .map(|times| times.start + times.stop)
             .max();
-        let slack = REAPPLY_WITHIN + 2 * longest.unwrap_or(0) + 2 * self.load();
+        let slack = REAPPLY_WITHIN + 2 * longest.unwrap_or(0) + REAPPLY_FACTOR * self.load();
         self.disturbances.retain(|d| {
             d.until
                 .is_none_or(|until| at <= until + slack + LOAD_MEMORY)

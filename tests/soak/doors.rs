@@ -50,8 +50,9 @@ pub const DOORS: &[Door] = &[
         ..door("slow stop", 9)
     },
     Door {
-        start: "@RULE@; exit 7",
+        start: "@RULE@; sleep 0.4; exit 7",
         stop: "@RULE@; exit 9",
+        sleeps: (400, 0),
         ..door("failing", 8)
     },
     Door {
@@ -148,6 +149,12 @@ pub fn times() -> Vec<Times> {
 /// Whether that source may knock at that door as he should.
 pub fn is_customer(key: Key) -> bool {
     !SOURCES[key.source].stranger && key.source.is_multiple_of(DOORS[key.door].every)
+}
+
+/// Whether a command of that door takes seconds.
+pub fn hangs(door: usize) -> bool {
+    let (start, stop) = DOORS[door].sleeps;
+    start.max(stop) >= 1000
 }
 
 /// One step.

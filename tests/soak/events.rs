@@ -153,7 +153,7 @@ impl Soak {
     fn reapply(&mut self, times: usize) {
         self.record(Event::Reapplied);
         for _ in 0..times {
-            self.daemon().signal(libc::SIGUSR1);
+            self.signal(libc::SIGUSR1);
             if self.random.percent(20) {
                 std::thread::sleep(Duration::from_millis(self.random.between(1, 10)));
             }
@@ -190,7 +190,7 @@ impl Soak {
             self.note("SIGHUP", &format!("changed {changed}"));
             self.reloading = true;
             self.unsettle(None);
-            self.daemon().signal(libc::SIGHUP);
+            self.signal(libc::SIGHUP);
         }
     }
 
@@ -200,7 +200,7 @@ impl Soak {
         self.reloading = true;
         self.unsettle(None);
         for _ in 0..times {
-            self.daemon().signal(libc::SIGHUP);
+            self.signal(libc::SIGHUP);
             std::thread::sleep(Duration::from_millis(self.random.between(0, 30)));
         }
     }

@@ -8,6 +8,7 @@ impl Soak {
     /// Kills both so many times, each time followed by a start, and sees that nothing is left open.
     pub fn play_kills(&mut self, number: usize) {
         let mut at_command = 0;
+        self.hurry = true;
         self.start();
         for _ in 0..number {
             for _ in 0..1 + self.random.below(4) {

@@ -35,7 +35,10 @@ impl Soak {
                 door: self.random.below(DOORS.len()),
                 source: self.random.below(SOURCES.len()),
             };
+            // A restart waits for a command that hangs.
+            let too_slow = self.hurry && doors::hangs(key.door) && !self.random.percent(5);
             if keys.len() < number
+                && !too_slow
                 && doors::is_customer(key)
                 && self.world.can_send(&SOURCES[key.source])
             {

@@ -30,6 +30,16 @@ impl Soak {
         self.daemon.as_ref().expect("a daemon")
     }
 
+    /// Signals the keeper, or all processes of the name `knockd` as killall does: those of the others must not mind.
+    pub fn signal(&mut self, number: i32) {
+        if self.random.percent(30) {
+            for pid in self.listeners() {
+                signal(pid, number);
+            }
+        }
+        self.daemon().signal(number);
+    }
+
     fn spawn(&mut self) {
         let daemon = Daemon::spawn(&self.world.router, &self.world.home, &["-i", "wan0,ppp0"]);
         self.daemon = Some(daemon);
@@ -98,7 +108,7 @@ impl Soak {
     /// SIGTERM: everything is closed when it is gone.
     pub fn terminate(&mut self) {
         self.record(Event::Closing);
-        self.daemon().signal(libc::SIGTERM);
+        self.signal(libc::SIGTERM);
         self.await_end(15);
     }
 
@@ -113,6 +123,8 @@ impl Soak {
         if !self.wait_until(GONE_WITHIN, Soak::has_ended) {
             self.violation("the daemon does not end");
         }
+        // Its last lines are read by other threads.
+        self.pass(50);
         let unfinished = self.unfinished();
         if !unfinished.is_empty() {
             self.note(
@@ -208,7 +220,7 @@ impl Soak {
     pub fn reload(&mut self) {
         let reloads = self.daemon().count(lines::RELOADING);
         let refusals = self.daemon().count(KEEPING);
-        self.daemon().signal(libc::SIGHUP);
+        self.signal(libc::SIGHUP);
         let done = self.wait_until(RELOADED_WITHIN, |soak| {
             let daemon = soak.daemon();
             daemon.count(lines::RELOADING) > reloads

@@ -49,6 +49,8 @@ pub struct Soak {
     pub no_kill_until: Ms,
     pub once_until: Ms,
     pub fences: usize,
+    /// Few knocks at doors that hang.
+    pub hurry: bool,
     pub longest_load: Ms,
     pub at_rest: crate::health::AtRest,
 }
@@ -85,6 +87,7 @@ impl Soak {
             no_kill_until: 0,
             once_until: 0,
             fences: 0,
+            hurry: false,
             longest_load: 0,
             at_rest: crate::health::AtRest::default(),
         }

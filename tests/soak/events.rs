@@ -62,13 +62,20 @@ pub const ERAS: &[Era] = &[
     },
     Era {
         name: "links",
-        weights: &[(Knock, 70), (Break, 14), (Repair, 14), (Flush, 2)],
+        weights: &[
+            (Knock, 66),
+            (Break, 14),
+            (Repair, 12),
+            (Flush, 2),
+            (Kill, 4),
+            (Terminate, 2),
+        ],
     },
     Era {
         name: "kills",
         weights: &[
-            (Knock, 78),
-            (Kill, 10),
+            (Knock, 65),
+            (Kill, 25),
             (Terminate, 4),
             (KillListener, 2),
             (Usr1, 2),
@@ -259,7 +266,7 @@ impl Soak {
         if self.random.percent(60) {
             // So that commands run.
             self.knock_fast();
-            let wait = self.random.between(0, 700);
+            let wait = self.random.between(0, 400);
             self.pass(wait);
         }
         self.note("SIGKILL and restart", &format!("{what:?}, after {dead} ms"));

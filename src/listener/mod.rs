@@ -18,7 +18,7 @@ use crate::record::{ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::record_socket::RecordSocket;
-use crate::sys::{poll, privileges, seccomp, signals};
+use crate::sys::{poll, privileges, seccomp};
 use capture::{Capture, Moment, Wanted};
 use output::{Door, Output, tell};
 use std::hash::{BuildHasher, RandomState};
@@ -51,7 +51,6 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
 }
 
 fn listen(keeper: &RecordSocket) -> Result<(), String> {
-    signals::leave_to_keeper().map_err(told("signals"))?;
     let Some(mut listener) = Listener::set_up(keeper)? else {
         return Ok(());
     };

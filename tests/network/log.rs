@@ -1,6 +1,8 @@
 //! What the daemon logs, where, and how much of it: syslog, log file, LogRate, names of sources.
 
-use crate::lab::{CLIENT, DEADLINE, Daemon, ROUTER, Scene, daemon_binary, packet, wait_for};
+use crate::lab::{
+    CLIENT, DEADLINE, Daemon, ROUTER, Scene, children, daemon_binary, packet, signal, wait_for,
+};
 use crate::{Test, lines};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
@@ -21,6 +23,10 @@ pub const TESTS: &[Test] = &[
         nobody_reading_the_log_holds_nothing_up,
     ),
     ("names_are_shown", names_are_shown),
+    (
+        "signals_do_not_end_the_other_processes",
+        signals_do_not_end_the_other_processes,
+    ),
     (
         "a_silent_dns_server_delays_lines_only",
         a_silent_dns_server_delays_lines_only,
@@ -286,6 +292,43 @@ fn names_are_shown() {
     scene.knock(ROUTER, &["7000", "8000:udp"]);
     daemon.await_count(&lines::opened(&who, "A"), 2);
     assert_eq!(asked.load(Ordering::SeqCst), 1, "the name is remembered");
+}
+
+/// `killall -HUP knockd` reaches listener and names child too: they ignore it from before their first instruction.
+fn signals_do_not_end_the_other_processes() {
+    let scene = Scene::new();
+    dns_server(&scene, Some("client.example"));
+    scene.home.config(DOOR);
+    let daemon = start_with(&scene, USE_DNS, "-l");
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    let opened = lines::opened(&format!("{CLIENT} (client.example)"), "A");
+    daemon.await_text(&opened);
+    let pids = wait_for("listener and names child alone", || {
+        <[u32; 2]>::try_from(children(daemon.pid())).ok()
+    });
+    for pid in pids {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        let ignored = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigIgn:"))
+            .expect("SigIgn");
+        let ignored = u64::from_str_radix(ignored.trim(), 16).expect("mask");
+        for number in [
+            libc::SIGHUP,
+            libc::SIGINT,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+            libc::SIGTERM,
+        ] {
+            assert!(ignored >> (number - 1) & 1 == 1, "{pid}: {number}");
+            signal(pid, number);
+        }
+    }
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    daemon.await_count(&opened, 2);
+    wait_for("both alone again", || {
+        (children(daemon.pid()) == pids).then_some(())
+    });
 }
 
 fn a_silent_dns_server_delays_lines_only() {

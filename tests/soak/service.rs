@@ -229,7 +229,7 @@ impl Soak {
         });
         let refused = self.daemon().count(KEEPING) > refusals;
         // A refusal may be of a reload before, whose listener was killed.
-        if refused && self.reloading {
+        if refused && self.reloading && self.listener_kills_in_life > 0 {
             self.reloading = false;
             return self.reload();
         }

@@ -7,7 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// What a daemon that has ended printed last is read within this time.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The daemon under test: ours, or what KNOCKD_BIN names.
 pub fn daemon_binary() -> PathBuf {
@@ -66,6 +70,8 @@ struct Log {
 pub struct Daemon {
     child: Child,
     log: Arc<Log>,
+    /// The threads that read its output.
+    readers: [JoinHandle<()>; 2],
     label: String,
 }
 
@@ -98,15 +104,16 @@ impl Daemon {
             .process_group(0);
         let mut child = command.spawn().expect("start the daemon");
         let log = Arc::new(Log::default());
-        collect(
-            child.stdout.take().expect("stdout"),
-            false,
-            Arc::clone(&log),
-        );
-        collect(child.stderr.take().expect("stderr"), true, Arc::clone(&log));
+        let stdout = child.stdout.take().expect("stdout");
+        let stderr = child.stderr.take().expect("stderr");
+        let readers = [
+            collect(stdout, false, Arc::clone(&log)),
+            collect(stderr, true, Arc::clone(&log)),
+        ];
         Daemon {
             child,
             log,
+            readers,
             label: format!("{command:?}"),
         }
     }
@@ -194,16 +201,21 @@ impl Daemon {
         signal(self.pid(), number);
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended. If it did so by itself, all that it printed has been read then, unless a command of its own still
+    /// holds its output open.
     pub fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
+        let pause = Duration::from_millis(10);
         // After SIGTERM it takes up to 10 s.
-        wait_within(
-            2 * DEADLINE,
-            Duration::from_millis(10),
-            "end of the daemon",
-            || child.try_wait().expect("wait"),
-        )
+        let status = wait_within(2 * DEADLINE, pause, "end of the daemon", || {
+            child.try_wait().expect("wait")
+        });
+        let end = Instant::now() + LAST_WORDS;
+        let is_read = |readers: &[JoinHandle<()>]| readers.iter().all(JoinHandle::is_finished);
+        while status.code().is_some() && !is_read(&self.readers) && Instant::now() < end {
+            std::thread::sleep(pause);
+        }
+        status
     }
 
     /// Whether it still runs.
@@ -231,12 +243,12 @@ impl Drop for Daemon {
 }
 
 /// Reads lines into the log on a thread, until the last writer is gone.
-fn collect(stream: impl Read + Send + 'static, is_error: bool, log: Arc<Log>) {
+fn collect(stream: impl Read + Send + 'static, is_error: bool, log: Arc<Log>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             log.lines.lock().expect("log").push((is_error, line));
             log.grew.notify_all();
         }
-    });
+    })
 }

@@ -142,7 +142,7 @@ fn a_lease_that_ended_while_nobody_ran() {
     assert_eq!(rules(&scene), 1, "nobody was there to close it");
     let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
-    assert_eq!(notes(&scene, "stop"), 1);
+    await_notes(&scene, "stop", 1);
 }
 
 fn usr1_puts_the_rules_back_once() {

@@ -123,8 +123,10 @@ impl Soak {
         if !self.wait_until(GONE_WITHIN, Soak::has_ended) {
             self.violation("the daemon does not end");
         }
-        // Its last lines are read by other threads.
-        self.pass(50);
+        // With its last lines.
+        if let Some(daemon) = &mut self.daemon {
+            daemon.wait();
+        }
         let unfinished = self.unfinished();
         if !unfinished.is_empty() {
             self.note(

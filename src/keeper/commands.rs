@@ -147,12 +147,16 @@ impl Commands {
         self.queue.retain(keep);
     }
 
-    /// The daemon is about to end: commands of leases that run now have until `running`, those that begin later until `all`, and after that
+    /// The daemon is about to end: start commands that run now have until `starts`, stop commands until `all`, and after that
     /// none begins.
-    pub fn limit(&mut self, running: Millis, all: Millis) {
+    pub fn limit(&mut self, starts: Millis, all: Millis) {
         self.limit = Some(all);
-        for command in &mut self.running {
-            command.deadline = command.deadline.map(|old| old.min(running));
+        for running in &mut self.running {
+            let limit = match running.command.role {
+                Role::Start => starts,
+                Role::Stop | Role::Plain => all,
+            };
+            running.deadline = running.deadline.map(|old| old.min(limit));
         }
     }
 

@@ -21,7 +21,7 @@ use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
 use crate::sys::record_socket::RecordSocket;
-use crate::sys::{poll, privileges, seccomp, signals};
+use crate::sys::{poll, privileges, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
@@ -56,7 +56,6 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
 }
 
 fn listen(keeper: &RecordSocket) -> Result<(), String> {
-    signals::leave_to_keeper().map_err(told("signals"))?;
     let Some(mut listener) = Listener::set_up(keeper)? else {
         return Ok(());
     };

@@ -151,6 +151,10 @@ fn become_self(
     null: libc::c_int,
 ) -> io::Error {
     signals::restore_for_exec();
+    // Before exec: what is ignored stays ignored, so that there is no moment at which a signal ends the child.
+    if let Err(error) = signals::leave_to_keeper() {
+        return error;
+    }
     let argv = [name.as_ptr(), std::ptr::null()];
     for (from, to) in [(input, 0), (output, 1), (null, 2)] {
         // SAFETY: no pointers. Both are open, and neither is a standard descriptor: the runtime fills those at the start.

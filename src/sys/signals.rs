@@ -112,9 +112,9 @@ impl AsFd for Signals {
     }
 }
 
-/// What the listener does: `killall -HUP knockd` and Ctrl-C reach it too, but all of them are the keeper's business.
-/// The listener ends when the keeper does.
-pub fn leave_to_keeper() -> io::Result<()> {
+/// For the daemon's other processes: `killall -HUP knockd` and Ctrl-C reach them too, but all of these are the keeper's business.
+/// They end when the keeper does.
+pub(super) fn leave_to_keeper() -> io::Result<()> {
     for number in [
         libc::SIGTERM,
         libc::SIGINT,

@@ -2,7 +2,7 @@
 
 use crate::lab::{
     CLIENT, DEADLINE, Daemon, OTHER, ROUTER, Scene, children, daemon_binary, descendants, packet,
-    wait_for, wait_within,
+    signal, wait_for, wait_within,
 };
 use crate::lease::{STEPS, await_notes, door, notes};
 use crate::{Test, lines};
@@ -33,6 +33,10 @@ pub const TESTS: &[Test] = &[
         a_command_that_fills_the_output_holds_nothing_up,
     ),
     ("names_are_shown", names_are_shown),
+    (
+        "signals_do_not_end_the_other_processes",
+        signals_do_not_end_the_other_processes,
+    ),
     (
         "a_silent_dns_server_delays_lines_only",
         a_silent_dns_server_delays_lines_only,
@@ -374,6 +378,43 @@ fn names_are_shown() {
     scene.knock(ROUTER, &["7000", "8000:udp"]);
     daemon.await_count(&lines::opened(&who, "A"), 2);
     assert_eq!(asked.load(Ordering::SeqCst), 1, "the name is remembered");
+}
+
+/// `killall -HUP knockd` reaches listener and names child too: they ignore it from before their first instruction.
+fn signals_do_not_end_the_other_processes() {
+    let scene = Scene::new();
+    dns_server(&scene, Some("client.example"));
+    scene.home.config(DOOR);
+    let daemon = start_with(&scene, USE_DNS, "-l");
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    let opened = lines::opened(&format!("{CLIENT} (client.example)"), "A");
+    daemon.await_text(&opened);
+    let pids = wait_for("listener and names child alone", || {
+        <[u32; 2]>::try_from(children(daemon.pid())).ok()
+    });
+    for pid in pids {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+        let ignored = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigIgn:"))
+            .expect("SigIgn");
+        let ignored = u64::from_str_radix(ignored.trim(), 16).expect("mask");
+        for number in [
+            libc::SIGHUP,
+            libc::SIGINT,
+            libc::SIGUSR1,
+            libc::SIGUSR2,
+            libc::SIGTERM,
+        ] {
+            assert!(ignored >> (number - 1) & 1 == 1, "{pid}: {number}");
+            signal(pid, number);
+        }
+    }
+    scene.knock(ROUTER, &["7000", "8000:udp"]);
+    daemon.await_count(&opened, 2);
+    wait_for("both alone again", || {
+        (children(daemon.pid()) == pids).then_some(())
+    });
 }
 
 fn a_silent_dns_server_delays_lines_only() {

@@ -22,6 +22,10 @@ pub const TESTS: &[Test] = &[
         term_ends_a_hanging_start_command,
     ),
     (
+        "term_lets_a_stop_command_that_runs_finish",
+        term_lets_a_stop_command_that_runs_finish,
+    ),
+    (
         "a_stop_command_that_hangs_runs_at_the_next_start",
         a_stop_command_that_hangs_runs_at_the_next_start,
     ),
@@ -61,6 +65,21 @@ fn term_ends_a_hanging_start_command() {
         begin.elapsed()
     );
     assert_eq!(notes(&scene, "stop"), 1);
+}
+
+/// It has as long as one that begins at SIGTERM, which is longer than a start command that runs has.
+fn term_lets_a_stop_command_that_runs_finish() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(
+        "[SSH]\nsequence = 7000,8000:udp,9000\ncmd_timeout = 1\nstart_command = true\n\
+         stop_command = echo begin >>@HOME@/notes; sleep 4; echo stop >>@HOME@/notes\n",
+    );
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "begin", 1);
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(notes(&scene, "stop"), 1, "{}", daemon.errors());
+    assert_eq!(notes(&scene, "begin"), 1);
 }
 
 fn a_stop_command_that_hangs_runs_at_the_next_start() {

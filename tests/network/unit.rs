@@ -265,7 +265,8 @@ fn unit_restarts_after_a_kill() {
     assert_eq!(machine.property("NRestarts"), "1");
     // The journal of leases was not lost with it.
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
-    wait_for("its note", || (notes(&scene, "stop") >= 1).then_some(()));
+    // The note comes after the rule.
+    wait_for("the note", || (notes(&scene, "stop") >= 1).then_some(()));
     open(&scene);
     assert_eq!(machine.property("MainPID"), second);
 }

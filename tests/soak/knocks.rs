@@ -1,0 +1,298 @@
+//! Knocks of all kinds, and what each must do.
+
+use crate::doors::{
+    self, DOORS, LIST_LINES, NOTE, ONCE, SEQ_TIMEOUT, SOURCES, Step, listed, sequence,
+};
+use crate::lab;
+use crate::model::{Event, Key};
+use crate::soak::Soak;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Between two steps that must not overtake one another.
+const GAP: Duration = Duration::from_millis(20);
+
+impl Soak {
+    /// One of the kinds.
+    pub fn knock(&mut self) {
+        match self.random.below(100) {
+            0..50 => self.knock_as_should(),
+            50..68 => self.knock_fast(),
+            68..74 => self.knock_with_client(),
+            74..84 => self.knock_half(),
+            84..92 => self.knock_in_wrong_order(),
+            92..96 => self.knock_stale(),
+            _ => self.replay(),
+        }
+    }
+
+    /// Some customers whose packets can come in, each a source and a door of its own.
+    fn customers(&mut self, most: usize) -> Vec<Key> {
+        let mut keys = BTreeSet::new();
+        let number = 1 + self.random.below(most);
+        for _ in 0..number * 4 {
+            let key = Key {
+                door: self.random.below(DOORS.len()),
+                source: self.random.below(SOURCES.len()),
+            };
+            // A restart waits for a command that hangs.
+            let too_slow = self.hurry && doors::hangs(key.door) && !self.random.percent(5);
+            if keys.len() < number
+                && !too_slow
+                && doors::is_customer(key)
+                && self.world.can_send(&SOURCES[key.source])
+            {
+                keys.insert(key);
+            }
+        }
+        let mut keys: Vec<Key> = keys.into_iter().collect();
+        // The one-time list has one sequence at a time.
+        let once: Vec<Key> = keys
+            .iter()
+            .copied()
+            .filter(|key| key.door == ONCE)
+            .skip(1)
+            .collect();
+        keys.retain(|key| !once.contains(key));
+        keys
+    }
+
+    /// The sequence that opens this door now, as far as is known.
+    fn due(&self, door: usize) -> Option<Vec<Step>> {
+        match door {
+            ONCE => self.used_lines().iter().position(|used| !used).map(listed),
+            _ => Some(sequence(self.variant, door)),
+        }
+    }
+
+    /// Which lines of the one-time list are used.
+    pub fn used_lines(&self) -> Vec<bool> {
+        let list = self.world.home.read("once");
+        let used: Vec<bool> = list.lines().map(|line| line.starts_with('#')).collect();
+        assert_eq!(used.len(), LIST_LINES, "the one-time list was mangled");
+        used
+    }
+
+    fn send(&mut self, source: usize, step: Step) {
+        let source = &SOURCES[source];
+        self.world
+            .send(source.address, source.link, step, &mut self.random);
+    }
+
+    /// What the model must know before the last packet of a whole knock.
+    fn may_open(&mut self, key: Key) {
+        let sent = self.now();
+        self.record(Event::Knocked {
+            key,
+            certain: false,
+            sent,
+        });
+    }
+
+    /// And after it.
+    fn has_knocked(&mut self, key: Key, certain: bool, steps: &[Step]) {
+        let sent = self.now();
+        self.record(Event::Knocked { key, certain, sent });
+        if key.door == NOTE {
+            self.runs.knocked(key.source, certain, sent);
+        }
+        if !certain {
+            self.soil(key);
+        }
+        if key.door == ONCE {
+            let line = (0..LIST_LINES).find(|line| listed(*line) == steps);
+            self.uses.knocked(line.expect("a line"), certain, sent);
+            // The listener must hear of the next line first.
+            self.unsettle(None);
+            self.once_until = sent + 1000;
+        }
+    }
+
+    /// As a person does who wants to come in: nothing disturbs it, so it must open. Several at once, step by step.
+    fn knock_as_should(&mut self) {
+        let keys = self.customers(3);
+        for key in &keys {
+            let source = &SOURCES[key.source];
+            if !self.make_certain(source.link, source.is_ipv6()) {
+                return;
+            }
+        }
+        if keys.iter().any(|key| key.door == ONCE) && self.now() < self.once_until {
+            self.pass(100);
+        }
+        let all: Option<Vec<(Key, Vec<Step>)>> = keys
+            .into_iter()
+            .map(|key| Some((key, self.due(key.door)?)))
+            .collect();
+        let Some(all) = all else { return };
+        self.note("knock, undisturbed", &show(&all));
+        let begin = self.now();
+        let last = all.iter().map(|(_, steps)| steps.len()).max().unwrap_or(0);
+        for index in 0..last {
+            for (key, steps) in &all {
+                let Some(step) = steps.get(index) else {
+                    continue;
+                };
+                let is_last = index + 1 == steps.len();
+                if is_last {
+                    self.may_open(*key);
+                }
+                self.send(key.source, *step);
+                if is_last {
+                    let in_time = self.now() < begin + SEQ_TIMEOUT * 1000 - 1000;
+                    let certain = in_time && self.is_clean(*key);
+                    self.has_knocked(*key, certain, steps);
+                }
+            }
+            if index + 1 < last {
+                std::thread::sleep(GAP);
+            }
+        }
+    }
+
+    /// All packets at once, whatever goes on: it may open.
+    pub fn knock_fast(&mut self) {
+        for key in self.customers(4) {
+            let variant = self.random.pick(&[self.variant, self.stale]);
+            let steps = match (self.reloading && key.door != ONCE, self.due(key.door)) {
+                (true, _) => sequence(variant, key.door),
+                (false, Some(steps)) => steps,
+                (false, None) => continue,
+            };
+            self.note("knock, all at once", &show(&[(key, steps.clone())]));
+            self.may_open(key);
+            for step in &steps {
+                self.send(key.source, *step);
+            }
+            self.has_knocked(key, false, &steps);
+        }
+    }
+
+    /// The real client.
+    fn knock_with_client(&mut self) {
+        let key = Key {
+            door: self.random.below(ONCE),
+            source: self.random.below(2),
+        };
+        let source = &SOURCES[key.source];
+        if !doors::is_customer(key)
+            || !self.world.can_send(source)
+            || !self.make_certain(source.link, source.is_ipv6())
+        {
+            return;
+        }
+        let steps = sequence(self.variant, key.door);
+        self.note("knock, real client", &show(&[(key, steps.clone())]));
+        let certain = self.is_clean(key);
+        self.may_open(key);
+        let begin = self.now();
+        let words = doors::words(&steps);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        lab::knock(
+            &self.world.wan,
+            self.world.target(source.link, source.is_ipv6()),
+            &words,
+        );
+        let in_time = self.now() < begin + SEQ_TIMEOUT * 1000 - 1000;
+        self.has_knocked(key, certain && in_time, &steps);
+    }
+
+    /// Somebody and a door that he has not touched of late; strangers and customers.
+    fn anybody(&mut self) -> Option<Key> {
+        let key = Key {
+            door: self.random.below(DOORS.len()),
+            source: self.random.below(SOURCES.len()),
+        };
+        (self.is_clean(key) && self.world.can_send(&SOURCES[key.source])).then_some(key)
+    }
+
+    /// Not to the end: opens nothing.
+    fn knock_half(&mut self) {
+        let Some(key) = self.anybody() else { return };
+        let Some(mut steps) = self.due(key.door) else {
+            return;
+        };
+        if self.random.percent(50) {
+            steps.pop();
+        } else {
+            steps.remove(self.random.below(steps.len()));
+        }
+        self.note("half knock", &show(&[(key, steps.clone())]));
+        self.soil(key);
+        for step in steps {
+            self.send(key.source, step);
+        }
+    }
+
+    /// The right ports in a wrong order, or over the wrong transport: opens nothing.
+    fn knock_in_wrong_order(&mut self) {
+        let Some(key) = self.anybody() else { return };
+        let Some(mut steps) = self.due(key.door) else {
+            return;
+        };
+        match self.random.below(3) {
+            0 => steps.reverse(),
+            1 => {
+                let index = self.random.below(steps.len() - 1);
+                steps.swap(index, index + 1);
+            }
+            _ => {
+                let index = self.random.below(steps.len());
+                steps[index].udp = !steps[index].udp;
+            }
+        }
+        self.note("knock in wrong order", &show(&[(key, steps.clone())]));
+        self.soil(key);
+        for step in steps {
+            self.send(key.source, step);
+        }
+    }
+
+    /// The sequence of the config before: opens nothing.
+    fn knock_stale(&mut self) {
+        let Some(key) = self.anybody() else { return };
+        let source = &SOURCES[key.source];
+        if self.stale == self.variant
+            || key.door == ONCE
+            || !self.make_certain(source.link, source.is_ipv6())
+        {
+            return;
+        }
+        let steps = sequence(self.stale, key.door);
+        self.note("knock of the config before", &show(&[(key, steps.clone())]));
+        for step in steps {
+            self.send(key.source, step);
+        }
+    }
+
+    /// A line of the one-time list that was used: opens nothing, ever.
+    fn replay(&mut self) {
+        let used = self.used_lines();
+        let used: Vec<usize> = (0..LIST_LINES).filter(|line| used[*line]).collect();
+        let source = self.random.below(SOURCES.len());
+        if used.is_empty() || !self.world.can_send(&SOURCES[source]) {
+            return;
+        }
+        let line = match self.random.percent(50) {
+            true => used[used.len() - 1],
+            false => self.random.pick(&used),
+        };
+        let steps = listed(line);
+        self.note(
+            "replay of a used sequence",
+            &show(&[(Key { door: ONCE, source }, steps.clone())]),
+        );
+        for step in steps {
+            self.send(source, step);
+        }
+    }
+}
+
+fn show(knocks: &[(Key, Vec<Step>)]) -> String {
+    let one = |(key, steps): &(Key, Vec<Step>)| {
+        let (door, source) = (DOORS[key.door].name, SOURCES[key.source].address);
+        format!("{source} at {door}: {}", doors::words(steps).join(","))
+    };
+    let all: Vec<String> = knocks.iter().map(one).collect();
+    all.join("; ")
+}

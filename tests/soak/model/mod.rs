@@ -1,0 +1,352 @@
+//! The oracle: what must be open, what must be closed, and what may be either, from what was done and when. It has no clock,
+//! no firewall and no daemon, and knows nothing that the daemon says.
+//!
+//! A door for a source (a [`Key`]) is open for sure while a *promise* holds: a whole knock that nothing disturbed, until
+//! cmd_timeout after it. It is closed for sure when its last possible deadline is over and a daemon has run since, or when
+//! nobody knocked since it was. Else it may be either.
+
+mod runs;
+
+pub use runs::Runs;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Milliseconds since the run began.
+pub type Ms = u64;
+
+/// A whole knock that nothing disturbs has opened its door within this time, plus what its commands take ...
+pub const OPEN_WITHIN: Ms = 1000;
+/// ... and what is due is closed within this, plus what its commands take.
+pub const CLOSE_WITHIN: Ms = 1200;
+/// A daemon that was started after a kill lets commands of the one before end for 2 s (`limits::ORPHAN_MS`).
+pub const ORPHANS: Ms = 2500;
+/// After SIGUSR1 every open door has its rule again within this time, plus twice what its commands take.
+pub const REAPPLY_WITHIN: Ms = 1500;
+/// All of these are longer by this many times the load: what it took to list the firewall's rules of late. Some commands may share the
+/// processors with the one that counts ...
+pub const LOAD_FACTOR: Ms = 10;
+/// ... and after SIGUSR1 all of them do.
+const REAPPLY_FACTOR: Ms = 3;
+/// How long the longest listing of late is remembered.
+pub const LOAD_MEMORY: Ms = 10_000;
+
+/// A door for a source; both are indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    pub door: usize,
+    pub source: usize,
+}
+
+/// What a door takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// cmd_timeout.
+    pub lease: Ms,
+    /// What its start command sleeps.
+    pub start: Ms,
+    /// What its stop command sleeps.
+    pub stop: Ms,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Listing the rules took this long, or began so much too late.
+    Load(Ms),
+    /// The last packet of a whole knock leaves now and has left at `sent`. `certain`: the daemon must see it whole.
+    Knocked { key: Key, certain: bool, sent: Ms },
+    /// The keeper is killed.
+    Killed,
+    /// A daemon is ready.
+    Ready,
+    /// The rules are flushed; SIGUSR1 follows.
+    Flushing,
+    /// SIGUSR1 was sent.
+    Reapplied,
+    /// SIGTERM is sent, or a daemon is started that must fail: either closes all that is open.
+    Closing,
+    /// That daemon has ended; it has said that it could not close these in time.
+    Ended { unfinished: Vec<Key> },
+}
+
+/// What must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expected {
+    Open,
+    Closed,
+    Either,
+}
+
+/// What the firewall showed at some moment from `from` to `to`: how many rules each key had.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub from: Ms,
+    pub to: Ms,
+    pub rules: BTreeMap<Key, usize>,
+}
+
+/// What must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub key: Key,
+    pub expected: Expected,
+    pub rules: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    since: Ms,
+    until: Ms,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    promises: Vec<Promise>,
+    /// It may be open, until then if a daemon runs; `None`: closed.
+    deadline: Option<Ms>,
+    closed_since: Ms,
+}
+
+/// SIGUSR1 takes rules away and puts them back.
+#[derive(Clone, Copy, Debug)]
+struct Disturbance {
+    since: Ms,
+    /// `None`: SIGUSR1 is still to come.
+    until: Option<Ms>,
+}
+
+/// All keys.
+pub struct Model {
+    doors: Vec<Times>,
+    states: BTreeMap<Key, State>,
+    running: bool,
+    disturbances: Vec<Disturbance>,
+    loads: VecDeque<(Ms, Ms)>,
+    /// How often each answer was given.
+    pub answers: BTreeMap<Expected, usize>,
+}
+
+impl Model {
+    /// Everything is closed, and no daemon runs.
+    pub fn new(doors: Vec<Times>) -> Model {
+        Model {
+            doors,
+            states: BTreeMap::new(),
+            running: false,
+            disturbances: Vec::new(),
+            loads: VecDeque::new(),
+            answers: BTreeMap::new(),
+        }
+    }
+
+    /// What the load adds to each bound.
+    pub fn load(&self) -> Ms {
+        let longest = self.loads.iter().map(|(_, lasted)| *lasted).max();
+        LOAD_FACTOR * longest.unwrap_or(0)
+    }
+
+    fn commands(&self, key: Key) -> Ms {
+        let times = self.doors[key.door];
+        times.start + times.stop
+    }
+
+    fn open_slack(&self, key: Key) -> Ms {
+        OPEN_WITHIN + self.commands(key) + self.load()
+    }
+
+    fn close_slack(&self, key: Key) -> Ms {
+        CLOSE_WITHIN + self.commands(key) + self.load()
+    }
+
+    fn is_disturbed(&self, key: Key, from: Ms, to: Ms) -> bool {
+        let slack = REAPPLY_WITHIN + 2 * self.commands(key) + REAPPLY_FACTOR * self.load();
+        self.disturbances.iter().any(|disturbance| {
+            disturbance.since <= to && disturbance.until.is_none_or(|until| from <= until + slack)
+        })
+    }
+
+    fn must_be_closed(&self, key: Key, state: &State, from: Ms) -> bool {
+        match state.deadline {
+            None => from >= state.closed_since,
+            Some(deadline) => self.running && from > deadline + self.close_slack(key),
+        }
+    }
+
+    /// What a look at the firewall between these moments must show.
+    pub fn expected(&self, key: Key, from: Ms, to: Ms) -> Expected {
+        let Some(state) = self.states.get(&key) else {
+            return Expected::Closed;
+        };
+        if self.must_be_closed(key, state, from) {
+            return Expected::Closed;
+        }
+        let slack = self.open_slack(key);
+        let promised = state
+            .promises
+            .iter()
+            .any(|promise| promise.since + slack <= from && to <= promise.until);
+        if promised && !self.is_disturbed(key, from, to) {
+            return Expected::Open;
+        }
+        Expected::Either
+    }
+
+    /// Whether nothing may be open any more.
+    pub fn all_closed(&self, now: Ms) -> bool {
+        let closed = |(key, state): (&Key, &State)| self.must_be_closed(*key, state, now);
+        self.states.iter().all(closed)
+    }
+
+    /// What is wrong with what was seen.
+    pub fn judge(&mut self, seen: &Seen) -> Vec<Violation> {
+        let mut keys: Vec<Key> = self.states.keys().copied().collect();
+        keys.extend(seen.rules.keys());
+        keys.sort();
+        keys.dedup();
+        let mut violations = Vec::new();
+        for key in keys {
+            let rules = seen.rules.get(&key).copied().unwrap_or(0);
+            let expected = self.expected(key, seen.from, seen.to);
+            *self.answers.entry(expected).or_default() += 1;
+            let fits = match expected {
+                Expected::Open => rules == 1,
+                Expected::Closed => rules == 0,
+                Expected::Either => rules <= 1,
+            };
+            if !fits {
+                violations.push(Violation {
+                    key,
+                    expected,
+                    rules,
+                });
+            }
+        }
+        violations
+    }
+
+    /// Something was done; `at` never goes back.
+    pub fn apply(&mut self, at: Ms, event: &Event) {
+        if let Event::Load(lasted) = event {
+            self.loads.push_back((at, *lasted));
+            self.loads.retain(|(when, _)| when + LOAD_MEMORY >= at);
+            return;
+        }
+        self.settle(at);
+        match event {
+            Event::Load(_) => {}
+            Event::Knocked { key, certain, sent } => self.knocked(*key, *certain, *sent),
+            Event::Killed => self.killed(at),
+            Event::Ready => {
+                self.running = true;
+                self.extend(|_| at + ORPHANS);
+            }
+            Event::Flushing if !self.running => self.break_promises(),
+            Event::Flushing => self.disturbances.push(Disturbance {
+                since: at,
+                until: None,
+            }),
+            Event::Reapplied => self.reapplied(at),
+            Event::Closing => {
+                self.running = false;
+                self.break_promises();
+                self.disturbances.clear();
+            }
+            Event::Ended { unfinished } => {
+                for (key, state) in &mut self.states {
+                    if !unfinished.contains(key) && state.deadline.take().is_some() {
+                        state.closed_since = at;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whatever must be closed now is closed until somebody knocks again.
+    fn settle(&mut self, at: Ms) {
+        let is_closed = |key: &Key, state: &State| {
+            state.deadline.is_some() && self.must_be_closed(*key, state, at)
+        };
+        let closed: Vec<Key> = self
+            .states
+            .iter()
+            .filter(|(key, state)| is_closed(key, state))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in closed {
+            self.states.insert(
+                key,
+                State {
+                    closed_since: at,
+                    ..State::default()
+                },
+            );
+        }
+        let longest = self
+            .doors
+            .iter()
+            .map(|times| times.start + times.stop)
+            .max();
+        let slack = REAPPLY_WITHIN + 2 * longest.unwrap_or(0) + REAPPLY_FACTOR * self.load();
+        self.disturbances.retain(|d| {
+            d.until
+                .is_none_or(|until| at <= until + slack + LOAD_MEMORY)
+        });
+    }
+
+    fn knocked(&mut self, key: Key, certain: bool, sent: Ms) {
+        let lease = self.doors[key.door].lease;
+        // Its start command may have to wait for a stop command first.
+        let deadline = sent + self.commands(key) + lease;
+        let state = self.states.entry(key).or_default();
+        state.deadline = Some(state.deadline.unwrap_or(0).max(deadline));
+        if certain {
+            state.promises.push(Promise {
+                since: sent,
+                until: sent + lease,
+            });
+        }
+    }
+
+    /// What is surely in the journal as open stays so; what was at a command is stopped by the next daemon.
+    fn killed(&mut self, at: Ms) {
+        self.running = false;
+        let mut states = std::mem::take(&mut self.states);
+        for (key, state) in &mut states {
+            let slack = self.open_slack(*key);
+            let disturbed = self.is_disturbed(*key, at, at);
+            state
+                .promises
+                .retain(|promise| promise.since + slack <= at && !disturbed);
+        }
+        self.states = states;
+        self.disturbances.clear();
+    }
+
+    fn reapplied(&mut self, at: Ms) {
+        match self.disturbances.last_mut() {
+            Some(last) if last.until.is_none() => last.until = Some(at),
+            _ => self.disturbances.push(Disturbance {
+                since: at,
+                until: Some(at),
+            }),
+        }
+        // The deadline may come while it is stopped and started again, twice.
+        self.extend(|commands| at + 2 * commands);
+    }
+
+    fn break_promises(&mut self) {
+        for state in self.states.values_mut() {
+            state.promises.clear();
+        }
+    }
+
+    /// What may be open may be so until then, whatever its deadline; the argument is what its commands take.
+    fn extend(&mut self, until: impl Fn(Ms) -> Ms) {
+        let doors = &self.doors;
+        for (key, state) in &mut self.states {
+            let times = doors[key.door];
+            if let Some(deadline) = &mut state.deadline {
+                *deadline = (*deadline).max(until(times.start + times.stop));
+            }
+        }
+    }
+}

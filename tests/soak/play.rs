@@ -1,0 +1,90 @@
+//! The run from start to end.
+
+use crate::events::ERAS;
+use crate::model::Ms;
+use crate::soak::Soak;
+use std::fs;
+
+/// Between two rests, in which nothing is open.
+const REST_EVERY: Ms = 45_000;
+/// Between two looks at descriptors and zombies.
+const HEALTH_EVERY: Ms = 2_000;
+
+impl Soak {
+    /// Random events for so many seconds.
+    pub fn play(&mut self, seconds: u64) {
+        self.start();
+        let end = self.now() + seconds * 1000;
+        let mut eras = Vec::new();
+        let (mut era, mut era_until) = (ERAS[0], 0);
+        let mut rest_at = self.now() + REST_EVERY / 3;
+        let mut health_at = 0;
+        while self.now() < end && !self.failed() {
+            if self.now() > era_until {
+                if eras.is_empty() {
+                    eras = ERAS.to_vec();
+                }
+                era = eras.swap_remove(self.random.below(eras.len()));
+                era_until = self.now() + self.random.between(4_000, 12_000);
+                self.history.tell(self.now(), &format!("-- {}", era.name));
+            }
+            if self.now() > rest_at {
+                self.rest();
+                rest_at = self.now() + REST_EVERY;
+            } else {
+                self.happen(era);
+            }
+            if self.now() > health_at && !self.failed() {
+                self.judge_health();
+                health_at = self.now() + HEALTH_EVERY;
+            }
+            let pause = self.random.pick(&[0, 20, 100, 250, 400]);
+            self.pass(pause);
+        }
+        if !self.failed() {
+            self.empty_state();
+            let until = self.no_kill_until;
+            let wait = until.saturating_sub(self.now());
+            self.pass(wait);
+            self.finish();
+        }
+    }
+
+    /// SIGTERM: then all is as it was before the first start, and the journal is empty.
+    pub fn finish(&mut self) {
+        self.note("the last SIGTERM", "");
+        self.terminate();
+        if self.history_says_unfinished() {
+            self.repair_all();
+            self.start();
+            self.terminate();
+        }
+        let found = self.world.rules();
+        if found != self.rules {
+            let text = format!(
+                "the firewall at the end is not as it was:\n{found}it was:\n{}",
+                self.rules
+            );
+            self.violation(&text);
+        }
+        self.judge_notes();
+        for journal in self.journals() {
+            if journal.lines().any(|line| line.starts_with("lease ")) {
+                self.violation(&format!("the journal at the end: {journal}"));
+            }
+        }
+    }
+
+    fn history_says_unfinished(&self) -> bool {
+        let leases = |journal: &String| journal.contains("\nlease ");
+        self.journals().iter().any(leases)
+    }
+
+    fn journals(&self) -> Vec<String> {
+        let folders = fs::read_dir(self.world.home.path("state")).expect("state folder");
+        folders
+            .flatten()
+            .filter_map(|folder| fs::read_to_string(folder.path().join("journal")).ok())
+            .collect()
+    }
+}

@@ -1,0 +1,299 @@
+//! The daemon's life as an init has it: started, killed, asked to end, started again.
+
+use crate::doors::{LINKS, SOURCES, Step};
+use crate::lab::{Daemon, children, lines, signal};
+use crate::model::{Event, Key, Ms};
+use crate::soak::Soak;
+use crate::{doors, lab};
+use std::fs;
+
+/// A daemon is ready within this time after its start.
+const READY_WITHIN: Ms = 8_000;
+/// After SIGTERM it is gone within this time (`limits::SHUTDOWN_MS`).
+const GONE_WITHIN: Ms = 13_000;
+/// A link that is whole is heard within this time.
+const DEAF_FOR: Ms = 3_000;
+/// A reload is done within this time.
+const RELOADED_WITHIN: Ms = 8_000;
+const KEEPING: &str = "keeping the doors as they were";
+
+/// Which processes are killed, in order.
+#[derive(Clone, Copy, Debug)]
+pub enum Kill {
+    Keeper,
+    KeeperFirst,
+    ListenerFirst,
+}
+
+impl Soak {
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("a daemon")
+    }
+
+    /// Signals the keeper, or all processes of the name `knockd` as killall does: those of the others must not mind.
+    pub fn signal(&mut self, number: i32) {
+        if self.random.percent(30) {
+            for pid in self.listeners() {
+                signal(pid, number);
+            }
+        }
+        self.daemon().signal(number);
+    }
+
+    fn spawn(&mut self) {
+        let daemon = Daemon::spawn(&self.world.router, &self.world.home, &["-i", "wan0,ppp0"]);
+        self.daemon = Some(daemon);
+    }
+
+    /// Starts it; both interfaces must exist.
+    pub fn start(&mut self) {
+        self.spawn();
+        let is_ready = |soak: &mut Soak| soak.daemon().count(lines::LISTENING) > 0;
+        let ready = self.wait_until(READY_WITHIN, |soak| is_ready(soak) || soak.has_ended());
+        if !ready || self.has_ended() {
+            self.violation("a daemon that was started does not get ready");
+        }
+        self.record(Event::Ready);
+        self.unsettle(None);
+        self.reloading = false;
+        self.listener_kills = 0;
+        self.listener_kills_in_life = 0;
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.daemon
+            .as_mut()
+            .is_none_or(|daemon| daemon.ended().is_some())
+    }
+
+    /// The listeners of the present daemon.
+    pub fn listeners(&self) -> Vec<u32> {
+        let is_listener = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with(b"knockd: listener")
+        };
+        children(self.daemon().pid())
+            .into_iter()
+            .filter(is_listener)
+            .collect()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, what: Kill) {
+        let listeners = match what {
+            Kill::Keeper => Vec::new(),
+            _ => self.listeners(),
+        };
+        self.record(Event::Killed);
+        let keeper = self.daemon().pid();
+        let mut victims = match what {
+            Kill::ListenerFirst => [listeners, vec![keeper]].concat(),
+            _ => [vec![keeper], listeners].concat(),
+        };
+        self.listener_kills_in_life += victims.len();
+        for pid in victims.drain(..) {
+            signal(pid, libc::SIGKILL);
+        }
+        self.bury();
+    }
+
+    /// Waits for its end and reads what it has said.
+    fn bury(&mut self) -> Option<i32> {
+        let mut daemon = self.daemon.take().expect("a daemon");
+        let status = daemon.wait();
+        self.judge_log(&daemon);
+        status.code()
+    }
+
+    /// SIGTERM: everything is closed when it is gone.
+    pub fn terminate(&mut self) {
+        self.record(Event::Closing);
+        self.signal(libc::SIGTERM);
+        self.await_end(15);
+    }
+
+    /// Starts it while an interface is missing: it must close what it finds, and end.
+    pub fn start_in_vain(&mut self) {
+        self.record(Event::Closing);
+        self.spawn();
+        self.await_end(1);
+    }
+
+    fn await_end(&mut self, code: i32) {
+        if !self.wait_until(GONE_WITHIN, Soak::has_ended) {
+            self.violation("the daemon does not end");
+        }
+        // With its last lines.
+        if let Some(daemon) = &mut self.daemon {
+            daemon.wait();
+        }
+        let unfinished = self.unfinished();
+        if !unfinished.is_empty() {
+            self.note(
+                "stop commands left for the next start",
+                &format!("{unfinished:?}"),
+            );
+        }
+        let found = self.bury();
+        self.record(Event::Ended { unfinished });
+        if found != Some(code) {
+            self.violation(&format!("the daemon ended with {found:?}, not with {code}"));
+        }
+    }
+
+    /// What it says that it could not close in time.
+    fn unfinished(&self) -> Vec<Key> {
+        let errors = self.daemon().errors();
+        let parse = |line: &str| {
+            let rest = line.strip_prefix("error: ")?;
+            let rest = rest.split(": its stop command did not end").next()?;
+            let (address, name) = rest.split_once(": ")?;
+            let source = SOURCES
+                .iter()
+                .position(|source| source.address == address)?;
+            let door = doors::DOORS.iter().position(|door| door.name == name)?;
+            Some(Key { door, source })
+        };
+        errors
+            .lines()
+            .filter(|line| line.contains("its stop command did not end"))
+            .filter_map(parse)
+            .collect()
+    }
+
+    /// What no daemon may say, however its life was.
+    pub fn judge_log(&mut self, daemon: &Daemon) {
+        if daemon.count("panicked") > 0 {
+            self.violation("the daemon panicked");
+            for line in daemon.tail(40) {
+                self.violation(&line);
+            }
+        }
+        let deaths = daemon.count("error: the listener ");
+        if deaths > self.listener_kills_in_life {
+            let killed = self.listener_kills_in_life;
+            self.violation(&format!(
+                "listeners died {deaths} times, killed were {killed}"
+            ));
+        }
+    }
+
+    /// How long the keeper may wait before it starts the next listener (`limits::MAX_RESTART_DELAY_MS`).
+    fn restart_delay(&self) -> Ms {
+        match self.listener_kills {
+            0 | 1 => 0,
+            kills => 1000 << (kills - 2),
+        }
+    }
+
+    /// Makes sure that the listener hears that link and family: packets from a new address to the one-step door, until one
+    /// opens it. The daemon's word is enough here: what it does is seen in the firewall.
+    pub fn settle(&mut self, link: doors::Link, ipv6: bool) -> bool {
+        if self.settled[link as usize][usize::from(ipv6)] {
+            return true;
+        }
+        self.fences = (self.fences + 1) % 150;
+        let number = 100 + self.fences;
+        let source = match (link, ipv6) {
+            (doors::Link::Wan, false) => format!("198.51.100.{number}"),
+            (doors::Link::Wan, true) => format!("2001:db8::f:{number}"),
+            (doors::Link::Ppp, false) => format!("10.64.0.{number}"),
+            (doors::Link::Ppp, true) => format!("2001:db8:64::f:{number}"),
+        };
+        let line = lines::opened(&source, "fence");
+        let before = self.daemon().count(&line);
+        let mut send_at = 0;
+        let heard = self.wait_until(DEAF_FOR + self.restart_delay(), |soak| {
+            if soak.now() >= send_at {
+                let step = Step { port: 9, udp: true };
+                soak.world.send(&source, link, step, &mut soak.random);
+                send_at = soak.now() + 300;
+            }
+            soak.daemon().count(&line) > before || soak.has_ended()
+        });
+        if !heard || self.has_ended() {
+            self.violation(&format!("deaf on {link:?}, IPv6 {ipv6}"));
+        }
+        self.settled[link as usize][usize::from(ipv6)] = heard;
+        heard
+    }
+
+    /// SIGHUP with a good config in place, until it is in force.
+    pub fn reload(&mut self) {
+        let reloads = self.daemon().count(lines::RELOADING);
+        let refusals = self.daemon().count(KEEPING);
+        self.signal(libc::SIGHUP);
+        let done = self.wait_until(RELOADED_WITHIN, |soak| {
+            let daemon = soak.daemon();
+            daemon.count(lines::RELOADING) > reloads
+                && (daemon.last_index(lines::IN_FORCE) > daemon.last_index(lines::RELOADING)
+                    || daemon.count(KEEPING) > refusals)
+        });
+        let refused = self.daemon().count(KEEPING) > refusals;
+        // A refusal may be of a reload before, whose listener was killed.
+        if refused && self.reloading && self.listener_kills_in_life > 0 {
+            self.reloading = false;
+            return self.reload();
+        }
+        if !done || refused {
+            self.violation("a reload of a good config does not come in force");
+        }
+        self.reloading = false;
+        self.listener_kills = 0;
+        self.unsettle(None);
+    }
+
+    /// SIGHUP with a broken config, until it is refused; then the good one is put back.
+    pub fn reload_broken(&mut self, text: Option<&str>) {
+        let config = self.world.home.path("knockd.conf");
+        match text {
+            Some(text) => fs::write(&config, text).expect("config"),
+            None => fs::remove_file(&config).expect("config"),
+        }
+        let refusals = self.daemon().count(KEEPING);
+        self.daemon().signal(libc::SIGHUP);
+        let refused = self.wait_until(RELOADED_WITHIN, |soak| {
+            soak.daemon().count(KEEPING) > refusals
+        });
+        self.world.write_config(self.variant);
+        if !refused {
+            self.violation("a broken config is not refused");
+        }
+    }
+
+    /// Everything that makes the next knock certain on that link and family. `false`: something is wrong.
+    pub fn make_certain(&mut self, link: doors::Link, ipv6: bool) -> bool {
+        if self.reloading {
+            self.reload();
+        }
+        self.settle(link, ipv6)
+    }
+
+    /// Another daemon with the same config: must refuse, and disturb nothing.
+    pub fn start_second(&mut self) {
+        let output = self
+            .world
+            .router
+            .command("timeout")
+            .arg("20")
+            .arg(lab::daemon_binary())
+            .args(["-i", "wan0,ppp0", "-c"])
+            .arg(self.world.home.path("knockd.conf"))
+            .output()
+            .expect("second daemon");
+        let says = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.code() != Some(1) || !says.contains("already runs") {
+            self.violation(&format!("a second daemon: {}: {says}", output.status));
+        }
+    }
+
+    /// Repairs what hinders a start.
+    pub fn repair_all(&mut self) {
+        for link in LINKS {
+            if !self.world.is_whole(link) {
+                self.world.repair(link);
+                self.unsettle(Some(link));
+            }
+        }
+    }
+}

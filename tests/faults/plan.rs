@@ -1,0 +1,145 @@
+//! Which faults are worth having: for each function the errors that its manual page promises and the program could meet.
+
+use knockd_rs::sys::faults::Kind::{self, Error, Kill, Short};
+use knockd_rs::sys::faults::{Role, Site};
+use libc::*;
+
+/// The faults of the common sweep: each kind of error that the program could take a different way for.
+fn common(function: &str) -> &'static [Kind] {
+    match function {
+        "bind" => &[Error(ENODEV)],
+        "chdir" | "fchdir" => &[Error(EACCES)],
+        "chroot" | "setgid" | "setgroups" | "setuid" | "setsid" | "syscall" => &[Error(EPERM)],
+        "close" => &[Error(EIO)],
+        "connect" => &[Error(ECONNREFUSED), Error(EINTR)],
+        "dup" | "pipe2" | "socketpair" => &[Error(EMFILE)],
+        "dup2" => &[Error(EBUSY)],
+        "execv" => &[Error(ENOMEM), Error(ENOENT)],
+        "fcntl" => &[Error(EMFILE), Error(EINTR)],
+        "fork" => &[Error(EAGAIN)],
+        "fstat64" | "lstat64" | "stat64" => &[Error(EIO)],
+        "fsync" => &[Error(EIO), Error(EINTR)],
+        "getaddrinfo" | "getnameinfo" => &[Error(ENOMEM)],
+        "getcwd" => &[Error(ENOENT)],
+        "getrandom" => &[Error(EINTR), Error(ENOSYS)],
+        "ioctl" => &[Error(EINVAL)],
+        "kill" => &[Error(ESRCH)],
+        "lseek64" => &[Error(ESPIPE)],
+        "mkdir" => &[Error(ENOSPC)],
+        "open64" => &[Error(EMFILE), Error(ENOENT), Error(EINTR)],
+        "opendir" => &[Error(EMFILE)],
+        "poll" => &[Error(ENOMEM), Error(EINTR)],
+        "prctl" | "sigaction" | "sigprocmask" => &[Error(EINVAL)],
+        "pwrite64" => &[Error(ENOSPC), Error(EINTR), Short],
+        "read" => &[Error(EIO), Error(EINTR), Short],
+        "readdir64" => &[Error(EIO)],
+        "readlink" | "realpath" => &[Error(EACCES)],
+        "recv" => &[Error(ENOBUFS), Error(EINTR)],
+        "recvfrom" => &[Error(ENETDOWN), Error(EINTR)],
+        "rename" => &[Error(ENOSPC)],
+        "send" => &[Error(ENOBUFS), Error(EINTR)],
+        "sendto" => &[Error(ENOBUFS), Error(ENETUNREACH)],
+        "setsockopt" => &[Error(ENOMEM)],
+        "socket" => &[Error(EMFILE), Error(EPERM)],
+        "statx" => &[Error(EIO), Error(ENOSYS)],
+        "unlink" => &[Error(EROFS)],
+        "waitpid" => &[Error(EINTR)],
+        "write" => &[Error(ENOSPC), Error(EINTR), Short],
+        _ => &[],
+    }
+}
+
+/// What the whole sweep has beside them.
+fn more(function: &str) -> &'static [Kind] {
+    match function {
+        "bind" => &[Error(ENOMEM), Error(ENETDOWN), Error(EADDRINUSE)],
+        "close" => &[Error(EINTR)],
+        "connect" => &[Error(ENETUNREACH)],
+        "execv" => &[Error(EACCES)],
+        "fcntl" => &[Error(ENOLCK)],
+        "fork" => &[Error(ENOMEM)],
+        "fsync" => &[Error(ENOSPC)],
+        "kill" => &[Error(EPERM)],
+        "mkdir" => &[Error(EROFS), Error(EACCES)],
+        "open64" => &[Error(EACCES), Error(ENOSPC), Error(EROFS), Error(ENOMEM)],
+        "pipe2" | "socketpair" | "opendir" => &[Error(ENFILE)],
+        "pwrite64" => &[Error(EIO)],
+        "recv" | "recvfrom" => &[Error(ENOMEM)],
+        "rename" => &[Error(EIO), Error(EROFS)],
+        "send" => &[Error(ENOMEM), Error(EPIPE), Error(EAGAIN)],
+        "setsockopt" => &[Error(EPERM), Error(ENOPROTOOPT)],
+        "setuid" => &[Error(EAGAIN)],
+        "socket" => &[Error(ENOBUFS), Error(EAFNOSUPPORT)],
+        "fstat64" | "lstat64" | "stat64" | "statx" => &[Error(ENOMEM)],
+        "write" => &[Error(EIO), Error(EPIPE), Error(EAGAIN)],
+        _ => &[],
+    }
+}
+
+/// The calls at a site that change something outside the process: a keeper that is killed between two of them must not leave a door open.
+fn changes_something(function: &str) -> bool {
+    matches!(
+        function,
+        "fork"
+            | "kill"
+            | "open64"
+            | "pwrite64"
+            | "rename"
+            | "send"
+            | "unlink"
+            | "waitpid"
+            | "write"
+    )
+}
+
+/// The faults for the calls of a site.
+pub fn kinds(site: &Site, whole: bool) -> Vec<Kind> {
+    let mut kinds = common(site.function).to_vec();
+    if whole {
+        kinds.extend(more(site.function));
+    }
+    if site.role == Role::Keeper && changes_something(site.function) {
+        kinds.push(Kill);
+    }
+    kinds
+}
+
+/// A fault's name as a person writes it.
+pub fn name(kind: Kind) -> String {
+    match kind {
+        Short => "short".to_string(),
+        Kill => "SIGKILL".to_string(),
+        Error(number) => {
+            let known = [
+                (EACCES, "EACCES"),
+                (EADDRINUSE, "EADDRINUSE"),
+                (EAFNOSUPPORT, "EAFNOSUPPORT"),
+                (EAGAIN, "EAGAIN"),
+                (EBUSY, "EBUSY"),
+                (ECONNREFUSED, "ECONNREFUSED"),
+                (EINTR, "EINTR"),
+                (EINVAL, "EINVAL"),
+                (EIO, "EIO"),
+                (EMFILE, "EMFILE"),
+                (ENETDOWN, "ENETDOWN"),
+                (ENETUNREACH, "ENETUNREACH"),
+                (ENFILE, "ENFILE"),
+                (ENOBUFS, "ENOBUFS"),
+                (ENODEV, "ENODEV"),
+                (ENOENT, "ENOENT"),
+                (ENOLCK, "ENOLCK"),
+                (ENOMEM, "ENOMEM"),
+                (ENOPROTOOPT, "ENOPROTOOPT"),
+                (ENOSPC, "ENOSPC"),
+                (ENOSYS, "ENOSYS"),
+                (EPERM, "EPERM"),
+                (EPIPE, "EPIPE"),
+                (EROFS, "EROFS"),
+                (ESPIPE, "ESPIPE"),
+                (ESRCH, "ESRCH"),
+            ];
+            let found = known.iter().find(|(known, _)| *known == number);
+            found.map_or_else(|| format!("errno {number}"), |(_, name)| name.to_string())
+        }
+    }
+}

@@ -104,6 +104,12 @@ pub const LISTENER_START_MS: u64 = 10_000;
 /// A fork that fails is tried again after this time (ms).
 pub const FORK_RETRY_MS: u64 = 1_000;
 
+/// Where /bin/sh could not be executed, for want of memory say, the child tries again, so often in all ...
+pub const EXEC_TRIES: u32 = 20;
+
+/// ... and after this time (ms): a stop command that never ran would leave its door open.
+pub const EXEC_PAUSE_MS: u64 = 100;
+
 /// How long (ms) a name that was looked up, or that there is none, is remembered.
 pub const NAME_LIFE_MS: u64 = 600_000;
 

@@ -1,9 +1,10 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, signals};
+use super::{cerr, retry, signals};
 use crate::door::Millis;
 use crate::lease::Group;
+use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -104,7 +105,10 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
                 _ => libc::_exit(0),
             }
         }
-        libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr());
+        for _ in 0..EXEC_TRIES {
+            libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr());
+            pause(EXEC_PAUSE_MS);
+        }
         libc::_exit(127)
     }
 }
@@ -176,11 +180,11 @@ pub enum Ending {
 /// A child that has ended, without waiting: its process id and how.
 pub fn reap() -> Option<(libc::pid_t, Ending)> {
     let mut status = 0;
-    // SAFETY: `status` is valid for writing.
-    let process = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-    if process <= 0 {
-        return None;
-    }
+    let wait = || {
+        // SAFETY: `status` is valid for writing.
+        cerr(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) })
+    };
+    let process = retry(wait).ok().filter(|process| *process > 0)?;
     let ending = if libc::WIFSIGNALED(status) {
         Ending::Killed(libc::WTERMSIG(status))
     } else {

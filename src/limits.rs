@@ -132,3 +132,9 @@ pub const MAX_OPENINGS_PER_SECOND: u32 = 1_000;
 
 /// A new listener must take its doors within this time (ms).
 pub const LISTENER_SEND_MS: u64 = 1_000;
+
+/// A record that must arrive is sent again where the kernel has no memory for it, so often in all ...
+pub const SEND_TRIES: u32 = 50;
+
+/// ... and after this time (ms).
+pub const SEND_PAUSE_MS: u64 = 20;

@@ -11,7 +11,7 @@ use crate::cli::{self, KnockdArgs};
 use crate::door::Millis;
 use crate::lease::{Lease, Phase};
 use crate::limits::ORPHAN_MS;
-use crate::record::{ToKeeper, ToListener};
+use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, exec, poll};
@@ -155,7 +155,7 @@ fn start(settings: Settings) -> Result<Keeper, String> {
             .map_err(|error| format!("cannot daemonize: {error}"))?;
     }
     // A listener that has died since is found by the loop, which starts another.
-    let _ = listener.say(&ToListener::Start);
+    listener.let_go();
     keeper.listener = Some(listener);
     keeper.take_over_leases(leases);
     Ok(keeper)

@@ -194,12 +194,12 @@ pub fn reap() -> Option<(libc::pid_t, Ending)> {
 }
 
 /// Ends one child for good.
-pub fn kill(process: libc::pid_t) {
+pub fn kill(process: libc::pid_t) -> io::Result<()> {
     // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
-    unsafe { libc::kill(process, libc::SIGKILL) };
+    cerr(unsafe { libc::kill(process, libc::SIGKILL) }).map(drop)
 }
 
-/// Sleeps; only before the main loop runs.
+/// Sleeps; never in the main loop, but where the machine has no memory left.
 pub fn pause(time: Millis) {
     std::thread::sleep(std::time::Duration::from_millis(time));
 }

@@ -3,8 +3,8 @@
 
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
-use crate::limits::MAX_CONFIG_BYTES;
-use crate::sys::daemon;
+use crate::limits::{MAX_CONFIG_BYTES, STATE_PAUSE_MS, STATE_TRIES};
+use crate::sys::{daemon, exec};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -41,6 +41,13 @@ fn instance_name(config: &Path) -> String {
 impl State {
     /// Makes the folder if need be, and takes its lock. `config` is the absolute path of the config file.
     pub fn take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
+        patiently(
+            || State::try_take(state_dir, config),
+            |error| matches!(error, Unavailable::Unusable(_)),
+        )
+    }
+
+    fn try_take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
         let unusable = |path: &Path| {
             let path = path.display().to_string();
             move |error| Unavailable::Unusable(format!("{path}: {error}"))
@@ -60,8 +67,15 @@ impl State {
             Ok(Some(process)) => return Err(Unavailable::Taken(process)),
             Err(error) => return Err(unusable(&path)(error)),
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let net = fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = fs::read_to_string(path).map_err(unusable(path))?;
+        let path = Path::new("/proc/self/ns/net");
+        let net = match fs::metadata(path) {
+            Ok(namespace) => namespace.ino(),
+            // Kernels before 3.0 do not tell.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(unusable(path)(error)),
+        };
         Ok(State {
             folder,
             empty,
@@ -86,17 +100,14 @@ impl State {
     /// the error says where.
     pub fn leases(&self) -> Result<Vec<Lease>, String> {
         let path = self.journal();
-        let mut text = Vec::new();
-        match File::open(&path) {
+        let text = match patiently(
+            || read(&path),
+            |error| error.kind() != io::ErrorKind::NotFound,
+        ) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(format!("{}: {error}", path.display())),
-            Ok(file) => {
-                // 256 leases of the longest commands are 2 MiB.
-                let bound = 4 * MAX_CONFIG_BYTES as u64;
-                let read = file.take(bound).read_to_end(&mut text);
-                read.map_err(|error| format!("{}: {error}", path.display()))?;
-            }
-        }
+            Ok(text) => text,
+        };
         match journal::decode(&text) {
             Some((place, leases)) if place == self.place && !place.boot.is_empty() => Ok(leases),
             Some(_) => Ok(Vec::new()),
@@ -121,6 +132,32 @@ impl State {
     }
 }
 
+/// The journal, or the beginning of something that is none.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    // 256 leases of the longest commands are 2 MiB.
+    let bound = 4 * MAX_CONFIG_BYTES as u64;
+    File::open(path)?.take(bound).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// Tries again for a moment what may have failed for want of memory or descriptors: a daemon without its state forgets what it has to
+/// close.
+fn patiently<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    may_pass: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let mut result = attempt();
+    for _ in 1..STATE_TRIES {
+        match &result {
+            Err(error) if may_pass(error) => exec::pause(STATE_PAUSE_MS),
+            _ => break,
+        }
+        result = attempt();
+    }
+    result
+}
+
 fn private_file() -> fs::OpenOptions {
     let mut options = File::options();
     options.create(true).write(true).mode(0o600);
@@ -129,11 +166,9 @@ fn private_file() -> fs::OpenOptions {
 
 /// Makes a directory, or takes one that is there if nobody else can write to it.
 fn private_directory(path: &Path, mode: u32) -> io::Result<()> {
-    match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let found = fs::symlink_metadata(path)?;
+    let made = DirBuilder::new().mode(mode).create(path);
+    // On a full or read-only disk the one that is there will do.
+    let found = fs::symlink_metadata(path).map_err(|error| made.err().unwrap_or(error))?;
     let fault = if !found.is_dir() {
         "not a directory"
     } else if found.uid() != crate::sys::privileges::user() {

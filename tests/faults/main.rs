@@ -107,9 +107,9 @@ fn main() -> ExitCode {
     let failures = AtomicUsize::new(0);
     let refusals = Mutex::new(BTreeSet::new());
     std::thread::scope(|scope| {
-        for _ in 0..12 {
+        for _ in 0..16 {
             scope.spawn(|| {
-                let scene = Scene::new();
+                let mut scene = Scene::new();
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let fault = Fault {
                         site: case.site.key,
@@ -131,6 +131,8 @@ fn main() -> ExitCode {
                         }
                         Ok(_) => row.missed += 1,
                         Err(panic) => {
+                            // Something may be left in this one.
+                            scene = Scene::new();
                             row.injected += 1;
                             failures.fetch_add(1, Ordering::SeqCst);
                             println!(

@@ -1,12 +1,14 @@
 //! Which faults are worth having: for each function the errors that its manual page promises and the program could meet.
 
 use knockd_rs::sys::faults::Kind::{self, Error, Kill, Short};
-use knockd_rs::sys::faults::{Role, Site};
+use knockd_rs::sys::faults::{Descriptor, Role, Site};
 use libc::*;
 
 /// The faults of the common sweep: each kind of error that the program could take a different way for.
-fn common(function: &str) -> &'static [Kind] {
-    match function {
+fn common(site: &Site) -> &'static [Kind] {
+    match site.function {
+        "read" if site.descriptor != Descriptor::File => &[Error(EINTR)],
+        "write" if site.descriptor == Descriptor::Stream => &[Error(EINTR), Error(EPIPE)],
         "bind" => &[Error(ENODEV)],
         "chdir" | "fchdir" => &[Error(EACCES)],
         "chroot" | "setgid" | "setgroups" | "setuid" | "setsid" | "syscall" => &[Error(EPERM)],
@@ -26,7 +28,7 @@ fn common(function: &str) -> &'static [Kind] {
         "kill" => &[Error(ESRCH)],
         "lseek64" => &[Error(ESPIPE)],
         "mkdir" => &[Error(ENOSPC)],
-        "open64" => &[Error(EMFILE), Error(ENOENT), Error(EINTR)],
+        "open64" => &[Error(EMFILE), Error(EINTR)],
         "opendir" => &[Error(EMFILE)],
         "poll" => &[Error(ENOMEM), Error(EINTR)],
         "prctl" | "sigaction" | "sigprocmask" => &[Error(EINVAL)],
@@ -50,8 +52,9 @@ fn common(function: &str) -> &'static [Kind] {
 }
 
 /// What the whole sweep has beside them.
-fn more(function: &str) -> &'static [Kind] {
-    match function {
+fn more(site: &Site) -> &'static [Kind] {
+    match site.function {
+        "write" if site.descriptor == Descriptor::Stream => &[Error(EAGAIN)],
         "bind" => &[Error(ENOMEM), Error(ENETDOWN), Error(EADDRINUSE)],
         "close" => &[Error(EINTR)],
         "connect" => &[Error(ENETUNREACH)],
@@ -94,9 +97,9 @@ fn changes_something(function: &str) -> bool {
 
 /// The faults for the calls of a site.
 pub fn kinds(site: &Site, whole: bool) -> Vec<Kind> {
-    let mut kinds = common(site.function).to_vec();
+    let mut kinds = common(site).to_vec();
     if whole {
-        kinds.extend(more(site.function));
+        kinds.extend(more(site));
     }
     if site.role == Role::Keeper && changes_something(site.function) {
         kinds.push(Kill);

@@ -67,7 +67,7 @@ struct Pointer(#[allow(dead_code)] *const c_void);
 unsafe impl Sync for Pointer {}
 
 interpose! {
-    by_hand: read write pwrite64 close fork syscall abort;
+    by_hand: read write pwrite64 close fcntl fork syscall abort;
 
     bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
     chdir(path: *const c_char) -> c_int = -1;
@@ -78,7 +78,6 @@ interpose! {
     execv(path: *const c_char, arguments: *const *const c_char) -> c_int = -1;
     fchdir(fd: c_int) -> c_int = -1;
     fchmod(fd: c_int, mode: mode_t) -> c_int = -1;
-    fcntl(fd: c_int, command: c_int, argument: c_long) -> c_int = -1;
     fstat64(fd: c_int, found: *mut Stat) -> c_int = -1;
     fsync(fd: c_int) -> c_int = -1;
     fdatasync(fd: c_int) -> c_int = -1;
@@ -163,15 +162,6 @@ fn set_errno(error: c_int) {
     unsafe { *libc::__errno_location() = error };
 }
 
-fn fault(function: Function) -> Option<Kind> {
-    let kind = next_call(function as usize)?;
-    if kind == Kind::Kill {
-        // SAFETY: no pointers; the process ends here.
-        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
-    }
-    Some(kind)
-}
-
 /// The C library's function of that name and type.
 macro_rules! original {
     ($name:ident($($type:ty),*) -> $result:ty) => {
@@ -179,6 +169,32 @@ macro_rules! original {
             original(Function::$name),
         )
     };
+}
+
+/// What happens to the next call of that function.
+fn fault(function: Function) -> Option<Kind> {
+    fault_of(function, || 0)
+}
+
+/// The same for one whose errors depend on what its descriptor is.
+fn fault_at(function: Function, fd: c_int) -> Option<Kind> {
+    fault_of(function, || {
+        // SAFETY: an all-zero stat is valid, and the C library's function has this type.
+        unsafe {
+            let mut found: Stat = std::mem::zeroed();
+            original!(fstat64(c_int, *mut Stat) -> c_int)(fd, &raw mut found);
+            found.st_mode
+        }
+    })
+}
+
+fn fault_of(function: Function, mode: impl FnOnce() -> u32) -> Option<Kind> {
+    let kind = next_call(function as usize, mode)?;
+    if kind == Kind::Kill {
+        // SAFETY: no pointers; the process ends here.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    Some(kind)
 }
 
 /// What is left of a length that is asked for, when less is to be done.
@@ -192,7 +208,7 @@ fn shortened(length: size_t) -> size_t {
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
-    let length = match fault(Function::read) {
+    let length = match fault_at(Function::read, fd) {
         Some(Kind::Error(error)) => {
             set_errno(error);
             return -1;
@@ -215,7 +231,7 @@ pub unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t)
     if fd == libc::STDERR_FILENO && text.windows(8).any(|word| word == b"panicked") {
         panicking();
     }
-    let length = match fault(Function::write) {
+    let length = match fault_at(Function::write, fd) {
         Some(Kind::Error(error)) => {
             set_errno(error);
             return -1;
@@ -238,7 +254,7 @@ pub unsafe extern "C" fn pwrite64(
     length: size_t,
     offset: off64_t,
 ) -> ssize_t {
-    let length = match fault(Function::pwrite64) {
+    let length = match fault_at(Function::pwrite64, fd) {
         Some(Kind::Error(error)) => {
             set_errno(error);
             return -1;
@@ -268,6 +284,22 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
         return -1;
     }
     result
+}
+
+/// As the C library's. With F_GETFD std only looks whether it has a descriptor that it knows it has.
+///
+/// # Safety
+/// As the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_long) -> c_int {
+    if command != libc::F_GETFD
+        && let Some(Kind::Error(error)) = fault(Function::fcntl)
+    {
+        set_errno(error);
+        return -1;
+    }
+    // SAFETY: the caller gives what it needs.
+    unsafe { original!(fcntl(c_int, c_int, c_long) -> c_int)(fd, command, argument) }
 }
 
 /// As the C library's; the child's calls are counted as its own.

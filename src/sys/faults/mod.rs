@@ -78,10 +78,23 @@ pub struct Site {
     pub role: Role,
     /// Of which function.
     pub function: &'static str,
+    /// What the first descriptor there was, for functions that read or write.
+    pub descriptor: Descriptor,
     /// How often.
     pub calls: u32,
     /// Return addresses from the inside out, from the start of the executable.
     pub frames: Vec<u64>,
+}
+
+/// What a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptor {
+    /// A file, a device or a directory.
+    File,
+    /// A pipe or a socket.
+    Stream,
+    /// Not asked for, or not known.
+    Other,
 }
 
 /// Different sites in one story are about 600.
@@ -93,6 +106,8 @@ struct Slot {
     key: AtomicU64,
     /// Role and function.
     what: AtomicU32,
+    /// The type of the descriptor's file, as in `st_mode`.
+    mode: AtomicU32,
     calls: AtomicU32,
     depth: AtomicU32,
     frames: [AtomicU32; FRAMES],
@@ -170,6 +185,11 @@ impl Board {
                 key: slot.key.load(Ordering::SeqCst),
                 role: *ROLES.get(what / FUNCTIONS.len())?,
                 function: FUNCTIONS.get(what % FUNCTIONS.len())?,
+                descriptor: match load(&slot.mode) & libc::S_IFMT {
+                    0 => Descriptor::Other,
+                    libc::S_IFIFO | libc::S_IFSOCK => Descriptor::Stream,
+                    _ => Descriptor::File,
+                },
                 calls: load(&slot.calls),
                 frames: slot
                     .frames
@@ -280,8 +300,8 @@ unsafe extern "C" {
     static etext: u8;
 }
 
-/// Counts a call of that function; what must happen to it, if anything.
-fn next_call(function: usize) -> Option<Kind> {
+/// Counts a call of that function; what must happen to it, if anything. `mode` tells of its descriptor, if that matters.
+fn next_call(function: usize, mode: impl FnOnce() -> u32) -> Option<Kind> {
     let board = board()?;
     let mut stack = [ptr::null_mut(); FRAMES];
     // SAFETY: pointer and length are the array's.
@@ -321,6 +341,7 @@ fn next_call(function: usize) -> Option<Kind> {
             depth += 1;
         }
         slot.depth.store(depth, Ordering::SeqCst);
+        slot.mode.store(mode(), Ordering::SeqCst);
         slot.what.store(what, Ordering::SeqCst);
     }
     let wanted = board.site.load(Ordering::SeqCst) == key

@@ -20,4 +20,5 @@ pub mod log_rate;
 pub mod matcher;
 pub mod packet;
 pub mod record;
+pub mod status;
 pub mod sys;

@@ -130,6 +130,18 @@ pub const JOURNAL_RETRY_MS: u64 = 1_000;
 /// perhaps a process.
 pub const MAX_OPENINGS_PER_SECOND: u32 = 1_000;
 
+/// Clients of the control socket at once; more wait in the kernel's queue.
+pub const MAX_CLIENTS: usize = 4;
+
+/// A client of the control socket is served this long (ms), then it is let go: half of it is for the listener's answer.
+pub const CLIENT_MS: u64 = 1_000;
+
+/// Bytes of a question at the control socket, which holds a door's name at most.
+pub const MAX_QUESTION: usize = 1024;
+
+/// Addresses of one interface that the listener tells for `--status`; the rest is counted. They fill half a record.
+pub const MAX_TOLD_ADDRESSES: usize = 16;
+
 /// A new listener must take its doors within this time (ms).
 pub const LISTENER_SEND_MS: u64 = 1_000;
 

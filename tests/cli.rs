@@ -53,13 +53,44 @@ fn knockd_fills_every_option() {
         only_ip_v4: true,
         check: true,
         strict: true,
+        status: true,
+        json: true,
+        close: Some("SSH".into()),
+        source: "fd09::2".parse().ok(),
     };
     let short = "-i ppp0,vlan1 -d -c /jffs/etc/knockd.conf -D -l -p /tmp/p -g /tmp/g -v -4";
-    assert_eq!(run(knockd(&format!("{short} --check --strict"))), all);
+    let ours = "--check --strict --status --json --close SSH fd09::2";
+    assert_eq!(run(knockd(&format!("{short} {ours}"))), all);
     let joined = "--strict -dDlv4ippp0,vlan1 --conf=/jffs/etc/knockd.conf --p /tmp/p --log=/tmp/g";
-    assert_eq!(run(knockd(&format!("{joined} --check"))), all);
+    let ours = "fd09::2 --check --json --close=SSH --status";
+    assert_eq!(run(knockd(&format!("{joined} {ours}"))), all);
     assert_eq!(run(knockd("")), KnockdArgs::default());
     assert_eq!(run(cli::knockd(&[])), KnockdArgs::default());
+}
+
+#[test]
+fn questions_to_the_daemon_are_checked() {
+    let refused = |line| match knockd(line) {
+        Outcome::Refuse(error) => error,
+        _ => panic!("{line}"),
+    };
+    for line in ["--close SSH", "--close SSH nonsense", "--close SSH ::1 ::2"] {
+        let error = refused(line);
+        assert!(
+            error.starts_with("knockd: --close takes a door and the address"),
+            "{error}"
+        );
+    }
+    assert_eq!(refused("--json"), "knockd: --json goes with --status");
+    assert_eq!(
+        usage_error(knockd("--close")),
+        "knockd: option '--close' requires an argument"
+    );
+    // As with all options of ours, no abbreviation.
+    assert_eq!(
+        usage_error(knockd("--stat")),
+        "knockd: unrecognized option '--stat'"
+    );
 }
 
 #[test]
@@ -348,7 +379,7 @@ fn the_help_texts_have_the_shape_of_0_8() {
             .usage
             .starts_with("usage: knockd [options]\noptions:\n  -i, --interface")
     );
-    assert_eq!(option_lines(KNOCKD.usage), "idcDlpgv4Vh--");
+    assert_eq!(option_lines(KNOCKD.usage), "idcDlpgv4Vh-----");
     let first = "usage: knock [options] <host> <port[:proto]> [port[:proto]] ...\noptions:\n";
     assert!(KNOCK.usage.starts_with(first));
     assert_eq!(option_lines(KNOCK.usage), "ud46vVh");

@@ -44,6 +44,15 @@ impl Opt {
             takes_value: false,
         }
     }
+
+    /// An option of ours with a value.
+    pub const fn ours_with_value(name: &'static str) -> Opt {
+        Opt {
+            name,
+            short: None,
+            takes_value: true,
+        }
+    }
 }
 
 /// An option as it was met, with its value if it takes one.

@@ -4,6 +4,7 @@
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Words, early, fill};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 /// The daemon's options, in the order in which knockd 0.8 names them when one is ambiguous; then ours.
@@ -21,6 +22,9 @@ pub const OPTIONS: &[Opt] = &[
     Opt::switch("version", 'V'),
     Opt::ours("check"),
     Opt::ours("strict"),
+    Opt::ours("status"),
+    Opt::ours("json"),
+    Opt::ours_with_value("close"),
 ];
 
 /// What the daemon says of itself. After an error of the config knockd 0.8 prints its usage as well.
@@ -48,6 +52,9 @@ options:
   -h, --help             print this help
       --check            say what the config means, warn of what is unwise, exit
       --strict           match knocks by knockd 0.8's own, unforgiving rule
+      --status           ask the daemon that runs: open doors, counters, ...
+      --json             with --status: for programs
+      --close <door> <ip>  have the daemon that runs close a door for <ip> now
 
 examples:
   knockd --check -c my.conf                    first see what a config does
@@ -95,9 +102,22 @@ pub struct KnockdArgs {
     #[argh(switch)]
     /// option `--strict`: beats the config's `Matching`.
     pub strict: bool,
+    #[argh(switch)]
+    /// option `--status`: ask the daemon that runs, and exit.
+    pub status: bool,
+    #[argh(switch)]
+    /// option `--json`: the status for programs.
+    pub json: bool,
+    #[argh(option)]
+    /// option `--close`: the name of a door that the daemon that runs closes.
+    pub close: Option<String>,
+    #[argh(positional)]
+    /// the operand of `--close`: for whom.
+    pub source: Option<IpAddr>,
 }
 
-/// Reads the daemon's command line; the first word is the program's name. Operands are ignored, as 0.8 does.
+/// Reads the daemon's command line; the first word is the program's name. Operands are ignored, as 0.8 does, but for the address of
+/// `--close`.
 pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     let words = match Words::new(argv, "knockd") {
         Ok(words) => words,
@@ -107,7 +127,23 @@ pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     if let Some(outcome) = early(&scan, &words.program) {
         return outcome;
     }
-    match fill(&words.program, &scan.options, &[]) {
+    let given = |name| scan.options.iter().any(|(option, _)| option.name == name);
+    let operands = match (given("close"), scan.operands.as_slice()) {
+        (false, _) => &[],
+        (true, [source]) if source.parse::<IpAddr>().is_ok() => scan.operands.as_slice(),
+        (true, other) => {
+            return Outcome::Refuse(format!(
+                "{}: --close takes a door and the address that it is open for, not {:?}; for example: \
+                 knockd --close SSH 203.0.113.7",
+                words.program,
+                other.join(" ")
+            ));
+        }
+    };
+    if given("json") && !given("status") {
+        return Outcome::Refuse(format!("{}: --json goes with --status", words.program));
+    }
+    match fill(&words.program, &scan.options, operands) {
         Ok(args) => Outcome::Run(args),
         Err(error) => Outcome::Refuse(error),
     }

@@ -1,8 +1,10 @@
 //! The privileged process: runs the commands, keeps the leases, writes the log. It reads no packet.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod check;
 mod commands;
+mod control;
 mod doors;
 pub mod lines;
 mod listener_process;

@@ -1,18 +1,21 @@
 //! From the command line to the loop: what can fail at the start fails here, while the person who typed it looks on.
 #![forbid(unsafe_code)]
 
+use super::control::{Control, Question};
 use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Received};
 use super::log::{Kind, Log, plain};
 use super::run::Keeper;
-use super::state::{State, Unavailable};
-use super::{Settings, check};
+use super::state::{State, Unavailable, control_of};
+use super::{Settings, ask, check};
 use crate::cli::{self, KnockdArgs};
+use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Lease, Phase};
-use crate::limits::ORPHAN_MS;
+use crate::limits::{LISTENER_START_MS, ORPHAN_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
+use crate::sys::daemon::Starting;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, exec, poll};
 use std::fs;
@@ -37,12 +40,24 @@ pub fn main(args: KnockdArgs) -> ExitCode {
     if settings.args.check {
         return check::main(&settings);
     }
+    if let Some(question) = question(&settings.args) {
+        return ask::main(&settings, &question);
+    }
     match start(settings) {
-        Ok(keeper) => keeper.run(),
+        Ok(Some(keeper)) => keeper.run(),
+        Ok(None) => ExitCode::SUCCESS,
         Err(problem) => {
             print_error(&problem);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What the command line asks of the daemon that runs.
+fn question(args: &KnockdArgs) -> Option<Question> {
+    match (args.close.clone(), args.source) {
+        (Some(door), Some(source)) => Some(Question::Close { door, source }),
+        _ => args.status.then_some(Question::Status { json: args.json }),
     }
 }
 
@@ -51,7 +66,8 @@ fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn start(settings: Settings) -> Result<Keeper, String> {
+/// `None`: with `-d`, and a daemon with this config runs already. Start-up scripts run twice.
+fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let debug = settings.args.debug;
     let mut trace = |line: &str| {
         if debug {
@@ -81,14 +97,20 @@ fn start(settings: Settings) -> Result<Keeper, String> {
         .log
         .open(settings.log_file(options).as_deref(), options.use_syslog);
 
-    let state = match State::take(&settings.state_dir(options), &settings.instance()) {
+    let state = match take_state(&settings, options) {
         Ok(state) => Some(state),
         Err(Unavailable::Taken(process)) => {
-            return Err(format!(
-                "knockd already runs with {}: process {process}; stop it first, or let it listen \
-                 on more interfaces (-i eth0,ppp0)",
+            let runs = format!(
+                "knockd already runs with {}: process {process}",
                 settings.config.display()
-            ));
+            );
+            let Some(starting) = starting else {
+                return Err(format!(
+                    "{runs}; stop it first, or let it listen on more interfaces (-i eth0,ppp0)"
+                ));
+            };
+            print_error(&runs);
+            return daemonized(starting).map(|()| None);
         }
         Err(Unavailable::Unusable(problem)) => {
             lines.say(
@@ -129,9 +151,19 @@ fn start(settings: Settings) -> Result<Keeper, String> {
             keeper.lines.say(Kind::Error, &problem);
             keeper.take_over_leases(leases);
             keeper.close(1);
-            return Ok(keeper);
+            return Ok(Some(keeper));
         }
     };
+    if let Some(path) = keeper.state.as_ref().map(State::control) {
+        match Control::open(&path) {
+            Ok(control) => keeper.control = Some(control),
+            Err(error) => {
+                let path = path.display();
+                let text = format!("warning: no control socket (knockd --status): {path}: {error}");
+                keeper.lines.say(Kind::Error, &text);
+            }
+        }
+    }
     if starting.is_some() {
         match fs::write(&pid_path, format!("{}\n", std::process::id())) {
             Ok(()) => keeper.pid_file = Some(pid_path),
@@ -150,15 +182,36 @@ fn start(settings: Settings) -> Result<Keeper, String> {
     );
     lines.log.write_out();
     if let Some(starting) = starting {
-        starting
-            .done()
-            .map_err(|error| format!("cannot daemonize: {error}"))?;
+        daemonized(starting)?;
     }
     // A listener that has died since is found by the loop, which starts another.
     listener.let_go();
     keeper.listener = Some(listener);
     keeper.take_over_leases(leases);
-    Ok(keeper)
+    Ok(Some(keeper))
+}
+
+fn daemonized(starting: Starting) -> Result<(), String> {
+    let done = starting.done();
+    done.map_err(|error| format!("cannot daemonize: {error}"))
+}
+
+/// Takes the state folder. One whose daemon is on its way out, and answers nobody any more, is waited for: `killall knockd; knockd -d`
+/// must leave a daemon.
+fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailable> {
+    const PAUSE_MS: Millis = 20;
+    let (folder, instance) = (settings.state_dir(options), settings.instance());
+    let deadline = monotonic().saturating_add(SHUTDOWN_MS + LISTENER_START_MS);
+    loop {
+        match State::take(&folder, &instance) {
+            Err(Unavailable::Taken(_))
+                if monotonic() < deadline && !Control::answers(&control_of(&folder, &instance)) =>
+            {
+                exec::pause(PAUSE_MS);
+            }
+            taken => return taken,
+        }
+    }
 }
 
 /// Waits until a listener is ready, or says why it cannot be.

@@ -38,6 +38,14 @@ fn instance_name(config: &Path) -> String {
     format!("{}-{checksum:016x}", &file[..file.floor_char_boundary(64)])
 }
 
+/// The control socket's name in the folder.
+const CONTROL: &str = "control";
+
+/// Where the control socket of the daemon with this config is, if there is such a daemon. The config's path is absolute.
+pub fn control_of(state_dir: &Path, config: &Path) -> PathBuf {
+    state_dir.join(instance_name(config)).join(CONTROL)
+}
+
 impl State {
     /// Makes the folder if need be, and takes its lock. `config` is the absolute path of the config file.
     pub fn take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
@@ -90,6 +98,11 @@ impl State {
     /// The directory that listeners take for the root of the file system; nothing is in it.
     pub fn empty_directory(&self) -> &Path {
         &self.empty
+    }
+
+    /// Where the control socket is.
+    pub fn control(&self) -> PathBuf {
+        self.folder.join(CONTROL)
     }
 
     fn journal(&self) -> PathBuf {

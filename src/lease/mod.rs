@@ -49,8 +49,8 @@ pub struct Lease {
 pub enum Phase {
     /// The start command runs or waits for its turn.
     Starting {
-        /// A lease that is applied again ends when it would have ended anyway; `None`: cmd_timeout after the start
-        /// command's end.
+        /// A lease that is applied again ends when it would have ended anyway, one that [`LeaseBook::end`] ended at once;
+        /// `None`: cmd_timeout after the start command's end.
         until: Option<Millis>,
         /// SIGUSR1 came meanwhile: apply it again when the start command has ended.
         reapply: bool,
@@ -258,6 +258,24 @@ impl LeaseBook {
                 stop(lease, actions);
             }
         }
+    }
+
+    /// Ends the leases of that door and source now, or as soon as their command has ended. Returns how many there are.
+    pub fn end(&mut self, door: &str, source: IpAddr, actions: &mut Vec<Action>) -> usize {
+        let theirs = |lease: &&mut Lease| lease.door == door && lease.source == source;
+        let mut number = 0;
+        for lease in self.leases.iter_mut().filter(theirs) {
+            number += 1;
+            match &mut lease.phase {
+                Phase::Starting { until, reapply } => (*until, *reapply) = (Some(0), false),
+                Phase::Open { .. } => {
+                    lease.phase = Phase::Stopping { then: Then::Over };
+                    actions.push(Action::RunStop(lease.id));
+                }
+                Phase::Stopping { then } => *then = Then::Over,
+            }
+        }
+        number
     }
 
     /// When [`expire`](Self::expire) has something to do.

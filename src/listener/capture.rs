@@ -5,7 +5,8 @@ use super::output::Output;
 use crate::door::Pattern;
 use crate::filter::{self, Kernel};
 use crate::interfaces::{Interfaces, Selector};
-use crate::record::ToKeeper;
+use crate::limits::MAX_TOLD_ADDRESSES;
+use crate::record::{self, ToKeeper};
 use crate::sys::packet_socket::PacketSocket;
 use std::io;
 use std::net::IpAddr;
@@ -145,6 +146,24 @@ impl Capture {
     /// The next packet, as [`PacketSocket::receive`] gives it.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, u32)>> {
         self.socket.receive(buffer)
+    }
+
+    /// Where it listens, for `--status`.
+    pub fn report(&self, interfaces: &Interfaces) -> record::Interface {
+        let local = self.local.as_deref().unwrap_or_default();
+        let link = interfaces.find(&self.selector);
+        record::Interface {
+            wanted: self.selector.to_string(),
+            name: link.map_or(String::new(), |link| link.name.to_string()),
+            addresses: local.iter().copied().take(MAX_TOLD_ADDRESSES).collect(),
+            more: local.len().saturating_sub(MAX_TOLD_ADDRESSES) as u16,
+        }
+    }
+
+    /// How many packets the kernel had no room for since this was asked last.
+    pub fn dropped(&self) -> u32 {
+        // Only an emulated kernel refuses.
+        self.socket.dropped().unwrap_or(0)
     }
 
     /// Whether a packet that came in by the interface with this index is this socket's.

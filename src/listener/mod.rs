@@ -14,7 +14,7 @@ use crate::limits::{
 use crate::log_rate::LogRate;
 use crate::matcher::Matcher;
 use crate::packet;
-use crate::record::{ToKeeper, ToListener};
+use crate::record::{Counters, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::record_socket::RecordSocket;
@@ -165,6 +165,7 @@ impl<'a> Listener<'a> {
             report_left_out: None,
             verbose,
             debug,
+            counters: Counters::default(),
         };
         for problem in problems {
             output.surely(ToKeeper::Problem(problem));
@@ -263,14 +264,19 @@ impl<'a> Listener<'a> {
                 Ok(length) => length,
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             };
-            let Some(ToListener::Sequence {
-                door: index,
-                generation,
-                sequence,
-            }) = buffer.get(..length).and_then(ToListener::decode)
-            else {
-                return false;
-            };
+            let (index, generation, sequence) =
+                match buffer.get(..length).and_then(ToListener::decode) {
+                    Some(ToListener::Sequence {
+                        door,
+                        generation,
+                        sequence,
+                    }) => (door, generation, sequence),
+                    Some(ToListener::Report) => {
+                        self.report();
+                        continue;
+                    }
+                    _ => return false,
+                };
             let Some(door) = self.doors.get_mut(usize::from(index)) else {
                 return false;
             };
@@ -288,6 +294,18 @@ impl<'a> Listener<'a> {
                 }
             }
         }
+    }
+
+    fn report(&mut self) {
+        let Listener {
+            captures, output, ..
+        } = self;
+        for capture in captures {
+            output.surely(ToKeeper::Interface(capture.report(&self.interfaces)));
+            output.counters.dropped += u64::from(capture.dropped());
+        }
+        output.counters.attempts = self.matcher.attempts() as u32;
+        output.surely(ToKeeper::Counters(output.counters));
     }
 
     fn expire(&mut self, now: Millis) {
@@ -345,6 +363,7 @@ impl<'a> Listener<'a> {
             doors,
             ..
         } = self;
+        output.counters.knocks += 1;
         if output.debug {
             output.line(ToKeeper::Seen(*knock), now);
         }

@@ -5,7 +5,7 @@ use crate::door::Millis;
 use crate::limits::LEFT_OUT_REPORT_MS;
 use crate::log_rate::LogRate;
 use crate::matcher::Event;
-use crate::record::{Progress, ToKeeper};
+use crate::record::{Counters, Progress, ToKeeper};
 use crate::sys::record_socket::RecordSocket;
 
 /// What the listener remembers of a door beside its pattern.
@@ -30,6 +30,8 @@ pub struct Output<'a> {
     pub verbose: bool,
     /// Tell what only `-D` shows.
     pub debug: bool,
+    /// What has happened so far; attempts are counted when asked for.
+    pub counters: Counters,
 }
 
 impl Output<'_> {
@@ -79,6 +81,9 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Mill
         source,
         stage,
     };
+    if matches!(event, Event::TimedOut { .. } | Event::Failed { .. }) {
+        output.counters.failed += 1;
+    }
     match event {
         Event::Stage {
             door,

@@ -134,6 +134,11 @@ impl Matcher {
         }
     }
 
+    /// How many attempts are under way.
+    pub fn attempts(&self) -> usize {
+        self.table.len()
+    }
+
     /// The doors.
     pub fn patterns(&self) -> &[Pattern] {
         &self.patterns

@@ -56,6 +56,8 @@ pub enum ToListener {
         /// The sequence.
         sequence: Option<Sequence>,
     },
+    /// Tell where you listen and what you have seen: an `Interface` for each socket, then `Counters`.
+    Report,
 }
 
 /// From the listener to the keeper.
@@ -90,6 +92,36 @@ pub enum ToKeeper {
     Debug(String),
     /// A knock, for `-D`.
     Seen(Knock),
+    /// Where a socket listens now.
+    Interface(Interface),
+    /// What has happened since the listener started.
+    Counters(Counters),
+}
+
+/// Where a socket listens now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// What was asked for: a name, `auto` or `any`.
+    pub wanted: String,
+    /// The interface that this is now; empty where there is none, and for `any`.
+    pub name: String,
+    /// Its addresses, the first [`MAX_TOLD_ADDRESSES`](crate::limits::MAX_TOLD_ADDRESSES) of them.
+    pub addresses: Vec<IpAddr>,
+    /// How many more it has.
+    pub more: u16,
+}
+
+/// What has happened since the listener started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Knocks that reached the doors.
+    pub knocks: u64,
+    /// Attempts that wrong knocks or their time have ended, if they were told.
+    pub failed: u64,
+    /// Knocks that the kernel had no room for.
+    pub dropped: u64,
+    /// Attempts under way.
+    pub attempts: u32,
 }
 
 /// How far a source has come at a door.
@@ -298,6 +330,7 @@ impl ToListener {
                 generation,
                 sequence,
             } => writer.u8(3).u16(*door).u32(*generation).sequence(sequence),
+            ToListener::Report => writer.u8(4),
         }
         .0
     }
@@ -340,6 +373,7 @@ impl ToListener {
                     generation: reader.u32()?,
                     sequence: reader.sequence()?,
                 },
+                4 => ToListener::Report,
                 _ => return None,
             })
         })
@@ -373,6 +407,21 @@ impl ToKeeper {
                 .u8(knock.flags)
                 .u16(knock.source_port)
                 .u32(knock.tcp_sequence),
+            ToKeeper::Interface(interface) => {
+                let writer = writer
+                    .u8(11)
+                    .text(&interface.wanted)
+                    .text(&interface.name)
+                    .u16(interface.more)
+                    .u8(interface.addresses.len() as u8);
+                interface.addresses.iter().fold(writer, |w, ip| w.ip(*ip))
+            }
+            ToKeeper::Counters(counters) => writer
+                .u8(12)
+                .u64(counters.knocks)
+                .u64(counters.failed)
+                .u64(counters.dropped)
+                .u32(counters.attempts),
         }
         .0
     }
@@ -403,6 +452,24 @@ impl ToKeeper {
                     tcp_sequence: reader.u32()?,
                 }),
                 10 => ToKeeper::Problem(reader.text()?),
+                11 => {
+                    let mut interface = Interface {
+                        wanted: reader.text()?,
+                        name: reader.text()?,
+                        more: reader.u16()?,
+                        ..Interface::default()
+                    };
+                    for _ in 0..reader.u8()? {
+                        interface.addresses.push(reader.ip()?);
+                    }
+                    ToKeeper::Interface(interface)
+                }
+                12 => ToKeeper::Counters(Counters {
+                    knocks: reader.u64()?,
+                    failed: reader.u64()?,
+                    dropped: reader.u64()?,
+                    attempts: reader.u32()?,
+                }),
                 _ => return None,
             })
         })

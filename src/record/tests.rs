@@ -1,6 +1,7 @@
 //! Records come back as they were, and nothing else is a record.
 
 use super::*;
+use crate::limits::MAX_TOLD_ADDRESSES;
 use proptest::prelude::*;
 
 fn ip() -> impl Strategy<Value = IpAddr> {
@@ -71,7 +72,13 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
             sequence,
         }
     });
-    prop_oneof![setup, door, Just(ToListener::Start), next]
+    prop_oneof![
+        setup,
+        door,
+        Just(ToListener::Start),
+        Just(ToListener::Report),
+        next
+    ]
 }
 
 fn to_keeper() -> impl Strategy<Value = ToKeeper> {
@@ -105,7 +112,29 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
         "\\PC{0,50}".prop_map(ToKeeper::Problem),
         "\\PC{0,50}".prop_map(ToKeeper::Debug),
         seen,
+        interface().prop_map(ToKeeper::Interface),
+        any::<(u64, u64, u64, u32)>().prop_map(|(knocks, failed, dropped, attempts)| {
+            ToKeeper::Counters(Counters {
+                knocks,
+                failed,
+                dropped,
+                attempts,
+            })
+        }),
     ]
+}
+
+fn interface() -> impl Strategy<Value = Interface> {
+    let addresses = prop::collection::vec(ip(), 0..=MAX_TOLD_ADDRESSES);
+    // The longest selector is a name, a colon and a label.
+    ("\\PC{0,31}", "\\PC{0,15}", addresses, any::<u16>()).prop_map(
+        |(wanted, name, addresses, more)| Interface {
+            wanted,
+            name,
+            addresses,
+            more,
+        },
+    )
 }
 
 proptest! {

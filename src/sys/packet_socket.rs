@@ -81,6 +81,24 @@ impl PacketSocket {
         .map(drop)
     }
 
+    /// How many packets were lost for want of room since this was asked last (PACKET_STATISTICS of packet(7)).
+    pub fn dropped(&self) -> io::Result<u32> {
+        // struct tpacket_stats: packets, drops.
+        let mut statistics = [0u32; 2];
+        let mut length = size_of_val(&statistics) as libc::socklen_t;
+        // SAFETY: `statistics` is writable for the `length` bytes that the kernel may fill.
+        cerr(unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                statistics.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        })?;
+        Ok(statistics[1])
+    }
+
     /// The next packet, cut at the buffer's length, without waiting: its length here and the index of its interface.
     /// `None`: no packet now. An error such as ENETDOWN is told once by the kernel; the socket lives on.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, u32)>> {

@@ -5,6 +5,17 @@ use crate::door::Millis;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaits {
+    /// It can be read, or is at its end.
+    Input,
+    /// It can be written.
+    Room,
+    /// Its other end is gone.
+    Nothing,
+}
+
 /// Sleeps until one of the descriptors can be read (or is at its end), or `now` reaches `deadline`. Returns for each
 /// whether it is ready; none is when the deadline came or a signal did.
 pub fn wait<const N: usize>(
@@ -12,11 +23,25 @@ pub fn wait<const N: usize>(
     now: Millis,
     deadline: Option<Millis>,
 ) -> io::Result<heapless::Vec<bool, N>> {
+    let entries = descriptors.iter().map(|fd| (*fd, Awaits::Input));
+    wait_each(entries, now, deadline)
+}
+
+/// The same, with what each descriptor is waited for; takes `N` of them.
+pub fn wait_each<'a, const N: usize>(
+    descriptors: impl Iterator<Item = (BorrowedFd<'a>, Awaits)>,
+    now: Millis,
+    deadline: Option<Millis>,
+) -> io::Result<heapless::Vec<bool, N>> {
     let mut entries: heapless::Vec<libc::pollfd, N> = descriptors
-        .iter()
-        .map(|fd| libc::pollfd {
+        .take(N)
+        .map(|(fd, awaits)| libc::pollfd {
             fd: fd.as_raw_fd(),
-            events: libc::POLLIN,
+            events: match awaits {
+                Awaits::Input => libc::POLLIN,
+                Awaits::Room => libc::POLLOUT,
+                Awaits::Nothing => 0,
+            },
             revents: 0,
         })
         .collect();

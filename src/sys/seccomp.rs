@@ -39,6 +39,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sendto,
     libc::SYS_bind,
     libc::SYS_setsockopt,
+    libc::SYS_getsockopt,
     libc::SYS_clock_gettime,
     libc::SYS_brk,
     libc::SYS_mremap,

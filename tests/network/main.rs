@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
+mod control;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
 mod lab;
@@ -40,6 +41,7 @@ const TESTS: &[&[Test]] = &[
     split::TESTS,
     log::TESTS,
     shutdown::TESTS,
+    control::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

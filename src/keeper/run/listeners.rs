@@ -71,6 +71,7 @@ impl Keeper {
                 Kind::Error,
                 &format!("error: the listener {how}: starting it again"),
             );
+            self.restarts += 1;
             self.restart.after_death(listener.started, monotonic());
         }
     }
@@ -179,6 +180,8 @@ impl Keeper {
                 );
                 true
             }
+            ToKeeper::Interface(interface) => self.heed_interface(interface),
+            ToKeeper::Counters(counters) => self.heed_counters(counters),
             ToKeeper::Ready | ToKeeper::Refused(_) => false,
         }
     }
@@ -213,6 +216,7 @@ impl Keeper {
             self.report_openings.get_or_insert(due);
             return true;
         }
+        self.opened += 1;
         let name = door.config.name.clone();
         self.lines
             .about(Kind::Event, source, &format!("{name}: OPEN SESAME"));

@@ -1,6 +1,7 @@
 //! The keeper's loop: sleeps in poll() and does what the listener, its children, signals and deadlines ask for.
 #![forbid(unsafe_code)]
 
+mod control;
 mod leases;
 mod listeners;
 mod sequences;
@@ -8,6 +9,7 @@ mod signals;
 
 use super::Settings;
 use super::commands::Commands;
+use super::control::{Control, MAX_ENTRIES};
 use super::doors::Door;
 use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Restart};
@@ -17,11 +19,13 @@ use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Lease, LeaseBook};
 use crate::limits::FORK_RETRY_MS;
+use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
+use crate::sys::poll::Awaits;
 use crate::sys::signals::Signals;
 use crate::sys::{exec, poll};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -63,6 +67,16 @@ pub struct Keeper {
     closing: Option<Closing>,
     /// Openings were too many; how many is logged then.
     report_openings: Option<Millis>,
+    /// The control socket, if there is one.
+    pub control: Option<Control>,
+    /// When the daemon started.
+    started: Millis,
+    /// How many whole knocks there were.
+    opened: u64,
+    /// How many listeners have died.
+    restarts: u32,
+    /// What the listener has said so far of a report that it was asked for, and when it is not waited for any longer.
+    report: Option<(ListenerStatus, Millis)>,
 }
 
 impl Keeper {
@@ -91,6 +105,11 @@ impl Keeper {
             pid_file: None,
             closing: None,
             report_openings: None,
+            control: None,
+            started: monotonic(),
+            opened: 0,
+            restarts: 0,
+            report: None,
         }
     }
 
@@ -121,14 +140,14 @@ impl Keeper {
                 return code;
             }
             self.lines.log.write_out();
-            let [signals, listener, replacement, names] = match self.sleep(now) {
+            let ([signals, listener, replacement, names], clients) = match self.sleep(now) {
                 Ok(ready) => ready,
                 // Only a machine out of memory gets here; leases must still end.
                 Err(error) => {
                     self.lines
                         .say(Kind::Error, &format!("error: poll: {error}"));
                     exec::pause(FORK_RETRY_MS);
-                    [false; 4]
+                    Default::default()
                 }
             };
             if listener {
@@ -140,6 +159,9 @@ impl Keeper {
             if names {
                 self.lines.answer(monotonic());
             }
+            if clients.contains(&true) {
+                self.serve_clients(&clients, monotonic());
+            }
             if signals {
                 for signal in self.signals.take() {
                     self.obey(signal);
@@ -148,19 +170,21 @@ impl Keeper {
         }
     }
 
-    /// Waits for something to do: whether signals, the listener, its replacement and the names child have something to say.
-    fn sleep(&self, now: Millis) -> io::Result<[bool; 4]> {
+    /// Waits for something to do: whether signals, the listener, its replacement and the names child have something to say, and which
+    /// entries of the control socket are ready.
+    fn sleep(&self, now: Millis) -> io::Result<([bool; 4], heapless::Vec<bool, MAX_ENTRIES>)> {
         let sources = [
             Some(self.signals.as_fd()),
             self.listener.as_ref().map(AsFd::as_fd),
             self.replacement.as_ref().map(|new| new.listener.as_fd()),
             self.lines.descriptor(),
         ];
-        let descriptors: heapless::Vec<BorrowedFd<'_>, 4> =
-            sources.iter().flatten().copied().collect();
-        let ready = poll::wait(&descriptors, now, self.next_deadline())?;
+        let own = sources.iter().flatten().map(|fd| (*fd, Awaits::Input));
+        let entries = own.chain(self.control.iter().flat_map(Control::entries));
+        let ready = poll::wait_each::<{ 4 + MAX_ENTRIES }>(entries, now, self.next_deadline())?;
         let mut ready = ready.into_iter();
-        Ok(sources.map(|source| source.is_some() && ready.next() == Some(true)))
+        let own = sources.map(|source| source.is_some() && ready.next() == Some(true));
+        Ok((own, ready.collect()))
     }
 
     fn next_deadline(&self) -> Option<Millis> {
@@ -183,6 +207,8 @@ impl Keeper {
             self.book.next_expiry(),
             self.commands.next_deadline(),
             self.lines.deadline(),
+            self.control.as_ref().and_then(Control::deadline),
+            self.report.as_ref().map(|(_, due)| *due),
         ]
         .into_iter()
         .flatten()
@@ -221,6 +247,17 @@ impl Keeper {
         if self.save_again.is_some_and(|due| due <= now) {
             self.save_again = None;
             self.save();
+        }
+        if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {
+            self.answer_status(None, now);
+        }
+        if self
+            .control
+            .as_ref()
+            .and_then(Control::deadline)
+            .is_some_and(|due| due <= now)
+        {
+            self.serve_clients(&[], now);
         }
         for door in self.commands.end_overdue(now) {
             self.lines.say(

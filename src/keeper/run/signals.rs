@@ -137,6 +137,7 @@ impl Keeper {
             deadline: now.saturating_add(SHUTDOWN_MS),
         });
         self.listener = None;
+        self.control = None;
         self.replacement = None;
         self.restart.due = None;
         if !self.book.leases().is_empty() {

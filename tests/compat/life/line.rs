@@ -77,14 +77,22 @@ fn name_that_is_not_utf8() {
 
 fn our_options() {
     let life = Life::new(DOOR);
-    for option in ["--check", "--strict"] {
-        let mut daemon = life.run(&format!("{option} -c {} -i nosuch", life.path("conf")));
+    for option in ["--check", "--strict", "--status", "--json", "--close"] {
+        let operands = if option == "--close" {
+            "=A 10.9.0.2"
+        } else {
+            ""
+        };
+        let mut daemon = life.run(&format!(
+            "{option}{operands} -c {} -i nosuch",
+            life.path("conf")
+        ));
         let status = daemon.wait().code();
-        let text = format!("unrecognized option '{option}'");
+        let text = format!("unrecognized option '{option}");
         assert_eq!(daemon.count(&text), usize::from(is_original()));
         match (is_original(), option) {
             (true, _) | (false, "--check") => assert_eq!(status, Some(0)),
-            // It starts, and there is no such interface.
+            // It starts, and there is no such interface; nobody is there to ask.
             (false, _) => assert_eq!(status, Some(1)),
         }
     }

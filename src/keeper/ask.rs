@@ -1,0 +1,79 @@
+//! `knockd --status` and `knockd --close`: asks the daemon that runs with this config.
+#![forbid(unsafe_code)]
+
+use super::control::{ERROR, OK, Question};
+use super::{Settings, state};
+use crate::config::{self, Options};
+use crate::limits::CLIENT_MS;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Asks, and prints the answer; exit code 1 where there is none, or a no.
+pub fn main(settings: &Settings, question: &Question) -> ExitCode {
+    let path = state::control_of(
+        &settings.state_dir(&options(settings)),
+        &settings.instance(),
+    );
+    let fail = |text: String| {
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(io::stderr(), "{text}");
+        ExitCode::FAILURE
+    };
+    let answer = match ask(&path, question) {
+        Ok(answer) => answer,
+        Err(error) => return fail(problem(settings, &path, &error)),
+    };
+    if let Some(text) = answer.strip_prefix(OK) {
+        // A reader that has gone is no failure of ours.
+        let _ = io::stdout().write_all(text.as_bytes());
+        return ExitCode::SUCCESS;
+    }
+    match answer.strip_prefix(ERROR) {
+        Some(text) => fail(text.trim_end().to_string()),
+        None => fail(format!(
+            "knockd did not answer at {}; try again, it serves a few at a time",
+            path.display()
+        )),
+    }
+}
+
+/// Those of the config; a broken one is told, and the daemon looked for where it is by default.
+fn options(settings: &Settings) -> Options {
+    let read = config::read(&settings.config_path()).map_err(|error| error.to_string());
+    let parsed = read.and_then(|text| {
+        config::parse(&text, &mut |_| {}).map_err(|problem| problem.show(&settings.config))
+    });
+    match parsed {
+        Ok(config) => config.options,
+        Err(problem) => {
+            let _ = writeln!(io::stderr(), "warning: {problem}");
+            Options::default()
+        }
+    }
+}
+
+fn ask(path: &Path, question: &Question) -> io::Result<String> {
+    let mut stream = UnixStream::connect(path)?;
+    // Others may be served first.
+    stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
+    stream.write_all(format!("{}\n", question.line()).as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {
+    let (config, path) = (settings.config.display(), path.display());
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            format!("knockd does not run with {config} (nobody at {path})")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{path}: {error}: only the user that knockd runs as may ask")
+        }
+        _ => format!("{path}: {error}"),
+    }
+}

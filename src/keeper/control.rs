@@ -1,0 +1,291 @@
+//! The control socket: a few clients at once, each with one question and one answer. None of them can hold the keeper up.
+#![forbid(unsafe_code)]
+
+use crate::door::Millis;
+use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
+use crate::sys::poll::Awaits;
+use std::fs::{self, Permissions};
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// What a client may ask, as a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// `status` or `status json`.
+    Status {
+        /// For a program.
+        json: bool,
+    },
+    /// `close 10.9.0.2 SSH`: end that door's leases for that source now.
+    Close {
+        /// The door's name.
+        door: String,
+        /// For whom it is open.
+        source: IpAddr,
+    },
+}
+
+impl Question {
+    /// The line, without its end.
+    pub fn line(&self) -> String {
+        match self {
+            Question::Status { json: false } => "status".to_string(),
+            Question::Status { json: true } => "status json".to_string(),
+            Question::Close { door, source } => format!("close {source} {door}"),
+        }
+    }
+
+    fn parse(line: &[u8]) -> Option<Question> {
+        let line = std::str::from_utf8(line).ok()?;
+        Some(match line {
+            "status" => Question::Status { json: false },
+            "status json" => Question::Status { json: true },
+            _ => {
+                let (source, door) = line.strip_prefix("close ")?.split_once(' ')?;
+                Question::Close {
+                    door: door.to_string(),
+                    source: source.parse().ok()?,
+                }
+            }
+        })
+    }
+}
+
+/// An answer begins with one of these; after an error comes one line for standard error.
+pub const OK: &str = "ok\n";
+/// See [`OK`].
+pub const ERROR: &str = "error\n";
+
+enum Stage {
+    /// The question so far.
+    Asks(Vec<u8>),
+    /// It waits for the listener's report.
+    Waits { json: bool },
+    /// What is left of the answer.
+    Hears(Vec<u8>),
+}
+
+struct Client {
+    stream: UnixStream,
+    /// It is let go then.
+    until: Millis,
+    stage: Stage,
+}
+
+/// The socket and its clients.
+pub struct Control {
+    socket: UnixListener,
+    path: PathBuf,
+    clients: Vec<Client>,
+    /// Accepting has failed: not again before this time.
+    paused_until: Option<Millis>,
+}
+
+/// Room for the socket and every client.
+pub const MAX_ENTRIES: usize = 1 + MAX_CLIENTS;
+
+impl Control {
+    /// Opens the socket at that path, in a folder that is ours alone and whose lock we hold: what is there is a dead daemon's.
+    pub fn open(path: &Path) -> io::Result<Control> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let socket = UnixListener::bind(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        socket.set_nonblocking(true)?;
+        Ok(Control {
+            socket,
+            path: path.to_path_buf(),
+            clients: Vec::new(),
+            paused_until: None,
+        })
+    }
+
+    /// Whether a daemon takes questions at that path.
+    pub fn answers(path: &Path) -> bool {
+        UnixStream::connect(path).is_ok()
+    }
+
+    /// What to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
+    pub fn entries(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Awaits)> {
+        let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until.is_none();
+        let socket = match accepts {
+            true => Awaits::Input,
+            false => Awaits::Nothing,
+        };
+        let clients = self.clients.iter().map(|client| {
+            let awaits = match client.stage {
+                Stage::Asks(_) => Awaits::Input,
+                Stage::Waits { .. } => Awaits::Nothing,
+                Stage::Hears(_) => Awaits::Room,
+            };
+            (client.stream.as_fd(), awaits)
+        });
+        std::iter::once((self.socket.as_fd(), socket)).chain(clients)
+    }
+
+    /// When [`serve`](Self::serve) must be called though nothing is ready.
+    pub fn deadline(&self) -> Option<Millis> {
+        let clients = self.clients.iter().map(|client| client.until);
+        clients.chain(self.paused_until).min()
+    }
+
+    /// Does what can be done without waiting. `ready`: which of [`entries`](Self::entries) are. Gives each question that is whole now to
+    /// `answer`, whose answer is sent; `None`: the answer comes with [`answer_status`](Self::answer_status).
+    pub fn serve(
+        &mut self,
+        ready: &[bool],
+        now: Millis,
+        answer: &mut dyn FnMut(Question) -> Option<String>,
+    ) {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+        }
+        let mut ready = ready.iter().copied();
+        let accepts = ready.next() == Some(true);
+        self.clients.retain_mut(|client| {
+            let goes_on = ready.next() != Some(true) || client.proceed(answer);
+            goes_on && client.until > now
+        });
+        if accepts {
+            self.accept(now);
+        }
+    }
+
+    fn accept(&mut self, now: Millis) {
+        while self.clients.len() < MAX_CLIENTS {
+            let accepted = self.socket.accept().and_then(|(stream, _)| {
+                stream.set_nonblocking(true)?;
+                Ok(stream)
+            });
+            match accepted {
+                Ok(stream) => self.clients.push(Client {
+                    stream,
+                    until: now.saturating_add(CLIENT_MS),
+                    stage: Stage::Asks(Vec::new()),
+                }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    // Too many open files, perhaps: whoever waits must not keep the keeper awake.
+                    self.paused_until = Some(now.saturating_add(FORK_RETRY_MS));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether somebody waits for a status.
+    pub fn waits_for_status(&self) -> bool {
+        let waits = |client: &Client| matches!(client.stage, Stage::Waits { .. });
+        self.clients.iter().any(waits)
+    }
+
+    /// Sends the status, as text or JSON, to all who wait for it.
+    pub fn answer_status(&mut self, mut status: impl FnMut(bool) -> String) {
+        self.clients.retain_mut(|client| match client.stage {
+            Stage::Waits { json } => client.hear(OK, &status(json)),
+            _ => true,
+        });
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // A client that comes now learns that nobody is here. Whoever removed it before has saved us the work.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Client {
+    /// Reads or writes what can be. `false`: done with it.
+    fn proceed(&mut self, answer: &mut dyn FnMut(Question) -> Option<String>) -> bool {
+        match &mut self.stage {
+            Stage::Waits { .. } => false,
+            Stage::Hears(_) => self.write(),
+            Stage::Asks(question) => {
+                let mut buffer = [0u8; MAX_QUESTION];
+                let length = match self.stream.read(&mut buffer) {
+                    Ok(0) => return false,
+                    Ok(length) => length,
+                    Err(error) => return is_temporary(&error),
+                };
+                question.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                let Some(end) = question.iter().position(|byte| *byte == b'\n') else {
+                    return question.len() < MAX_QUESTION;
+                };
+                let question = question.get(..end).and_then(Question::parse);
+                let json = matches!(question, Some(Question::Status { json: true }));
+                match question.map(answer) {
+                    Some(Some(text)) => self.hear("", &text),
+                    Some(None) => {
+                        self.stage = Stage::Waits { json };
+                        true
+                    }
+                    None => self.hear(ERROR, "knockd does not understand the question\n"),
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, kind: &str, text: &str) -> bool {
+        self.stage = Stage::Hears([kind, text].concat().into_bytes());
+        self.write()
+    }
+
+    fn write(&mut self) -> bool {
+        let Stage::Hears(rest) = &mut self.stage else {
+            return true;
+        };
+        match self.stream.write(rest) {
+            Ok(written) => {
+                rest.drain(..written);
+                !rest.is_empty()
+            }
+            Err(error) => is_temporary(&error),
+        }
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_come_back_as_they_were_and_nothing_else_is_one() {
+        let close = |door: &str, source: &str| Question::Close {
+            door: door.to_string(),
+            source: source.parse().unwrap(),
+        };
+        for question in [
+            Question::Status { json: false },
+            Question::Status { json: true },
+            close("SSH", "10.9.0.2"),
+            close(" a  b ", "fd09::2"),
+        ] {
+            assert_eq!(Question::parse(question.line().as_bytes()), Some(question));
+        }
+        for line in [
+            "",
+            "status ",
+            "STATUS",
+            "close",
+            "close SSH 10.9.0.2",
+            "close 10.9.0.2",
+        ] {
+            assert_eq!(Question::parse(line.as_bytes()), None, "{line}");
+        }
+        assert_eq!(Question::parse(b"close 10.9.0.2 \xff"), None);
+    }
+}

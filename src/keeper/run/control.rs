@@ -1,0 +1,109 @@
+//! What clients of the control socket ask for: the status, and doors to be closed.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::door::Millis;
+use crate::keeper::control::{ERROR, OK, Question};
+use crate::keeper::log::Kind;
+use crate::limits::{CLIENT_MS, MAX_INTERFACES};
+use crate::record::{Counters, Interface, ToListener};
+use crate::status::{DoorStatus, ListenerStatus, Status};
+use crate::sys::clock::monotonic;
+use std::net::IpAddr;
+
+impl Keeper {
+    /// Lets the clients that are ready go on.
+    pub(super) fn serve_clients(&mut self, ready: &[bool], now: Millis) {
+        // Out of the keeper meanwhile, since an answer may need all of it.
+        let Some(mut control) = self.control.take() else {
+            return;
+        };
+        control.serve(ready, now, &mut |question| match question {
+            Question::Status { .. } => None,
+            Question::Close { door, source } => Some(self.close_door(&door, source)),
+        });
+        let asked = control.waits_for_status();
+        self.control = Some(control);
+        if asked && self.report.is_none() {
+            self.ask_listener(now);
+        }
+    }
+
+    fn close_door(&mut self, door: &str, source: IpAddr) -> String {
+        let mut actions = Vec::new();
+        if self.book.end(door, source, &mut actions) == 0 {
+            return format!("{ERROR}{door} is not open for {source}\n");
+        }
+        self.lines
+            .about(Kind::Event, source, &format!("{door}: closed by hand"));
+        self.perform(actions);
+        format!("{OK}{door} closes for {source}\n")
+    }
+
+    /// The status needs what the listener knows; it is waited for half as long as the client.
+    fn ask_listener(&mut self, now: Millis) {
+        let ready = self.listener.as_ref().filter(|l| l.ready_by.is_none());
+        match ready.map(|listener| (listener.say(&ToListener::Report), listener.started)) {
+            Some((Ok(()), started)) => {
+                let status = ListenerStatus {
+                    uptime: now.saturating_sub(started),
+                    ..ListenerStatus::default()
+                };
+                self.report = Some((status, now.saturating_add(CLIENT_MS / 2)));
+            }
+            _ => self.answer_status(None, now),
+        }
+    }
+
+    /// `false`: nobody asked for so many.
+    pub(super) fn heed_interface(&mut self, interface: Interface) -> bool {
+        match &mut self.report {
+            Some((status, _)) if status.interfaces.len() < MAX_INTERFACES => {
+                status.interfaces.push(interface);
+                true
+            }
+            Some(_) => false,
+            // It comes too late.
+            None => true,
+        }
+    }
+
+    pub(super) fn heed_counters(&mut self, counters: Counters) -> bool {
+        if let Some((mut status, _)) = self.report.take() {
+            status.counters = counters;
+            self.answer_status(Some(&status), monotonic());
+        }
+        true
+    }
+
+    /// Tells all who wait.
+    pub(super) fn answer_status(&mut self, listener: Option<&ListenerStatus>, now: Millis) {
+        self.report = None;
+        let Some(mut control) = self.control.take() else {
+            return;
+        };
+        let config = self.settings.config.display().to_string();
+        let doors = || {
+            let doors = self.doors.iter().map(|door| DoorStatus {
+                name: &door.config.name,
+                enabled: door.config.pattern.sequence.is_some(),
+            });
+            doors.collect()
+        };
+        control.answer_status(|json| {
+            let status = Status {
+                process: std::process::id(),
+                uptime: now.saturating_sub(self.started),
+                config: &config,
+                listener,
+                restarts: self.restarts,
+                opened: self.opened,
+                doors: doors(),
+                leases: self.book.leases(),
+                now,
+            };
+            if json { status.json() } else { status.text() }
+        });
+        self.control = Some(control);
+    }
+}

@@ -1,0 +1,333 @@
+//! What `knockd --status` shows, for people and for programs.
+#![forbid(unsafe_code)]
+
+use crate::door::Millis;
+use crate::lease::{Lease, Phase};
+use crate::record::{Counters, Interface};
+use std::fmt::Write;
+
+/// A daemon at one moment.
+pub struct Status<'a> {
+    /// The keeper's process id.
+    pub process: u32,
+    /// How long it runs.
+    pub uptime: Millis,
+    /// The path of its config.
+    pub config: &'a str,
+    /// What the listener says of itself; `None`: it does not answer.
+    pub listener: Option<&'a ListenerStatus>,
+    /// How many listeners have died.
+    pub restarts: u32,
+    /// How many whole knocks there were.
+    pub opened: u64,
+    /// The doors of the config.
+    pub doors: Vec<DoorStatus<'a>>,
+    /// The leases.
+    pub leases: &'a [Lease],
+    /// This moment.
+    pub now: Millis,
+}
+
+/// A door of the config.
+pub struct DoorStatus<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It has a sequence: a one-time list may be used up.
+    pub enabled: bool,
+}
+
+/// What the listener says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// How long it runs.
+    pub uptime: Millis,
+    /// Where it listens.
+    pub interfaces: Vec<Interface>,
+    /// What it has seen.
+    pub counters: Counters,
+}
+
+impl Status<'_> {
+    /// Lines for a person.
+    pub fn text(&self) -> String {
+        let mut out = format!(
+            "knockd {}, process {}, config {}, running for {}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.process,
+            self.config,
+            duration(self.uptime)
+        );
+        match self.listener {
+            Some(listener) => listener_text(&mut out, listener),
+            None => out.push_str("the listener does not answer\n"),
+        }
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(
+            out,
+            "doors opened {} times, listener restarted {} times",
+            self.opened, self.restarts
+        );
+        for door in &self.doors {
+            let state = if door.enabled {
+                ""
+            } else {
+                " (disabled: its one-time list has no sequence left)"
+            };
+            let _ = writeln!(out, "door {}{state}", door.name);
+            self.leases_text(&mut out, |lease| lease.door == door.name);
+        }
+        let is_known = |lease: &Lease| self.doors.iter().any(|door| door.name == lease.door);
+        self.leases_text(&mut out, |lease| !is_known(lease));
+        out
+    }
+
+    fn leases_text(&self, out: &mut String, wanted: impl Fn(&Lease) -> bool) {
+        for lease in self.leases.iter().filter(|lease| wanted(lease)) {
+            let _ = write!(out, "  {}, {}: ", lease.door, lease.source);
+            let _ = match lease.phase {
+                Phase::Starting { .. } => writeln!(out, "opening"),
+                Phase::Open { until } => {
+                    writeln!(
+                        out,
+                        "open, {} left",
+                        duration(until.saturating_sub(self.now))
+                    )
+                }
+                Phase::Stopping { .. } => writeln!(out, "closing"),
+            };
+        }
+    }
+
+    /// One line of JSON (RFC 8259). Times are in milliseconds.
+    pub fn json(&self) -> String {
+        let doors = list(&self.doors, |door| {
+            format!(
+                "{{\"name\":{},\"enabled\":{}}}",
+                string(door.name),
+                door.enabled
+            )
+        });
+        let leases = list(self.leases, |lease| {
+            let (state, left) = match lease.phase {
+                Phase::Starting { .. } => ("opening", "null".to_string()),
+                Phase::Open { until } => ("open", until.saturating_sub(self.now).to_string()),
+                Phase::Stopping { .. } => ("closing", "null".to_string()),
+            };
+            format!(
+                "{{\"door\":{},\"source\":\"{}\",\"state\":\"{state}\",\"left_ms\":{left}}}",
+                string(&lease.door),
+                lease.source
+            )
+        });
+        format!(
+            "{{\"version\":\"{}\",\"process\":{},\"config\":{},\"uptime_ms\":{},\"listener\":{},\
+             \"restarts\":{},\"opened\":{},\"doors\":{doors},\"leases\":{leases}}}\n",
+            env!("CARGO_PKG_VERSION"),
+            self.process,
+            string(self.config),
+            self.uptime,
+            self.listener.map_or("null".to_string(), listener_json),
+            self.restarts,
+            self.opened
+        )
+    }
+}
+
+fn listener_text(out: &mut String, listener: &ListenerStatus) {
+    for interface in &listener.interfaces {
+        let _ = write!(out, "interface {}", interface.wanted);
+        match interface.name.as_str() {
+            "" if interface.wanted != "any" => out.push_str(" (not there)"),
+            name if !name.is_empty() && *name != interface.wanted => {
+                let _ = write!(out, " ({name})");
+            }
+            _ => {}
+        }
+        for (index, address) in interface.addresses.iter().enumerate() {
+            let _ = write!(out, "{} {address}", if index == 0 { ":" } else { "," });
+        }
+        if interface.more > 0 {
+            let _ = write!(out, " and {} more", interface.more);
+        }
+        out.push('\n');
+    }
+    let Counters {
+        knocks,
+        failed,
+        dropped,
+        attempts,
+    } = listener.counters;
+    let _ = writeln!(
+        out,
+        "in the {} since the listener started: {knocks} knocks seen, {dropped} lost by the kernel, \
+         {failed} attempts failed, {attempts} under way",
+        duration(listener.uptime)
+    );
+}
+
+fn listener_json(listener: &ListenerStatus) -> String {
+    let interfaces = list(&listener.interfaces, |interface| {
+        format!(
+            "{{\"wanted\":{},\"name\":{},\"addresses\":{},\"more\":{}}}",
+            string(&interface.wanted),
+            string(&interface.name),
+            list(&interface.addresses, |address| format!("\"{address}\"")),
+            interface.more
+        )
+    });
+    let counters = listener.counters;
+    format!(
+        "{{\"uptime_ms\":{},\"knocks\":{},\"dropped\":{},\"failed\":{},\"attempts\":{},\
+         \"interfaces\":{interfaces}}}",
+        listener.uptime, counters.knocks, counters.dropped, counters.failed, counters.attempts
+    )
+}
+
+/// A JSON array.
+fn list<T>(items: &[T], item: impl Fn(&T) -> String) -> String {
+    let items: Vec<String> = items.iter().map(item).collect();
+    format!("[{}]", items.join(","))
+}
+
+/// A JSON string.
+fn string(text: &str) -> String {
+    let mut out = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\0'..='\x1f' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// The two largest units: `2 d 3 h`, `59 s`.
+fn duration(time: Millis) -> String {
+    let seconds = time / 1000;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(door: &str, phase: Phase) -> Lease {
+        Lease {
+            id: 0,
+            door: door.to_string(),
+            source: "10.9.0.2".parse().unwrap(),
+            start: b"start".to_vec(),
+            stop: b"stop".to_vec(),
+            cmd_timeout: 20_000,
+            phase,
+            running: None,
+        }
+    }
+
+    fn listener() -> ListenerStatus {
+        ListenerStatus {
+            uptime: 61_000,
+            interfaces: vec![
+                Interface {
+                    wanted: "auto".to_string(),
+                    name: "ppp0".to_string(),
+                    addresses: ["10.9.0.1", "fd09::1"].map(|a| a.parse().unwrap()).into(),
+                    more: 2,
+                },
+                Interface {
+                    wanted: "vlan1".to_string(),
+                    ..Interface::default()
+                },
+            ],
+            counters: Counters {
+                knocks: 12,
+                failed: 1,
+                dropped: 0,
+                attempts: 3,
+            },
+        }
+    }
+
+    /// Calls `show` with a status of two doors and three leases, one of a door that is gone.
+    fn shown(listener: Option<&ListenerStatus>, show: impl Fn(&Status<'_>) -> String) -> String {
+        let leases = [
+            lease("a \"b\" \\ c", Phase::Open { until: 20_500 }),
+            lease(
+                "a \"b\" \\ c",
+                Phase::Starting {
+                    until: None,
+                    reapply: false,
+                },
+            ),
+            lease("gone\u{1}", Phase::Open { until: 1 }),
+        ];
+        let door = |name, enabled| DoorStatus { name, enabled };
+        show(&Status {
+            process: 7,
+            uptime: 2 * 86_400_000 + 3 * 3_600_000,
+            config: "/etc/knockd.conf",
+            listener,
+            restarts: 1,
+            opened: 9,
+            doors: vec![door("a \"b\" \\ c", true), door("list", false)],
+            leases: &leases,
+            now: 3_000,
+        })
+    }
+
+    #[test]
+    fn a_person_reads_doors_leases_and_counters() {
+        let listener = listener();
+        assert_eq!(
+            shown(Some(&listener), |status| status.text()),
+            format!(
+                "knockd {}, process 7, config /etc/knockd.conf, running for 2 d 3 h\n\
+                 interface auto (ppp0): 10.9.0.1, fd09::1 and 2 more\n\
+                 interface vlan1 (not there)\n\
+                 in the 1 min 1 s since the listener started: 12 knocks seen, 0 lost by the kernel, \
+                 1 attempts failed, 3 under way\n\
+                 doors opened 9 times, listener restarted 1 times\n\
+                 door a \"b\" \\ c\n  a \"b\" \\ c, 10.9.0.2: open, 17 s left\n  \
+                 a \"b\" \\ c, 10.9.0.2: opening\n\
+                 door list (disabled: its one-time list has no sequence left)\n  \
+                 gone\u{1}, 10.9.0.2: open, 0 s left\n",
+                env!("CARGO_PKG_VERSION")
+            )
+        );
+        assert!(shown(None, |status| status.text()).contains("\nthe listener does not answer\n"));
+    }
+
+    #[test]
+    fn a_program_reads_the_same_as_json() {
+        let listener = listener();
+        let json = shown(Some(&listener), |status| status.json());
+        assert!(json.ends_with("}\n") && json.lines().count() == 1);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(value["process"], 7);
+        assert_eq!(value["opened"], 9);
+        assert_eq!(value["doors"][0]["name"], "a \"b\" \\ c");
+        assert_eq!(value["doors"][1]["enabled"], false);
+        assert_eq!(value["leases"][0]["left_ms"], 17_500);
+        assert_eq!(value["leases"][1]["state"], "opening");
+        assert_eq!(value["leases"][2]["door"], "gone\u{1}");
+        assert_eq!(value["listener"]["knocks"], 12);
+        assert_eq!(
+            value["listener"]["interfaces"][0]["addresses"][1],
+            "fd09::1"
+        );
+        assert_eq!(value["listener"]["interfaces"][1]["name"], "");
+        let silent: serde_json::Value =
+            serde_json::from_str(&shown(None, |status| status.json())).unwrap();
+        assert!(silent["listener"].is_null());
+    }
+}

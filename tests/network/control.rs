@@ -1,0 +1,345 @@
+//! `knockd --status` and `--close`, and a second start of the same config.
+
+use crate::Test;
+use crate::lab::{
+    CLIENT, OTHER, ROUTER, ROUTER6, Scene, children, daemon_binary, packet, ran_at, signal,
+    wait_for,
+};
+use crate::lease::{STEPS, await_notes, door, notes, open, rules};
+use crate::lines;
+use serde_json::Value;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    ("status_tells_everything", status_tells_everything),
+    ("status_of_what_is_not_there", status_of_what_is_not_there),
+    ("status_of_a_stopped_listener", status_of_a_stopped_listener),
+    ("close_ends_a_lease_now", close_ends_a_lease_now),
+    ("silent_clients_delay_nothing", silent_clients_delay_nothing),
+    (
+        "the_control_socket_is_for_its_owner_and_takes_nonsense",
+        the_control_socket_is_for_its_owner_and_takes_nonsense,
+    ),
+    (
+        "a_second_start_in_the_background_is_a_success",
+        a_second_start_in_the_background_is_a_success,
+    ),
+    (
+        "kill_and_start_at_once_leaves_a_daemon",
+        kill_and_start_at_once_leaves_a_daemon,
+    ),
+];
+
+/// Runs `knockd ARGS -c .../knockd.conf` on the router.
+fn ask(scene: &Scene, args: &[&str]) -> Output {
+    let mut command = scene.router.command(daemon_binary().to_str().unwrap());
+    let config = scene.home.path("knockd.conf");
+    command.arg("-c").arg(config).args(args).output().unwrap()
+}
+
+/// What it prints when it succeeds.
+fn said(scene: &Scene, args: &[&str]) -> String {
+    let output = ask(scene, args);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line on standard error when it fails.
+fn refused(scene: &Scene, args: &[&str]) -> String {
+    let output = ask(scene, args);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn json(scene: &Scene) -> Value {
+    serde_json::from_str(&said(scene, &["--status", "--json"])).unwrap()
+}
+
+fn socket(scene: &Scene) -> PathBuf {
+    let folders = fs::read_dir(scene.home.path("state")).unwrap();
+    let paths = folders.map(|entry| entry.unwrap().path().join("control"));
+    paths.into_iter().find(|path| path.exists()).unwrap()
+}
+
+fn status_tells_everything() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    // One attempt under way, one that wrong knocks end.
+    let wrong = [7000, 9000, 9000, 9000, 9000, 9000];
+    for (source, ports) in [(OTHER, &wrong[..1]), (CLIENT, &wrong)] {
+        for (number, port) in (1..).zip(ports) {
+            scene.wire.send(&packet::syn(source, ROUTER, *port, number));
+        }
+    }
+    scene.fence(&daemon);
+    let status = json(&scene);
+    assert_eq!(status["process"], daemon.pid());
+    assert_eq!(status["opened"], 2, "{status}");
+    assert_eq!(status["restarts"], 0);
+    let names: Vec<&Value> = status["doors"].as_array().unwrap().iter().collect();
+    assert_eq!(names.len(), 2, "{status}");
+    assert_eq!(status["doors"][1]["name"], "SSH");
+    assert_eq!(status["leases"][0]["door"], "SSH");
+    assert_eq!(status["leases"][0]["source"], CLIENT);
+    assert_eq!(status["leases"][0]["state"], "open");
+    let left = status["leases"][0]["left_ms"].as_u64().unwrap();
+    assert!((540_000..=600_000).contains(&left), "{left}");
+    let listener = &status["listener"];
+    assert_eq!(listener["knocks"], 3 + 1 + 6 + 1, "{status}");
+    assert_eq!(listener["failed"], 1, "{status}");
+    assert_eq!(listener["attempts"], 1, "{status}");
+    assert_eq!(listener["dropped"], 0);
+    let interface = &listener["interfaces"][0];
+    assert_eq!(interface["name"], "wan0");
+    let addresses = interface["addresses"].as_array().unwrap();
+    assert!(addresses.iter().any(|a| a == ROUTER), "{status}");
+    assert!(addresses.iter().any(|a| a == ROUTER6), "{status}");
+
+    let text = said(&scene, &["--status"]);
+    assert!(
+        text.contains(&format!("interface wan0: {ROUTER}")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("door SSH\n  SSH, {CLIENT}: open, 9 min ")),
+        "{text}"
+    );
+
+    // A listener that dies is counted, and the next one answers.
+    signal(children(daemon.pid())[0], libc::SIGKILL);
+    wait_for("another listener", || {
+        let status = json(&scene);
+        (status["restarts"] == 1 && status["listener"]["knocks"] == 0).then_some(())
+    });
+    // Nothing of all this keeps the daemon awake.
+    let idle = || {
+        let mut all = children(daemon.pid());
+        all.push(daemon.pid());
+        all.into_iter().map(ran_at).collect::<Vec<_>>()
+    };
+    wait_for("an idle daemon", || {
+        let before = idle();
+        std::thread::sleep(Duration::from_millis(1500));
+        (idle() == before).then_some(())
+    });
+}
+
+fn status_of_what_is_not_there() {
+    let scene = Scene::new();
+    scene.home.config(&door(600));
+    let none = refused(&scene, &["--status"]);
+    assert!(none.starts_with("knockd does not run with "), "{none}");
+    assert_eq!(none.lines().count(), 1, "{none}");
+    assert!(
+        !scene.home.path("state").exists(),
+        "a question must not leave anything behind"
+    );
+    let mut daemon = scene.daemon(&door(600));
+    json(&scene);
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    let none = refused(&scene, &["--close", "SSH", CLIENT]);
+    assert!(none.starts_with("knockd does not run with "), "{none}");
+}
+
+fn status_of_a_stopped_listener() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    let listener = children(daemon.pid())[0];
+    signal(listener, libc::SIGSTOP);
+    let begin = Instant::now();
+    let text = said(&scene, &["--status"]);
+    assert!(text.contains("the listener does not answer\n"), "{text}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begin.elapsed()
+    );
+    signal(listener, libc::SIGCONT);
+    // Its late answer is not taken for another question's.
+    wait_for("an answer", || {
+        (!json(&scene)["listener"].is_null()).then_some(())
+    });
+    open(&scene, &daemon);
+    assert_eq!(
+        json(&scene)["listener"]["interfaces"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+fn close_ends_a_lease_now() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    let other = refused(&scene, &["--close", "SSH", CLIENT]);
+    assert_eq!(other, format!("SSH is not open for {CLIENT}\n"));
+    open(&scene, &daemon);
+    for (door, source) in [("SSH", OTHER), ("ssh", CLIENT), ("fence", CLIENT)] {
+        refused(&scene, &["--close", door, source]);
+    }
+    assert_eq!(rules(&scene), 1);
+    let closes = said(&scene, &["--close", "SSH", CLIENT]);
+    assert_eq!(closes, format!("SSH closes for {CLIENT}\n"));
+    wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
+    daemon.await_text(&format!("{CLIENT}: SSH: closed by hand"));
+    // It opens again as ever, also with a config that is broken meanwhile.
+    open(&scene, &daemon);
+    let broken = "[options]\nStateDir = /nonsense\n[\n";
+    let state = scene.home.read("knockd.conf");
+    scene.home.write("knockd.conf", broken);
+    let output = ask(&scene, &["--status"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        errors.starts_with("warning: ") && errors.contains("knockd.conf:3:"),
+        "{errors}"
+    );
+    scene.home.write("knockd.conf", &state);
+    said(&scene, &["--close", "SSH", CLIENT]);
+    await_notes(&scene, "stop", 2);
+}
+
+fn silent_clients_delay_nothing() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    let path = socket(&scene);
+    let begin = Instant::now();
+    // As many as are served at once, and more that wait; one of them says half a question.
+    let mut silent: Vec<UnixStream> = (0..12)
+        .map(|_| UnixStream::connect(&path).unwrap())
+        .collect();
+    silent[1].write_all(b"stat").unwrap();
+    open(&scene, &daemon);
+    assert!(
+        begin.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begin.elapsed()
+    );
+    // Twelve silent ones take three rounds of a second.
+    json(&scene);
+    assert!(
+        begin.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begin.elapsed()
+    );
+    for stream in &mut silent {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
+    }
+    // Now that they are gone it takes no time at all.
+    let begin = Instant::now();
+    json(&scene);
+    assert!(
+        begin.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+fn the_control_socket_is_for_its_owner_and_takes_nonsense() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    let path = socket(&scene);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let other = scene.router.attempt(&format!(
+        "setpriv --reuid 65534 --regid 65534 --clear-groups {} --status -c {}",
+        daemon_binary().display(),
+        scene.home.path("knockd.conf").display()
+    ));
+    assert_eq!(other.status.code(), Some(1), "{other:?}");
+    let descriptors = || {
+        fs::read_dir(format!("/proc/{}/fd", daemon.pid()))
+            .unwrap()
+            .count()
+    };
+    let before = descriptors();
+    let questions: [&[u8]; 6] = [
+        b"\n",
+        b"status nonsense\n",
+        b"close SSH 198.51.100.2\n",
+        b"close 198.51.100.2 \xff\xfe\n",
+        &[b'x'; 1500],
+        b"\0\0\0\n",
+    ];
+    for question in questions {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(question).unwrap();
+        let mut answer = String::new();
+        // One that is too long is cut off.
+        let _ = stream.read_to_string(&mut answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("error\n"),
+            "{answer}"
+        );
+    }
+    // Clients that leave before they are answered.
+    for _ in 0..50 {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        let _ = stream.write_all(b"status json\n");
+    }
+    json(&scene);
+    wait_for("no descriptor left over", || {
+        (descriptors() == before).then_some(())
+    });
+    open(&scene, &daemon);
+}
+
+fn a_second_start_in_the_background_is_a_success() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    let second = ask(&scene, &["-d", "-i", "wan0"]);
+    assert_eq!(second.status.code(), Some(0), "{second:?}");
+    let who = format!("process {}", daemon.pid());
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains(&who),
+        "{second:?}"
+    );
+    let foreground = refused(&scene, &["-i", "wan0"]);
+    assert!(
+        foreground.contains(&who) && foreground.contains("stop it first"),
+        "{foreground}"
+    );
+    assert!(daemon.is_alive());
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
+    assert_eq!(daemon.count(&lines::opened(CLIENT, "SSH")), 1);
+}
+
+fn kill_and_start_at_once_leaves_a_daemon() {
+    let scene = Scene::new();
+    let slow = door(600).replace("echo stop >>", "sleep 2; echo stop >>");
+    let mut daemon = scene.daemon(&slow);
+    open(&scene, &daemon);
+    let pid_file = scene.home.path("pid");
+    // As a script does: the old one takes its time to close the door.
+    daemon.signal(libc::SIGTERM);
+    let second = ask(
+        &scene,
+        &["-d", "-i", "wan0", "-p", pid_file.to_str().unwrap()],
+    );
+    assert_eq!(second.status.code(), Some(0), "{second:?}");
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
+    let new: u32 = scene.home.read("pid").trim().parse().unwrap();
+    assert_eq!(json(&scene)["process"], new);
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 2);
+    signal(new, libc::SIGTERM);
+    await_notes(&scene, "stop", 2);
+    wait_for("the end", || {
+        (!fs::exists(format!("/proc/{new}")).unwrap()).then_some(())
+    });
+}

@@ -10,6 +10,7 @@ mod lab;
 mod plan;
 mod stage;
 mod stories;
+mod subject;
 
 use knockd_rs::sys::faults::{Fault, Kind, Site};
 use lab::Scene;

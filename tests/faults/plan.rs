@@ -8,8 +8,15 @@ use libc::*;
 fn common(site: &Site) -> &'static [Kind] {
     match site.function {
         "read" if site.descriptor != Descriptor::File => &[Error(EINTR)],
-        "write" if site.descriptor == Descriptor::Stream => &[Error(EINTR), Error(EPIPE)],
+        "write" => match site.descriptor {
+            Descriptor::Pipe => &[Error(EINTR)],
+            Descriptor::Standard => &[Error(EINTR), Error(EPIPE), Short],
+            Descriptor::Socket => &[Error(EINTR), Error(EPIPE), Error(ENOBUFS)],
+            _ => &[Error(ENOSPC), Error(EINTR), Short],
+        },
+        "accept4" => &[Error(EMFILE), Error(ECONNABORTED)],
         "bind" => &[Error(ENODEV)],
+        "chmod" => &[Error(EROFS)],
         "chdir" | "fchdir" => &[Error(EACCES)],
         "chroot" | "setgid" | "setgroups" | "setuid" | "setsid" | "syscall" => &[Error(EPERM)],
         "close" => &[Error(EIO)],
@@ -41,12 +48,12 @@ fn common(site: &Site) -> &'static [Kind] {
         "rename" => &[Error(ENOSPC)],
         "send" => &[Error(ENOBUFS), Error(EINTR)],
         "sendto" => &[Error(ENOBUFS), Error(ENETUNREACH)],
+        "getsockopt" | "listen" => &[Error(EINVAL)],
         "setsockopt" => &[Error(ENOMEM)],
         "socket" => &[Error(EMFILE), Error(EPERM)],
         "statx" => &[Error(EIO), Error(ENOSYS)],
         "unlink" => &[Error(EROFS)],
         "waitpid" => &[Error(EINTR)],
-        "write" => &[Error(ENOSPC), Error(EINTR), Short],
         _ => &[],
     }
 }
@@ -54,7 +61,11 @@ fn common(site: &Site) -> &'static [Kind] {
 /// What the whole sweep has beside them.
 fn more(site: &Site) -> &'static [Kind] {
     match site.function {
-        "write" if site.descriptor == Descriptor::Stream => &[Error(EAGAIN)],
+        "write" => match site.descriptor {
+            Descriptor::Pipe => &[],
+            Descriptor::File => &[Error(EIO), Error(EROFS)],
+            _ => &[Error(EAGAIN)],
+        },
         "bind" => &[Error(ENOMEM), Error(ENETDOWN), Error(EADDRINUSE)],
         "close" => &[Error(EINTR)],
         "connect" => &[Error(ENETUNREACH)],
@@ -74,7 +85,6 @@ fn more(site: &Site) -> &'static [Kind] {
         "setuid" => &[Error(EAGAIN)],
         "socket" => &[Error(ENOBUFS), Error(EAFNOSUPPORT)],
         "fstat64" | "lstat64" | "stat64" | "statx" => &[Error(ENOMEM)],
-        "write" => &[Error(EIO), Error(EPIPE), Error(EAGAIN)],
         _ => &[],
     }
 }
@@ -104,6 +114,12 @@ pub fn kinds(site: &Site, whole: bool) -> Vec<Kind> {
     if site.role == Role::Keeper && changes_something(site.function) {
         kinds.push(Kill);
     }
+    // A machine that runs out of memory kills whom it likes.
+    if site.role == Role::Child && site.function == "execv"
+        || site.role == Role::Listener && matches!(site.function, "poll" | "send")
+    {
+        kinds.push(Kill);
+    }
     kinds
 }
 
@@ -119,6 +135,7 @@ pub fn name(kind: Kind) -> String {
                 (EAFNOSUPPORT, "EAFNOSUPPORT"),
                 (EAGAIN, "EAGAIN"),
                 (EBUSY, "EBUSY"),
+                (ECONNABORTED, "ECONNABORTED"),
                 (ECONNREFUSED, "ECONNREFUSED"),
                 (EINTR, "EINTR"),
                 (EINVAL, "EINVAL"),

@@ -1,11 +1,11 @@
 //! One daemon of a story: its folder, its board, what it said, and what it has opened.
 
-use crate::lab::{CLIENT, Daemon, Home, OTHER, ROUTER, Scene, daemon_binary, packet};
+use crate::lab::{CLIENT, Daemon, Home, OTHER, ROUTER, Scene, daemon_binary, knock_binary, packet};
+use crate::subject::{End, Subject, inhabitants};
 use knockd_rs::sys::faults::{Board, Fault, Kind, VARIABLE};
 use std::cell::Cell;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts the daemon, where the fault is if `faulty`.
-    pub fn spawn(&self, arguments: &[&str], faulty: bool) -> Daemon {
+    pub fn spawn(&self, arguments: &[&str], faulty: bool) -> Subject {
         self.log_start.set(self.home.read("log").len());
         let mut command = Command::new(daemon_binary());
         command
@@ -103,11 +103,34 @@ impl<'a> Stage<'a> {
         if faulty {
             command.env(VARIABLE, self.home.path("board"));
         }
-        self.scene.router.enter(|| Daemon::run(command))
+        let called = self.scene.router.enter(|| Daemon::run(command));
+        Subject::new(called, arguments.contains(&"-d"))
+    }
+
+    /// Asks the daemon.
+    pub fn ask(&self, arguments: &[&str], faulty: bool) -> Output {
+        let mut command = Command::new(daemon_binary());
+        command
+            .args(arguments)
+            .arg("-c")
+            .arg(self.home.path("knockd.conf"));
+        if faulty {
+            command.env(VARIABLE, self.home.path("board"));
+        }
+        command.output().expect("knockd")
+    }
+
+    /// Knocks at SSH with the real client, where the fault is.
+    pub fn client(&self) -> Output {
+        let mut command = Command::new(knock_binary());
+        command.args(["-d", "20", ROUTER]).args(SSH);
+        command.env(VARIABLE, self.home.path("board"));
+        let knock = || command.output().expect("knock");
+        self.scene.wan.enter(knock)
     }
 
     /// A daemon without a fault, which must come up.
-    pub fn start_sound(&self) -> Daemon {
+    pub fn start_sound(&self) -> Subject {
         let mut daemon = self.spawn(&[], false);
         match self.await_start(&mut daemon) {
             Ok(Start::Listening) => daemon,
@@ -117,16 +140,17 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until it listens or has refused to, which must be said well.
-    pub fn await_start(&self, daemon: &mut Daemon) -> Result<Start, Killed> {
+    pub fn await_start(&self, daemon: &mut Subject) -> Result<Start, Killed> {
         let end = Instant::now() + START;
         loop {
-            if self.said(daemon, "listening on ") {
+            let detached = daemon.detached(&self.scene.router, "knockd.conf");
+            if detached || daemon.tells_exit_code() && self.said(daemon, "listening on ") {
                 return Ok(Start::Listening);
             }
-            if let Some(status) = daemon.ended() {
-                self.check_killed(status)?;
+            if let Some(end) = daemon.ended() {
+                self.check_killed(end)?;
                 let why = self.await_errors(daemon);
-                assert_eq!(status.code(), Some(1), "a start that failed: {status}");
+                assert_eq!(end.code, Some(1), "a start that failed");
                 assert!(!why.trim().is_empty(), "refused without a word");
                 return Ok(Start::Refused(why));
             }
@@ -135,35 +159,35 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn check_killed(&self, status: ExitStatus) -> Result<(), Killed> {
-        if self.kill && self.board.fired() && status.signal() == Some(libc::SIGKILL) {
+    fn check_killed(&self, end: End) -> Result<(), Killed> {
+        if self.kill && self.board.fired() && end.killed {
             return Err(Killed);
         }
         Ok(())
     }
 
     /// The reader of its standard error may be a little behind.
-    fn await_errors(&self, daemon: &Daemon) -> String {
+    fn await_errors(&self, daemon: &Subject) -> String {
         let end = Instant::now() + Duration::from_millis(500);
-        while daemon.errors().is_empty() && Instant::now() < end {
+        while daemon.called.errors().is_empty() && Instant::now() < end {
             pause();
         }
-        daemon.errors()
+        daemon.called.errors()
     }
 
     /// Waits for something while the daemon must live.
     pub fn await_alive(
         &self,
-        daemon: &mut Daemon,
+        daemon: &mut Subject,
         limit: Duration,
         what: &str,
-        mut is: impl FnMut(&Daemon) -> bool,
+        mut is: impl FnMut(&Subject) -> bool,
     ) -> Result<(), Killed> {
         let end = Instant::now() + limit;
         while !is(daemon) {
-            if let Some(status) = daemon.ended() {
-                self.check_killed(status)?;
-                panic!("the daemon ended ({status}) before {what}");
+            if let Some(end) = daemon.ended() {
+                self.check_killed(end)?;
+                panic!("the daemon ended ({end:?}) before {what}");
             }
             assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
             pause();
@@ -172,14 +196,14 @@ impl<'a> Stage<'a> {
     }
 
     /// What it said, wherever it could.
-    pub fn said(&self, daemon: &Daemon, text: &str) -> bool {
+    pub fn said(&self, daemon: &Subject, text: &str) -> bool {
         self.times_said(daemon, text) > 0
     }
 
-    fn times_said(&self, daemon: &Daemon, text: &str) -> usize {
+    fn times_said(&self, daemon: &Subject, text: &str) -> usize {
         let log = self.home.read("log");
         let log = log.get(self.log_start.get()..).unwrap_or_default();
-        daemon.count(text).max(log.matches(text).count())
+        daemon.called.count(text).max(log.matches(text).count())
     }
 
     /// One knock of that source.
@@ -202,10 +226,10 @@ impl<'a> Stage<'a> {
     /// Knocks until it is so: one knock may be lost, but the daemon must not be deaf.
     fn knock_until(
         &self,
-        daemon: &mut Daemon,
+        daemon: &mut Subject,
         what: &str,
         mut knock: impl FnMut(),
-        mut is: impl FnMut(&Daemon) -> bool,
+        mut is: impl FnMut(&Subject) -> bool,
     ) -> Result<(), Killed> {
         let mut next = Instant::now();
         self.await_alive(daemon, OPEN, what, |daemon| {
@@ -221,7 +245,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Opens SSH for the client, beside whom another one knocks half.
-    pub fn open(&self, daemon: &mut Daemon) -> Result<(), Killed> {
+    pub fn open(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.knock(OTHER, &SSH[..2]);
         self.knock_until(
             daemon,
@@ -232,7 +256,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Opens a door whose start command takes long.
-    pub fn open_slow(&self, daemon: &mut Daemon) -> Result<(), Killed> {
+    pub fn open_slow(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.knock_until(
             daemon,
             "a slow door",
@@ -242,14 +266,14 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until nothing is open.
-    pub fn await_closed(&self, daemon: &mut Daemon) -> Result<(), Killed> {
+    pub fn await_closed(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.await_alive(daemon, TIMEOUT + SLACK, "a closed door", |daemon| {
             self.rules("") == 0 || CONFESSIONS.iter().any(|words| self.said(daemon, words))
         })
     }
 
     /// Uses a one-time sequence, and then once more: that must not open anything. The daemon may have disabled the door.
-    pub fn open_once(&self, daemon: &mut Daemon) -> Result<(), Killed> {
+    pub fn open_once(&self, daemon: &mut Subject) -> Result<(), Killed> {
         let knock = |port: u16| {
             self.knock(CLIENT, &[&port.to_string(), &format!("{}:udp", port + 1)]);
         };
@@ -280,8 +304,8 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the daemon has dealt with what was sent before.
-    fn fence(&self, daemon: &mut Daemon) -> Result<(), Killed> {
-        let opened = |daemon: &Daemon| self.times_said(daemon, "fence: OPEN SESAME");
+    fn fence(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        let opened = |daemon: &Subject| self.times_said(daemon, "fence: OPEN SESAME");
         let before = opened(daemon);
         self.knock_until(
             daemon,
@@ -305,24 +329,26 @@ impl<'a> Stage<'a> {
     }
 
     /// SIGTERM, and the end.
-    pub fn end(&self, daemon: &mut Daemon) -> Result<(), Killed> {
+    pub fn end(&self, daemon: &mut Subject) -> Result<(), Killed> {
         assert_eq!(self.zombies(daemon), 0, "zombies");
         daemon.signal(libc::SIGTERM);
         let end = Instant::now() + END;
-        let status = loop {
-            if let Some(status) = daemon.ended() {
-                break status;
+        let how = loop {
+            if let Some(how) = daemon.ended() {
+                break how;
             }
             assert!(Instant::now() < end, "SIGTERM does not end it");
             pause();
         };
-        self.check_killed(status)?;
-        assert_eq!(status.code(), Some(libc::SIGTERM), "{status}");
+        self.check_killed(how)?;
+        if daemon.tells_exit_code() {
+            assert_eq!(how.code, Some(libc::SIGTERM), "the exit code");
+        }
         Ok(())
     }
 
     /// Children of the daemon that have ended and that it does not take notice of.
-    fn zombies(&self, daemon: &Daemon) -> usize {
+    fn zombies(&self, daemon: &Subject) -> usize {
         let end = Instant::now() + Duration::from_secs(2);
         loop {
             let children = crate::lab::children(daemon.pid());
@@ -339,9 +365,12 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What must hold after the end, whatever happened. `said`: the last daemon's errors.
+    /// What must hold after the end, whatever happened. `errors`: what the daemon said; `killed`: it came to no good end, so that commands may
+    /// be left, and doors open, until the next start.
     pub fn check_end(&self, killed: bool, errors: &str) {
-        self.await_nobody();
+        if !killed {
+            self.await_nobody();
+        }
         if killed || self.rules("") > 0 {
             let log = self.home.read("log");
             let told = |words: &&&str| errors.contains(**words) || log.contains(**words);
@@ -379,19 +408,9 @@ impl<'a> Stage<'a> {
 
     /// Waits until no process is left in the router.
     fn await_nobody(&self) {
-        let router = fs::metadata(format!("/run/netns/{}", self.scene.router.name()));
-        let router = std::os::unix::fs::MetadataExt::ino(&router.expect("namespace"));
         let end = Instant::now() + Duration::from_secs(3);
         loop {
-            let left: Vec<String> = fs::read_dir("/proc")
-                .expect("/proc")
-                .flatten()
-                .filter(|entry| {
-                    let place = fs::read_link(entry.path().join("ns/net"));
-                    place.is_ok_and(|place| place.to_string_lossy() == format!("net:[{router}]"))
-                })
-                .map(|entry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default())
-                .collect();
+            let left = inhabitants(&self.scene.router);
             if left.is_empty() {
                 return;
             }

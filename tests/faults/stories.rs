@@ -19,7 +19,13 @@ pub struct Outcome {
 pub type Story = (&'static str, fn(&Scene, Option<Fault>) -> Outcome);
 
 /// All of them.
-pub const STORIES: &[Story] = &[("life", life), ("restart", restart)];
+pub const STORIES: &[Story] = &[
+    ("life", life),
+    ("restart", restart),
+    ("behind", behind),
+    ("client", client),
+    ("asker", asker),
+];
 
 /// Knock, open, apply again, close, reload, one-time door, shut down with an open door.
 fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
@@ -38,6 +44,11 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
         stage.await_alive(&mut daemon, Duration::from_secs(4), what, |_| {
             stage.notes("start") > starts || stage.rules(CLIENT) == 0
         })?;
+        let what = "the daemon's status";
+        stage.await_alive(&mut daemon, Duration::from_secs(5), what, |daemon| {
+            let status = stage.ask(&["--status", "--json"], false);
+            status.status.success() || stage.said(daemon, "no control socket")
+        })?;
         stage.await_closed(&mut daemon)?;
         daemon.signal(libc::SIGHUP);
         stage.await_alive(&mut daemon, Duration::from_secs(14), "a reload", |daemon| {
@@ -48,7 +59,7 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
         stage.open(&mut daemon)?;
         stage.end(&mut daemon)
     })();
-    finish(&stage, told, &daemon.errors(), refusal)
+    finish(&stage, told, &daemon.called.errors(), refusal)
 }
 
 /// A daemon was killed while one door was open and another one's start command ran; the next has the fault.
@@ -60,7 +71,7 @@ fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
         .and_then(|()| stage.open(&mut first));
     assert!(opened.is_ok(), "killed");
     first.signal(libc::SIGKILL);
-    first.wait();
+    first.called.wait();
     let mut daemon = stage.spawn(&[], true);
     let mut refusal = None;
     let told = (|| {
@@ -72,7 +83,81 @@ fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
         stage.open(&mut daemon)?;
         stage.end(&mut daemon)
     })();
-    finish(&stage, told, &daemon.errors(), refusal)
+    finish(&stage, told, &daemon.called.errors(), refusal)
+}
+
+/// With `-d`, names of sources, and syslog.
+fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::new(scene, fault);
+    let mut daemon = stage.spawn(&["-d", "-l"], true);
+    let mut refusal = None;
+    let told = (|| {
+        if let Start::Refused(why) = stage.await_start(&mut daemon)? {
+            refusal = Some(why);
+            return Ok(());
+        }
+        stage.open(&mut daemon)?;
+        stage.await_closed(&mut daemon)?;
+        daemon.signal(libc::SIGHUP);
+        stage.open(&mut daemon)?;
+        stage.end(&mut daemon)
+    })();
+    let pid_file = fault.is_none() && stage.home.path("pid").exists();
+    assert!(!pid_file, "the pid file is left");
+    finish(&stage, told, &daemon.called.errors(), refusal)
+}
+
+/// The client's own calls: it knocks, or says why not.
+fn client(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::new(scene, fault);
+    let mut daemon = stage.start_sound();
+    let output = stage.client();
+    let words = check_program(&output);
+    let opens = stage.await_alive(&mut daemon, Duration::from_secs(2), "its door", |_| {
+        words.is_some() || stage.rules(CLIENT) > 0
+    });
+    let told = opens.and_then(|()| stage.end(&mut daemon));
+    finish_sound(&stage, told, words)
+}
+
+/// The calls of `knockd --status` and `--close`.
+fn asker(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::new(scene, fault);
+    let mut daemon = stage.start_sound();
+    let mut words = None;
+    let told = (|| {
+        stage.open(&mut daemon)?;
+        let output = stage.ask(&["--status"], true);
+        words = check_program(&output);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            words.is_some() || text.contains(CLIENT),
+            "no status: {text}"
+        );
+        stage.end(&mut daemon)
+    })();
+    finish_sound(&stage, told, words)
+}
+
+/// It did what it should, or this is what it said.
+fn check_program(output: &std::process::Output) -> Option<String> {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!errors.contains("panicked"), "a panic: {errors}");
+    match output.status.code() {
+        Some(0) => None,
+        Some(1) if !errors.trim().is_empty() => Some(errors),
+        _ => panic!("it failed without a word: {output:?}"),
+    }
+}
+
+fn finish_sound(stage: &Stage, told: Result<(), Killed>, refusal: Option<String>) -> Outcome {
+    assert!(told.is_ok(), "killed");
+    stage.check_end(false, "");
+    Outcome {
+        sites: stage.board.sites(),
+        fired: stage.board.fired(),
+        refusal,
+    }
 }
 
 fn finish(

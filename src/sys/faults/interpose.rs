@@ -2,7 +2,7 @@
 //!
 //! Those with variable arguments take as many as they ever get, which looks the same to a caller on x86-64 and aarch64.
 
-use super::{Kind, forked, next_call, panicking};
+use super::{Kind, STANDARD, forked, next_call, panicking};
 use libc::{
     addrinfo, c_char, c_int, c_long, c_uint, c_ulong, c_void, gid_t, mode_t, msghdr, nfds_t,
     off64_t, pid_t, pollfd, sigaction as Sigaction, sigset_t, size_t, sockaddr, socklen_t, ssize_t,
@@ -71,6 +71,7 @@ interpose! {
 
     bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
     chdir(path: *const c_char) -> c_int = -1;
+    chmod(path: *const c_char, mode: mode_t) -> c_int = -1;
     chroot(path: *const c_char) -> c_int = -1;
     connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
     dup(fd: c_int) -> c_int = -1;
@@ -89,6 +90,7 @@ interpose! {
     getnameinfo(address: *const sockaddr, length: socklen_t, host: *mut c_char, host_length: socklen_t,
         service: *mut c_char, service_length: socklen_t, flags: c_int) -> c_int = libc::EAI_SYSTEM;
     getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t = -1;
+    getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int = -1;
     ioctl(fd: c_int, request: c_ulong, argument: c_long) -> c_int = -1;
     kill(process: pid_t, signal: c_int) -> c_int = -1;
     listen(fd: c_int, waiting: c_int) -> c_int = -1;
@@ -183,7 +185,10 @@ fn fault_at(function: Function, fd: c_int) -> Option<Kind> {
         unsafe {
             let mut found: Stat = std::mem::zeroed();
             original!(fstat64(c_int, *mut Stat) -> c_int)(fd, &raw mut found);
-            found.st_mode
+            match fd <= libc::STDERR_FILENO {
+                true => found.st_mode | STANDARD,
+                false => found.st_mode,
+            }
         }
     })
 }

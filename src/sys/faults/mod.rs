@@ -33,15 +33,18 @@ pub enum Role {
     Names,
     /// `knock`.
     Client,
+    /// `knockd --status` and `--close`.
+    Asker,
 }
 
-const ROLES: [Role; 6] = [
+const ROLES: [Role; 7] = [
     Role::Launcher,
     Role::Keeper,
     Role::Child,
     Role::Listener,
     Role::Names,
     Role::Client,
+    Role::Asker,
 ];
 
 /// What happens at the call. A number below is the error that it fails with.
@@ -91,11 +94,18 @@ pub struct Site {
 pub enum Descriptor {
     /// A file, a device or a directory.
     File,
-    /// A pipe or a socket.
-    Stream,
+    /// A pipe.
+    Pipe,
+    /// Standard input, output or error, and a pipe: whoever is at its other end may go.
+    Standard,
+    /// A socket.
+    Socket,
     /// Not asked for, or not known.
     Other,
 }
+
+/// Beside the type of a descriptor's file: it is a standard one.
+const STANDARD: u32 = 1 << 31;
 
 /// Different sites in one story are about 600.
 const SITES: usize = 4096;
@@ -185,9 +195,11 @@ impl Board {
                 key: slot.key.load(Ordering::SeqCst),
                 role: *ROLES.get(what / FUNCTIONS.len())?,
                 function: FUNCTIONS.get(what % FUNCTIONS.len())?,
-                descriptor: match load(&slot.mode) & libc::S_IFMT {
-                    0 => Descriptor::Other,
-                    libc::S_IFIFO | libc::S_IFSOCK => Descriptor::Stream,
+                descriptor: match (load(&slot.mode) & libc::S_IFMT, load(&slot.mode) & STANDARD) {
+                    (0, _) => Descriptor::Other,
+                    (libc::S_IFSOCK, _) => Descriptor::Socket,
+                    (libc::S_IFIFO, 0) => Descriptor::Pipe,
+                    (libc::S_IFIFO, _) => Descriptor::Standard,
                     _ => Descriptor::File,
                 },
                 calls: load(&slot.calls),
@@ -255,11 +267,13 @@ extern "C" fn begin(count: libc::c_int, arguments: *const *const libc::c_char) {
         libc::close(file);
         let argument = |index: isize| std::ffi::CStr::from_ptr(*arguments.offset(index)).to_bytes();
         let program = if count > 0 { argument(0) } else { b"" };
+        let has = |wanted: &[u8]| (1..count as isize).any(|index| argument(index) == wanted);
         let role = match program {
             b"knockd: listener" => Role::Listener,
             b"knockd: names" => Role::Names,
             _ if program.ends_with(b"knock") => Role::Client,
-            _ if (1..count as isize).any(|index| argument(index) == b"-d") => Role::Launcher,
+            _ if has(b"-d") => Role::Launcher,
+            _ if has(b"--status") || has(b"--close") => Role::Asker,
             _ => Role::Keeper,
         };
         ROLE.store(role as u32, Ordering::SeqCst);

@@ -205,6 +205,9 @@ impl Keeper {
                     }
                     self.about_lease(id, "stop command was killed: the door may still be open");
                 }
+                if status != 0 {
+                    self.book.start_failed(id);
+                }
                 let mut actions = Vec::new();
                 self.book.command_ended(id, monotonic(), &mut actions);
                 self.perform(actions);

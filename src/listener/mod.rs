@@ -21,6 +21,7 @@ use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
 use capture::{Capture, Moment, Wanted};
 use output::{Door, Output, tell};
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -56,7 +57,8 @@ fn listen(keeper: &RecordSocket) -> Result<(), String> {
         return Ok(());
     };
     listener.refresh(true)?;
-    let _ = keeper.send(&ToKeeper::Ready.encode(), true);
+    let ready = keeper.send(&ToKeeper::Ready.encode(), true);
+    ready.map_err(told("the keeper cannot be told"))?;
     match receive(keeper) {
         Some(ToListener::Start) => {}
         _ => return Ok(()),
@@ -166,6 +168,7 @@ impl<'a> Listener<'a> {
             verbose,
             debug,
             counters: Counters::default(),
+            lost: Cell::new(false),
         };
         for problem in problems {
             output.surely(ToKeeper::Problem(problem));
@@ -212,6 +215,9 @@ impl<'a> Listener<'a> {
 
     fn run(&mut self) -> io::Result<()> {
         loop {
+            if self.output.lost.get() {
+                return Err(io::Error::other("the keeper cannot be told"));
+            }
             let now = monotonic();
             self.expire(now);
             let deadline = [

@@ -1,6 +1,7 @@
 //! Which faults are worth having: for each function the errors that its manual page promises and the program could meet.
 
 use knockd_rs::sys::faults::Kind::{self, Error, Kill, Short};
+use knockd_rs::sys::faults::interpose::FUNCTIONS;
 use knockd_rs::sys::faults::{Descriptor, Role, Site};
 use libc::*;
 
@@ -111,6 +112,10 @@ pub fn kinds(site: &Site, whole: bool) -> Vec<Kind> {
     if whole {
         kinds.extend(more(site));
     }
+    if matches!(site.role, Role::Client | Role::Asker) {
+        // Nobody reads what it prints: then it has nothing to say.
+        kinds.retain(|kind| *kind != Error(EPIPE));
+    }
     if site.role == Role::Keeper && changes_something(site.function) {
         kinds.push(Kill);
     }
@@ -162,4 +167,39 @@ pub fn name(kind: Kind) -> String {
             found.map_or_else(|| format!("errno {number}"), |(_, name)| name.to_string())
         }
     }
+}
+
+/// Functions of the C library that cannot fail, make no system call, or only end the process.
+const NEVER_FAIL: &[&str] = &[
+    "__errno_location",
+    "_exit",
+    "clock_gettime",
+    "freeaddrinfo",
+    "gai_strerror",
+    "geteuid",
+    "getpid",
+    "localtime_r",
+    "time",
+];
+
+/// What `src/sys` calls and no fault can be put into.
+pub fn calls_left_out() -> Vec<String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys");
+    let mut left_out = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("src/sys").flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        for (index, _) in text.match_indices("libc::") {
+            let rest = &text[index + "libc::".len()..];
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+            // Constants are no functions, and neither are macros of headers.
+            let is_function =
+                rest.starts_with('(') && name.starts_with(|c: char| c.is_lowercase() || c == '_');
+            let known = FUNCTIONS.contains(&name) || NEVER_FAIL.contains(&name);
+            if is_function && !known && !left_out.iter().any(|other| other == name) {
+                left_out.push(name.to_string());
+            }
+        }
+    }
+    left_out
 }

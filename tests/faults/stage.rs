@@ -1,7 +1,7 @@
 //! One daemon of a story: its folder, its board, what it said, and what it has opened.
 
 use crate::lab::{CLIENT, Daemon, Home, OTHER, ROUTER, Scene, daemon_binary, knock_binary, packet};
-use crate::subject::{End, Subject, inhabitants};
+use crate::subject::{End, Subject, has_ended, inhabitants};
 use knockd_rs::sys::faults::{Board, Fault, Kind, VARIABLE};
 use std::cell::Cell;
 use std::fs;
@@ -352,12 +352,7 @@ impl<'a> Stage<'a> {
         let end = Instant::now() + Duration::from_secs(2);
         loop {
             let children = crate::lab::children(daemon.pid());
-            let dead = children.iter().filter(|pid| {
-                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-                stat.rsplit_once(')')
-                    .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
-            });
-            let dead = dead.count();
+            let dead = children.into_iter().filter(|pid| has_ended(*pid)).count();
             if dead == 0 || Instant::now() > end {
                 return dead;
             }

@@ -53,9 +53,7 @@ impl Subject {
     pub fn ended(&mut self) -> Option<End> {
         let status = self.called.ended();
         if self.detaches && status.and_then(|status| status.code()) == Some(0) {
-            let runs = self
-                .behind
-                .is_some_and(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok());
+            let runs = self.behind.is_some_and(|pid| !has_ended(pid));
             return (!runs).then_some(End {
                 code: None,
                 killed: true,
@@ -77,6 +75,14 @@ impl Subject {
     pub fn tells_exit_code(&self) -> bool {
         !self.detaches
     }
+}
+
+/// Whether a process is gone, or a zombie that its parent has not taken notice of: then all that it held is free.
+pub fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // "PID (NAME) STATE ...": the name may hold anything.
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_none_or(|state| state.starts_with('Z'))
 }
 
 /// The processes of a namespace: their ids and command lines.

@@ -5,6 +5,7 @@ use crate::subject::{End, Subject, has_ended, inhabitants};
 use knockd_rs::sys::faults::{Board, Fault, Kind, VARIABLE};
 use std::cell::Cell;
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ const SLACK: Duration = Duration::from_secs(5);
 const END: Duration = Duration::from_secs(12);
 /// The commands' own time.
 const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the keeper has open: standard ones, log, lock, both ends of the self-pipe, listener, control socket.
+const DESCRIPTORS: usize = 9;
 
 /// With one of these words the daemon says itself that a door may be open, and until when.
 const CONFESSIONS: &[&str] = &["did not end in time", "will stay open", "may still be open"];
@@ -40,6 +44,7 @@ pub struct Stage<'a> {
     pub scene: &'a Scene,
     pub home: Home,
     pub board: Board,
+    syslog: Option<UnixDatagram>,
     /// Where the present daemon's part of the log file begins.
     log_start: Cell<usize>,
     kill: bool,
@@ -72,9 +77,23 @@ pub const SLOW: &[&str] = &["7100", "8100:udp", "9100"];
 
 impl<'a> Stage<'a> {
     pub fn new(scene: &'a Scene, fault: Option<Fault>) -> Stage<'a> {
+        Stage::with(scene, fault, "")
+    }
+
+    /// With a syslog daemon; what is started with `-d` has it for /dev/log.
+    pub fn with_syslog(scene: &'a Scene, fault: Option<Fault>) -> Stage<'a> {
+        let mut stage = Stage::with(scene, fault, "UseSyslog");
+        fs::create_dir(stage.home.path("dev")).expect("folder");
+        let syslog = UnixDatagram::bind(stage.home.path("dev/log")).expect("socket");
+        syslog.set_nonblocking(true).expect("socket");
+        stage.syslog = Some(syslog);
+        stage
+    }
+
+    fn with(scene: &'a Scene, fault: Option<Fault>, options: &str) -> Stage<'a> {
         let home = Home::new();
         let options = format!(
-            "LogFile = {}\nPidFile = {}",
+            "{options}\nLogFile = {}\nPidFile = {}",
             home.path("log").display(),
             home.path("pid").display()
         );
@@ -86,6 +105,7 @@ impl<'a> Stage<'a> {
             scene,
             board: Board::create(&home.path("board"), fault).expect("board"),
             home,
+            syslog: None,
             log_start: Cell::new(0),
             kill: fault.is_some_and(|fault| fault.kind == Kind::Kill),
         }
@@ -94,17 +114,31 @@ impl<'a> Stage<'a> {
     /// Starts the daemon, where the fault is if `faulty`.
     pub fn spawn(&self, arguments: &[&str], faulty: bool) -> Subject {
         self.log_start.set(self.home.read("log").len());
-        let mut command = Command::new(daemon_binary());
+        let detaches = arguments.contains(&"-d");
+        let mut command = match detaches && self.syslog.is_some() {
+            true => self.with_dev_log(),
+            false => Command::new(daemon_binary()),
+        };
         command
             .args(["-v", "-i", "wan0", "-c"])
             .arg(self.home.path("knockd.conf"))
-            .args(arguments)
-            .current_dir("/");
+            .args(arguments);
         if faulty {
             command.env(VARIABLE, self.home.path("board"));
         }
         let called = self.scene.router.enter(|| Daemon::run(command));
-        Subject::new(called, arguments.contains(&"-d"))
+        Subject::new(called, detaches)
+    }
+
+    /// A shell that becomes the daemon, with a /dev of its own.
+    fn with_dev_log(&self) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-ec"])
+            .arg("mknod -m 666 dev/null c 1 3; mount --bind dev /dev; cd /; exec \"$0\" \"$@\"")
+            .arg(daemon_binary())
+            .current_dir(&self.home);
+        command
     }
 
     /// Asks the daemon.
@@ -185,6 +219,7 @@ impl<'a> Stage<'a> {
     ) -> Result<(), Killed> {
         let end = Instant::now() + limit;
         while !is(daemon) {
+            self.read_syslog();
             if let Some(end) = daemon.ended() {
                 self.check_killed(end)?;
                 panic!("the daemon ended ({end:?}) before {what}");
@@ -193,6 +228,12 @@ impl<'a> Stage<'a> {
             pause();
         }
         Ok(())
+    }
+
+    /// Makes room for more lines.
+    fn read_syslog(&self) {
+        let mut buffer = [0; 2000];
+        while let Some(Ok(_)) = self.syslog.as_ref().map(|syslog| syslog.recv(&mut buffer)) {}
     }
 
     /// What it said, wherever it could.
@@ -331,6 +372,7 @@ impl<'a> Stage<'a> {
     /// SIGTERM, and the end.
     pub fn end(&self, daemon: &mut Subject) -> Result<(), Killed> {
         assert_eq!(self.zombies(daemon), 0, "zombies");
+        self.check_descriptors(daemon);
         daemon.signal(libc::SIGTERM);
         let end = Instant::now() + END;
         let how = loop {
@@ -345,6 +387,22 @@ impl<'a> Stage<'a> {
             assert_eq!(how.code, Some(libc::SIGTERM), "the exit code");
         }
         Ok(())
+    }
+
+    /// The daemon has lost none. Those of what is just being started go in a moment.
+    fn check_descriptors(&self, daemon: &Subject) {
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            let folder = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
+            let open = folder.map_or(0, Iterator::count);
+            // With -d also syslog and the process that looks names up.
+            let most = DESCRIPTORS + if daemon.tells_exit_code() { 0 } else { 2 };
+            if open <= most {
+                return;
+            }
+            assert!(Instant::now() < end, "{open} descriptors are open");
+            pause();
+        }
     }
 
     /// Children of the daemon that have ended and that it does not take notice of.

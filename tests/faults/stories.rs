@@ -88,7 +88,7 @@ fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
 
 /// With `-d`, names of sources, and syslog.
 fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
-    let stage = Stage::new(scene, fault);
+    let stage = Stage::with_syslog(scene, fault);
     let mut daemon = stage.spawn(&["-d", "-l"], true);
     let mut refusal = None;
     let told = (|| {

@@ -333,6 +333,9 @@ impl<'a> Stage<'a> {
         first.into_iter().for_each(knock);
         self.fence(daemon)?;
         assert!(self.uses() <= self.marks(), "a sequence opened twice");
+        if self.said(daemon, "error while disabling used one time sequence") {
+            assert_eq!(self.uses(), before, "opened without a mark on the disk");
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 mod daemon;
 mod home;
+pub mod latency;
 pub mod lines;
 mod namespace;
 pub mod packet;

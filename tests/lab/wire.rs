@@ -53,6 +53,68 @@ impl Wire {
         self.send_frame(packet, &[]);
     }
 
+    /// The Ethernet frame of an IP packet, for [`send_frames`](Self::send_frames).
+    pub fn frame(&self, packet: &[u8]) -> Vec<u8> {
+        self.tagged_frame(packet, &[])
+    }
+
+    fn tagged_frame(&self, packet: &[u8], tag: &[u8]) -> Vec<u8> {
+        let ether_type: [u8; 2] = if packet[0] >> 4 == 4 {
+            [0x08, 0x00]
+        } else {
+            [0x86, 0xdd]
+        };
+        [&self.there, &self.here, tag, &ether_type, packet].concat()
+    }
+
+    /// Sends many frames with few system calls.
+    pub fn send_frames<'a>(&self, frames: impl Iterator<Item = &'a [u8]>) {
+        const BATCH: usize = 64;
+        let mut frames = frames.peekable();
+        while frames.peek().is_some() {
+            let mut pieces: Vec<libc::iovec> = frames
+                .by_ref()
+                .take(BATCH)
+                .map(|frame| libc::iovec {
+                    iov_base: frame.as_ptr().cast_mut().cast(),
+                    iov_len: frame.len(),
+                })
+                .collect();
+            let mut messages: Vec<libc::mmsghdr> = pieces
+                .iter_mut()
+                .map(|piece| {
+                    // SAFETY: mmsghdr is integers and pointers, for which zero is valid.
+                    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+                    message.msg_hdr.msg_iov = piece;
+                    message.msg_hdr.msg_iovlen = 1;
+                    message
+                })
+                .collect();
+            let mut done = 0;
+            while done < messages.len() {
+                let rest = &mut messages[done..];
+                // SAFETY: each message points at one live piece, which points at a live frame; the kernel only reads those.
+                let sent = unsafe {
+                    libc::sendmmsg(
+                        self.socket.as_raw_fd(),
+                        rest.as_mut_ptr(),
+                        rest.len() as u32,
+                        0,
+                    )
+                };
+                match usize::try_from(sent) {
+                    Ok(sent) => done += sent,
+                    Err(_) => {
+                        let error = std::io::Error::last_os_error();
+                        // The queue of the link is full.
+                        assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        }
+    }
+
     /// Sends it with a VLAN tag (IEEE 802.1Q) of that number.
     pub fn send_tagged(&self, vlan: u16, packet: &[u8]) {
         let [high, low] = vlan.to_be_bytes();
@@ -60,12 +122,7 @@ impl Wire {
     }
 
     fn send_frame(&self, packet: &[u8], tag: &[u8]) {
-        let ether_type: [u8; 2] = if packet[0] >> 4 == 4 {
-            [0x08, 0x00]
-        } else {
-            [0x86, 0xdd]
-        };
-        let frame = [&self.there, &self.here, tag, &ether_type, packet].concat();
+        let frame = self.tagged_frame(packet, tag);
         // SAFETY: the pointer and the length are those of a live buffer.
         let sent = unsafe {
             libc::send(

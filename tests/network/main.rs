@@ -78,8 +78,6 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
         trials.push(trial(name, test, false, &no_systemd));
     }
     trials.push(trial("latency_below_5_ms", latency::is_low, true, &missing));
-    let measure = trial("measure", latency::measure, true, &missing);
-    trials.push(measure.with_ignored_flag(true));
     trials
 }
 

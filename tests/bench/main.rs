@@ -1,0 +1,57 @@
+//! The figures beside knockd 0.8: both daemons in one run, in turn, on networks of their own. See scripts/bench.
+#![allow(clippy::unwrap_used)] // What cannot be measured ends the run.
+
+mod figures;
+mod flood;
+#[path = "../lab/mod.rs"]
+#[allow(dead_code, unused_imports)] // It serves other tests too.
+mod lab;
+mod subject;
+mod table;
+
+use std::path::{Path, PathBuf};
+use subject::{ORIGINAL, Subject};
+use table::Table;
+
+fn main() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let json = arguments
+        .iter()
+        .position(|argument| argument == "--json")
+        .map(|at| {
+            arguments.remove(at);
+            arguments.remove(at)
+        });
+    if let Some(reason) = lab::missing() {
+        eprintln!("cannot measure here: {reason}");
+        std::process::exit(1);
+    }
+    if !Path::new(ORIGINAL).exists() {
+        eprintln!("{ORIGINAL} is missing; scripts/bench installs it");
+        std::process::exit(1);
+    }
+    lab::sweep();
+    let ours = Subject {
+        binary: lab::daemon_binary(),
+        is_original: false,
+    };
+    let original = Subject {
+        binary: PathBuf::from(ORIGINAL),
+        is_original: true,
+    };
+    let mut table = Table::default();
+    for (name, measure) in figures::ALL {
+        if arguments.is_empty()
+            || arguments
+                .iter()
+                .any(|wanted| name.contains(wanted.as_str()))
+        {
+            eprintln!("measuring: {name} ...");
+            measure(&ours, &original, &mut table);
+        }
+    }
+    print!("{}", table.text());
+    if let Some(path) = json {
+        std::fs::write(&path, table.json()).expect("the file for --json");
+    }
+}

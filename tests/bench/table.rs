@@ -1,0 +1,95 @@
+//! What was measured, as a table and as JSON.
+
+use serde_json::{Value, json};
+
+/// Rows of figures.
+#[derive(Default)]
+pub struct Table(Vec<Row>);
+
+/// One figure of both programs.
+pub struct Row {
+    /// What it is.
+    pub what: String,
+    /// Its unit.
+    pub unit: &'static str,
+    /// knockd 0.8's, a round each.
+    pub original: Vec<f64>,
+    /// Ours, a round each.
+    pub ours: Vec<f64>,
+    /// What it means that this row has nothing to compare with, or how it was made.
+    pub note: String,
+}
+
+/// The middle one.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Row {
+    /// ours / original, round by round.
+    fn ratios(&self) -> Vec<f64> {
+        let rounds = self.ours.iter().zip(&self.original);
+        let ratios = rounds.map(|(ours, original)| ours / original);
+        ratios.filter(|ratio| ratio.is_finite()).collect()
+    }
+}
+
+impl Table {
+    /// Adds a row and shows it.
+    pub fn add(&mut self, row: Row) {
+        eprint!("{}", line(&row));
+        self.0.push(row);
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = format!(
+            "\n{:<58} {:>6} {:>10} {:>10}  ratio ours/knockd: median (min to max)\n",
+            "medians", "unit", "knockd 0.8", "ours"
+        );
+        self.0.iter().for_each(|row| text.push_str(&line(row)));
+        text
+    }
+
+    /// For programs: rounds and all.
+    pub fn json(&self) -> String {
+        let rows: Vec<Value> = self
+            .0
+            .iter()
+            .map(|row| {
+                json!({
+                    "what": row.what, "unit": row.unit, "note": row.note,
+                    "knockd": row.original, "ours": row.ours,
+                    "knockd_median": median(&row.original), "ours_median": median(&row.ours),
+                    "ratio_median": median(&row.ratios()),
+                })
+            })
+            .collect();
+        format!("{:#}\n", Value::from(rows))
+    }
+}
+
+fn line(row: &Row) -> String {
+    let ratios = row.ratios();
+    let least = ratios.iter().copied().fold(f64::NAN, f64::min);
+    let most = ratios.iter().copied().fold(f64::NAN, f64::max);
+    let ratio = match ratios.is_empty() {
+        true => String::new(),
+        false => format!("{:.3} ({least:.3} to {most:.3})", median(&ratios)),
+    };
+    let figure = |values: &[f64]| match values.is_empty() {
+        true => "-".to_string(),
+        false => format!("{:.2}", median(values)),
+    };
+    format!(
+        "{:<58} {:>6} {:>10} {:>10}  {ratio}{}{}\n",
+        row.what,
+        row.unit,
+        figure(&row.original),
+        figure(&row.ours),
+        if row.note.is_empty() { "" } else { "  " },
+        row.note
+    )
+}

@@ -113,8 +113,8 @@ pub fn kinds(site: &Site, whole: bool) -> Vec<Kind> {
         kinds.extend(more(site));
     }
     if matches!(site.role, Role::Client | Role::Asker) {
-        // Nobody reads what it prints: then it has nothing to say.
-        kinds.retain(|kind| *kind != Error(EPIPE));
+        // Where nobody reads what it prints it has nothing to say.
+        kinds.retain(|kind| ![Error(EPIPE), Error(EAGAIN)].contains(kind));
     }
     if site.role == Role::Keeper && changes_something(site.function) {
         kinds.push(Kill);

@@ -107,7 +107,7 @@ pub enum Descriptor {
 /// Beside the type of a descriptor's file: it is a standard one.
 const STANDARD: u32 = 1 << 31;
 
-/// Different sites in one story are about 600.
+/// One story has some hundreds.
 const SITES: usize = 4096;
 const FRAMES: usize = 96;
 

@@ -135,7 +135,7 @@ impl<'a> Stage<'a> {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "sh", "-ec"])
-            .arg("mknod -m 666 dev/null c 1 3; mount --bind dev /dev; cd /; exec \"$0\" \"$@\"")
+            .arg("mknod -m 666 dev/null c 1 3; mknod -m 666 dev/urandom c 1 9; mount --bind dev /dev; cd /; exec \"$0\" \"$@\"")
             .arg(daemon_binary())
             .current_dir(&self.home);
         command

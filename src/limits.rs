@@ -51,15 +51,22 @@ pub const MAX_RECORD: usize = 512;
 /// Leases live at once. Each holds two commands, and the journal is written whole at each change.
 pub const MAX_LEASES: usize = 256;
 
-/// Commands that run at once: so many that open, so many that close, and so many of doors that do not close. A shell takes about 500 kB
-/// on a router.
-pub const MAX_COMMANDS: usize = 16;
+/// `MaxCommands` where the config has none: commands that run at once, so many that open, so many that close, and so many of doors
+/// that do not close. A shell takes about 500 kB on a router.
+pub const COMMANDS: usize = 16;
+
+/// The largest `MaxCommands`: with 64 places for each of the three, shells take up to 100 MB.
+pub const MAX_COMMANDS: usize = 64;
 
 /// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`].
 pub const MAX_QUEUE: usize = 256;
 
-/// A start or stop command of a lease is ended after this time (ms), or a door with a command that hangs would stay open for ever.
+/// `CommandTimeout` where the config has none (ms): a start or stop command of a lease is ended after it, or a door with a command that
+/// hangs would stay open for ever.
 pub const COMMAND_TIMEOUT_MS: u64 = 600_000;
+
+/// The longest `CommandTimeout` (s): a day. A command that needs longer is no command but a service.
+pub const MAX_COMMAND_TIMEOUT_S: u64 = 86_400;
 
 /// After SIGTERM a start command that runs may go on this long (ms), so that its stop command has time ...
 pub const SHUTDOWN_START_MS: u64 = 3_000;
@@ -70,7 +77,8 @@ pub const SHUTDOWN_COMMAND_MS: u64 = 8_000;
 /// ... and the daemon is gone after this; what is left stays in the journal.
 pub const SHUTDOWN_MS: u64 = 10_000;
 
-/// A command group that a daemon killed by SIGKILL left running gets this long (ms) to end before it is killed.
+/// A command group that a daemon killed by SIGKILL left running gets this long (ms) to end before it is killed. The next
+/// daemon's start waits as long for the stop commands of overdue doors.
 pub const ORPHAN_MS: u64 = 2_000;
 
 /// Stage and failure lines that may come at once before `LogRate` bounds them.
@@ -88,8 +96,18 @@ pub const MAX_NAMES: usize = 64;
 /// A listener that dies is started again at once the first time, then after 1 s, doubling up to this (ms).
 pub const MAX_RESTART_DELAY_MS: u64 = 60_000;
 
+/// Packets read by one system call; 300 bytes each, untouched until used.
+pub const BATCH: usize = 16;
+
 /// Packets read from one socket before the others get their turn.
-pub const PACKETS_AT_ONCE: usize = 64;
+pub const PACKETS_AT_ONCE: u64 = 64;
+
+/// With more than one packet each millisecond, over this time (ms), ...
+pub const PACE_WINDOW_MS: u64 = 16;
+
+/// ... the listener sleeps this long (ms) between two reads: a wake-up costs several times as much as a packet. The socket's buffer
+/// holds what comes meanwhile up to some 150,000 packets a second.
+pub const PAUSE_MS: u64 = 4;
 
 /// Log lines that `LogRate` left out are counted for this time (ms) before the count is logged.
 pub const LEFT_OUT_REPORT_MS: u64 = 5_000;

@@ -1,6 +1,6 @@
 //! The config parser against knockd 0.8's recorded behaviour, every error and warning to the letter, and bad files.
 
-use knockd_rs::config::{Commands, Config, Diagnostic, Reknock, parse, read};
+use knockd_rs::config::{Commands, Config, Diagnostic, Reknock, parse, read, state_dir};
 use knockd_rs::door::Matching;
 use std::path::Path;
 
@@ -281,4 +281,17 @@ fn files_that_cannot_be_a_config_are_refused_with_their_name() {
         Err(_) => assert_eq!(refused(&file), "Permission denied"),
     }
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn the_state_dir_of_a_config_that_is_wrong_elsewhere_is_found() {
+    let default = "/var/run/knockd";
+    for (text, found) in [
+        ("nonsense\n[options]\n statedir=/a b \n[A\n", "/a b"),
+        ("StateDir = /a\nStateDir = /b\nStateDir = c\n", "/b"),
+        ("#StateDir = /a\nStateDirs = /b\nStateDir /c\n", default),
+        ("", default),
+    ] {
+        assert_eq!(state_dir(text.as_bytes()), Path::new(found), "{text}");
+    }
 }

@@ -177,6 +177,7 @@ Options
   second knock  renews the time of an open door
   log           syslog, at most 50 lines of stages a second
   state         /var/run/knockd
+  commands      at most 16 that open and 16 that close at once, 600 s each
 
 Door 'SSH' (line 4)
   knock         7000/tcp, 8000/udp

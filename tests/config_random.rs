@@ -52,7 +52,7 @@ fn noise(random: &mut Random) -> Vec<u8> {
 }
 
 const SECTIONS: [&str; 6] = ["A", "B", "options", "A b", " options ", "x]y["];
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 23] = [
     "LogFile",
     "PidFile",
     "interface",
@@ -60,6 +60,8 @@ const KEYS: [&str; 21] = [
     "Reknock",
     "LogRate",
     "StateDir",
+    "CommandTimeout",
+    "MaxCommands",
     "sequence",
     "Sequence",
     "one_time_sequences",
@@ -101,6 +103,8 @@ fn value(random: &mut Random, key: &str) -> Vec<u8> {
         "matching" => random.pick(&["strict", "Tolerant"]).into(),
         "reknock" => random.pick(&["renew", "STACK"]).into(),
         "lograte" => random.below(1000).to_string(),
+        "commandtimeout" => random.pick(&["1", "600", "86400", "86401"]).into(),
+        "maxcommands" => random.pick(&["1", "4", "64", "0"]).into(),
         "interface" => random
             .pick(&["", "any", "auto", "ppp0, vlan1", "eth0:1"])
             .into(),
@@ -218,6 +222,9 @@ fn written(config: &Config) -> Vec<u8> {
     );
     put("LogRate=", options.log_rate.to_string().as_bytes());
     put("StateDir=", &bytes(&options.state_dir));
+    let seconds = options.command_timeout / 1000;
+    put("CommandTimeout=", seconds.to_string().as_bytes());
+    put("MaxCommands=", options.max_commands.to_string().as_bytes());
     for door in &config.doors {
         put("", format!("[{}]", door.name).as_bytes());
         if let Some(sequence) = &door.pattern.sequence {

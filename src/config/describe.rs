@@ -71,6 +71,10 @@ fn about_options(out: &mut String, options: &Options) {
         put(out, "pid file", &path(file));
     }
     put(out, "state", &path(&options.state_dir));
+    let number = options.max_commands;
+    let time = duration(options.command_timeout);
+    let text = format!("at most {number} that open and {number} that close at once, {time} each");
+    put(out, "commands", &text);
 }
 
 fn about_door(out: &mut String, door: &Door) {

@@ -18,11 +18,12 @@ mod shell;
 mod values;
 
 pub use line::trim;
-pub use parse::parse;
+pub use parse::{parse, state_dir};
 pub use read::{ReadError, read};
 pub use sequence::parse_sequence;
 
 use crate::door::{Matching, Millis, Pattern};
+use crate::limits::{COMMAND_TIMEOUT_MS, COMMANDS};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,10 @@ pub struct Options {
     pub log_rate: u32,
     /// `StateDir`: where the journal, lock and sockets of each instance live.
     pub state_dir: PathBuf,
+    /// `CommandTimeout`: how long a command of a lease may run.
+    pub command_timeout: Millis,
+    /// `MaxCommands`: so many that open run at once, so many that close, and so many of doors that do not close.
+    pub max_commands: usize,
 }
 
 impl Default for Options {
@@ -70,6 +75,8 @@ impl Default for Options {
             reknock: Reknock::Renew,
             log_rate: 50,
             state_dir: PathBuf::from("/var/run/knockd"),
+            command_timeout: COMMAND_TIMEOUT_MS,
+            max_commands: COMMANDS,
         }
     }
 }

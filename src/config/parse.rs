@@ -4,10 +4,10 @@
 use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
 use super::line::{Content, Line, quote, trim};
-use super::values::interfaces;
+use super::values::{interfaces, within};
 use super::{Config, Diagnostic, Options, Reknock};
 use crate::door::Matching;
-use crate::limits::{MAX_CONFIG_BYTES, MAX_DOORS};
+use crate::limits::{COMMANDS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_DOORS};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -49,6 +49,20 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnos
         parser.line(line)?;
     }
     parser.finish()
+}
+
+/// The `StateDir` of a config that may be wrong elsewhere: what its last line with that key says.
+pub fn state_dir(text: &[u8]) -> PathBuf {
+    let lines = text.split(|b| *b == b'\n');
+    let mut paths = lines.filter_map(|text| match (Line { number: 0, text }).content() {
+        Content::Pair { key, value } if Key::from_name(key) == Some(Key::StateDir) => {
+            Some(PathBuf::from(OsStr::from_bytes(value))).filter(|path| path.is_absolute())
+        }
+        _ => None,
+    });
+    paths
+        .next_back()
+        .unwrap_or_else(|| Options::default().state_dir)
 }
 
 fn whole_file(text: String) -> Diagnostic {
@@ -302,11 +316,22 @@ impl Parser<'_> {
             }
             Key::LogRate => {
                 trace("log rate");
-                self.options.log_rate = shown
-                    .parse()
-                    .ok()
-                    .filter(|_| !value.starts_with(b"+"))
-                    .ok_or_else(|| wrong("give lines per second such as 50, or 0 for no bound"))?;
+                self.options.log_rate = within(value, 0..=u64::from(u32::MAX))
+                    .ok_or_else(|| wrong("give lines per second such as 50, or 0 for no bound"))?
+                    as u32;
+            }
+            Key::CommandTimeout => {
+                trace("time for commands");
+                let right =
+                    format!("give whole seconds, 1 to {MAX_COMMAND_TIMEOUT_S}, such as 600");
+                let seconds = within(value, 1..=MAX_COMMAND_TIMEOUT_S);
+                self.options.command_timeout = seconds.ok_or_else(|| wrong(&right))? * 1000;
+            }
+            Key::MaxCommands => {
+                trace("max commands");
+                let right = format!("give a number from 1 to {MAX_COMMANDS}, such as {COMMANDS}");
+                let number = within(value, 1..=MAX_COMMANDS as u64);
+                self.options.max_commands = number.ok_or_else(|| wrong(&right))? as usize;
             }
             _ => {
                 trace("state directory");

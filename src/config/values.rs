@@ -8,6 +8,7 @@ use nom::character::complete::{digit1, one_of};
 use nom::combinator::opt;
 use nom::{IResult, Parser};
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 /// The longest name that Linux gives an interface (IFNAMSIZ in linux/if.h, less the NUL).
 const MAX_INTERFACE_NAME: usize = 15;
@@ -67,6 +68,13 @@ pub(super) fn seconds(
         warnings.push(line.at(after, text));
     }
     Ok(seconds)
+}
+
+/// A whole number within these bounds, in digits alone: the keys that are ours need not read what `atoi` would.
+pub(super) fn within(value: &[u8], bounds: RangeInclusive<u64>) -> Option<u64> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    let number = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (digits && bounds.contains(&number)).then_some(number)
 }
 
 /// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.

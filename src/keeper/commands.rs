@@ -1,14 +1,15 @@
 //! The commands that run and those that wait for their turn.
 #![forbid(unsafe_code)]
 
+use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Group, LeaseId};
-use crate::limits::{COMMAND_TIMEOUT_MS, FORK_RETRY_MS, MAX_COMMANDS, MAX_QUEUE};
+use crate::limits::{FORK_RETRY_MS, MAX_QUEUE};
 use crate::sys::exec::{self, Ending, Prepared};
 use std::collections::VecDeque;
 use std::io;
 
-/// What a command is for. Each role has [`MAX_COMMANDS`] places of its own, and the first goes first: whatever starts, and
+/// What a command is for. Each role has `MaxCommands` places of its own, and the first goes first: whatever starts, and
 /// however long it takes, a door that has to close closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -51,6 +52,8 @@ pub struct Commands {
     queue: VecDeque<Command>,
     limit: Option<Millis>,
     paused_until: Option<Millis>,
+    /// No fork has succeeded since one failed.
+    forks_fail: bool,
 }
 
 impl Commands {
@@ -69,9 +72,13 @@ impl Commands {
         room
     }
 
-    /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is an error
-    /// once a second, until it succeeds: a stop command that never ran would leave a door open.
-    pub fn begin(&mut self, now: Millis) -> Option<io::Result<(Command, Prepared)>> {
+    /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is tried
+    /// again each second until it succeeds, since a stop command that never ran would leave a door open; only the first is an error.
+    pub fn begin(
+        &mut self,
+        now: Millis,
+        options: &Options,
+    ) -> Option<io::Result<(Command, Prepared)>> {
         if self.paused_until.is_some_and(|until| until > now) || self.is_too_late(now) {
             return None;
         }
@@ -81,7 +88,7 @@ impl Commands {
                 .running
                 .iter()
                 .filter(|running| running.command.role == role);
-            running.count() < MAX_COMMANDS
+            running.count() < options.max_commands
         };
         let waiting = self.queue.iter().enumerate();
         let next = waiting
@@ -90,7 +97,8 @@ impl Commands {
         let command = self.queue.remove(next.0)?;
         match exec::prepare(&command.text) {
             Ok(prepared) => {
-                let timeout = now.saturating_add(COMMAND_TIMEOUT_MS);
+                self.forks_fail = false;
+                let timeout = now.saturating_add(options.command_timeout);
                 self.running.push(Running {
                     command: command.clone(),
                     group: prepared.group(),
@@ -104,7 +112,8 @@ impl Commands {
             Err(error) => {
                 self.queue.push_front(command);
                 self.paused_until = Some(now.saturating_add(FORK_RETRY_MS));
-                Some(Err(error))
+                let is_first = !std::mem::replace(&mut self.forks_fail, true);
+                is_first.then_some(Err(error))
             }
         }
     }

@@ -12,7 +12,6 @@ use crate::record::{ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::exec;
 use crate::sys::record_socket::RecordSocket;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -49,10 +48,7 @@ impl ListenerProcess {
         state: Option<&State>,
         wait_for_interfaces: bool,
     ) -> io::Result<ListenerProcess> {
-        let cage = state
-            .map(|state| File::open(state.empty_directory()))
-            .transpose()?;
-        let cage = cage.as_ref().map(File::as_fd);
+        let cage = state.map(State::empty_directory);
         let (socket, process) = process::spawn(listener::PROGRAM, cage)?;
         let started = monotonic();
         let ready_by = Some(started.saturating_add(LISTENER_START_MS));

@@ -4,11 +4,11 @@
 
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::poll;
-use std::fs::File;
+use crate::sys::{self, poll};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
@@ -37,7 +37,7 @@ struct Line {
 /// All outputs. Lines are collected and written together once a round of the keeper's loop: a command does not wait for the log, and a
 /// flood of lines costs few system calls.
 pub struct Log {
-    file: Option<File>,
+    file: Option<LogFile>,
     syslog: Option<Syslog>,
     verbose: bool,
     debug: bool,
@@ -79,7 +79,7 @@ impl Log {
             .append(true)
             .custom_flags(libc::O_NONBLOCK);
         match options.open(path) {
-            Ok(file) => self.file = Some(file),
+            Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
                 Kind::Error,
                 &format!(
@@ -120,11 +120,7 @@ impl Log {
         for Line { time, kind, text } in self.pending.drain(..) {
             if matches!(kind, Kind::Event | Kind::LogOnly | Kind::Error) {
                 if self.file.is_some() {
-                    let t = clock::local(time);
-                    to_file.push_str(&format!(
-                        "[{:04}-{:02}-{:02} {:02}:{:02}] {text}\n",
-                        t.year, t.month, t.day, t.hour, t.minute
-                    ));
+                    to_file.push_str(&in_file(time, &text));
                 }
                 if let Some(syslog) = &mut self.syslog {
                     syslog.send(time, &text);
@@ -144,12 +140,93 @@ impl Log {
         }
         if let Some(file) = &mut self.file
             && !to_file.is_empty()
+            && let Err(error) = file.write(&to_file)
         {
-            let _ = file.write_all(to_file.as_bytes());
+            let text = format!(
+                "error: cannot write the log file: {}: lines are lost",
+                plain(&error)
+            );
+            if let Some(syslog) = &mut self.syslog {
+                syslog.send(clock::wall(), &text);
+            }
+            to_stderr.push_str(&text);
+            to_stderr.push('\n');
         }
-        self.stdout.print(&mut io::stdout().lock(), &to_stdout);
-        self.stderr.print(&mut io::stderr().lock(), &to_stderr);
+        self.stdout.print(io::stdout().lock(), &to_stdout);
+        self.stderr.print(io::stderr().lock(), &to_stderr);
     }
+}
+
+/// A line of the log file.
+fn in_file(time: UnixTime, text: &str) -> String {
+    let t = clock::local(time);
+    format!(
+        "[{:04}-{:02}-{:02} {:02}:{:02}] {text}\n",
+        t.year, t.month, t.day, t.hour, t.minute
+    )
+}
+
+/// The log file, whose disk may be full.
+struct LogFile {
+    file: File,
+    /// Lines that it did not take.
+    lost: usize,
+    /// The last line that it took is not whole.
+    is_cut: bool,
+}
+
+impl LogFile {
+    fn new(file: File) -> LogFile {
+        LogFile {
+            file,
+            lost: 0,
+            is_cut: false,
+        }
+    }
+
+    /// Adds these lines, and before them how many were lost. An error is given only once, until a line can be written.
+    fn write(&mut self, lines: &str) -> io::Result<()> {
+        let mut text = String::new();
+        if self.is_cut {
+            text.push('\n');
+        }
+        if self.lost > 0 {
+            let lost = format!("log file: {} lines lost", self.lost);
+            text.push_str(&in_file(clock::wall(), &lost));
+        }
+        let before = text.len();
+        text.push_str(lines);
+        let (written, result) = write_what_fits(&mut self.file, text.as_bytes());
+        if written > 0 {
+            self.is_cut = text.as_bytes().get(written - 1) != Some(&b'\n');
+        }
+        let failed_before = self.lost > 0;
+        let rest = text
+            .as_bytes()
+            .get(written.max(before)..)
+            .unwrap_or_default();
+        if written >= before {
+            self.lost = 0;
+        }
+        self.lost += rest.iter().filter(|byte| **byte == b'\n').count();
+        match failed_before {
+            true => Ok(()),
+            false => result,
+        }
+    }
+}
+
+/// Writes as much as the file takes: how many bytes that was, and why it was not all.
+fn write_what_fits(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match sys::retry(|| file.write(rest)) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(length) => written += length,
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
 }
 
 /// Standard output or error, whose reader may hang: a terminal that was stopped must not stop the doors.
@@ -159,7 +236,17 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&mut self, stream: &mut (impl Write + AsFd), text: &str) {
+    fn print(&mut self, stream: impl Write + AsFd, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        match reopened(stream.as_fd()) {
+            Some(file) => self.print_to(file, text),
+            None => self.print_to(stream, text),
+        }
+    }
+
+    fn print_to(&mut self, mut stream: impl Write + AsFd, text: &str) {
         for piece in text.as_bytes().chunks(PIPE_BUF) {
             let wait = if self.hangs { 0 } else { LOG_WAIT_MS };
             self.hangs = !poll::writable(stream.as_fd(), wait);
@@ -168,6 +255,20 @@ impl Printer {
             }
         }
     }
+}
+
+/// The same pipe or terminal, so that a write that cannot be done at once fails. Commands write there, too: whatever poll() says, one of
+/// them may have filled it since. That they must not notice, so the descriptor itself cannot be made non-blocking.
+fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    let kind = fs::metadata(&path).ok()?.file_type();
+    let mut options = File::options();
+    options
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    // Not a file: it would be written from the beginning.
+    (kind.is_fifo() || kind.is_char_device()).then_some(())?;
+    options.open(path).ok()
 }
 
 impl Drop for Log {

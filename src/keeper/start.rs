@@ -9,10 +9,9 @@ use super::run::Keeper;
 use super::state::{State, Unavailable, control_of};
 use super::{Settings, ask, check};
 use crate::cli::{self, KnockdArgs};
-use crate::config::Options;
+use crate::config::{self, Options};
 use crate::door::Millis;
-use crate::lease::{Lease, Phase};
-use crate::limits::{LISTENER_START_MS, ORPHAN_MS, SHUTDOWN_MS};
+use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
@@ -75,10 +74,14 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     };
     let loaded = settings.load(&mut trace, &mut |problem| print_error(&problem));
-    let (config, mut doors) = loaded.inspect_err(|_| {
-        // knockd 0.8 does so, and a person who mistyped a file name is helped by it.
-        let _ = io::stdout().write_all(cli::KNOCKD.usage.as_bytes());
-    })?;
+    let (config, doors) = match loaded {
+        Ok(loaded) => loaded,
+        Err(problem) => {
+            // knockd 0.8 does so, and a person who mistyped a file name is helped by it.
+            let _ = io::stdout().write_all(cli::KNOCKD.usage.as_bytes());
+            return close_what_is_left(settings, problem);
+        }
+    };
     for warning in &config.warnings {
         print_error(&format!("warning: {}", warning.show(&settings.config)));
     }
@@ -124,35 +127,24 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     };
 
-    let leases = match state.as_ref().map(State::leases) {
-        Some(Ok(leases)) => leases,
-        Some(Err(problem)) => {
-            lines.say(Kind::Error, &format!("error: {problem}"));
-            Vec::new()
-        }
-        None => Vec::new(),
-    };
-    end_orphans(&leases);
+    let (leases, remark) = state.as_ref().map_or_else(Default::default, State::leases);
+    if let Some((kind, text)) = remark {
+        lines.say(kind, &text);
+    }
 
     let interface = settings.interface(options).to_string();
-    let listener = ListenerProcess::start(&settings, options, &mut doors, state.as_ref(), false)
-        .map_err(|error| plain(&error))
-        .and_then(|listener| await_ready(listener, &mut lines))
-        .map_err(|problem| format!("could not open {interface}: {problem}"));
-
     let pid_path = settings.pid_file(options);
     let mut keeper = Keeper::new(settings, config.options, doors, lines, signals);
     keeper.state = state;
+    keeper.take_over_leases(leases);
+    let listener = keeper
+        .spawn_own_listener(false)
+        .map_err(|error| plain(&error))
+        .and_then(|listener| await_ready(listener, &mut keeper.lines))
+        .map_err(|problem| format!("could not open {interface}: {problem}"));
     let listener = match listener {
         Ok(listener) => listener,
-        Err(problem) if leases.is_empty() => return Err(problem),
-        Err(problem) => {
-            // Nothing can be opened, but what the daemon before has left open must be closed.
-            keeper.lines.say(Kind::Error, &problem);
-            keeper.take_over_leases(leases);
-            keeper.close(1);
-            return Ok(Some(keeper));
-        }
+        Err(problem) => return close_all(keeper, problem),
     };
     if let Some(path) = keeper.state.as_ref().map(State::control) {
         match Control::open(&path) {
@@ -168,6 +160,10 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         match fs::write(&pid_path, format!("{}\n", std::process::id())) {
             Ok(()) => keeper.pid_file = Some(pid_path),
             Err(error) => {
+                if error.kind() == io::ErrorKind::StorageFull {
+                    // An empty file tells nobody anything.
+                    let _ = fs::remove_file(&pid_path);
+                }
                 let path = pid_path.display();
                 let text = format!("could not create pid file {path}: {}", plain(&error));
                 keeper.lines.say(Kind::Error, &text);
@@ -187,7 +183,39 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     // A listener that has died since is found by the loop, which starts another.
     listener.let_go();
     keeper.listener = Some(listener);
+    Ok(Some(keeper))
+}
+
+/// A start that fails without a config: the doors that the daemon before has left open are closed all the same.
+fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
+    let text = config::read(&settings.config_path()).unwrap_or_default();
+    let options = Options {
+        state_dir: config::state_dir(&text),
+        ..Options::default()
+    };
+    let Some(state) = State::left(&settings.state_dir(&options), &settings.instance()) else {
+        return Err(problem);
+    };
+    let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
+    let log = Log::new(settings.args.verbose, settings.args.debug);
+    let lines = Lines::new(log, settings.args.lookup);
+    let mut keeper = Keeper::new(settings, options, Vec::new(), lines, signals);
+    let (leases, remark) = state.leases();
+    keeper.state = Some(state);
+    if let Some((kind, text)) = remark {
+        keeper.lines.say(kind, &text);
+    }
     keeper.take_over_leases(leases);
+    close_all(keeper, problem)
+}
+
+/// A start that fails: nothing can be opened, but what is open must be closed.
+fn close_all(mut keeper: Keeper, problem: String) -> Result<Option<Keeper>, String> {
+    if keeper.is_at_rest() {
+        return Err(problem);
+    }
+    keeper.lines.say(Kind::Error, &problem);
+    keeper.close(1);
     Ok(Some(keeper))
 }
 
@@ -239,28 +267,5 @@ fn await_ready(
             Received::Nothing => {}
             _ => return Err("the listener has died".to_string()),
         }
-    }
-}
-
-/// Ends the commands that a killed daemon left behind: stop commands may finish, start commands are asked to end, and what
-/// is left after [`ORPHAN_MS`] is killed.
-fn end_orphans(leases: &[Lease]) {
-    const PAUSE_MS: Millis = 20;
-    let groups = || {
-        leases
-            .iter()
-            .filter_map(|lease| Some((lease.phase, lease.running?)))
-    };
-    for (phase, group) in groups() {
-        if matches!(phase, Phase::Starting { .. }) {
-            exec::signal(group, libc::SIGTERM);
-        }
-    }
-    let deadline = monotonic().saturating_add(ORPHAN_MS);
-    while groups().any(|(_, group)| exec::is_alive(group)) && monotonic() < deadline {
-        exec::pause(PAUSE_MS);
-    }
-    for (_, group) in groups() {
-        exec::signal(group, libc::SIGKILL);
     }
 }

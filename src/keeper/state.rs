@@ -1,19 +1,22 @@
 //! The instance's folder under `StateDir`: the lock that keeps it the only one, and the journal.
 #![forbid(unsafe_code)]
 
+use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_CONFIG_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::sys::{daemon, exec};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The folder of the daemon that uses this config file.
 pub struct State {
     folder: PathBuf,
-    empty: PathBuf,
+    /// Open, so that the listener has it also when the folder is gone.
+    empty: File,
     place: Place,
     /// Holds the lock as long as the process lives.
     _lock: File,
@@ -31,9 +34,7 @@ pub enum Unavailable {
 /// The same path always gives the same name: the file's, and a checksum (FNV-1a) of the whole path.
 fn instance_name(config: &Path) -> String {
     let bytes = config.as_os_str().as_encoded_bytes();
-    let checksum = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let checksum = journal::checksum(journal::NO_BYTES, bytes);
     let file = config.file_name().unwrap_or_default().to_string_lossy();
     format!("{}-{checksum:016x}", &file[..file.floor_char_boundary(64)])
 }
@@ -63,6 +64,7 @@ impl State {
         private_directory(state_dir, 0o755).map_err(unusable(state_dir))?;
         let empty = state_dir.join("empty");
         private_directory(&empty, 0o755).map_err(unusable(&empty))?;
+        let empty = File::open(&empty).map_err(unusable(&empty))?;
         let folder = state_dir.join(instance_name(config));
         private_directory(&folder, 0o700).map_err(unusable(&folder))?;
         let path = folder.join("lock");
@@ -95,9 +97,16 @@ impl State {
         })
     }
 
+    /// Takes it only if a daemon has left a journal in it and is gone.
+    pub fn left(state_dir: &Path, config: &Path) -> Option<State> {
+        let journal = state_dir.join(instance_name(config)).join("journal");
+        fs::symlink_metadata(journal).ok()?;
+        State::take(state_dir, config).ok()
+    }
+
     /// The directory that listeners take for the root of the file system; nothing is in it.
-    pub fn empty_directory(&self) -> &Path {
-        &self.empty
+    pub fn empty_directory(&self) -> BorrowedFd<'_> {
+        self.empty.as_fd()
     }
 
     /// Where the control socket is.
@@ -109,31 +118,50 @@ impl State {
         self.folder.join("journal")
     }
 
-    /// The leases that a daemon left here in this boot and network namespace. A journal that cannot be read is put aside;
-    /// the error says where.
-    pub fn leases(&self) -> Result<Vec<Lease>, String> {
+    /// The leases that a daemon left here in this boot and network namespace, as far as its journal is sound, and what there is to say about
+    /// it: one line. A journal that is not sound, or not ours, is put aside.
+    pub fn leases(&self) -> (Vec<Lease>, Option<(Kind, String)>) {
         let path = self.journal();
-        let text = match patiently(
-            || read(&path),
-            |error| error.kind() != io::ErrorKind::NotFound,
-        ) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(format!("{}: {error}", path.display())),
-            Ok(text) => text,
+        let may_pass = |error: &io::Error| {
+            let settled = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
+            !settled.contains(&error.kind())
         };
-        match journal::decode(&text) {
-            Some((place, leases)) if place == self.place && !place.boot.is_empty() => Ok(leases),
-            Some(_) => Ok(Vec::new()),
-            None => {
-                let aside = self.folder.join("journal.broken");
-                let _ = fs::rename(&path, &aside);
-                Err(format!(
-                    "{}: not a whole journal; put aside as {}: doors that were open may still be",
-                    path.display(),
-                    aside.display()
-                ))
-            }
+        let text = match patiently(|| read_ours(&path), may_pass) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
+            Err(error) => return (Vec::new(), Some(self.put_aside(&error.to_string(), 0))),
+        };
+        let Some(journal) = journal::decode(&text) else {
+            return (Vec::new(), Some(self.put_aside("not a journal", 0)));
+        };
+        let number = journal.leases.len();
+        // Without /proc one boot cannot be told from another.
+        if journal.place != self.place || journal.place.boot.is_empty() {
+            let text = format!(
+                "{}: of another boot or network namespace: nothing is run for its {number} open doors",
+                path.display()
+            );
+            return (Vec::new(), (number > 0).then_some((Kind::Event, text)));
         }
+        let remark = match journal.whole {
+            true => None,
+            false => Some(self.put_aside("not a whole journal", number)),
+        };
+        (journal.leases, remark)
+    }
+
+    /// Renames a journal with that fault, and says so.
+    fn put_aside(&self, fault: &str, used: usize) -> (Kind, String) {
+        let (path, aside) = (self.journal(), self.folder.join("journal.broken"));
+        let fate = match fs::rename(&path, &aside) {
+            Ok(()) => format!("put aside as {}", aside.display()),
+            Err(error) => format!("cannot be put aside: {error}"),
+        };
+        let text = format!(
+            "error: {}: {fault}; {fate}; {used} open doors were found in it, others may still be open",
+            path.display()
+        );
+        (Kind::Error, text)
     }
 
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
@@ -143,15 +171,6 @@ impl State {
         file.write_all(&journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
     }
-}
-
-/// The journal, or the beginning of something that is none.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    // 256 leases of the longest commands are 2 MiB.
-    let bound = 4 * MAX_CONFIG_BYTES as u64;
-    File::open(path)?.take(bound).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// Tries again for a moment what may have failed for want of memory or descriptors: a daemon without its state forgets what it has to
@@ -169,6 +188,28 @@ fn patiently<T, E>(
         result = attempt();
     }
     result
+}
+
+/// The bytes of a journal that nobody else can have written.
+fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
+    // No link is followed, and a FIFO is not waited for.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let found = file.metadata()?;
+    let fault = if !found.is_file() {
+        "not a file"
+    } else if found.uid() != crate::sys::privileges::user() {
+        "belongs to another user"
+    } else if found.mode() & 0o022 != 0 {
+        "others can write to it"
+    } else {
+        let mut text = Vec::new();
+        // 256 leases of the longest commands are 2 MiB.
+        let bound = 4 * MAX_CONFIG_BYTES as u64;
+        file.take(bound).read_to_end(&mut text)?;
+        return Ok(text);
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
 }
 
 fn private_file() -> fs::OpenOptions {

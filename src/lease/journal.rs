@@ -1,16 +1,26 @@
 //! The journal's format: the lease book as text, so that a daemon that was killed knows what it has to close.
 //!
 //! ```text
-//! knockd-rs journal 1
+//! knockd-rs journal 2
 //! boot 6f0e... net 4026531840
+//! sum 8c1f0a34d1e9b672
 //! lease 10.9.0.2 open 123456 20000 0 0
 //! SSH
 //! iptables -I INPUT -s 10.9.0.2 -p tcp --dport 22 -j ACCEPT
 //! iptables -D INPUT -s 10.9.0.2 -p tcp --dport 22 -j ACCEPT
+//! sum 1b5bd2f9703c44ee
 //! end
 //! ```
-//! A lease is its source, phase, deadline (ms of CLOCK_MONOTONIC, 0 when there is none yet), cmd_timeout (ms), and the leader
-//! and start time of its command's process group (0 0: none runs); then its door, start and stop command, a line each.
+//! A lease is its source, phase (`starting`, `open`, `stopping`: [`Phase`]), deadline (ms of CLOCK_MONOTONIC, 0 when there is none yet),
+//! cmd_timeout (ms), and the leader and start time of its command's process group (0 0: none runs); then its door, start and stop
+//! command, a line each. A sum is the [`checksum`] of all bytes before its line.
+//!
+//! **What is run from it.** Only commands that were in the config when their door opened: a journal is used up to the first place where its
+//! sum is wrong, so that a byte that was changed, cut off or made up is never run; and the keeper uses none that is not its own (owner,
+//! mode, kind of file). The sum has no key: one would lie in the same folder, and whoever can write there is root. Nor must the command
+//! still be in the config: a lease outlives a reload, also when its door is gone.
+//!
+//! Format 1 had no sums: such a journal is used when it is whole.
 #![forbid(unsafe_code)]
 
 use crate::lease::{Group, Lease, Phase, Then};
@@ -26,13 +36,43 @@ pub struct Place {
     pub net: u64,
 }
 
-const TITLE: &str = "knockd-rs journal 1";
+/// What a journal says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Where it was written.
+    pub place: Place,
+    /// The leases before the first unsound place.
+    pub leases: Vec<Lease>,
+    /// There is no unsound place.
+    pub whole: bool,
+}
+
+const TITLE: &str = "knockd-rs journal 2";
+const TITLE_1: &str = "knockd-rs journal 1";
+
+/// The checksum of these bytes (FNV-1a, 64 bits) after that of the bytes before, [`NO_BYTES`] at the beginning. It sees each change of a
+/// single byte.
+pub fn checksum(before: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(before, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The [`checksum`] of nothing.
+pub const NO_BYTES: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// The journal of these leases.
 pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec<u8> {
     let mut text = Vec::new();
-    // Writing into a Vec cannot fail.
+    let (mut sum, mut summed) = (NO_BYTES, 0);
+    let mut add_sum = |text: &mut Vec<u8>| {
+        sum = checksum(sum, text.get(summed..).unwrap_or_default());
+        summed = text.len();
+        // Writing into a Vec cannot fail.
+        let _ = writeln!(text, "sum {sum:016x}");
+    };
     let _ = writeln!(text, "{TITLE}\nboot {} net {}", place.boot, place.net);
+    add_sum(&mut text);
     for lease in leases {
         let (phase, until) = match lease.phase {
             Phase::Starting { .. } => ("starting", 0),
@@ -52,34 +92,87 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
             text.extend_from_slice(line);
             text.push(b'\n');
         }
+        add_sum(&mut text);
     }
     text.extend_from_slice(b"end\n");
     text
 }
 
-/// The place and leases of a journal; `None` if it is not one, or not whole.
-pub fn decode(text: &[u8]) -> Option<(Place, Vec<Lease>)> {
-    // No shell takes a NUL, so no command has one.
-    if text.contains(&0) {
+/// What a journal says, as far as it is sound; `None` if it is none.
+pub fn decode(text: &[u8]) -> Option<Journal> {
+    let mut lines = Lines {
+        rest: text,
+        sum: NO_BYTES,
+        has_sums: true,
+    };
+    let title = lines.next()?;
+    lines.has_sums = title == TITLE.as_bytes();
+    if !lines.has_sums && title != TITLE_1.as_bytes() {
         return None;
     }
-    let mut lines = text.split(|byte| *byte == b'\n');
-    if lines.next()? != TITLE.as_bytes() {
-        return None;
-    }
-    let place = std::str::from_utf8(lines.next()?).ok()?;
+    let place = lines.next_text()?;
     let (boot, net) = place.strip_prefix("boot ")?.split_once(" net ")?;
     let place = Place {
         boot: boot.to_string(),
         net: net.parse().ok()?,
     };
+    lines.check_sum()?;
     let mut leases = Vec::new();
-    loop {
-        let line = std::str::from_utf8(lines.next()?).ok()?;
-        if line == "end" {
-            return Some((place, leases));
+    let whole = loop {
+        match lines.next_text() {
+            Some("end") => break lines.rest.is_empty(),
+            Some(head) if leases.len() < MAX_LEASES => match lines.lease(head) {
+                Some(lease) => leases.push(lease),
+                None => break false,
+            },
+            _ => break false,
         }
-        let mut fields = line.strip_prefix("lease ")?.split(' ');
+    };
+    if !lines.has_sums && !whole {
+        // Which of them are sound is not known.
+        leases.clear();
+    }
+    Some(Journal {
+        place,
+        leases,
+        whole,
+    })
+}
+
+/// The lines of a journal that were not read yet.
+struct Lines<'a> {
+    rest: &'a [u8],
+    /// Of what was read.
+    sum: u64,
+    has_sums: bool,
+}
+
+impl<'a> Lines<'a> {
+    /// The next line, if it is whole.
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.rest.iter().position(|byte| *byte == b'\n')?;
+        let (line, rest) = self.rest.split_at_checked(end + 1)?;
+        self.rest = rest;
+        self.sum = checksum(self.sum, line);
+        line.strip_suffix(b"\n")
+    }
+
+    fn next_text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.next()?).ok()
+    }
+
+    /// Reads the sum of all that was read, if there are sums.
+    fn check_sum(&mut self) -> Option<()> {
+        if !self.has_sums {
+            return Some(());
+        }
+        let right = format!("sum {:016x}", self.sum);
+        (self.next()? == right.as_bytes()).then_some(())
+    }
+
+    /// Reads the lease that begins with this line.
+    fn lease(&mut self, head: &str) -> Option<Lease> {
+        let mut fields = head.strip_prefix("lease ")?.split(' ');
         let source = fields.next()?.parse().ok()?;
         let phase = fields.next()?;
         let until = fields.next()?.parse().ok()?;
@@ -95,20 +188,24 @@ pub fn decode(text: &[u8]) -> Option<(Place, Vec<Lease>)> {
             "stopping" => Phase::Stopping { then: Then::Over },
             _ => return None,
         };
-        if leases.len() == MAX_LEASES || fields.next().is_some() {
+        if fields.next().is_some() {
             return None;
         }
-        leases.push(Lease {
+        let lease = Lease {
             id: 0,
             source,
             phase,
             cmd_timeout,
             // A leader of 0 or 1 would be this process's own group or every process: never a group of ours.
             running: (leader > 1).then_some(Group { leader, started }),
-            door: String::from_utf8(lines.next()?.to_vec()).ok()?,
-            start: lines.next()?.to_vec(),
-            stop: lines.next()?.to_vec(),
-        });
+            door: self.next_text()?.to_string(),
+            start: self.next()?.to_vec(),
+            stop: self.next()?.to_vec(),
+        };
+        self.check_sum()?;
+        // No shell takes a NUL, so no command has one.
+        let texts = [lease.door.as_bytes(), &lease.start, &lease.stop];
+        (!texts.iter().any(|text| text.contains(&0))).then_some(lease)
     }
 }
 
@@ -168,24 +265,135 @@ mod tests {
         }
     }
 
+    fn leases() -> impl Strategy<Value = Vec<Lease>> {
+        prop::collection::vec(lease(), 0..5)
+    }
+
+    /// The leases of bytes that a sound journal was made into, which have to be the first ones of that journal.
+    fn prefix_of(leases: &[Lease], spoilt: &[u8]) -> Result<Vec<Lease>, TestCaseError> {
+        let Some(found) = decode(spoilt) else {
+            return Ok(Vec::new());
+        };
+        prop_assert_eq!(found.place, place());
+        let first = leases.get(..found.leases.len());
+        prop_assert_eq!(first, Some(found.leases.as_slice()));
+        Ok(found.leases)
+    }
+
+    /// As the version before wrote it.
+    fn format_1(text: &[u8]) -> Vec<u8> {
+        let lines = text.split_inclusive(|byte| *byte == b'\n');
+        let old = lines.filter(|line| !line.starts_with(b"sum "));
+        let mut text = old.collect::<Vec<_>>().concat();
+        let version = TITLE.len() - 1;
+        text[version] = b'1';
+        text
+    }
+
     proptest! {
         #[test]
-        fn a_journal_comes_back_as_it_was(leases in prop::collection::vec(lease(), 0..5)) {
+        fn a_journal_comes_back_as_it_was(leases in leases()) {
             let text = encode(&place(), leases.iter());
-            prop_assert_eq!(decode(&text), Some((place(), leases)));
+            prop_assert_eq!(decode(&text), Some(Journal { place: place(), leases, whole: true }));
         }
 
         #[test]
-        fn a_journal_that_was_cut_is_refused(leases in prop::collection::vec(lease(), 0..5), cut in 2usize..200) {
+        fn a_journal_that_was_cut_is_used_up_to_there(leases in leases()) {
             let text = encode(&place(), leases.iter());
-            // The last two bytes, "d" and the line end, are the shortest cut that can be seen.
-            let length = text.len().saturating_sub(cut);
-            prop_assert_eq!(decode(&text[..length]), None);
+            let mut records = 0;
+            for length in 0..text.len() {
+                let cut = &text[..length];
+                let used = prefix_of(&leases, cut)?;
+                prop_assert!(!decode(cut).is_some_and(|journal| journal.whole));
+                // A record counts as soon as its sum is there.
+                let sums = cut.split_inclusive(|byte| *byte == b'\n');
+                let sums = sums.filter(|line| line.starts_with(b"sum ") && line.ends_with(b"\n"));
+                prop_assert!(used.len() >= records);
+                records = used.len();
+                if leases.iter().all(|lease| !has_line(lease, b"sum ")) {
+                    prop_assert_eq!(records, sums.count().saturating_sub(1));
+                }
+            }
+            prop_assert_eq!(records, leases.len());
         }
 
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode(&bytes);
+        fn a_byte_that_was_changed_is_seen(leases in leases(), change in 1u8..) {
+            let text = encode(&place(), leases.iter());
+            for index in 0..text.len() {
+                let mut changed = text.clone();
+                changed[index] ^= change;
+                prefix_of(&leases, &changed)?;
+                prop_assert!(!decode(&changed).is_some_and(|journal| journal.whole));
+            }
         }
+
+        #[test]
+        fn what_was_taken_out_or_put_in_is_seen(
+            leases in leases(),
+            place in any::<(prop::sample::Index, prop::sample::Index)>(),
+            noise in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let text = encode(&self::place(), leases.iter());
+            let (from, to) = (place.0.index(text.len()), place.1.index(text.len()));
+            let mut spoilt = text.clone();
+            spoilt.splice(from.min(to)..from.max(to), noise);
+            prefix_of(&leases, &spoilt)?;
+        }
+
+        #[test]
+        fn a_journal_of_format_1_is_used_when_it_is_whole(leases in leases(), cut in any::<prop::sample::Index>()) {
+            prop_assume!(leases.iter().all(|lease| !has_line(lease, b"sum ")));
+            let text = format_1(&encode(&place(), leases.iter()));
+            prop_assert_eq!(decode(&text), Some(Journal { place: place(), leases, whole: true }));
+            let cut = decode(&text[..cut.index(text.len())]);
+            prop_assert!(cut.is_none_or(|journal| journal.leases.is_empty() && !journal.whole));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic_or_find_a_lease(
+            titled in any::<bool>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let title = if titled { format!("{TITLE}\n") } else { String::new() };
+            let text = [title.as_bytes(), &bytes].concat();
+            prop_assert_eq!(decode(&text), None);
+        }
+    }
+
+    fn has_line(lease: &Lease, beginning: &[u8]) -> bool {
+        let texts = [lease.door.as_bytes(), &lease.start, &lease.stop];
+        texts.iter().any(|text| text.starts_with(beginning))
+    }
+
+    /// As the first version wrote it, so that an upgrade closes what was open.
+    #[test]
+    fn a_journal_of_the_first_version() {
+        let text = "knockd-rs journal 1\nboot 6f0e net 4\nlease 10.9.0.2 open 123 20000 0 0\nSSH\nopen\nshut\nend\n";
+        let journal = decode(text.as_bytes()).unwrap();
+        assert!(journal.whole);
+        let lease = &journal.leases[0];
+        assert_eq!(
+            (lease.door.as_str(), &lease.stop[..]),
+            ("SSH", &b"shut"[..])
+        );
+        assert_eq!(lease.phase, Phase::Open { until: 123 });
+    }
+
+    #[test]
+    fn more_leases_than_the_book_takes_are_not_used() {
+        let lease = Lease {
+            id: 0,
+            door: "A".to_string(),
+            source: IpAddr::from([10, 9, 0, 2]),
+            start: Vec::new(),
+            stop: b"shut".to_vec(),
+            cmd_timeout: 1,
+            phase: Phase::Open { until: 1 },
+            running: None,
+        };
+        let text = encode(&place(), std::iter::repeat_n(&lease, MAX_LEASES + 1));
+        let journal = decode(&text).unwrap();
+        assert_eq!((journal.leases.len(), journal.whole), (MAX_LEASES, false));
     }
 }

@@ -1,8 +1,18 @@
 //! The lease book: which doors are open for whom, and what has to run when. Pure: the keeper tells it what happened
 //! and does what it answers, after it has written the book to the journal.
+//!
+//! ```text
+//! knock --> Starting --end of the start command--> Open --deadline, SIGTERM--> Stopping --end of the stop command--> over
+//!              ^                                     |                            |
+//!              |                                     +--SIGUSR1------------------>+
+//!              +---------------end of the stop command, where SIGUSR1 or another knock came before it--------------+
+//! ```
+//! A restarted daemon goes on with what was `Open`; whatever was at a command becomes `Stopping`. [`journal`] has the format.
 #![forbid(unsafe_code)]
 
 pub mod journal;
+#[cfg(test)]
+mod rules;
 #[cfg(test)]
 mod tests;
 

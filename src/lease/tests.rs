@@ -201,6 +201,17 @@ fn what_was_at_a_command_is_stopped_after_a_restart_and_what_was_open_runs_on() 
 }
 
 #[test]
+fn a_lease_that_was_taken_over_is_renewed_and_applied_again_like_any_other() {
+    let book = with_open_lease();
+    let mut actions = Vec::new();
+    let mut restored = LeaseBook::restore(book.leases().to_vec(), &mut actions);
+    assert_eq!(open_now(&mut restored, 2, 600), [Action::LogRenewed(0)]);
+    assert_eq!(restored.next_expiry(), Some(600 + TIMEOUT));
+    restored.reapply(&mut actions);
+    assert_eq!(actions, [Action::RunStop(0)]);
+}
+
+#[test]
 fn the_book_is_bounded() {
     let mut book = LeaseBook::default();
     let mut actions = Vec::new();

@@ -7,7 +7,7 @@ use crate::filter::{self, Kernel};
 use crate::interfaces::{Interfaces, Selector};
 use crate::limits::MAX_TOLD_ADDRESSES;
 use crate::record::{self, ToKeeper};
-use crate::sys::packet_socket::PacketSocket;
+use crate::sys::packet_socket::{Batch, PacketSocket};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -143,9 +143,9 @@ impl Capture {
         })
     }
 
-    /// The next packet, as [`PacketSocket::receive`] gives it.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, u32)>> {
-        self.socket.receive(buffer)
+    /// The packets that wait, as [`PacketSocket::receive`] gives them.
+    pub fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
+        self.socket.receive(batch)
     }
 
     /// Where it listens, for `--status`.

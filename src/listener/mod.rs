@@ -4,12 +4,13 @@
 
 mod capture;
 mod output;
+mod pace;
 
 use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
 use crate::limits::{
-    LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS, SNAP_LENGTH,
+    BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_RETRY_MS,
 };
 use crate::log_rate::LogRate;
 use crate::matcher::Matcher;
@@ -17,10 +18,12 @@ use crate::packet;
 use crate::record::{Counters, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
+use crate::sys::packet_socket::Batch;
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp, signals};
 use capture::{Capture, Moment, Wanted};
 use output::{Door, Output, tell};
+use pace::Pace;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -87,6 +90,8 @@ struct Listener<'a> {
     matcher: Matcher,
     doors: Vec<Door>,
     output: Output<'a>,
+    pace: Pace,
+    batch: Batch,
     only_ip_v4: bool,
     kernel: filter::Kernel,
     follows_routes: bool,
@@ -183,6 +188,8 @@ impl<'a> Listener<'a> {
             matcher: Matcher::new(patterns, matching, seed),
             doors,
             output,
+            pace: Pace::default(),
+            batch: Batch::default(),
             only_ip_v4,
             kernel,
             follows_routes,
@@ -251,13 +258,17 @@ impl<'a> Listener<'a> {
                     self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
                 }
             }
+            let mut packets = 0;
             for (index, _) in ready
                 .iter()
                 .skip(2)
                 .enumerate()
                 .filter(|(_, ready)| **ready)
             {
-                self.read_packets(index);
+                packets += self.read_packets(index);
+            }
+            if let Some(pause) = self.pace.pause_after(packets, now) {
+                poll::wait::<0>(&heapless::Vec::new(), now, Some(now.saturating_add(pause)))?;
             }
         }
     }
@@ -329,40 +340,55 @@ impl<'a> Listener<'a> {
         self.output.report(now);
     }
 
-    fn read_packets(&mut self, index: usize) {
-        let mut buffer = [0u8; SNAP_LENGTH];
-        for _ in 0..PACKETS_AT_ONCE {
+    /// Reads what waits in that socket, and returns how many packets that were.
+    fn read_packets(&mut self, index: usize) -> u64 {
+        let mut number = 0;
+        while number < PACKETS_AT_ONCE {
             let Some(capture) = self.captures.get(index) else {
-                return;
+                break;
             };
-            let (length, interface) = match capture.receive(&mut buffer) {
-                Ok(Some(packet)) => packet,
-                Ok(None) => return,
+            let Ok(received) = capture.receive(&mut self.batch) else {
                 // ENETDOWN, told once when the interface goes down: packets come again when it is up.
-                Err(_) => continue,
-            };
-            let Some(knock) = buffer.get(..length).and_then(packet::decode) else {
+                number += 1;
                 continue;
             };
-            // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
-            let again = self.interfaces.master(interface).is_some_and(|master| {
-                self.captures
-                    .iter()
-                    .any(|capture| capture.is_bound_to(master))
-            });
-            if again
-                || !capture.counts(interface, &self.interfaces)
-                || (self.only_ip_v4 && knock.source.is_ipv6())
-            {
-                continue;
+            let now = monotonic();
+            (0..received).for_each(|packet| self.packet(index, packet, now));
+            number += received as u64;
+            if received < BATCH {
+                break;
             }
-            let local = capture.is_local(knock.destination);
-            self.knock(&knock, local);
         }
+        number
     }
 
-    fn knock(&mut self, knock: &Knock, local: bool) {
-        let now = monotonic();
+    /// One packet of the batch that was read from that socket.
+    fn packet(&mut self, index: usize, number: usize, now: Millis) {
+        let (Some(capture), Some((bytes, interface))) =
+            (self.captures.get(index), self.batch.packet(number))
+        else {
+            return;
+        };
+        let Some(knock) = packet::decode(bytes) else {
+            return;
+        };
+        // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
+        let again = self.interfaces.master(interface).is_some_and(|master| {
+            self.captures
+                .iter()
+                .any(|capture| capture.is_bound_to(master))
+        });
+        if again
+            || !capture.counts(interface, &self.interfaces)
+            || (self.only_ip_v4 && knock.source.is_ipv6())
+        {
+            return;
+        }
+        let local = capture.is_local(knock.destination);
+        self.knock(&knock, local, now);
+    }
+
+    fn knock(&mut self, knock: &Knock, local: bool, now: Millis) {
         let Listener {
             matcher,
             output,

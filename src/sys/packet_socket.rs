@@ -2,7 +2,7 @@
 
 use super::{cerr, cerr_len, retry, socklen};
 use crate::filter::Instruction;
-use crate::limits::PACKET_BUFFER_BYTES;
+use crate::limits::{BATCH, PACKET_BUFFER_BYTES, SNAP_LENGTH};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -99,30 +99,114 @@ impl PacketSocket {
         Ok(statistics[1])
     }
 
-    /// The next packet, cut at the buffer's length, without waiting: its length here and the index of its interface.
-    /// `None`: no packet now. An error such as ENETDOWN is told once by the kernel; the socket lives on.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, u32)>> {
-        // SAFETY: an all-zero sockaddr_ll is valid.
-        let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        let mut from_length = socklen::<libc::sockaddr_ll>();
-        let received = retry(|| {
-            // SAFETY: buffer, address and its length are valid for writing, with the lengths given.
-            cerr_len(unsafe {
-                libc::recvfrom(
-                    self.0.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    0,
-                    (&raw mut from).cast(),
-                    &raw mut from_length,
-                )
-            })
-        });
+    /// The packets that wait, without waiting: how many of them are in `batch` now, 0 if there are none. With fewer than it has room for,
+    /// none is left. An error such as ENETDOWN is told once by the kernel; the socket lives on.
+    pub fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
+        let received = retry(|| batch.receive_many(self.0.as_raw_fd()));
         match received {
-            Ok(length) => Ok(Some((length, from.sll_ifindex as u32))),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            // Linux 2.6.33 is the first to have recvmmsg.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                batch.receive_each(self.0.as_raw_fd())
+            }
+            received => received,
         }
+    }
+}
+
+/// Room for packets, each cut at [`SNAP_LENGTH`].
+pub struct Batch {
+    buffers: [[u8; SNAP_LENGTH]; BATCH],
+    /// The length here and the index of the interface of each.
+    packets: [(usize, u32); BATCH],
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch {
+            buffers: [[0; SNAP_LENGTH]; BATCH],
+            packets: [(0, 0); BATCH],
+        }
+    }
+}
+
+impl Batch {
+    /// One packet, and the index of the interface that it came in by.
+    pub fn packet(&self, number: usize) -> Option<(&[u8], u32)> {
+        let (length, interface) = *self.packets.get(number)?;
+        Some((self.buffers.get(number)?.get(..length)?, interface))
+    }
+
+    /// All that wait, with one call: recvmmsg(2).
+    fn receive_many(&mut self, socket: libc::c_int) -> io::Result<usize> {
+        // SAFETY: zero is valid for all three: integers and pointers.
+        let (mut messages, mut pieces, mut from): (
+            [libc::mmsghdr; BATCH],
+            [libc::iovec; BATCH],
+            [libc::sockaddr_ll; BATCH],
+        ) = unsafe { std::mem::zeroed() };
+        for (((message, piece), from), buffer) in messages
+            .iter_mut()
+            .zip(&mut pieces)
+            .zip(&mut from)
+            .zip(&mut self.buffers)
+        {
+            piece.iov_base = buffer.as_mut_ptr().cast();
+            piece.iov_len = buffer.len();
+            message.msg_hdr.msg_iov = piece;
+            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_name = (&raw mut *from).cast();
+            message.msg_hdr.msg_namelen = socklen::<libc::sockaddr_ll>();
+        }
+        // SAFETY: every message points at one piece and one address, every piece at one buffer, all of them live, writable and of
+        // the lengths given; a null time-out is allowed.
+        let received = unsafe {
+            libc::syscall(
+                libc::SYS_recvmmsg,
+                socket,
+                messages.as_mut_ptr(),
+                BATCH,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut::<libc::timespec>(),
+            )
+        };
+        let received = cerr_len(received as isize)?;
+        for ((packet, message), from) in self.packets.iter_mut().zip(&messages).zip(&from) {
+            *packet = (message.msg_len as usize, from.sll_ifindex as u32);
+        }
+        Ok(received)
+    }
+
+    /// The same, with a call for each.
+    fn receive_each(&mut self, socket: libc::c_int) -> io::Result<usize> {
+        for (number, (buffer, packet)) in self.buffers.iter_mut().zip(&mut self.packets).enumerate()
+        {
+            // SAFETY: an all-zero sockaddr_ll is valid.
+            let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            let mut from_length = socklen::<libc::sockaddr_ll>();
+            let received = retry(|| {
+                // SAFETY: buffer, address and its length are valid for writing, with the lengths given.
+                cerr_len(unsafe {
+                    libc::recvfrom(
+                        socket,
+                        buffer.as_mut_ptr().cast(),
+                        buffer.len(),
+                        libc::MSG_DONTWAIT,
+                        (&raw mut from).cast(),
+                        &raw mut from_length,
+                    )
+                })
+            });
+            match received {
+                Ok(length) => *packet = (length, from.sll_ifindex as u32),
+                Err(error) if number == 0 && error.kind() != io::ErrorKind::WouldBlock => {
+                    return Err(error);
+                }
+                // What was read so far counts first; an error is gone with that, and so is what it told.
+                Err(_) => return Ok(number),
+            }
+        }
+        Ok(BATCH)
     }
 }
 

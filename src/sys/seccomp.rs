@@ -36,6 +36,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_close,
     libc::SYS_ppoll,
     libc::SYS_recvfrom,
+    libc::SYS_recvmmsg,
     libc::SYS_sendto,
     libc::SYS_bind,
     libc::SYS_setsockopt,

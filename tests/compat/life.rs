@@ -30,9 +30,6 @@ pub fn tests() -> impl Iterator<Item = Test> {
     .copied()
 }
 
-/// One that takes too long for every day.
-pub const LONG: Test = signals::LONG;
-
 /// A door of two steps.
 const DOOR: &str = "[A]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ncommand=true\n";
 /// Every config of these tests ends with this door of one step, whose packet comes from an address of its own.

@@ -56,9 +56,6 @@ fn main() -> std::process::ExitCode {
     for (name, _, test) in life::tests() {
         trials.push(trial(format!("life::{name}"), &missing, Box::new(test)));
     }
-    let (name, _, test) = life::LONG;
-    let long = trial(format!("life::{name}"), &missing, Box::new(test));
-    trials.push(long.with_ignored_flag(true));
     trials.push(trial(
         "every_difference_is_shown".to_string(),
         &None,

@@ -1,7 +1,9 @@
 //! What opened closes: whatever happens to the daemon meanwhile.
 
 use crate::Test;
-use crate::lab::{CLIENT, CLIENT6, Daemon, ROUTER, ROUTER6, Scene, knock_until, wait_for};
+use crate::lab::{
+    CLIENT, CLIENT6, Daemon, OTHER, ROUTER, ROUTER6, Scene, knock_until, packet, wait_for,
+};
 use crate::lines;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,8 @@ pub const TESTS: &[Test] = &[
         "usr1_puts_the_rules_back_once",
         usr1_puts_the_rules_back_once,
     ),
+    ("usr1_fifty_times_at_once", usr1_fifty_times_at_once),
+    ("usr1_from_fifty_hooks", usr1_from_fifty_hooks),
     ("knocking_again_renews", knocking_again_renews),
     (
         "knocking_again_after_a_start_that_failed",
@@ -27,6 +31,7 @@ pub const TESTS: &[Test] = &[
         "a_killed_stop_command_runs_again",
         a_killed_stop_command_runs_again,
     ),
+    ("knocking_again_stacks", knocking_again_stacks),
 ];
 
 /// A door that opens port 22 for so many seconds, and notes each command.
@@ -223,4 +228,99 @@ fn a_killed_stop_command_runs_again() {
     daemon.await_text("SSH: command returned non-zero status code (137)");
     await_notes(&scene, "stop", 1);
     assert_eq!(rules(&scene), 0);
+}
+
+/// A door whose start command notes when there is a second rule; both commands take so many seconds.
+fn watchful_door(take: &str) -> String {
+    format!(
+        "[SSH]
+         sequence = 7000,8000:udp,9000
+         tcpflags = syn
+         cmd_timeout = 600
+         start_command = echo begin >>@HOME@/notes; sleep {take}; iptables -w -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; test $(iptables -w -S INPUT | grep -c %IP%/32) -le 1 || echo two >>@HOME@/notes; echo start%IP% >>@HOME@/notes
+         stop_command = sleep {take}; iptables -w -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo stop >>@HOME@/notes\n"
+    )
+}
+
+fn open_for_two(scene: &Scene, daemon: &Daemon) {
+    for source in [CLIENT, OTHER] {
+        for packet in [
+            packet::syn(source, ROUTER, 7000, 1),
+            packet::udp(source, ROUTER, 8000),
+            packet::syn(source, ROUTER, 9000, 1),
+        ] {
+            scene.wire.send(&packet);
+        }
+        daemon.await_text(&lines::opened(source, "SSH"));
+        await_notes(scene, &format!("start{source}"), 1);
+    }
+    assert_eq!(rules(scene), 2);
+}
+
+/// Each lease is applied again once for all that come while its stop command runs, whether its rule was flushed or not, and once for
+/// all that come while its start command runs, which may have been too early.
+fn usr1_fifty_times_at_once() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&watchful_door("1"));
+    open_for_two(&scene, &daemon);
+    let await_starts = |times: usize| {
+        for source in [CLIENT, OTHER] {
+            await_notes(&scene, &format!("start{source}"), times);
+        }
+        wait_for("two rules", || (rules(&scene) == 2).then_some(()));
+    };
+    for (times, flush) in [(2, "iptables -w -F INPUT"), (3, "true")] {
+        scene.router.run(flush);
+        (0..50).for_each(|_| daemon.signal(libc::SIGUSR1));
+        await_starts(times);
+        assert_eq!(notes(&scene, "stop"), 2 * (times - 1), "after {flush}");
+    }
+    daemon.signal(libc::SIGUSR1);
+    await_notes(&scene, "begin", 2 * 4);
+    (0..50).for_each(|_| daemon.signal(libc::SIGUSR1));
+    await_starts(5);
+    daemon.signal(libc::SIGTERM);
+    daemon.wait();
+    assert_eq!(notes(&scene, "begin"), 2 * 5);
+    assert_eq!(notes(&scene, "stop"), 2 * 5);
+    assert_eq!((notes(&scene, "two"), rules(&scene)), (0, 0));
+}
+
+/// Each hook is a process that flushes and signals, and the commands are quick: some signals come between two commands. What counts is
+/// that there are never two rules, and in the end one.
+fn usr1_from_fifty_hooks() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&watchful_door("0"));
+    open_for_two(&scene, &daemon);
+    scene.router.run(&format!(
+        "for n in 1 2 3 4 5 6 7 8 9 10; do for m in 1 2 3 4 5; do
+             (test $m = 1 && iptables -w -F INPUT; kill -USR1 {}) &
+         done; done; wait",
+        daemon.pid()
+    ));
+    wait_for("rest", || {
+        let before = notes(&scene, "stop");
+        std::thread::sleep(Duration::from_millis(500));
+        (notes(&scene, "stop") == before && rules(&scene) == 2).then_some(())
+    });
+    let cycles = notes(&scene, "stop") / 2;
+    assert!((1..=50).contains(&cycles), "{cycles}");
+    daemon.signal(libc::SIGTERM);
+    daemon.wait();
+    assert_eq!((notes(&scene, "two"), rules(&scene)), (0, 0));
+    let starts = [CLIENT, OTHER].map(|source| notes(&scene, &format!("start{source}")));
+    assert_eq!(starts[0] + starts[1], notes(&scene, "stop"));
+}
+
+fn knocking_again_stacks() {
+    let scene = Scene::new();
+    scene.home.config_with_options("Reknock = stack", &door(2));
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    open(&scene, &daemon);
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 2);
+    assert_eq!(rules(&scene), 2);
+    await_notes(&scene, "stop", 2);
+    wait_for("no rule", || (rules(&scene) == 0).then_some(()));
+    assert_eq!(daemon.count(&lines::timeout(CLIENT, "SSH")), 2);
 }

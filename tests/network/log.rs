@@ -1,9 +1,17 @@
 //! What the daemon logs, where, and how much of it: syslog, log file, LogRate, names of sources.
 
-use crate::lab::{CLIENT, DEADLINE, Daemon, ROUTER, Scene, daemon_binary, packet, wait_for};
+use crate::lab::{
+    CLIENT, DEADLINE, Daemon, OTHER, ROUTER, Scene, children, daemon_binary, descendants, packet,
+    wait_for, wait_within,
+};
+use crate::lease::{STEPS, await_notes, door, notes};
 use crate::{Test, lines};
+use std::fs;
+use std::io::Read;
 use std::net::UdpSocket;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +27,10 @@ pub const TESTS: &[Test] = &[
     (
         "nobody_reading_the_log_holds_nothing_up",
         nobody_reading_the_log_holds_nothing_up,
+    ),
+    (
+        "a_command_that_fills_the_output_holds_nothing_up",
+        a_command_that_fills_the_output_holds_nothing_up,
     ),
     ("names_are_shown", names_are_shown),
     (
@@ -45,7 +57,7 @@ fn start_with(scene: &Scene, prepare: &str, args: &str) -> Daemon {
 
 fn syslog_gets_knockds_lines() {
     let scene = Scene::new();
-    std::fs::create_dir(scene.home.path("dev")).expect("folder");
+    fs::create_dir(scene.home.path("dev")).expect("folder");
     let log = UnixDatagram::bind(scene.home.path("dev/log")).expect("socket");
     log.set_read_timeout(Some(DEADLINE)).expect("timeout");
     scene.home.config_with_options("UseSyslog", DOOR);
@@ -100,7 +112,7 @@ fn a_log_file_can_be_rotated() {
         .home
         .config_with_options(&format!("LogFile = {}", file.display()), DOOR);
     let daemon = start_with(&scene, ":", "");
-    std::fs::rename(&file, scene.home.path("log.1")).expect("rename");
+    fs::rename(&file, scene.home.path("log.1")).expect("rename");
     daemon.signal(libc::SIGHUP);
     daemon.await_text(lines::IN_FORCE);
     scene.knock(ROUTER, &["7000", "8000:udp"]);
@@ -180,12 +192,12 @@ fn too_many_openings_are_counted() {
 /// A syslog daemon that hangs, and standard output that nobody reads: doors open and close all the same.
 fn nobody_reading_the_log_holds_nothing_up() {
     let scene = Scene::new();
-    std::fs::create_dir(scene.home.path("dev")).expect("folder");
+    fs::create_dir(scene.home.path("dev")).expect("folder");
     let _log = UnixDatagram::bind(scene.home.path("dev/log")).expect("socket");
     scene
         .wan
         .run(&format!("mkfifo {}", scene.home.path("pipe").display()));
-    let _pipe = std::fs::File::options()
+    let _pipe = fs::File::options()
         .read(true)
         .write(true)
         .open(scene.home.path("pipe"))
@@ -229,6 +241,82 @@ fn nobody_reading_the_log_holds_nothing_up() {
         "took {:?}",
         begin.elapsed()
     );
+}
+
+/// A command fills the pipe that is the daemon's standard output and error too. Its reader takes a page now and then, which the command
+/// and the lines of the daemon race for: the daemon must never wait in write(2) for the reader. Then nobody reads at all.
+fn a_command_that_fills_the_output_holds_nothing_up() {
+    let scene = Scene::new();
+    let made = Command::new("mkfifo").arg(scene.home.path("pipe")).status();
+    assert!(made.expect("mkfifo").success());
+    let mut options = fs::File::options();
+    options
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK);
+    let mut pipe = options.open(scene.home.path("pipe")).expect("pipe");
+    scene.home.config_with_options(
+        "LogRate = 0\nCommandTimeout = 20",
+        &format!(
+            "[Y]\nsequence = 7000:udp\nstart_command = yes & yes >&2\nstop_command = echo shut >>@HOME@/notes\n\
+             [B]\nsequence = 8000:udp,8001:udp\n{}",
+            door(1)
+        ),
+    );
+    let mut command = scene.router.command("sh");
+    command.arg("-c").arg(format!(
+        "exec {} -v -D -i wan0 -c {home}/knockd.conf >{home}/pipe 2>&1",
+        daemon_binary().display(),
+        home = scene.home.as_ref().display(),
+    ));
+    let mut daemon = Daemon::run(command);
+    wait_for("the daemon to listen", || {
+        (children(daemon.pid()).len() == 1).then_some(())
+    });
+    wait_within(
+        Duration::from_secs(10),
+        Duration::from_millis(50),
+        "a full pipe",
+        || {
+            scene.wire.send(&packet::udp(OTHER, ROUTER, 7000));
+            is_waiting_in_write(descendants(daemon.pid())).then_some(())
+        },
+    );
+    let keeper = [daemon.pid()];
+    let mut page = [0; 4096];
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        for _ in 0..20 {
+            scene.wire.send(&packet::udp(CLIENT, ROUTER, 8000));
+            let _ = pipe.read(&mut page);
+        }
+        std::thread::sleep(Duration::from_millis(4));
+        let since = Instant::now();
+        while is_waiting_in_write(keeper) {
+            assert!(
+                since.elapsed() < Duration::from_millis(100),
+                "the keeper waits for its reader"
+            );
+        }
+    }
+    // Nobody reads: doors open and shut, and the end comes.
+    for times in 1..=2 {
+        scene.knock(ROUTER, STEPS);
+        await_notes(&scene, "start", times);
+        await_notes(&scene, "stop", times);
+    }
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(notes(&scene, "shut"), 1);
+}
+
+/// Whether one of these processes sleeps in write(2) (proc(5), syscall).
+fn is_waiting_in_write(processes: impl IntoIterator<Item = u32>) -> bool {
+    let in_write = format!("{} ", libc::SYS_write);
+    processes.into_iter().any(|pid| {
+        let call = fs::read_to_string(format!("/proc/{pid}/syscall"));
+        call.is_ok_and(|call| call.starts_with(&in_write))
+    })
 }
 
 /// A DNS server for the machine that the daemon runs on: answers every question with this name, or none. Counts questions.

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
+mod commands;
 mod control;
+mod disk;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
 mod lab;
@@ -15,6 +17,7 @@ mod links;
 mod log;
 mod onetime;
 mod ppp;
+mod restart;
 mod shutdown;
 mod split;
 mod story;
@@ -41,6 +44,9 @@ const TESTS: &[&[Test]] = &[
     split::TESTS,
     log::TESTS,
     shutdown::TESTS,
+    restart::TESTS,
+    disk::TESTS,
+    commands::TESTS,
     control::TESTS,
 ];
 
@@ -78,6 +84,12 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
         trials.push(trial(name, test, false, &no_systemd));
     }
     trials.push(trial("latency_below_5_ms", latency::is_low, true, &missing));
+    trials.push(trial(
+        "a_killed_listener_is_back_within_100_ms",
+        restart::a_killed_listener_is_back_within_100_ms,
+        true,
+        &missing,
+    ));
     trials
 }
 

@@ -122,7 +122,7 @@ impl Keeper {
     /// Begins the commands whose turn it is: forked first, then in the journal, then let go.
     pub(super) fn run_commands(&mut self, now: Millis) {
         let mut begun = Vec::new();
-        while let Some(next) = self.commands.begin(now) {
+        while let Some(next) = self.commands.begin(now, &self.options) {
             match next {
                 Ok((command, process)) => {
                     if let Some(id) = command.lease {
@@ -154,16 +154,27 @@ impl Keeper {
             return;
         }
         let Some(state) = &self.state else { return };
-        if let Err(error) = state.write(self.book.leases().iter()) {
-            self.unsaved = true;
-            self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
-            self.lines.say(
-                Kind::Error,
-                &format!(
-                    "error: cannot write the journal: {error}: doors that are open when knockd is \
-                     killed will stay open"
-                ),
-            );
+        let failed_before = self.journal_fails;
+        match state.write(self.book.leases().iter()) {
+            Ok(()) => {
+                self.journal_fails = false;
+                if failed_before {
+                    self.lines.say(Kind::Event, "the journal is written again");
+                }
+            }
+            Err(error) => {
+                self.journal_fails = true;
+                self.unsaved = true;
+                self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
+                if !failed_before {
+                    let text = format!(
+                        "error: cannot write the journal: {}: doors that are open when knockd is killed \
+                         will stay open",
+                        plain(&error)
+                    );
+                    self.lines.say(Kind::Error, &text);
+                }
+            }
         }
     }
 

@@ -14,11 +14,16 @@ use std::io;
 use std::net::IpAddr;
 
 impl Keeper {
-    pub(super) fn start_listener(&mut self, now: Millis) {
+    /// Starts a listener for the doors there are.
+    pub fn spawn_own_listener(&mut self, wait_for_interfaces: bool) -> io::Result<ListenerProcess> {
         let mut doors = std::mem::take(&mut self.doors);
-        let started = self.spawn_listener(&self.options, &mut doors, true);
+        let started = self.spawn_listener(&self.options, &mut doors, wait_for_interfaces);
         self.doors = doors;
-        match started {
+        started
+    }
+
+    pub(super) fn start_listener(&mut self, now: Millis) {
+        match self.spawn_own_listener(true) {
             Ok(listener) => self.listener = Some(listener),
             Err(error) => {
                 self.lines.say(

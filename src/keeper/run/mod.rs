@@ -6,6 +6,7 @@ mod leases;
 mod listeners;
 mod sequences;
 mod signals;
+mod takeover;
 
 use super::Settings;
 use super::commands::Commands;
@@ -17,7 +18,7 @@ use super::log::Kind;
 use super::state::State;
 use crate::config::Options;
 use crate::door::Millis;
-use crate::lease::{Lease, LeaseBook};
+use crate::lease::LeaseBook;
 use crate::limits::FORK_RETRY_MS;
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
@@ -59,6 +60,8 @@ pub struct Keeper {
     unsaved: bool,
     /// The journal could not be written; the next try is due then.
     save_again: Option<Millis>,
+    /// That has been told.
+    journal_fails: bool,
     commands: Commands,
     /// The state folder, if there is one.
     pub state: Option<State>,
@@ -100,6 +103,7 @@ impl Keeper {
             book: LeaseBook::default(),
             unsaved: true,
             save_again: None,
+            journal_fails: false,
             commands: Commands::default(),
             state: None,
             pid_file: None,
@@ -111,18 +115,6 @@ impl Keeper {
             restarts: 0,
             report: None,
         }
-    }
-
-    /// Takes over what a daemon that was killed has left open.
-    pub fn take_over_leases(&mut self, leases: Vec<Lease>) {
-        if !leases.is_empty() {
-            let number = leases.len();
-            let text = format!("{number} open doors taken over from the daemon before");
-            self.lines.say(Kind::Event, &text);
-        }
-        let mut actions = Vec::new();
-        self.book = LeaseBook::restore(leases, &mut actions);
-        self.perform(actions);
     }
 
     /// Until SIGTERM or SIGINT; the exit code is the signal's number, as knockd 0.8's.

@@ -22,17 +22,21 @@ compile_error!("the feature `faults` is for tests on x86_64 or aarch64 Linux wit
 macro_rules! interpose {
     (
         by_hand: $($hand:ident)*;
+        by_number: $($number:ident)*;
         $($name:ident($($argument:ident: $type:ty),*) -> $result:ty = $failed:expr;)*
     ) => {
         #[allow(non_camel_case_types)]
         #[derive(Clone, Copy)]
-        enum Function { $($hand,)* $($name,)* }
+        enum Function { $($hand,)* $($number,)* $($name,)* }
 
         /// Their names.
-        pub const FUNCTIONS: &[&str] = &[$(stringify!($hand),)* $(stringify!($name),)*];
+        pub const FUNCTIONS: &[&str] = &[
+            $(stringify!($hand),)* $(stringify!($number),)* $(stringify!($name),)*
+        ];
 
         const C_NAMES: &[&str] = &[
-            $(concat!(stringify!($hand), "\0"),)* $(concat!(stringify!($name), "\0"),)*
+            $(concat!(stringify!($hand), "\0"),)* $(concat!(stringify!($number), "\0"),)*
+            $(concat!(stringify!($name), "\0"),)*
         ];
 
         $(
@@ -56,8 +60,8 @@ macro_rules! interpose {
 
         /// So that the linker takes all of them.
         #[used]
-        static ALL: [Pointer; FUNCTIONS.len()] =
-            [$(Pointer($hand as *const c_void),)* $(Pointer($name as *const c_void),)*];
+        static ALL: &[Pointer] =
+            &[$(Pointer($hand as *const c_void),)* $(Pointer($name as *const c_void),)*];
     };
 }
 
@@ -68,6 +72,7 @@ unsafe impl Sync for Pointer {}
 
 interpose! {
     by_hand: read write pwrite64 close fcntl fork syscall abort;
+    by_number: capset recvmmsg;
 
     bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
     chdir(path: *const c_char) -> c_int = -1;
@@ -325,7 +330,7 @@ pub unsafe extern "C" fn fork() -> pid_t {
     process
 }
 
-/// As the C library's, which tells capset(2) from others only by its number.
+/// As the C library's. Which call it is, its number says.
 ///
 /// # Safety
 /// As the C library's.
@@ -339,9 +344,12 @@ pub unsafe extern "C" fn syscall(
     e: c_long,
     f: c_long,
 ) -> c_long {
-    if number == libc::SYS_capset
-        && let Some(Kind::Error(error)) = fault(Function::syscall)
-    {
+    let function = match number {
+        libc::SYS_capset => Some(Function::capset),
+        libc::SYS_recvmmsg => Some(Function::recvmmsg),
+        _ => None,
+    };
+    if let Some(Kind::Error(error)) = function.and_then(fault) {
         set_errno(error);
         return -1;
     }

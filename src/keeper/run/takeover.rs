@@ -1,0 +1,62 @@
+//! What a daemon that was killed has left: its commands are ended and its overdue doors closed before anything else is done.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::door::Millis;
+use crate::keeper::log::Kind;
+use crate::lease::{Lease, LeaseBook, Phase};
+use crate::limits::ORPHAN_MS;
+use crate::sys::clock::monotonic;
+use crate::sys::exec;
+
+const PAUSE_MS: Millis = 20;
+
+impl Keeper {
+    /// Whether no door is open.
+    pub fn is_at_rest(&self) -> bool {
+        self.book.leases().is_empty()
+    }
+
+    /// Takes these leases over. Those that are overdue or were at a command are closed now; their stop commands are waited for, up to
+    /// [`ORPHAN_MS`].
+    pub fn take_over_leases(&mut self, leases: Vec<Lease>) {
+        end_orphans(&leases);
+        if !leases.is_empty() {
+            let number = leases.len();
+            let text = format!("{number} open doors taken over from the daemon before");
+            self.lines.say(Kind::Event, &text);
+        }
+        let mut actions = Vec::new();
+        self.book = LeaseBook::restore(leases, &mut actions);
+        self.book.expire(monotonic(), &mut actions);
+        self.perform(actions);
+        let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
+        let deadline = monotonic().saturating_add(ORPHAN_MS);
+        while self.book.leases().iter().any(stopping) && monotonic() < deadline {
+            exec::pause(PAUSE_MS);
+            self.reap();
+        }
+    }
+}
+
+/// Ends the commands that a killed daemon left behind: stop commands may finish, start commands are asked to end, and what
+/// is left after [`ORPHAN_MS`] is killed.
+fn end_orphans(leases: &[Lease]) {
+    let groups = || {
+        leases
+            .iter()
+            .filter_map(|lease| Some((lease.phase, lease.running?)))
+    };
+    for (phase, group) in groups() {
+        if matches!(phase, Phase::Starting { .. }) {
+            exec::signal(group, libc::SIGTERM);
+        }
+    }
+    let deadline = monotonic().saturating_add(ORPHAN_MS);
+    while groups().any(|(_, group)| exec::is_alive(group)) && monotonic() < deadline {
+        exec::pause(PAUSE_MS);
+    }
+    for (_, group) in groups() {
+        exec::signal(group, libc::SIGKILL);
+    }
+}

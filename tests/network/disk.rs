@@ -1,0 +1,406 @@
+//! Disks that are full, read-only or gone: each file that the daemon writes costs one line then, and the doors work.
+
+use crate::Test;
+use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, signal, wait_for};
+use crate::lease::{STEPS, await_notes, door, notes, rules};
+use crate::lines;
+use knockd_rs::lease::journal;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+pub const TESTS: &[Test] = &[
+    ("the_journal_on_a_full_disk", the_journal_on_a_full_disk),
+    (
+        "the_journal_on_a_read_only_disk",
+        the_journal_on_a_read_only_disk,
+    ),
+    ("a_state_dir_that_is_gone", a_state_dir_that_is_gone),
+    (
+        "a_state_dir_that_cannot_be_made",
+        a_state_dir_that_cannot_be_made,
+    ),
+    ("the_log_file_on_a_full_disk", the_log_file_on_a_full_disk),
+    (
+        "a_log_file_that_cannot_be_opened",
+        a_log_file_that_cannot_be_opened,
+    ),
+    (
+        "a_pid_file_that_cannot_be_written",
+        a_pid_file_that_cannot_be_written,
+    ),
+    (
+        "a_one_time_list_that_cannot_be_marked",
+        a_one_time_list_that_cannot_be_marked,
+    ),
+];
+
+/// A small tmpfs in a mount namespace of its own, which daemons are started in.
+struct Disk {
+    holder: Daemon,
+    path: PathBuf,
+}
+
+impl Disk {
+    /// In the folder `disk` of the scene's home.
+    fn new(scene: &Scene) -> Disk {
+        let path = scene.home.path("disk");
+        std::fs::create_dir(&path).expect("folder");
+        let mut command = scene.router.command("sh");
+        command.arg("-ec").arg(format!(
+            "mount -t tmpfs -o size=64k none {}; echo mounted; exec sleep 1000",
+            path.display()
+        ));
+        let holder = Daemon::run(command);
+        holder.await_text("mounted");
+        Disk { holder, path }
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        let pid = self.holder.pid().to_string();
+        command.args(["-t", &pid, "-m", "-n"]).arg(program.as_ref());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs shell lines with `$D` for the disk.
+    fn run(&self, script: &str) {
+        let mut command = self.command("sh");
+        let output = command
+            .env("D", &self.path)
+            .args(["-ec", script])
+            .output()
+            .expect("nsenter");
+        assert!(output.status.success(), "{script}: {output:?}");
+    }
+
+    fn fill(&self) {
+        self.run("cat /dev/zero >$D/fill 2>/dev/null || true; test -s $D/fill");
+    }
+
+    fn make_room(&self) {
+        self.run("rm $D/fill");
+    }
+
+    /// Puts a read-only view of the disk over it, since one that is written to cannot be made read-only.
+    fn make_read_only(&self) {
+        self.run("mount --bind $D $D; mount -o remount,ro,bind $D; ! touch $D/x 2>/dev/null");
+    }
+
+    fn take_away(&self) {
+        self.run("umount -l $D");
+    }
+
+    fn spawn(&self, scene: &Scene, args: &[&str]) -> Daemon {
+        let mut command = self.command(daemon_binary());
+        command.args(["-v", "-i", "wan0", "-c"]);
+        command.arg(scene.home.path("knockd.conf")).args(args);
+        Daemon::run(command)
+    }
+
+    fn start(&self, scene: &Scene) -> Daemon {
+        let daemon = self.spawn(scene, &[]);
+        daemon.await_text(lines::LISTENING);
+        daemon
+    }
+
+    /// A path as this process can open it.
+    fn file(&self, name: &str) -> PathBuf {
+        let inside = self.path.strip_prefix("/").expect("absolute").join(name);
+        PathBuf::from(format!("/proc/{}/root", self.holder.pid())).join(inside)
+    }
+
+    fn leases(&self) -> usize {
+        let entries = std::fs::read_dir(self.file("state")).expect("state");
+        let mut folders = entries.flatten().map(|entry| entry.path());
+        let folder = folders.find(|path| path.to_string_lossy().contains("knockd.conf-"));
+        let text = std::fs::read(folder.expect("folder").join("journal")).expect("journal");
+        journal::decode(&text).expect("a journal").leases.len()
+    }
+}
+
+const NO_JOURNAL: &str = "cannot write the journal";
+
+/// Longer than two tries.
+fn let_it_try_again() {
+    std::thread::sleep(Duration::from_millis(2500));
+}
+
+/// Knocks, waits until the door is open, and, if it is one for a short time, until it is shut.
+fn use_door(scene: &Scene, daemon: &Daemon) {
+    let (starts, stops) = (notes(scene, "start"), notes(scene, "stop"));
+    let timeout = lines::timeout(CLIENT, "SSH");
+    let timeouts = daemon.count(&timeout);
+    scene.knock(ROUTER, STEPS);
+    await_notes(scene, "start", starts + 1);
+    daemon.await_count(&timeout, timeouts + 1);
+    await_notes(scene, "stop", stops + 1);
+    assert_eq!(rules(scene), 0);
+}
+
+/// A config whose state is on the disk.
+fn config_on_disk(scene: &Scene, options: &str, doors: &str) {
+    scene.home.config_with_options(options, doors);
+    let text = scene.home.read("knockd.conf");
+    let text = text.replace("/state\n", "/disk/state\n");
+    scene.home.write("knockd.conf", &text);
+}
+
+const LONG: &str = "[Long]\nsequence = 4000:udp\nstart_command = echo long >>@HOME@/notes\ncmd_timeout = 600\n\
+    stop_command = echo short >>@HOME@/notes\n";
+
+fn the_journal_on_a_full_disk() {
+    let scene = Scene::new();
+    let disk = Disk::new(&scene);
+    config_on_disk(&scene, "", &format!("{}{LONG}", door(1)));
+    let daemon = disk.start(&scene);
+    disk.fill();
+    use_door(&scene, &daemon);
+    scene.knock(ROUTER, &["4000:udp"]);
+    await_notes(&scene, "long", 1);
+    let_it_try_again();
+    assert_eq!(daemon.count(NO_JOURNAL), 1, "not a line for each try");
+    assert_eq!(daemon.errors().lines().count(), 1);
+    assert!(
+        daemon.errors().contains("No space left"),
+        "{}",
+        daemon.errors()
+    );
+    assert_eq!(disk.leases(), 0);
+    // When there is room again it is written, without anything else happening.
+    disk.make_room();
+    daemon.await_text("the journal is written again");
+    assert_eq!(disk.leases(), 1);
+    daemon.signal(libc::SIGKILL);
+    { daemon }.wait();
+    let mut daemon = disk.start(&scene);
+    daemon.await_text("1 open doors taken over");
+    daemon.signal(libc::SIGTERM);
+    daemon.wait();
+    assert_eq!(notes(&scene, "short"), 1);
+}
+
+fn the_journal_on_a_read_only_disk() {
+    let scene = Scene::new();
+    let disk = Disk::new(&scene);
+    config_on_disk(&scene, "", &door(1));
+    let daemon = disk.start(&scene);
+    disk.make_read_only();
+    use_door(&scene, &daemon);
+    use_door(&scene, &daemon);
+    let_it_try_again();
+    assert_eq!(daemon.count(NO_JOURNAL), 1);
+    assert_eq!(daemon.errors().lines().count(), 1);
+    assert!(
+        daemon.errors().contains("Read-only file system"),
+        "{}",
+        daemon.errors()
+    );
+    disk.run("umount $D");
+    daemon.await_text("the journal is written again");
+    // And a daemon that starts so says what it cannot do, and works.
+    daemon.signal(libc::SIGTERM);
+    { daemon }.wait();
+    disk.make_read_only();
+    let daemon = disk.start(&scene);
+    use_door(&scene, &daemon);
+    assert_has_no_state(&daemon, "Read-only file system");
+}
+
+/// One line, and what follows from it for the listener, which has no empty directory to hide in.
+fn assert_has_no_state(daemon: &Daemon, problem: &str) {
+    let errors = daemon.errors();
+    let errors: Vec<&str> = errors.lines().collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    let (state, listener) = (errors[0], errors[1]);
+    assert!(
+        state.contains("no state folder") && state.contains(problem),
+        "{state}"
+    );
+    assert!(
+        listener.contains("the listener can see the file system"),
+        "{listener}"
+    );
+}
+
+/// The listener too must be able to start again.
+fn a_state_dir_that_is_gone() {
+    let scene = Scene::new();
+    let disk = Disk::new(&scene);
+    config_on_disk(&scene, "", &door(1));
+    let daemon = disk.start(&scene);
+    disk.take_away();
+    use_door(&scene, &daemon);
+    let old = children(daemon.pid());
+    signal(old[0], libc::SIGKILL);
+    wait_for("another listener", || {
+        let new = children(daemon.pid());
+        (new.len() == 1 && new != old).then_some(())
+    });
+    crate::lab::knock_until(&daemon, &lines::opened(CLIENT, "SSH"), || {
+        scene.knock(ROUTER, STEPS);
+    });
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::IN_FORCE);
+    wait_for("a shut door", || (rules(&scene) == 0).then_some(()));
+    let stops = notes(&scene, "stop");
+    daemon.await_count(&lines::timeout(CLIENT, "SSH"), stops);
+    use_door(&scene, &daemon);
+    let_it_try_again();
+    assert_eq!(daemon.count(NO_JOURNAL), 1);
+    assert_eq!(daemon.count("No such file or directory"), 1);
+}
+
+fn a_state_dir_that_cannot_be_made() {
+    for (make, problem) in [
+        ("mount -o remount,ro $D", "Read-only file system"),
+        ("touch $D/state", "not a "),
+        (
+            "mount -o remount,nr_inodes=1 $D || true; while touch $D/$((n=n+1)) 2>/dev/null; do :; done",
+            "No space left on device",
+        ),
+    ] {
+        let scene = Scene::new();
+        let disk = Disk::new(&scene);
+        disk.run(make);
+        config_on_disk(&scene, "", &door(1));
+        let daemon = disk.start(&scene);
+        use_door(&scene, &daemon);
+        let_it_try_again();
+        assert_has_no_state(&daemon, problem);
+    }
+}
+
+fn the_log_file_on_a_full_disk() {
+    let scene = Scene::new();
+    let disk = Disk::new(&scene);
+    let log = format!("LogFile = {}", disk.path.join("log").display());
+    scene.home.config_with_options(&log, &door(1));
+    let daemon = disk.start(&scene);
+    disk.fill();
+    // The page that the log has begun takes some more.
+    for _ in 0..120 {
+        scene.fence(&daemon);
+    }
+    wait_for("the line", || {
+        (daemon.count("cannot write the log file") > 0).then_some(())
+    });
+    use_door(&scene, &daemon);
+    assert_eq!(
+        daemon.count("cannot write the log file: No space left on device"),
+        1
+    );
+    assert_eq!(daemon.errors().lines().count(), 1);
+    disk.make_room();
+    scene.fence(&daemon);
+    use_door(&scene, &daemon);
+    let text = std::fs::read_to_string(disk.file("log")).expect("log");
+    // What the file has and what it lacks are all lines that were printed, but for the start, which is not printed.
+    let lost: usize = text
+        .lines()
+        .filter_map(|line| line.split_once("log file: ")?.1.strip_suffix(" lines lost"))
+        .map(|number| number.parse::<usize>().expect("a number"))
+        .sum();
+    assert!(lost >= 5, "{lost}: {text}");
+    let whole = |line: &&str| line.starts_with('[') && line.get(17..19) == Some("] ");
+    let opened = daemon.count("OPEN SESAME");
+    let kept = text
+        .lines()
+        .filter(|line| line.contains("OPEN SESAME"))
+        .count();
+    assert!(kept < opened && kept > 2, "{kept} of {opened}");
+    assert!(text.lines().all(|line| whole(&line)), "{text}");
+    let counts = text.lines().filter(|line| line.contains("log file: "));
+    for line in counts {
+        assert!(line[19..].starts_with("log file: "), "{line}");
+    }
+    assert!(text.ends_with('\n'));
+}
+
+fn a_log_file_that_cannot_be_opened() {
+    for (make, problem) in [
+        ("mount -o remount,ro $D", "Read-only file system"),
+        ("umount $D; rmdir $D", "No such file or directory"),
+    ] {
+        let scene = Scene::new();
+        let disk = Disk::new(&scene);
+        disk.run(make);
+        let log = disk.path.join("log").display().to_string();
+        scene
+            .home
+            .config_with_options(&format!("LogFile = {log}"), &door(1));
+        let daemon = disk.start(&scene);
+        use_door(&scene, &daemon);
+        let line = format!("warning: cannot open logfile: {log}: {problem}");
+        assert_eq!(daemon.errors(), line);
+        daemon.signal(libc::SIGHUP);
+        daemon.await_text(lines::IN_FORCE);
+        use_door(&scene, &daemon);
+        assert_eq!(daemon.errors(), format!("{line}\n{line}"));
+    }
+}
+
+fn a_pid_file_that_cannot_be_written() {
+    for (make, problem) in [
+        (
+            "cat /dev/zero >$D/fill 2>/dev/null || true",
+            "No space left on device",
+        ),
+        ("mount -o remount,ro $D", "Read-only file system"),
+        ("umount $D; rmdir $D", "No such file or directory"),
+    ] {
+        let scene = Scene::new();
+        let disk = Disk::new(&scene);
+        disk.run(make);
+        let pid_file = disk.path.join("pid").display().to_string();
+        let options = format!(
+            "PidFile = {pid_file}\nLogFile = {}",
+            scene.home.path("log").display()
+        );
+        scene.home.config_with_options(&options, &door(1));
+        let mut starting = disk.spawn(&scene, &["-d"]);
+        assert_eq!(starting.wait().code(), Some(0));
+        let line = format!("could not create pid file {pid_file}: {problem}");
+        wait_for("the line", || (starting.errors() == line).then_some(()));
+        assert!(!disk.file("pid").exists(), "{problem}");
+        scene.knock(ROUTER, STEPS);
+        await_notes(&scene, "start", 1);
+        await_notes(&scene, "stop", 1);
+        assert_eq!(scene.home.read("log").matches("pid file").count(), 1);
+    }
+}
+
+/// Read-only, gone, and full: on an overlay whose upper layer is a full disk, already opening the list for writing needs room.
+fn a_one_time_list_that_cannot_be_marked() {
+    for (make, problem) in [
+        ("mount --bind $D $D; mount -o remount,ro,bind $D", "Read-only file system"),
+        ("rm $D/list", "No such file or directory"),
+        (
+            "mkdir $D/up $D/work; cat /dev/zero >$D/fill 2>/dev/null || true; mkdir $D/low $D/over; cp $D/list $D/low/list 2>/dev/null || true
+             mount -t tmpfs none $D/low; cp $D/list $D/low/list
+             mount -t overlay -o lowerdir=$D/low,upperdir=$D/up,workdir=$D/work none $D/over; mount --bind $D/over $D",
+            "No space left on device",
+        ),
+    ] {
+        let scene = Scene::new();
+        let disk = Disk::new(&scene);
+        std::fs::write(disk.file("list"), "1001:udp,1002:udp\n2001:udp,2002:udp\n").expect("list");
+        scene.home.config(&format!(
+            "[Once]\none_time_sequences = {}\ncommand = echo once >>@HOME@/notes\n{}",
+            disk.path.join("list").display(),
+            door(1)
+        ));
+        let daemon = disk.start(&scene);
+        disk.run(make);
+        scene.knock(ROUTER, &["1001:udp", "1002:udp"]);
+        daemon.await_text("--> disabling the door");
+        // Neither that sequence nor the next one opens any more, and other doors do.
+        scene.knock(ROUTER, &["1001:udp", "1002:udp", "2001:udp", "2002:udp"]);
+        use_door(&scene, &daemon);
+        assert_eq!(notes(&scene, "once"), 0, "{problem}");
+        let errors = daemon.errors();
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(errors.contains(problem), "{errors}");
+    }
+}

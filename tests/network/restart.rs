@@ -1,0 +1,485 @@
+//! The journal, and what a daemon that was killed leaves to the next one.
+
+use crate::Test;
+use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, packet, signal, wait_for};
+use crate::lease::{STEPS, await_notes, door, notes, open, rules};
+use crate::lines;
+use knockd_rs::lease::journal::{self, Journal};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    (
+        "the_journal_is_written_before_each_command",
+        the_journal_is_written_before_each_command,
+    ),
+    (
+        "the_keeper_writes_the_journal_and_then_lets_the_command_go",
+        the_keeper_writes_the_journal_and_then_lets_the_command_go,
+    ),
+    (
+        "overdue_doors_close_before_anything_else",
+        overdue_doors_close_before_anything_else,
+    ),
+    (
+        "a_start_without_a_config_still_closes_doors",
+        a_start_without_a_config_still_closes_doors,
+    ),
+    (
+        "a_lease_keeps_its_deadline_through_a_kill",
+        a_lease_keeps_its_deadline_through_a_kill,
+    ),
+    (
+        "nothing_is_run_in_another_namespace_or_boot",
+        nothing_is_run_in_another_namespace_or_boot,
+    ),
+    (
+        "a_broken_journal_is_used_as_far_as_it_is_sound",
+        a_broken_journal_is_used_as_far_as_it_is_sound,
+    ),
+    (
+        "a_journal_that_is_not_ours_is_not_used",
+        a_journal_that_is_not_ours_is_not_used,
+    ),
+    (
+        "a_journal_of_format_1_is_used",
+        a_journal_of_format_1_is_used,
+    ),
+];
+
+/// The instance's journal.
+fn journal_path(scene: &Scene) -> PathBuf {
+    let entries = fs::read_dir(scene.home.path("state")).expect("state");
+    let mut folders = entries.flatten().map(|entry| entry.path());
+    let is_instance = |path: &PathBuf| path.to_string_lossy().contains("/knockd.conf-");
+    folders.find(is_instance).expect("a folder").join("journal")
+}
+
+fn read_journal(scene: &Scene) -> Journal {
+    let text = fs::read(journal_path(scene)).expect("journal");
+    journal::decode(&text).expect("a journal")
+}
+
+fn write_journal(scene: &Scene, journal: &Journal) {
+    let text = journal::encode(&journal.place, journal.leases.iter());
+    fs::write(journal_path(scene), text).expect("journal");
+}
+
+fn kill(mut daemon: Daemon) {
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+}
+
+fn start(scene: &Scene) -> Daemon {
+    Daemon::start(&scene.router, &scene.home, &["-i", "wan0"])
+}
+
+/// In each line about it.
+const OF_THE_JOURNAL: &str = "/journal: ";
+
+fn said_of_the_journal(daemon: &Daemon) -> usize {
+    daemon.count(OF_THE_JOURNAL)
+}
+
+fn the_journal_is_written_before_each_command() {
+    let scene = Scene::new();
+    let _daemon = scene.daemon(
+        "[SSH]
+         sequence = 7000,8000:udp,9000
+         start_command = echo $$ >@HOME@/start; cp @HOME@/state/knockd.conf-*/journal @HOME@/at_start
+         cmd_timeout = 1
+         stop_command = echo $$ >@HOME@/stop; cp @HOME@/state/knockd.conf-*/journal @HOME@/at_stop; touch @HOME@/done\n",
+    );
+    scene.knock(ROUTER, STEPS);
+    wait_for("the stop command", || {
+        scene.home.path("done").exists().then_some(())
+    });
+    for (name, phase) in [("start", "starting"), ("stop", "stopping")] {
+        let text = scene.home.read(&format!("at_{name}"));
+        let head = format!(
+            "lease {CLIENT} {phase} 0 1000 {} ",
+            scene.home.read(name).trim()
+        );
+        assert!(text.contains(&head), "{head:?} in {text}");
+    }
+    wait_for("an empty journal", || {
+        read_journal(&scene).leases.is_empty().then_some(())
+    });
+}
+
+/// The same from outside, where a command could be quicker than the journal: by the order of the keeper's system calls. A command that
+/// was forked waits for a byte in a pipe.
+fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
+    let Some(strace) = crate::lab::find("strace") else {
+        return eprintln!("strace is not installed: the order of system calls is not looked at");
+    };
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(1));
+    let trace = scene.home.path("trace");
+    let mut command = std::process::Command::new(strace);
+    command.args(["-e", "trace=pipe2,rename,renameat,renameat2,write", "-p"]);
+    command.arg(daemon.pid().to_string()).arg("-o").arg(&trace);
+    let mut strace = Daemon::run(command);
+    strace.await_text("attached");
+    open(&scene, &daemon);
+    await_notes(&scene, "stop", 1);
+    wait_for("an empty journal", || {
+        read_journal(&scene).leases.is_empty().then_some(())
+    });
+    strace.signal(libc::SIGINT);
+    strace.wait();
+    let (mut gate, mut in_journal, mut let_go) = (String::new(), false, 0);
+    for line in scene.home.read("trace").lines() {
+        if line.starts_with("pipe2([") {
+            // `pipe2([3, 4], O_CLOEXEC) = 0`
+            let descriptors = line.split(']').next().unwrap_or_default();
+            gate = descriptors.split(", ").nth(1).expect("two").to_string();
+            in_journal = false;
+        } else if line.starts_with("rename") && line.contains("/journal\")") {
+            in_journal = true;
+        } else if line.starts_with(&format!("write({gate}, \"!\", 1)")) {
+            assert!(in_journal, "{}", scene.home.read("trace"));
+            let_go += 1;
+        }
+    }
+    assert_eq!(let_go, 2, "{}", scene.home.read("trace"));
+}
+
+/// The stop command of an overdue lease notes how many children the keeper has: it alone.
+fn overdue_doors_close_before_anything_else() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(
+        "[SSH]
+         sequence = 7000,8000:udp,9000
+         start_command = echo start >>@HOME@/notes
+         cmd_timeout = 1
+         stop_command = sleep 0.3; wc -w </proc/$PPID/task/$PPID/children >@HOME@/children; echo stop >>@HOME@/notes\n",
+    );
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 1);
+    wait_for("an open lease in the journal", || {
+        let open = fs::read_to_string(journal_path(&scene)).unwrap();
+        open.contains(" open ").then_some(())
+    });
+    kill(daemon);
+    std::thread::sleep(Duration::from_millis(1100));
+    let daemon = start(&scene);
+    assert_eq!(
+        notes(&scene, "stop"),
+        1,
+        "when it listens, the door is shut"
+    );
+    assert_eq!(scene.home.read("children"), "1\n");
+    let output = daemon.output();
+    let place = |text: &str| output.iter().position(|line| line.contains(text));
+    let timeout = place(&lines::timeout(CLIENT, "SSH"));
+    assert!(
+        timeout.is_some() && timeout < place(lines::LISTENING),
+        "{output:?}"
+    );
+    // A restart that has nothing to close starts its listener at once.
+    wait_for("the listener", || {
+        (children(daemon.pid()).len() == 1).then_some(())
+    });
+}
+
+/// Whatever the start fails for, and with a lease that is not over yet.
+fn a_start_without_a_config_still_closes_doors() {
+    type Spoil = fn(&Scene);
+    let faults: [(&str, Spoil); 3] = [
+        ("unknown key 'nonsense'", |scene| {
+            let text = scene.home.read("knockd.conf");
+            scene
+                .home
+                .write("knockd.conf", &format!("{text}nonsense = 1\n"));
+        }),
+        ("no more sequences left", |scene| {
+            let text = scene.home.read("knockd.conf");
+            let list = scene.home.write("list", "#1,2\n");
+            let door = format!("[once]\none_time_sequences = {}\n", list.display());
+            scene.home.write("knockd.conf", &format!("{text}{door}"));
+        }),
+        ("no such interface name", |scene| {
+            let text = scene.home.read("knockd.conf");
+            let text = text.replace(
+                "[options]\n",
+                "[options]\nInterface = no such interface name\n",
+            );
+            scene.home.write("knockd.conf", &text);
+        }),
+    ];
+    for (problem, spoil) in faults {
+        let scene = Scene::new();
+        let daemon = scene.daemon(&door(600));
+        open(&scene, &daemon);
+        spoil(&scene);
+        // While a daemon runs, its doors are its own.
+        let mut second = Daemon::spawn(&scene.router, &scene.home, &[]);
+        assert_eq!(second.wait().code(), Some(1));
+        assert_eq!(notes(&scene, "stop"), 0);
+        kill(daemon);
+        let mut failing = Daemon::spawn(&scene.router, &scene.home, &[]);
+        assert_eq!(failing.wait().code(), Some(1));
+        failing.await_text(problem);
+        assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1), "{problem}");
+    }
+    // Without a journal nothing is made.
+    let scene = Scene::new();
+    scene.home.config("nonsense");
+    let mut failing = Daemon::spawn(&scene.router, &scene.home, &[]);
+    assert_eq!(failing.wait().code(), Some(1));
+    assert!(!scene.home.path("state").exists());
+}
+
+/// Uptime in ms, as a shell command that notes it.
+const NOTE_TIME: &str = "cut -d' ' -f1 /proc/uptime";
+
+fn a_lease_keeps_its_deadline_through_a_kill() {
+    const SECONDS: u64 = 4;
+    let scene = Scene::new();
+    let daemon = scene.daemon(&format!(
+        "[SSH]
+         sequence = 7000,8000:udp,9000
+         start_command = {NOTE_TIME} >@HOME@/started; echo start >>@HOME@/notes
+         cmd_timeout = {SECONDS}
+         stop_command = {NOTE_TIME} >@HOME@/stopped; echo stop >>@HOME@/notes\n"
+    ));
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 1);
+    wait_for("an open lease in the journal", || {
+        let open = fs::read_to_string(journal_path(&scene)).unwrap();
+        open.contains(" open ").then_some(())
+    });
+    kill(daemon);
+    std::thread::sleep(Duration::from_millis(1500));
+    let daemon = start(&scene);
+    daemon.await_text("1 open doors taken over");
+    await_notes(&scene, "stop", 1);
+    let at = |name: &str| -> f64 { scene.home.read(name).trim().parse().expect("uptime") };
+    let lasted = at("stopped") - at("started");
+    // A new deadline would be 1.5 s later.
+    let right = SECONDS as f64..SECONDS as f64 + 1.4;
+    assert!(right.contains(&(lasted + 0.02)), "{lasted} s");
+    assert_eq!(notes(&scene, "start"), 1);
+}
+
+fn nothing_is_run_in_another_namespace_or_boot() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    kill(daemon);
+    let kept = read_journal(&scene);
+    let has_one_line = |daemon: &Daemon| {
+        scene.home.config(&door(600));
+        assert_eq!(said_of_the_journal(daemon), 1);
+        assert_eq!(daemon.count("of another boot or network namespace"), 1);
+        assert_eq!(daemon.count("nothing is run for its 1 open doors"), 1);
+        assert_eq!(daemon.errors(), "");
+    };
+
+    let elsewhere = Daemon::start(&scene.wan, &scene.home, &["-i", "eth0"]);
+    has_one_line(&elsewhere);
+    elsewhere.signal(libc::SIGTERM);
+    { elsewhere }.wait();
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
+
+    let mut other_boot = kept.clone();
+    other_boot.place.boot = "00000000-0000-0000-0000-000000000000".to_string();
+    write_journal(&scene, &other_boot);
+    let daemon = start(&scene);
+    has_one_line(&daemon);
+    scene.fence(&daemon);
+    assert!(read_journal(&scene).leases.is_empty());
+    kill(daemon);
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
+
+    // No line where no door was open, and none for a journal of ours.
+    other_boot.leases.clear();
+    write_journal(&scene, &other_boot);
+    let daemon = start(&scene);
+    assert_eq!(said_of_the_journal(&daemon), 0);
+    kill(daemon);
+    write_journal(&scene, &kept);
+    let daemon = start(&scene);
+    assert_eq!(said_of_the_journal(&daemon), 0);
+    daemon.signal(libc::SIGTERM);
+    { daemon }.wait();
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
+}
+
+/// Three leases; the byte at `spoil` within the text of the journal is changed, or the text cut there.
+fn a_broken_journal_is_used_as_far_as_it_is_sound() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(
+        "[SSH]
+         sequence = 7000:udp
+         start_command = echo start >>@HOME@/notes
+         cmd_timeout = 600
+         stop_command = echo stop%IP% >>@HOME@/notes\n",
+    );
+    for source in ["10.1.0.1", "10.1.0.2", "10.1.0.3"] {
+        scene.wire.send(&packet::udp(source, ROUTER, 7000));
+        daemon.await_text(&lines::opened(source, "SSH"));
+    }
+    await_notes(&scene, "start", 3);
+    wait_for("three open leases in the journal", || {
+        let text = fs::read_to_string(journal_path(&scene)).unwrap();
+        (text.matches(" open ").count() == 3).then_some(())
+    });
+    kill(daemon);
+    let sound = fs::read(journal_path(&scene)).expect("journal");
+    let place_of = |text: &str| {
+        let at = sound.windows(text.len()).position(|w| w == text.as_bytes());
+        at.unwrap_or_else(|| panic!("{text}"))
+    };
+    let changed = |place: usize, with: &[u8]| {
+        let mut text = sound.clone();
+        text[place..place + with.len()].copy_from_slice(with);
+        text
+    };
+    let second_stop = place_of("echo stop10.1.0.2");
+    let noise: Vec<u8> = (0..4000u32).map(|n| (n * n / 7 % 251) as u8).collect();
+    for (what, text, closed) in [
+        (
+            "the last line is missing",
+            sound[..sound.len() - 4].to_vec(),
+            3,
+        ),
+        (
+            "cut in the third lease",
+            sound[..place_of("10.1.0.3") + 20].to_vec(),
+            2,
+        ),
+        ("another command", changed(second_stop, b"echo evil"), 1),
+        (
+            "noise in the second",
+            changed(second_stop - 30, &noise[..60]),
+            1,
+        ),
+        ("noise after it", [&sound[..], &noise].concat(), 3),
+        ("noise", noise.clone(), 0),
+        ("empty", Vec::new(), 0),
+        (
+            "another boot, by a changed byte",
+            changed(place_of("boot ") + 5, b"?"),
+            0,
+        ),
+        ("a later version", changed(0, b"knockd-rs journal 9"), 0),
+    ] {
+        fs::write(journal_path(&scene), &text).expect("write");
+        scene.home.write("notes", "");
+        let mut daemon = start(&scene);
+        daemon.await_text(OF_THE_JOURNAL);
+        assert_eq!(said_of_the_journal(&daemon), 1, "{what}");
+        assert_eq!(daemon.errors().lines().count(), 1, "{what}");
+        let aside = journal_path(&scene).with_extension("broken");
+        assert_eq!(fs::read(aside).expect("put aside"), text, "{what}");
+        daemon.signal(libc::SIGTERM);
+        daemon.wait();
+        let mut notes: Vec<String> = scene.home.read("notes").lines().map(String::from).collect();
+        notes.sort();
+        let right: Vec<String> = (1..=closed).map(|n| format!("stop10.1.0.{n}")).collect();
+        assert_eq!(notes, right, "{what}");
+    }
+}
+
+fn a_journal_that_is_not_ours_is_not_used() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    kill(daemon);
+    let path = journal_path(&scene);
+    let sound = fs::read(&path).expect("journal");
+    type Make<'a> = &'a dyn Fn();
+    let cases: [(&str, Make<'_>); 5] = [
+        ("belongs to another user", &|| {
+            fs::write(&path, &sound).unwrap();
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        }),
+        ("others can write to it", &|| {
+            fs::write(&path, &sound).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        }),
+        ("Too many levels of symbolic links", &|| {
+            let other = scene.home.path("other");
+            fs::write(&other, &sound).unwrap();
+            std::os::unix::fs::symlink(&other, &path).unwrap();
+        }),
+        ("not a file", &|| {
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.unwrap().success());
+        }),
+        ("not a file", &|| fs::create_dir(&path).unwrap()),
+    ];
+    for (fault, make) in cases {
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(path.with_extension("broken"));
+        make();
+        let daemon = start(&scene);
+        daemon.await_text(OF_THE_JOURNAL);
+        assert_eq!(said_of_the_journal(&daemon), 1, "{fault}");
+        assert_eq!(daemon.errors().lines().count(), 1, "{fault}");
+        assert!(daemon.errors().contains(fault), "{}", daemon.errors());
+        assert_eq!(rules(&scene), 1, "{fault}");
+        // A new journal has taken its place.
+        let found = fs::symlink_metadata(&path).expect("journal");
+        assert!(found.is_file(), "{fault}");
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o600, 0), "{fault}");
+        kill(daemon);
+    }
+    assert_eq!(notes(&scene, "stop"), 0);
+}
+
+fn a_journal_of_format_1_is_used() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    kill(daemon);
+    let text = fs::read_to_string(journal_path(&scene)).expect("journal");
+    let lines = text.lines().filter(|line| !line.starts_with("sum "));
+    let old: String = lines.map(|line| format!("{line}\n")).collect();
+    let old = old.replacen("journal 2", "journal 1", 1);
+    assert_ne!(old, text);
+    fs::write(journal_path(&scene), old).expect("write");
+    let mut daemon = start(&scene);
+    daemon.await_text("1 open doors taken over");
+    assert_eq!(daemon.errors(), "");
+    daemon.signal(libc::SIGTERM);
+    daemon.wait();
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
+}
+
+/// From the SIGKILL of the listener to a knock that opens. A knock that comes too early is lost, so one comes each 2 ms. Other work
+/// on the machine only makes it longer, so one run of a few shows what the daemon needs.
+pub fn a_killed_listener_is_back_within_100_ms() {
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        let scene = Scene::new();
+        let daemon = scene.daemon(&door(600));
+        scene.fence(&daemon);
+        let listener = wait_for("one listener", || match children(daemon.pid())[..] {
+            [pid] => Some(pid),
+            _ => None,
+        });
+        let opened = lines::opened("198.51.100.77", "fence");
+        let begin = Instant::now();
+        signal(listener, libc::SIGKILL);
+        let took = loop {
+            scene.wire.send(&packet::udp("198.51.100.77", ROUTER, 9));
+            std::thread::sleep(Duration::from_millis(2));
+            // A knock that the old one has heard does not count.
+            if daemon.count(&opened) > 0 && children(daemon.pid()) != [listener] {
+                break begin.elapsed();
+            }
+            assert!(begin.elapsed() < crate::lab::DEADLINE, "it is not back");
+        };
+        times.push(took);
+        if took < Duration::from_millis(100) {
+            println!("knocks work again after {times:?}");
+            return;
+        }
+    }
+    panic!("knocks work again after {times:?} only");
+}

@@ -143,6 +143,12 @@ pub const LISTENER_START_MS: u64 = 10_000;
 /// A fork that fails is tried again after this time (ms).
 pub const FORK_RETRY_MS: u64 = 1_000;
 
+/// Where /bin/sh could not be executed, for want of memory say, the child tries again, so often in all ...
+pub const EXEC_TRIES: u32 = 20;
+
+/// ... and after this time (ms): a stop command that never ran would leave its door open.
+pub const EXEC_PAUSE_MS: u64 = 100;
+
 /// How long (ms) a name that was looked up, or that there is none, is remembered.
 pub const NAME_LIFE_MS: u64 = 600_000;
 
@@ -190,3 +196,18 @@ pub const RELOAD_PAUSE_MS: u64 = 2_000;
 
 /// A new listener must take its doors within this time (ms).
 pub const LISTENER_SEND_MS: u64 = 1_000;
+
+/// A record that must arrive is sent again where the kernel has no memory for it, so often in all ...
+pub const SEND_TRIES: u32 = 50;
+
+/// ... and after this time (ms).
+pub const SEND_PAUSE_MS: u64 = 20;
+
+/// Where the state folder or its journal cannot be used at the start, they are tried again, so often in all ...
+pub const STATE_TRIES: u32 = 4;
+
+/// ... and after this time (ms).
+pub const STATE_PAUSE_MS: u64 = 100;
+
+/// Descriptors that a caller may have left open, where /proc does not tell: the usual bound of a process. A system call each, once.
+pub const MAX_INHERITED: i32 = 1024;

@@ -32,6 +32,8 @@ pub struct Command {
     pub door: String,
     /// The text for the shell, `%IP%` replaced.
     pub text: Vec<u8>,
+    /// Somebody has killed it once, and this is the second time.
+    pub again: bool,
 }
 
 struct Running {

@@ -182,7 +182,8 @@ impl Lines {
 
     fn end_child(&mut self) {
         if let Some(child) = self.child.take() {
-            exec::kill(child.process);
+            // One that cannot be killed ends with its socket.
+            let _ = exec::kill(child.process);
         }
     }
 

@@ -105,11 +105,17 @@ impl ListenerProcess {
         self.socket.send(&record.encode(), starting)
     }
 
-    /// Ends it.
-    pub fn kill(&self) {
-        if !self.ended {
-            exec::kill(self.process);
+    /// Lets one that is ready read packets. One that does not take the word would be deaf for ever: it is ended, and its end starts
+    /// another like any end.
+    pub fn let_go(&self) {
+        if self.say(&ToListener::Start).is_err() {
+            self.kill();
         }
+    }
+
+    /// Ends it. Returns whether it is about to end.
+    pub fn kill(&self) -> bool {
+        self.ended || exec::kill(self.process).is_ok()
     }
 
     /// The next record, without waiting.
@@ -117,7 +123,7 @@ impl ListenerProcess {
         self.next(false)
     }
 
-    /// The next record of a listener that was killed, down to its end.
+    /// The next record of a listener that is about to end, down to its end.
     pub fn receive_rest(&self) -> Received {
         self.next(true)
     }

@@ -12,7 +12,7 @@ use crate::cli::{self, KnockdArgs};
 use crate::config::{self, Options};
 use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
-use crate::record::{ToKeeper, ToListener};
+use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
 use crate::sys::signals::Signals;
@@ -182,7 +182,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         daemonized(starting)?;
     }
     // A listener that has died since is found by the loop, which starts another.
-    let _ = listener.say(&ToListener::Start);
+    listener.let_go();
     keeper.listener = Some(listener);
     Ok(Some(keeper))
 }

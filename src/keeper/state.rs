@@ -5,8 +5,8 @@ use super::files;
 use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
-use crate::limits::MAX_CONFIG_BYTES;
-use crate::sys::daemon;
+use crate::limits::{MAX_CONFIG_BYTES, STATE_PAUSE_MS, STATE_TRIES};
+use crate::sys::{daemon, exec};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
@@ -59,6 +59,13 @@ pub fn control_of(state_dir: &Path, config: &Path) -> PathBuf {
 impl State {
     /// Makes the folder if need be, and takes its lock. `config` is the absolute path of the config file.
     pub fn take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
+        patiently(
+            || State::try_take(state_dir, config),
+            |error| matches!(error, Unavailable::Unusable(_)),
+        )
+    }
+
+    fn try_take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
         let unusable = |path: &Path| {
             let path = path.display().to_string();
             move |error| Unavailable::Unusable(format!("{path}: {error}"))
@@ -80,8 +87,15 @@ impl State {
             Ok(Some(process)) => return Err(Unavailable::Taken(process)),
             Err(error) => return Err(unusable(&path)(error)),
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let net = fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
+        let path = Path::new("/proc/sys/kernel/random/boot_id");
+        let boot = fs::read_to_string(path).map_err(unusable(path))?;
+        let path = Path::new("/proc/self/ns/net");
+        let net = match fs::metadata(path) {
+            Ok(namespace) => namespace.ino(),
+            // Kernels before 3.0 do not tell.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(unusable(path)(error)),
+        };
         Ok(State {
             folder,
             empty,
@@ -118,7 +132,11 @@ impl State {
     /// it: one line. A journal that is not sound, or not ours, is put aside.
     pub fn leases(&self) -> (Vec<Lease>, Option<(Kind, String)>) {
         let path = self.journal();
-        let text = match read_ours(&path) {
+        let may_pass = |error: &io::Error| {
+            let settled = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
+            !settled.contains(&error.kind())
+        };
+        let text = match patiently(|| read_ours(&path), may_pass) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
             Err(error) => return (Vec::new(), Some(self.put_aside(&error.to_string(), 0))),
@@ -165,6 +183,23 @@ impl State {
     }
 }
 
+/// Tries again for a moment what may have failed for want of memory or descriptors: a daemon without its state forgets what it has to
+/// close.
+fn patiently<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    may_pass: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    let mut result = attempt();
+    for _ in 1..STATE_TRIES {
+        match &result {
+            Err(error) if may_pass(error) => exec::pause(STATE_PAUSE_MS),
+            _ => break,
+        }
+        result = attempt();
+    }
+    result
+}
+
 /// The bytes of a journal that nobody else can have written.
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
@@ -196,11 +231,9 @@ fn private_file() -> fs::OpenOptions {
 /// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and
 /// systemd made it, is closed to them if nothing in it is anybody else's business; never /var/run.
 fn private_directory(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let found = fs::symlink_metadata(path)?;
+    let made = DirBuilder::new().mode(0o700).create(path);
+    // On a full or read-only disk the one that is there will do.
+    let found = fs::symlink_metadata(path).map_err(|error| made.err().unwrap_or(error))?;
     let fault = if !found.is_dir() {
         "not a folder"
     } else if found.uid() != crate::sys::privileges::user() {

@@ -112,6 +112,8 @@ pub struct Full;
 #[derive(Debug, Default)]
 pub struct LeaseBook {
     leases: Vec<Lease>,
+    /// Those whose start command failed. Not in the journal: forgotten with a restart.
+    failed: Vec<LeaseId>,
     next_id: LeaseId,
     closing: bool,
 }
@@ -184,6 +186,10 @@ impl LeaseBook {
             lease.cmd_timeout = opening.cmd_timeout;
             match &mut lease.phase {
                 Phase::Starting { until, .. } => *until = None,
+                Phase::Open { .. } if self.failed.contains(&lease.id) => {
+                    lease.phase = Phase::Stopping { then: Then::Fresh };
+                    actions.push(Action::RunStop(lease.id));
+                }
                 Phase::Open { until } => {
                     *until = now.saturating_add(opening.cmd_timeout);
                     actions.push(Action::LogRenewed(lease.id));
@@ -221,6 +227,15 @@ impl LeaseBook {
         }
     }
 
+    /// The start command of that lease is about to end, and has failed: whoever knocks again gets it once more, since the door may well be
+    /// shut. Told before [`command_ended`](Self::command_ended).
+    pub fn start_failed(&mut self, id: LeaseId) {
+        let starting = |lease: &Lease| matches!(lease.phase, Phase::Starting { .. });
+        if self.get(id).is_some_and(starting) {
+            self.failed.push(id);
+        }
+    }
+
     /// The command of that lease has ended, however it did, or could not be run.
     pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
         let closing = self.closing;
@@ -229,6 +244,9 @@ impl LeaseBook {
         };
         let lease = &mut self.leases[index];
         lease.running = None;
+        if matches!(lease.phase, Phase::Stopping { .. }) {
+            self.failed.retain(|failed| *failed != id);
+        }
         match lease.phase {
             Phase::Starting { until, reapply } => {
                 let until = until.unwrap_or(now.saturating_add(lease.cmd_timeout));

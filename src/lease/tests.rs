@@ -51,6 +51,9 @@ impl Hands {
         } else {
             &mut self.stops
         }) += 1;
+        if start && now.is_multiple_of(3) {
+            book.start_failed(id);
+        }
         book.command_ended(id, now, actions);
     }
 }
@@ -98,6 +101,24 @@ fn a_second_knock_renews_the_time_and_runs_nothing() {
         [Action::RunStart(1)],
         "another source has its own"
     );
+}
+
+#[test]
+fn a_second_knock_runs_a_start_command_that_failed_once_more() {
+    let mut book = LeaseBook::default();
+    open_now(&mut book, 2, 0);
+    let mut actions = Vec::new();
+    book.start_failed(0);
+    book.command_ended(0, 0, &mut actions);
+    assert_eq!(book.next_expiry(), Some(TIMEOUT), "it closes all the same");
+    // What it did before it failed is undone first.
+    assert_eq!(open_now(&mut book, 2, 500), [Action::RunStop(0)]);
+    book.command_ended(0, 510, &mut actions);
+    assert_eq!(actions, [Action::RunStart(0)]);
+    actions.clear();
+    book.command_ended(0, 520, &mut actions);
+    assert_eq!(book.next_expiry(), Some(520 + TIMEOUT));
+    assert_eq!(open_now(&mut book, 2, 530), [Action::LogRenewed(0)]);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
 use pace::Pace;
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -67,7 +68,8 @@ fn listen(keeper: &RecordSocket) -> Result<(), String> {
             &listener.output,
         )?;
     }
-    let _ = keeper.send(&ToKeeper::Ready.encode(), true);
+    let ready = keeper.send(&ToKeeper::Ready.encode(), true);
+    ready.map_err(told("the keeper cannot be told"))?;
     match receive(keeper) {
         Some(ToListener::Start) => {}
         _ => return Ok(()),
@@ -218,6 +220,7 @@ impl<'a> Listener<'a> {
             verbose,
             debug,
             counters: Counters::default(),
+            lost: Cell::new(false),
         };
         for problem in problems {
             output.surely(ToKeeper::Problem(problem));
@@ -286,6 +289,9 @@ impl<'a> Listener<'a> {
 
     fn run(&mut self) -> io::Result<()> {
         loop {
+            if self.output.lost.get() {
+                return Err(io::Error::other("the keeper cannot be told"));
+            }
             let now = monotonic();
             self.expire(now);
             let deadline = [

@@ -7,6 +7,7 @@ use crate::log_rate::LogRate;
 use crate::matcher::Event;
 use crate::record::{Counters, Progress, ToKeeper};
 use crate::sys::record_socket::RecordSocket;
+use std::cell::Cell;
 
 /// What the listener remembers of a door beside its pattern.
 pub struct Door {
@@ -32,6 +33,8 @@ pub struct Output<'a> {
     pub debug: bool,
     /// What has happened so far; attempts are counted when asked for.
     pub counters: Counters,
+    /// A record that had to arrive did not.
+    pub lost: Cell<bool>,
 }
 
 impl Output<'_> {
@@ -51,9 +54,12 @@ impl Output<'_> {
         }
     }
 
-    /// A record that must arrive: while the keeper is busy the knocks wait in the kernel.
+    /// A record that must arrive: while the keeper is busy the knocks wait in the kernel. If it does not, keeper and listener no longer
+    /// know the same, and the listener has to end.
     pub fn surely(&self, record: ToKeeper) {
-        let _ = self.keeper.send(&record.encode(), true);
+        if self.keeper.send(&record.encode(), true).is_err() {
+            self.lost.set(true);
+        }
     }
 
     /// A line that `-D` shows, made only then.

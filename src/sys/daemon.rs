@@ -1,6 +1,7 @@
 //! Becoming a daemon, and being the only one.
 
 use super::cerr;
+use crate::limits::MAX_INHERITED;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -9,19 +10,26 @@ use std::process::exit;
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
 /// gets it. Only as the first thing in the program: later such a number is something of ours.
 pub fn close_inherited() {
-    let entries = std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .flatten();
-    let inherited: Vec<libc::c_int> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|fd| *fd > libc::STDERR_FILENO)
-        .collect();
-    for fd in inherited {
+    // Where they cannot be listed, all that are likely.
+    let inherited = list_open().unwrap_or_else(|_| (0..MAX_INHERITED).collect());
+    for fd in inherited.into_iter().filter(|fd| *fd > libc::STDERR_FILENO) {
         // SAFETY: nothing in this program has opened a descriptor yet but the directory just read, which is closed
         // already: closing its number again fails and harms nobody.
         unsafe { libc::close(fd) };
     }
+}
+
+fn list_open() -> io::Result<Vec<libc::c_int>> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        open.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<libc::c_int>().ok()),
+        );
+    }
+    Ok(open)
 }
 
 /// The daemon's half of the promise to tell its parent how the start went.

@@ -1,9 +1,10 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, signals};
+use super::{cerr, retry, signals};
 use crate::door::Millis;
 use crate::lease::Group;
+use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -104,7 +105,10 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
                 _ => libc::_exit(0),
             }
         }
-        libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr());
+        for _ in 0..EXEC_TRIES {
+            libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr());
+            pause(EXEC_PAUSE_MS);
+        }
         libc::_exit(127)
     }
 }
@@ -180,11 +184,11 @@ pub enum Ending {
 /// A child that has ended, without waiting: its process id and how.
 pub fn reap() -> Option<(libc::pid_t, Ending)> {
     let mut status = 0;
-    // SAFETY: `status` is valid for writing.
-    let process = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-    if process <= 0 {
-        return None;
-    }
+    let wait = || {
+        // SAFETY: `status` is valid for writing.
+        cerr(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) })
+    };
+    let process = retry(wait).ok().filter(|process| *process > 0)?;
     let ending = if libc::WIFSIGNALED(status) {
         Ending::Killed(libc::WTERMSIG(status))
     } else {
@@ -194,12 +198,12 @@ pub fn reap() -> Option<(libc::pid_t, Ending)> {
 }
 
 /// Ends one child for good.
-pub fn kill(process: libc::pid_t) {
+pub fn kill(process: libc::pid_t) -> io::Result<()> {
     // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
-    unsafe { libc::kill(process, libc::SIGKILL) };
+    cerr(unsafe { libc::kill(process, libc::SIGKILL) }).map(drop)
 }
 
-/// Sleeps; only before the main loop runs.
+/// Sleeps; never in the main loop, but where the machine has no memory left.
 pub fn pause(time: Millis) {
     std::thread::sleep(std::time::Duration::from_millis(time));
 }

@@ -6,6 +6,8 @@ pub mod clock;
 pub mod connect;
 pub mod daemon;
 pub mod exec;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod names;
 pub mod netlink;
 pub mod packet_socket;

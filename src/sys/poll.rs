@@ -1,6 +1,6 @@
 //! poll(2), the only place where either process sleeps.
 
-use super::cerr;
+use super::{cerr, retry};
 use crate::door::Millis;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -69,7 +69,15 @@ pub fn writable(descriptor: BorrowedFd<'_>, wait: Millis) -> bool {
         events: libc::POLLOUT,
         revents: 0,
     };
-    // SAFETY: `entry` is one initialised pollfd, and lives through the call.
-    let result = unsafe { libc::poll(&raw mut entry, 1, wait as libc::c_int) };
-    result > 0
+    let poll = || {
+        // SAFETY: `entry` is one initialised pollfd, and lives through the call.
+        cerr(unsafe { libc::poll(&raw mut entry, 1, wait as libc::c_int) })
+    };
+    retry(poll).is_ok_and(|ready| ready > 0)
+}
+
+/// Sleeps that long (ms), by a system call that the listener may still make.
+pub fn pause(time: Millis) {
+    // SAFETY: no entries need no pointer.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, time as libc::c_int) };
 }

@@ -1,8 +1,9 @@
 //! The socketpair between keeper and listener: SOCK_SEQPACKET, so a record arrives whole or not at all, and the end
 //! of either process shows as end of file.
 
-use super::{cerr, cerr_len, retry, socklen};
+use super::{cerr, cerr_len, poll, retry, socklen};
 use crate::door::Millis;
+use crate::limits::{SEND_PAUSE_MS, SEND_TRIES};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -51,8 +52,21 @@ impl RecordSocket {
         .map(drop)
     }
 
-    /// Sends one record; waits for room if `wait`, otherwise fails with `WouldBlock` when there is none.
+    /// Sends one record; waits for room, and for memory, if `wait`; otherwise fails with `WouldBlock` when there is no room.
     pub fn send(&self, record: &[u8], wait: bool) -> io::Result<()> {
+        let mut tries = if wait { SEND_TRIES } else { 1 };
+        loop {
+            let result = self.try_send(record, wait);
+            let code = result.as_ref().err().and_then(io::Error::raw_os_error);
+            tries -= 1;
+            if tries == 0 || !matches!(code, Some(libc::ENOBUFS | libc::ENOMEM)) {
+                return result;
+            }
+            poll::pause(SEND_PAUSE_MS);
+        }
+    }
+
+    fn try_send(&self, record: &[u8], wait: bool) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
         retry(|| {
             // SAFETY: the pointer and length describe `record`.

@@ -81,6 +81,11 @@ impl Signals {
         Ok(Signals(reader))
     }
 
+    /// Whether signals wait to be taken. The pipe says so too, except where the kernel had no memory for the byte.
+    pub fn are_pending(&self) -> bool {
+        PENDING.load(Ordering::Relaxed) != 0
+    }
+
     /// The signals that came since this was asked last, each once, without waiting.
     pub fn take(&self) -> impl Iterator<Item = Signal> + use<> {
         let mut wake_ups = [0u8; 64];

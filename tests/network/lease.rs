@@ -23,6 +23,14 @@ pub const TESTS: &[Test] = &[
     ("usr1_fifty_times_at_once", usr1_fifty_times_at_once),
     ("usr1_from_fifty_hooks", usr1_from_fifty_hooks),
     ("knocking_again_renews", knocking_again_renews),
+    (
+        "knocking_again_after_a_start_that_failed",
+        knocking_again_after_a_start_that_failed,
+    ),
+    (
+        "a_killed_stop_command_runs_again",
+        a_killed_stop_command_runs_again,
+    ),
     ("knocking_again_stacks", knocking_again_stacks),
 ];
 
@@ -188,6 +196,38 @@ fn knocking_again_renews() {
     scene.fence(&daemon);
     assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (1, 1));
     assert_eq!(daemon.count(&lines::timeout(CLIENT, "SSH")), 1);
+}
+
+fn knocking_again_after_a_start_that_failed() {
+    let scene = Scene::new();
+    // Fails once, as iptables does when another one holds its lock.
+    let failing = door(600).replace(
+        "start_command = iptables",
+        "start_command = [ -e @HOME@/tried ] || { : > @HOME@/tried; exit 4; }; iptables",
+    );
+    let daemon = scene.daemon(&failing);
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text("SSH: command returned non-zero status code (4)");
+    assert_eq!((notes(&scene, "start"), rules(&scene)), (0, 0));
+    open(&scene, &daemon);
+    // What has succeeded is only renewed.
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text("already open, its time starts anew");
+    scene.fence(&daemon);
+    assert_eq!((notes(&scene, "start"), rules(&scene)), (1, 1));
+}
+
+fn a_killed_stop_command_runs_again() {
+    let scene = Scene::new();
+    let killed = door(1).replace(
+        "stop_command = iptables",
+        "stop_command = [ -e @HOME@/killed ] || { : > @HOME@/killed; kill -9 $$; }; iptables",
+    );
+    let daemon = scene.daemon(&killed);
+    open(&scene, &daemon);
+    daemon.await_text("SSH: command returned non-zero status code (137)");
+    await_notes(&scene, "stop", 1);
+    assert_eq!(rules(&scene), 0);
 }
 
 /// A door whose start command notes when there is a second rule; both commands take so many seconds.

@@ -63,6 +63,7 @@ impl Keeper {
                     role: Role::Plain,
                     door: name.clone(),
                     text: start,
+                    again: false,
                 };
                 if !self.commands.push(command) {
                     self.lines.say(
@@ -112,6 +113,7 @@ impl Keeper {
             role,
             door: lease.door.clone(),
             text: text.clone(),
+            again: false,
         };
         // A lease's command always finds room.
         let _ = self.commands.push(command);
@@ -197,12 +199,25 @@ impl Keeper {
             }
             if let Some(id) = command.lease {
                 let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
-                if overdue && self.book.get(id).is_some_and(stopping) {
-                    if self.closing.is_some() {
+                let killed = matches!(ending, Ending::Killed(_));
+                if killed && self.book.get(id).is_some_and(stopping) {
+                    if overdue && self.closing.is_some() {
                         // It stays in the journal, and the next start runs it again.
                         continue;
                     }
+                    if !overdue && !command.again {
+                        // By the kernel, which needed its memory, or by a shutdown that ends all processes at once.
+                        let again = Command {
+                            again: true,
+                            ..command
+                        };
+                        let _ = self.commands.push(again);
+                        continue;
+                    }
                     self.about_lease(id, "stop command was killed: the door may still be open");
+                }
+                if status != 0 {
+                    self.book.start_failed(id);
                 }
                 let mut actions = Vec::new();
                 self.book.command_ended(id, monotonic(), &mut actions);

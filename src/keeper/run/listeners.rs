@@ -8,7 +8,7 @@ use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received};
 use crate::keeper::log::Kind;
 use crate::limits::{LEFT_OUT_REPORT_MS, RECORDS_AT_ONCE};
-use crate::record::{Progress, ToKeeper, ToListener};
+use crate::record::{Progress, ToKeeper};
 use crate::sys::clock::monotonic;
 use std::io;
 use std::net::IpAddr;
@@ -56,8 +56,13 @@ impl Keeper {
         let Some(listener) = self.listener.take() else {
             return;
         };
-        listener.kill();
-        while let Received::Record(record) = listener.receive_rest() {
+        let ends = listener.kill();
+        let next = || match ends {
+            true => listener.receive_rest(),
+            // It sees the end of the socket, and nobody may wait for it.
+            false => listener.receive(),
+        };
+        while let Received::Record(record) = next() {
             self.heed(record);
         }
     }
@@ -87,8 +92,7 @@ impl Keeper {
                 Received::Nonsense => false,
                 Received::Record(ToKeeper::Ready) => {
                     listener.ready_by = None;
-                    // Should it have died since, the next round finds out.
-                    let _ = listener.say(&ToListener::Start);
+                    listener.let_go();
                     true
                 }
                 Received::Record(ToKeeper::Refused(problem)) => {
@@ -117,7 +121,7 @@ impl Keeper {
             Received::Nothing => {}
             Received::Record(ToKeeper::Ready) => {
                 new.listener.ready_by = None;
-                let _ = new.listener.say(&ToListener::Start);
+                new.listener.let_go();
                 if let Some(new) = self.replacement.take() {
                     self.take_over(new);
                 }

@@ -178,9 +178,14 @@ impl Keeper {
         ];
         let own = sources.iter().flatten().map(|fd| (*fd, Awaits::Input));
         let entries = own.chain(self.control.iter().flat_map(Control::entries));
-        let ready = poll::wait_each::<{ 4 + MAX_ENTRIES }>(entries, now, self.next_deadline())?;
+        let deadline = match self.signals.are_pending() {
+            true => Some(now),
+            false => self.next_deadline(),
+        };
+        let ready = poll::wait_each::<{ 4 + MAX_ENTRIES }>(entries, now, deadline)?;
         let mut ready = ready.into_iter();
-        let own = sources.map(|source| source.is_some() && ready.next() == Some(true));
+        let mut own = sources.map(|source| source.is_some() && ready.next() == Some(true));
+        own[0] |= self.signals.are_pending();
         Ok((own, ready.collect()))
     }
 

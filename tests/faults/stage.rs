@@ -1,0 +1,482 @@
+//! One daemon of a story: its folder, its board, what it said, and what it has opened.
+
+use crate::lab::{CLIENT, Daemon, Home, OTHER, ROUTER, Scene, daemon_binary, knock_binary, packet};
+use crate::subject::{End, Subject, has_ended, inhabitants};
+use knockd_rs::sys::faults::{Board, Fault, Kind, VARIABLE};
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// From the call to a daemon that listens, or has said why not.
+const START: Duration = Duration::from_secs(15);
+/// Knocks until a door opens: a listener may have to be started again meanwhile.
+const OPEN: Duration = Duration::from_secs(6);
+/// From a deadline to the end of the stop command.
+const SLACK: Duration = Duration::from_secs(5);
+/// From SIGTERM to the end.
+const END: Duration = Duration::from_secs(12);
+/// The commands' own time.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the keeper has open: standard ones, log, lock, the listener's empty folder, both ends of the self-pipe, listener, control socket.
+const DESCRIPTORS: usize = 10;
+
+/// With one of these words the daemon says itself that a door may be open, and until when.
+const CONFESSIONS: &[&str] = &["did not end in time", "will stay open", "may still be open"];
+
+/// The keeper was killed, as the fault wanted it.
+pub struct Killed;
+
+/// What a daemon did at its start.
+#[derive(PartialEq, Eq)]
+pub enum Start {
+    /// It listens.
+    Listening,
+    /// It refused, and said why.
+    Refused(String),
+}
+
+/// A folder with a config, in one network.
+pub struct Stage<'a> {
+    pub scene: &'a Scene,
+    pub home: Home,
+    pub board: Board,
+    syslog: Option<UnixDatagram>,
+    /// Where the present daemon's part of the log file begins.
+    log_start: Cell<usize>,
+    kill: bool,
+}
+
+const CONFIG: &str = "
+[SSH]
+    sequence = 7000,8000:udp,9000
+    tcpflags = syn
+    start_command = echo start >> @HOME@/notes.%IP%; mktemp @HOME@/rules/%IP%.XXXXXX > /dev/null
+    cmd_timeout = 1
+    stop_command = echo stop >> @HOME@/notes.%IP%; for rule in @HOME@/rules/%IP%.*; do rm $rule; exit; done
+[Slow]
+    sequence = 7100,8100:udp,9100
+    tcpflags = syn
+    start_command = mktemp @HOME@/rules/slow.XXXXXX > /dev/null; sleep 30
+    cmd_timeout = 1
+    stop_command = rm @HOME@/rules/slow.*
+[Once]
+    one_time_sequences = @HOME@/list
+    tcpflags = syn
+    command = grep -c '^#' @HOME@/list >> @HOME@/once
+";
+
+/// The one-time sequences; each has the two ports of its number.
+const LIST: [u16; 4] = [1001, 2001, 3001, 4001];
+
+pub const SSH: &[&str] = &["7000", "8000:udp", "9000"];
+pub const SLOW: &[&str] = &["7100", "8100:udp", "9100"];
+
+impl<'a> Stage<'a> {
+    pub fn new(scene: &'a Scene, fault: Option<Fault>) -> Stage<'a> {
+        Stage::with(scene, fault, "")
+    }
+
+    /// With a syslog daemon; what is started with `-d` has it for /dev/log.
+    pub fn with_syslog(scene: &'a Scene, fault: Option<Fault>) -> Stage<'a> {
+        let mut stage = Stage::with(scene, fault, "UseSyslog");
+        fs::create_dir(stage.home.path("dev")).expect("folder");
+        let syslog = UnixDatagram::bind(stage.home.path("dev/log")).expect("socket");
+        syslog.set_nonblocking(true).expect("socket");
+        stage.syslog = Some(syslog);
+        stage
+    }
+
+    fn with(scene: &'a Scene, fault: Option<Fault>, options: &str) -> Stage<'a> {
+        let home = Home::new();
+        let options = format!(
+            "{options}\nLogFile = {}\nPidFile = {}",
+            home.path("log").display(),
+            home.path("pid").display()
+        );
+        home.config_with_options(&options, CONFIG);
+        let list = LIST.map(|port| format!("{port}:tcp,{}:udp\n", port + 1));
+        home.write("list", &list.concat());
+        fs::create_dir(home.path("rules")).expect("folder");
+        Stage {
+            scene,
+            board: Board::create(&home.path("board"), fault).expect("board"),
+            home,
+            syslog: None,
+            log_start: Cell::new(0),
+            kill: fault.is_some_and(|fault| fault.kind == Kind::Kill),
+        }
+    }
+
+    /// Starts the daemon, where the fault is if `faulty`.
+    pub fn spawn(&self, arguments: &[&str], faulty: bool) -> Subject {
+        self.log_start.set(self.home.read("log").len());
+        let detaches = arguments.contains(&"-d");
+        let mut command = match detaches && self.syslog.is_some() {
+            true => self.with_dev_log(),
+            false => Command::new(daemon_binary()),
+        };
+        command
+            .args(["-v", "-i", "wan0", "-c"])
+            .arg(self.home.path("knockd.conf"))
+            .args(arguments);
+        if faulty {
+            command.env(VARIABLE, self.home.path("board"));
+        }
+        let called = self.scene.router.enter(|| Daemon::run(command));
+        Subject::new(called, detaches)
+    }
+
+    /// A shell that becomes the daemon, with a /dev of its own.
+    fn with_dev_log(&self) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-ec"])
+            .arg("mknod -m 666 dev/null c 1 3; mknod -m 666 dev/urandom c 1 9; mount --bind dev /dev; cd /; exec \"$0\" \"$@\"")
+            .arg(daemon_binary())
+            .current_dir(&self.home);
+        command
+    }
+
+    /// Asks the daemon.
+    pub fn ask(&self, arguments: &[&str], faulty: bool) -> Output {
+        let mut command = Command::new(daemon_binary());
+        command
+            .args(arguments)
+            .arg("-c")
+            .arg(self.home.path("knockd.conf"));
+        if faulty {
+            command.env(VARIABLE, self.home.path("board"));
+        }
+        command.output().expect("knockd")
+    }
+
+    /// Knocks at SSH with the real client, where the fault is.
+    pub fn client(&self) -> Output {
+        let mut command = Command::new(knock_binary());
+        command.args(["-d", "20", ROUTER]).args(SSH);
+        command.env(VARIABLE, self.home.path("board"));
+        let knock = || command.output().expect("knock");
+        self.scene.wan.enter(knock)
+    }
+
+    /// A daemon without a fault, which must come up.
+    pub fn start_sound(&self) -> Subject {
+        let mut daemon = self.spawn(&[], false);
+        match self.await_start(&mut daemon) {
+            Ok(Start::Listening) => daemon,
+            Ok(Start::Refused(why)) => panic!("the next start was refused: {why}"),
+            Err(Killed) => panic!("the next start was killed"),
+        }
+    }
+
+    /// Waits until it listens or has refused to, which must be said well.
+    pub fn await_start(&self, daemon: &mut Subject) -> Result<Start, Killed> {
+        let end = Instant::now() + START;
+        loop {
+            let detached = daemon.detached(&self.scene.router, "knockd.conf");
+            if detached || daemon.tells_exit_code() && self.said(daemon, "listening on ") {
+                return Ok(Start::Listening);
+            }
+            if let Some(end) = daemon.ended() {
+                self.check_killed(end)?;
+                let why = self.await_errors(daemon);
+                assert_eq!(end.code, Some(1), "a start that failed");
+                assert!(!why.trim().is_empty(), "refused without a word");
+                return Ok(Start::Refused(why));
+            }
+            assert!(Instant::now() < end, "neither listens nor refuses");
+            pause();
+        }
+    }
+
+    fn check_killed(&self, end: End) -> Result<(), Killed> {
+        if self.kill && self.board.fired() && end.killed {
+            return Err(Killed);
+        }
+        Ok(())
+    }
+
+    /// The reader of its standard error may be a little behind.
+    fn await_errors(&self, daemon: &Subject) -> String {
+        let end = Instant::now() + Duration::from_millis(500);
+        while daemon.called.errors().is_empty() && Instant::now() < end {
+            pause();
+        }
+        daemon.called.errors()
+    }
+
+    /// Waits for something while the daemon must live.
+    pub fn await_alive(
+        &self,
+        daemon: &mut Subject,
+        limit: Duration,
+        what: &str,
+        mut is: impl FnMut(&Subject) -> bool,
+    ) -> Result<(), Killed> {
+        let end = Instant::now() + limit;
+        while !is(daemon) {
+            self.read_syslog();
+            if let Some(end) = daemon.ended() {
+                self.check_killed(end)?;
+                panic!("the daemon ended ({end:?}) before {what}");
+            }
+            assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
+            pause();
+        }
+        Ok(())
+    }
+
+    /// Makes room for more lines.
+    fn read_syslog(&self) {
+        let mut buffer = [0; 2000];
+        while let Some(Ok(_)) = self.syslog.as_ref().map(|syslog| syslog.recv(&mut buffer)) {}
+    }
+
+    /// What it said, wherever it could.
+    pub fn said(&self, daemon: &Subject, text: &str) -> bool {
+        self.times_said(daemon, text) > 0
+    }
+
+    fn times_said(&self, daemon: &Subject, text: &str) -> usize {
+        let log = self.home.read("log");
+        let log = log.get(self.log_start.get()..).unwrap_or_default();
+        daemon.called.count(text).max(log.matches(text).count())
+    }
+
+    /// One knock of that source.
+    pub fn knock(&self, source: &str, steps: &[&str]) {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        for step in steps {
+            let packet = match step.strip_suffix(":udp") {
+                Some(port) => packet::udp(source, ROUTER, port.parse().expect("port")),
+                None => {
+                    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                    packet::syn(source, ROUTER, step.parse().expect("port"), number)
+                }
+            };
+            self.scene.wire.send(&packet);
+            // No two of them can overtake one another.
+            std::thread::sleep(Duration::from_millis(4));
+        }
+    }
+
+    /// Knocks until it is so: one knock may be lost, but the daemon must not be deaf.
+    fn knock_until(
+        &self,
+        daemon: &mut Subject,
+        what: &str,
+        mut knock: impl FnMut(),
+        mut is: impl FnMut(&Subject) -> bool,
+    ) -> Result<(), Killed> {
+        let mut next = Instant::now();
+        self.await_alive(daemon, OPEN, what, |daemon| {
+            if is(daemon) {
+                return true;
+            }
+            if next <= Instant::now() {
+                knock();
+                next = Instant::now() + Duration::from_millis(400);
+            }
+            false
+        })
+    }
+
+    /// Opens SSH for the client, beside whom another one knocks half.
+    pub fn open(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        self.knock(OTHER, &SSH[..2]);
+        self.knock_until(
+            daemon,
+            "an open door",
+            || self.knock(CLIENT, SSH),
+            |_| self.rules(CLIENT) > 0,
+        )
+    }
+
+    /// Opens a door whose start command takes long.
+    pub fn open_slow(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        self.knock_until(
+            daemon,
+            "a slow door",
+            || self.knock(CLIENT, SLOW),
+            |_| self.rules("slow") > 0,
+        )
+    }
+
+    /// Waits until nothing is open.
+    pub fn await_closed(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        self.await_alive(daemon, TIMEOUT + SLACK, "a closed door", |daemon| {
+            self.rules("") == 0 || CONFESSIONS.iter().any(|words| self.said(daemon, words))
+        })
+    }
+
+    /// Uses a one-time sequence, and then once more: that must not open anything. The daemon may have disabled the door.
+    pub fn open_once(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        let knock = |port: u16| {
+            self.knock(CLIENT, &[&port.to_string(), &format!("{}:udp", port + 1)]);
+        };
+        let before = self.uses();
+        let due = || {
+            let unused = |port: &&u16| self.home.read("list").contains(&format!("{port}:"));
+            LIST.iter().find(unused).copied()
+        };
+        let first = due();
+        self.knock_until(
+            daemon,
+            "a one-time door",
+            || knock(due().expect("an unused sequence")),
+            |daemon| self.uses() > before || self.said(daemon, "disabling the door"),
+        )?;
+        first.into_iter().for_each(knock);
+        self.fence(daemon)?;
+        assert!(self.uses() <= self.marks(), "a sequence opened twice");
+        if self.said(daemon, "error while disabling used one time sequence") {
+            assert_eq!(self.uses(), before, "opened without a mark on the disk");
+        }
+        Ok(())
+    }
+
+    fn marks(&self) -> usize {
+        self.home.read("list").matches('#').count()
+    }
+
+    fn uses(&self) -> usize {
+        self.home.read("once").lines().count()
+    }
+
+    /// Waits until the daemon has dealt with what was sent before.
+    fn fence(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        let opened = |daemon: &Subject| self.times_said(daemon, "fence: OPEN SESAME");
+        let before = opened(daemon);
+        self.knock_until(
+            daemon,
+            "the fence",
+            || self.knock(CLIENT, &["9:udp"]),
+            |daemon| opened(daemon) > before,
+        )
+    }
+
+    /// How many rules there are whose name begins so.
+    pub fn rules(&self, name: &str) -> usize {
+        let entries = fs::read_dir(self.home.path("rules")).expect("rules");
+        let matching = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(name);
+        entries.flatten().filter(matching).count()
+    }
+
+    /// How often SSH's commands ran for the client.
+    pub fn notes(&self, word: &str) -> usize {
+        let notes = self.home.read(&format!("notes.{CLIENT}"));
+        notes.lines().filter(|&line| line == word).count()
+    }
+
+    /// SIGTERM, and the end.
+    pub fn end(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        assert_eq!(self.zombies(daemon), 0, "zombies");
+        self.check_descriptors(daemon);
+        daemon.signal(libc::SIGTERM);
+        let end = Instant::now() + END;
+        let how = loop {
+            if let Some(how) = daemon.ended() {
+                break how;
+            }
+            assert!(Instant::now() < end, "SIGTERM does not end it");
+            pause();
+        };
+        self.check_killed(how)?;
+        if daemon.tells_exit_code() {
+            assert_eq!(how.code, Some(libc::SIGTERM), "the exit code");
+        }
+        Ok(())
+    }
+
+    /// The daemon has lost none. Those of what is just being started go in a moment.
+    fn check_descriptors(&self, daemon: &Subject) {
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            let folder = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
+            let open = folder.map_or(0, Iterator::count);
+            // With -d also syslog and the process that looks names up.
+            let most = DESCRIPTORS + if daemon.tells_exit_code() { 0 } else { 2 };
+            if open <= most {
+                return;
+            }
+            assert!(Instant::now() < end, "{open} descriptors are open");
+            pause();
+        }
+    }
+
+    /// Children of the daemon that have ended and that it does not take notice of.
+    fn zombies(&self, daemon: &Subject) -> usize {
+        let end = Instant::now() + Duration::from_secs(2);
+        loop {
+            let children = crate::lab::children(daemon.pid());
+            let dead = children.into_iter().filter(|pid| has_ended(*pid)).count();
+            if dead == 0 || Instant::now() > end {
+                return dead;
+            }
+            pause();
+        }
+    }
+
+    /// What must hold after the end, whatever happened. `errors`: what the daemon said; `killed`: it came to no good end, so that commands may
+    /// be left, and doors open, until the next start.
+    pub fn check_end(&self, killed: bool, errors: &str) {
+        if !killed {
+            self.await_nobody();
+        }
+        if killed || self.rules("") > 0 {
+            let log = self.home.read("log");
+            let told = |words: &&&str| errors.contains(**words) || log.contains(**words);
+            assert!(
+                killed || CONFESSIONS.iter().any(|words| told(&words)),
+                "{} doors stay open, and nobody says so",
+                self.rules("")
+            );
+            let mut daemon = self.start_sound();
+            let unharmed = self
+                .await_closed(&mut daemon)
+                .and_then(|()| self.end(&mut daemon));
+            assert!(unharmed.is_ok(), "killed");
+            assert_eq!(self.rules(""), 0, "open after the next start");
+            self.await_nobody();
+        }
+        assert_eq!(
+            self.home.read(&format!("notes.{OTHER}")),
+            "",
+            "half a knock opened"
+        );
+        let marks: Vec<u32> = self
+            .home
+            .read("once")
+            .lines()
+            .map(|line| line.parse().expect("a number"))
+            .collect();
+        // A command that had to wait may have seen more.
+        let marked = (1..)
+            .zip(&marks)
+            .all(|(use_number, marks)| use_number <= *marks);
+        assert!(marked, "opened without a mark: {marks:?}");
+        assert!(!self.board.panicked(), "a process panicked");
+    }
+
+    /// Waits until no process is left in the router.
+    fn await_nobody(&self) {
+        let end = Instant::now() + Duration::from_secs(3);
+        loop {
+            let left = inhabitants(&self.scene.router);
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "processes are left: {left:?}");
+            pause();
+        }
+    }
+}
+
+/// Between two looks.
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}

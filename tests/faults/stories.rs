@@ -1,0 +1,176 @@
+//! The stories that the faults happen in.
+
+use crate::lab::{CLIENT, Scene};
+use crate::stage::{Killed, Stage, Start};
+use knockd_rs::sys::faults::{Fault, Site};
+use std::time::Duration;
+
+/// What came of one.
+pub struct Outcome {
+    /// The calls that were made.
+    pub sites: Vec<Site>,
+    /// The fault has happened.
+    pub fired: bool,
+    /// What the daemon said when it refused to start.
+    pub refusal: Option<String>,
+}
+
+/// A name and what to do; a violation is a panic.
+pub type Story = (&'static str, fn(&Scene, Option<Fault>) -> Outcome);
+
+/// All of them.
+pub const STORIES: &[Story] = &[
+    ("life", life),
+    ("restart", restart),
+    ("behind", behind),
+    ("client", client),
+    ("asker", asker),
+];
+
+/// Knock, open, apply again, close, reload, one-time door, shut down with an open door.
+fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::new(scene, fault);
+    let mut daemon = stage.spawn(&[], true);
+    let mut refusal = None;
+    let told = (|| {
+        if let Start::Refused(why) = stage.await_start(&mut daemon)? {
+            refusal = Some(why);
+            return Ok(());
+        }
+        stage.open(&mut daemon)?;
+        let starts = stage.notes("start");
+        daemon.signal(libc::SIGUSR1);
+        let what = "doors that are applied again";
+        stage.await_alive(&mut daemon, Duration::from_secs(4), what, |_| {
+            stage.notes("start") > starts || stage.rules(CLIENT) == 0
+        })?;
+        let what = "the daemon's status";
+        stage.await_alive(&mut daemon, Duration::from_secs(5), what, |daemon| {
+            let status = stage.ask(&["--status", "--json"], false);
+            status.status.success() || stage.said(daemon, "no control socket")
+        })?;
+        stage.await_closed(&mut daemon)?;
+        daemon.signal(libc::SIGHUP);
+        stage.await_alive(&mut daemon, Duration::from_secs(14), "a reload", |daemon| {
+            stage.said(daemon, "the new config is in force")
+                || stage.said(daemon, "keeping the doors as they were")
+        })?;
+        stage.open_once(&mut daemon)?;
+        stage.open(&mut daemon)?;
+        stage.end(&mut daemon)
+    })();
+    finish(&stage, told, &daemon.called.errors(), refusal)
+}
+
+/// A daemon was killed while one door was open and another one's start command ran; the next has the fault.
+fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::new(scene, fault);
+    let mut first = stage.start_sound();
+    let opened = stage
+        .open_slow(&mut first)
+        .and_then(|()| stage.open(&mut first));
+    assert!(opened.is_ok(), "killed");
+    first.signal(libc::SIGKILL);
+    first.called.wait();
+    let mut daemon = stage.spawn(&[], true);
+    let mut refusal = None;
+    let told = (|| {
+        if let Start::Refused(why) = stage.await_start(&mut daemon)? {
+            refusal = Some(why);
+            return Ok(());
+        }
+        stage.await_closed(&mut daemon)?;
+        stage.open(&mut daemon)?;
+        stage.end(&mut daemon)
+    })();
+    finish(&stage, told, &daemon.called.errors(), refusal)
+}
+
+/// With `-d`, names of sources, and syslog.
+fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::with_syslog(scene, fault);
+    let mut daemon = stage.spawn(&["-d", "-l"], true);
+    let mut refusal = None;
+    let told = (|| {
+        if let Start::Refused(why) = stage.await_start(&mut daemon)? {
+            refusal = Some(why);
+            return Ok(());
+        }
+        stage.open(&mut daemon)?;
+        stage.await_closed(&mut daemon)?;
+        daemon.signal(libc::SIGHUP);
+        stage.open(&mut daemon)?;
+        stage.end(&mut daemon)
+    })();
+    let pid_file = fault.is_none() && stage.home.path("pid").exists();
+    assert!(!pid_file, "the pid file is left");
+    finish(&stage, told, &daemon.called.errors(), refusal)
+}
+
+/// The client's own calls: it knocks, or says why not.
+fn client(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::new(scene, fault);
+    let mut daemon = stage.start_sound();
+    let output = stage.client();
+    let words = check_program(&output);
+    let opens = stage.await_alive(&mut daemon, Duration::from_secs(2), "its door", |_| {
+        words.is_some() || stage.rules(CLIENT) > 0
+    });
+    let told = opens.and_then(|()| stage.end(&mut daemon));
+    finish_sound(&stage, told, words)
+}
+
+/// The calls of `knockd --status` and `--close`.
+fn asker(scene: &Scene, fault: Option<Fault>) -> Outcome {
+    let stage = Stage::new(scene, fault);
+    let mut daemon = stage.start_sound();
+    let mut words = None;
+    let told = (|| {
+        stage.open(&mut daemon)?;
+        let output = stage.ask(&["--status"], true);
+        words = check_program(&output);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            words.is_some() || text.contains(CLIENT),
+            "no status: {text}"
+        );
+        stage.end(&mut daemon)
+    })();
+    finish_sound(&stage, told, words)
+}
+
+/// It did what it should, or this is what it said.
+fn check_program(output: &std::process::Output) -> Option<String> {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!errors.contains("panicked"), "a panic: {errors}");
+    match output.status.code() {
+        Some(0) if errors.is_empty() => None,
+        Some(0 | 1) if !errors.trim().is_empty() => Some(errors),
+        _ => panic!("it failed without a word: {output:?}"),
+    }
+}
+
+fn finish_sound(stage: &Stage, told: Result<(), Killed>, refusal: Option<String>) -> Outcome {
+    assert!(told.is_ok(), "killed");
+    stage.check_end(false, "");
+    Outcome {
+        sites: stage.board.sites(),
+        fired: stage.board.fired(),
+        refusal,
+    }
+}
+
+fn finish(
+    stage: &Stage,
+    told: Result<(), Killed>,
+    errors: &str,
+    refusal: Option<String>,
+) -> Outcome {
+    assert!(!errors.contains("panicked"), "a panic: {errors}");
+    stage.check_end(told.is_err() || refusal.is_some(), errors);
+    Outcome {
+        sites: stage.board.sites(),
+        fired: stage.board.fired(),
+        refusal,
+    }
+}

@@ -1,0 +1,103 @@
+//! A daemon of a story, in the foreground or with `-d`.
+
+use crate::lab::{Daemon, Namespace, signal};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt;
+
+/// A process that a story looks at.
+pub struct Subject {
+    /// What was called: with `-d` it ends when the daemon runs.
+    pub called: Daemon,
+    /// The daemon itself, once it is known to run with `-d`.
+    behind: Option<u32>,
+    detaches: bool,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// Its exit code; `None`: it was killed, or nobody knows.
+    pub code: Option<i32>,
+    /// It may have been killed by SIGKILL.
+    pub killed: bool,
+}
+
+impl Subject {
+    pub fn new(called: Daemon, detaches: bool) -> Subject {
+        Subject {
+            called,
+            behind: None,
+            detaches,
+        }
+    }
+
+    /// Whether it has left its caller with success. Then the daemon is the process in the namespace with that argument.
+    pub fn detached(&mut self, namespace: &Namespace, argument: &str) -> bool {
+        if !self.detaches || self.called.ended().and_then(|status| status.code()) != Some(0) {
+            return false;
+        }
+        let daemon = inhabitants(namespace)
+            .into_iter()
+            .find(|(_, line)| line.contains(argument));
+        self.behind = daemon.map(|(pid, _)| pid);
+        true
+    }
+
+    /// The keeper's process id.
+    pub fn pid(&self) -> u32 {
+        self.behind.unwrap_or(self.called.pid())
+    }
+
+    /// How the daemon ended, if it has.
+    pub fn ended(&mut self) -> Option<End> {
+        let status = self.called.ended();
+        if self.detaches && status.and_then(|status| status.code()) == Some(0) {
+            let runs = self.behind.is_some_and(|pid| !has_ended(pid));
+            return (!runs).then_some(End {
+                code: None,
+                killed: true,
+            });
+        }
+        status.map(|status| End {
+            code: status.code(),
+            // With -d the process that was killed is the child of the one that ended.
+            killed: status.signal() == Some(libc::SIGKILL) || self.detaches,
+        })
+    }
+
+    /// Sends the keeper a signal.
+    pub fn signal(&self, number: i32) {
+        signal(self.pid(), number);
+    }
+
+    /// Whether its exit code can be known.
+    pub fn tells_exit_code(&self) -> bool {
+        !self.detaches
+    }
+}
+
+/// Whether a process is gone, or a zombie that its parent has not taken notice of: then all that it held is free.
+pub fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // "PID (NAME) STATE ...": the name may hold anything.
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    state.is_none_or(|state| state.starts_with('Z'))
+}
+
+/// The processes of a namespace: their ids and command lines.
+pub fn inhabitants(namespace: &Namespace) -> Vec<(u32, String)> {
+    let place = fs::metadata(format!("/run/netns/{}", namespace.name())).expect("namespace");
+    let place = format!("net:[{}]", place.ino());
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    processes
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let here = fs::read_link(entry.path().join("ns/net")).ok()?;
+            (here.to_string_lossy() == place).then(|| {
+                let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                (pid, String::from_utf8_lossy(&line).replace('\0', " "))
+            })
+        })
+        .collect()
+}

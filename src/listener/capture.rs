@@ -101,6 +101,11 @@ impl Capture {
         }
     }
 
+    /// Whether its interface went between the look at it and the binding, so that it must be looked for again.
+    pub fn is_late(&self, interfaces: &Interfaces) -> bool {
+        self.bound.is_none() && interfaces.find(&self.selector).is_some()
+    }
+
     fn look(&self, link: Option<&Link>) -> Place {
         let selector = &self.selector;
         let local = self.local.as_deref().unwrap_or_default();

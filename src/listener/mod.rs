@@ -260,6 +260,9 @@ impl<'a> Listener<'a> {
             };
             let followed = capture.follow(&self.interfaces, &wanted, &self.output);
             result = result.and(followed);
+            if capture.is_late(&self.interfaces) {
+                self.refresh_due = Some(monotonic().saturating_add(REFRESH_RETRY_MS));
+            }
         }
         result
     }

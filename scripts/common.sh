@@ -1,4 +1,4 @@
-# What scripts/demo, scripts/test and scripts/measure share. Sourced, from the top folder of the project.
+# What the scripts share. Sourced, from the top folder of the project.
 # shellcheck shell=sh
 
 say() {

@@ -23,7 +23,7 @@ use crate::door::Millis;
 use crate::limits::{
     FEW_ATTEMPTS, MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES, TICK_MS,
 };
-use lists::{Ends, Links, link, unlink};
+use lists::{Links, List, first, link, unlink};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
@@ -35,6 +35,9 @@ const CLASSES: usize = 4;
 
 /// Ticks until the wheel is round: 32 s, more than the default seq_timeout. Later deadlines wait for another round.
 const WHEEL: usize = 1024;
+
+/// Bytes that an allocator gets from the system as they are, all zero: musl and glibc from 128 KiB on.
+const UNTOUCHED: usize = 132 * 1024;
 
 /// Attempts for each list of networks, if all come from different ones.
 const NETWORK_CROWD: usize = 16;
@@ -125,11 +128,11 @@ pub(super) struct Table {
     buckets: Vec<Option<Slot>>,
     /// Removed slots, linked by `next`.
     free: Option<Slot>,
-    /// By age: for each class of the whole table, then for each class of each network.
-    ages: Vec<Ends>,
-    /// How many attempts each of those lists has.
-    counts: Vec<u16>,
-    wheel: Vec<Ends>,
+    /// By age: for each class of the whole table, then for each class of each network; then the wheel; and what makes it so long
+    /// that the allocator maps it for us, untouched.
+    lists: Vec<List>,
+    /// How many of those are by age.
+    by_age: usize,
     /// Bit n of word m: list 64 m + n of the wheel is not empty.
     busy: [u64; WHEEL / 64],
     /// All ticks before this have been looked at.
@@ -154,14 +157,13 @@ impl Table {
 
     fn with_share(capacity: usize, share: usize, seed: u64) -> Table {
         let networks = (capacity / NETWORK_CROWD).max(1).next_power_of_two();
-        let lists = (1 + networks) * CLASSES;
+        let by_age = (1 + networks) * CLASSES;
         Table {
             entries: Vec::with_capacity(capacity),
             buckets: vec![None; capacity.next_power_of_two()],
             free: None,
-            ages: vec![[None; 2]; lists],
-            counts: vec![0; lists],
-            wheel: vec![[None; 2]; WHEEL],
+            lists: vec![[0; 3]; (by_age + WHEEL).max(UNTOUCHED / size_of::<List>())],
+            by_age,
             busy: [0; WHEEL / 64],
             looked: 0,
             capacity,
@@ -186,8 +188,8 @@ impl Table {
 
     /// How many attempts a family of lists has: 0 is the whole table, n + 1 network n.
     fn held(&self, family: usize) -> usize {
-        let counts = self.counts[family * CLASSES..].iter().take(CLASSES);
-        counts.map(|count| usize::from(*count)).sum()
+        let lists = &self.lists[family * CLASSES..][..CLASSES];
+        lists.iter().map(|list| usize::from(list[2])).sum()
     }
 
     /// Where the attempts of this source are looked for.
@@ -197,7 +199,7 @@ impl Table {
             (self.seed, what).hash(&mut hasher);
             hasher.finish() as usize
         };
-        let networks = self.ages.len() / CLASSES - 1;
+        let networks = self.by_age / CLASSES - 1;
         let (source, v6) = octets(source);
         let (network, source) = match v6 {
             true => (&source[..8], &source[..]),
@@ -296,11 +298,11 @@ impl Table {
     /// Who goes first of those in a family of lists, of which `share` are allowed.
     fn last_in_rank(&self, family: usize, share: usize) -> Option<Slot> {
         let lists = family * CLASSES..(family + 1) * CLASSES;
-        let is_fair = |list: &usize| usize::from(self.counts[*list]) >= (share / CLASSES).max(1);
+        let is_fair = |list: &usize| usize::from(self.lists[*list][2]) >= (share / CLASSES).max(1);
         // No class has a quarter where attempts take several slots each.
         let list = (lists.clone().find(is_fair))
-            .or_else(|| lists.max_by_key(|list| self.counts[*list]))?;
-        self.ages[list][0]
+            .or_else(|| lists.max_by_key(|list| self.lists[*list][2]))?;
+        first(&self.lists[list])
     }
 
     /// Who this attempt is.
@@ -400,14 +402,14 @@ impl Table {
 
     /// The first of all attempts, in no order that matters; [`Table::after`] gives the others.
     pub fn first(&self) -> Option<Slot> {
-        self.ages[..CLASSES].iter().find_map(|ends| ends[0])
+        self.lists[..CLASSES].iter().find_map(first)
     }
 
     /// The attempt after this one. Ask before removing it.
     pub fn after(&self, slot: Slot) -> Option<Slot> {
         let entry = self.entry(slot);
-        let higher = &self.ages[entry.class() + 1..CLASSES];
-        entry.links[Chain::Age as usize][1].or_else(|| higher.iter().find_map(|ends| ends[0]))
+        let higher = &self.lists[entry.class() + 1..CLASSES];
+        entry.links[Chain::Age as usize][1].or_else(|| higher.iter().find_map(first))
     }
 
     /// The lists that an attempt of this class is in.
@@ -421,8 +423,7 @@ impl Table {
 
     fn enlist(&mut self, slot: Slot, place: Place, class: usize) {
         for (chain, list) in Table::lists(place, class) {
-            link(&mut self.entries, &mut self.ages[list], chain, slot);
-            self.counts[list] += 1;
+            link(&mut self.entries, &mut self.lists[list], chain, slot);
         }
         let state = &mut self.entry_mut(slot).state;
         *state = *state & !(3 << 5) | (class as u8) << 5;
@@ -430,14 +431,18 @@ impl Table {
 
     fn unlist(&mut self, slot: Slot, place: Place) {
         for (chain, list) in Table::lists(place, self.entry(slot).class()) {
-            unlink(&mut self.entries, &mut self.ages[list], chain, slot);
-            self.counts[list] -= 1;
+            unlink(&mut self.entries, &mut self.lists[list], chain, slot);
         }
     }
 
     fn set_due(&mut self, slot: Slot, deadline: Millis) {
         let due = (deadline / TICK_MS) as usize % WHEEL;
-        link(&mut self.entries, &mut self.wheel[due], Chain::Due, slot);
+        link(
+            &mut self.entries,
+            &mut self.lists[self.by_age + due],
+            Chain::Due,
+            slot,
+        );
         self.busy[due / 64] |= 1 << (due % 64);
         self.entry_mut(slot).due = due as u16;
         self.soonest = self.soonest.min(deadline);
@@ -445,8 +450,13 @@ impl Table {
 
     fn clear_due(&mut self, slot: Slot) {
         let due = usize::from(self.entry(slot).due);
-        unlink(&mut self.entries, &mut self.wheel[due], Chain::Due, slot);
-        if self.wheel[due][0].is_none() {
+        unlink(
+            &mut self.entries,
+            &mut self.lists[self.by_age + due],
+            Chain::Due,
+            slot,
+        );
+        if first(&self.lists[self.by_age + due]).is_none() {
             self.busy[due / 64] &= !(1 << (due % 64));
         }
     }
@@ -467,7 +477,10 @@ impl Table {
         // One round shows all that there is.
         let from = from.max(self.looked).max(end.saturating_sub(WHEEL as u64));
         let tick = from + self.next_busy(from).filter(|ahead| from + *ahead < end)?;
-        Some((self.wheel[tick as usize % WHEEL][0]?, tick + 1))
+        Some((
+            first(&self.lists[self.by_age + tick as usize % WHEEL])?,
+            tick + 1,
+        ))
     }
 
     /// The next in the same list of the wheel. Ask before removing it.

@@ -272,6 +272,6 @@ fn a_network_is_a_24_or_a_64() {
 fn an_attempt_costs_64_bytes_and_4_to_find_it() {
     assert_eq!(size_of::<Entry>(), 64);
     let table = Table::new(DEFAULT_ATTEMPTS, 1);
-    let index = 2 * table.buckets.len() + 6 * table.ages.len();
+    let index = 2 * table.buckets.len() + 6 * table.by_age;
     assert!(index <= 4 * DEFAULT_ATTEMPTS, "{index}");
 }

@@ -3,11 +3,13 @@
 use crate::Test;
 use crate::lab::{
     self, CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, find, signal, wait_for,
+    wait_within,
 };
 use crate::lease::{STEPS, await_notes, door, notes, rules};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 pub const TESTS: &[Test] = &[
     ("unit_is_correct", unit_is_correct),
@@ -134,7 +136,10 @@ impl Machine {
             group,
             console,
         };
-        wait_for("systemd to answer", || {
+        // A whole machine boots, beside all other tests.
+        let patience = Duration::from_secs(60);
+        let pause = Duration::from_millis(100);
+        wait_within(patience, pause, "systemd to answer", || {
             let known = machine
                 .systemctl("is-system-running")
                 .is_ok_and(|state| state != "offline");

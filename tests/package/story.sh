@@ -62,7 +62,8 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     for hook in etc/config/knockd.startup etc/config/knockd.wanup etc/config/knockd.startup .init; do
         router "$tree/$hook"
     done
-    router "$tree/usr/sbin/knockd -d -i vlan1 -c $tree/etc/knockd.conf" > /dev/null 2>&1 && lost "a second daemon started"
+    router "$tree/usr/sbin/knockd -d -i vlan1 -c $tree/etc/knockd.conf" > "$folder/said" 2>&1 || lost "a second start is a failure"
+    grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
     await "the hooks are done" no_hook
     is "$(keepers)" "$pid"
 

@@ -1,6 +1,6 @@
 //! The config parser against knockd 0.8's recorded behaviour, every error and warning to the letter, and bad files.
 
-use knockd_rs::config::{Commands, Config, Diagnostic, Reknock, parse, read, state_dir};
+use knockd_rs::config::{Commands, Config, Diagnostic, Reknock, options_of_broken, parse, read};
 use knockd_rs::door::Matching;
 use std::path::Path;
 
@@ -292,6 +292,10 @@ fn the_state_dir_of_a_config_that_is_wrong_elsewhere_is_found() {
         ("#StateDir = /a\nStateDirs = /b\nStateDir /c\n", default),
         ("", default),
     ] {
-        assert_eq!(state_dir(text.as_bytes()), Path::new(found), "{text}");
+        assert_eq!(
+            options_of_broken(text.as_bytes()).state_dir,
+            Path::new(found),
+            "{text}"
+        );
     }
 }

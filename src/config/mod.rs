@@ -19,7 +19,7 @@ mod tripwire;
 mod values;
 
 pub use line::trim;
-pub use parse::{parse, state_dir};
+pub use parse::{options_of_broken, parse};
 pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 
@@ -68,6 +68,15 @@ pub struct Options {
     pub command_timeout: Millis,
     /// `MaxCommands`: so many that open run at once, so many that close, and so many of doors that do not close.
     pub max_commands: usize,
+}
+
+impl Options {
+    /// `Matching = strict`, or `--strict`: knockd 0.8's way, and what it implies.
+    pub fn be_strict(&mut self) {
+        self.matching = Matching::Strict;
+        self.reknock = Reknock::Stack;
+        self.tripwire = Tripwire::None;
+    }
 }
 
 impl Default for Options {

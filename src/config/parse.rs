@@ -56,8 +56,8 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnos
     parser.finish()
 }
 
-/// The `StateDir` of a config that may be wrong elsewhere: what its last line with that key says.
-pub fn state_dir(text: &[u8]) -> PathBuf {
+/// What can be said of the options of a config that is wrong somewhere: its `StateDir`, by the last line with that key.
+pub fn options_of_broken(text: &[u8]) -> Options {
     let lines = text.split(|b| *b == b'\n');
     let mut paths = lines.filter_map(|text| match (Line { number: 0, text }).content() {
         Content::Pair { key, value } if Key::from_name(key) == Some(Key::StateDir) => {
@@ -65,9 +65,11 @@ pub fn state_dir(text: &[u8]) -> PathBuf {
         }
         _ => None,
     });
-    paths
-        .next_back()
-        .unwrap_or_else(|| Options::default().state_dir)
+    let options = Options::default();
+    Options {
+        state_dir: paths.next_back().unwrap_or(options.state_dir),
+        ..options
+    }
 }
 
 fn whole_file(text: String) -> Diagnostic {
@@ -342,11 +344,9 @@ impl Parser<'_> {
             Key::MaxAttempts => {
                 trace("max attempts");
                 let (least, most) = MAX_ATTEMPTS.into_inner();
-                self.options.max_attempts = shown
-                    .parse()
-                    .ok()
-                    .filter(|attempts| MAX_ATTEMPTS.contains(&usize::from(*attempts)))
-                    .ok_or_else(|| wrong(&format!("give a number from {least} to {most}")))?;
+                self.options.max_attempts = within(value, least as u64..=most as u64)
+                    .ok_or_else(|| wrong(&format!("give a number from {least} to {most}")))?
+                    as u16;
             }
             Key::Tripwire => {
                 trace("tripwire");
@@ -377,12 +377,12 @@ impl Parser<'_> {
                 self.warnings
                     .push(at(self.options_seen.place(Key::Reknock), text));
             }
-            self.options.reknock = Reknock::Stack;
             if self.options.tripwire != Tripwire::None {
                 let text = "Matching = strict is knockd 0.8's way and has no tripwires";
                 self.warnings
                     .push(at(self.options_seen.place(Key::Tripwire), text));
             }
+            self.options.be_strict();
         }
         let warnings = &mut self.warnings;
         let doors: Vec<Door> = self

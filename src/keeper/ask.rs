@@ -40,17 +40,23 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
     }
 }
 
-/// Those of the config; a broken one is told, and the daemon looked for where it is by default.
+/// Those of the config; what is wrong with it is told, and the daemon looked for all the same.
 fn options(settings: &Settings) -> Options {
-    let read = config::read(&settings.config_path()).map_err(|error| error.to_string());
-    let parsed = read.and_then(|text| {
-        config::parse(&text, &mut |_| {}).map_err(|problem| problem.show(&settings.config))
-    });
-    match parsed {
+    let warn = |problem: String| {
+        let _ = writeln!(io::stderr(), "warning: {problem}");
+    };
+    let text = match config::read(&settings.config_path()) {
+        Ok(text) => text,
+        Err(error) => {
+            warn(error.to_string());
+            return Options::default();
+        }
+    };
+    match config::parse(&text, &mut |_| {}) {
         Ok(config) => config.options,
         Err(problem) => {
-            let _ = writeln!(io::stderr(), "warning: {problem}");
-            Options::default()
+            warn(problem.show(&settings.config));
+            config::options_of_broken(&text)
         }
     }
 }

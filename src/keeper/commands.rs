@@ -174,7 +174,8 @@ impl Commands {
     /// When [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) has something to do.
     pub fn next_deadline(&self) -> Option<Millis> {
         let deadlines = self.running.iter().filter_map(|running| running.deadline);
-        deadlines.chain(self.paused_until).min()
+        let begins = |until: &Millis| self.limit.is_none_or(|limit| *until < limit);
+        deadlines.chain(self.paused_until.filter(begins)).min()
     }
 
     /// Kills the groups of commands whose time is over; they are reaped like any other. Returns their doors.

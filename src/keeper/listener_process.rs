@@ -5,7 +5,7 @@ use super::doors::Door;
 use super::state::State;
 use super::{Settings, process};
 use crate::config::Options;
-use crate::door::{Matching, Millis};
+use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, MAX_RECORD, MAX_RESTART_DELAY_MS};
 use crate::listener;
 use crate::record::{RANGES_AT_ONCE, ToKeeper, ToListener};
@@ -62,7 +62,6 @@ impl ListenerProcess {
         };
         let none = Vec::new();
         let (tripwire, ranges) = match &options.tripwire {
-            _ if options.matching == Matching::Strict => (Tripwire::None, &none),
             Tripwire::None => (Tripwire::None, &none),
             Tripwire::Auto => (Tripwire::Auto, &none),
             Tripwire::Ports(ranges) => (Tripwire::Ports(ranges.len() as u16), ranges),
@@ -154,7 +153,7 @@ impl AsFd for ListenerProcess {
     }
 }
 
-/// When a listener that died is started wait_for_interfaces: at once the first time, slower if it keeps dying.
+/// When a listener that died is started again: at once the first time, slower if it keeps dying.
 #[derive(Debug, Default)]
 pub struct Restart {
     delay: Millis,

@@ -17,8 +17,7 @@ mod start;
 mod state;
 
 use crate::cli::KnockdArgs;
-use crate::config::{self, Config, Options, Reknock};
-use crate::door::Matching;
+use crate::config::{self, Config, Options};
 use crate::interfaces::Selector;
 use doors::Door;
 use std::path::{Path, PathBuf};
@@ -103,8 +102,7 @@ impl Settings {
         let mut config =
             config::parse(&text, trace).map_err(|problem| problem.show(&self.config))?;
         if self.args.strict {
-            config.options.matching = Matching::Strict;
-            config.options.reknock = Reknock::Stack;
+            config.options.be_strict();
         }
         Selector::list(self.interface(&config.options))?;
         let doors = doors::open(&config, &self.directory, trace, report)?;

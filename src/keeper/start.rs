@@ -16,7 +16,7 @@ use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
 use crate::sys::signals::Signals;
-use crate::sys::{daemon, exec, poll};
+use crate::sys::{daemon, poll};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -161,10 +161,6 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         match write_pid(&pid_path) {
             Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
-                if error.kind() == io::ErrorKind::StorageFull {
-                    // An empty file tells nobody anything.
-                    let _ = fs::remove_file(&pid_path);
-                }
                 let path = pid_path.display();
                 let text = format!("could not create pid file {path}: {}", plain(&error));
                 keeper.lines.say(Kind::Error, &text);
@@ -190,12 +186,15 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
 /// A start that fails without a config: the doors that the daemon before has left open are closed all the same.
 fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
-    let options = Options {
-        state_dir: config::state_dir(&text),
-        ..Options::default()
-    };
-    let Some(state) = State::left(&settings.state_dir(&options), &settings.instance()) else {
-        return Err(problem);
+    let options = config::options_of_broken(&text);
+    let state = match State::left(&settings.state_dir(&options), &settings.instance()) {
+        Ok(Some(state)) => state,
+        Ok(None) => return Err(problem),
+        Err(fault) => {
+            return Err(format!(
+                "{problem}\nno state folder: {fault}: doors that are open stay open"
+            ));
+        }
     };
     let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
     let log = Log::new(settings.args.verbose, settings.args.debug);
@@ -225,8 +224,8 @@ fn daemonized(starting: Starting) -> Result<(), String> {
     done.map_err(|error| format!("cannot daemonize: {error}"))
 }
 
-/// Takes the state folder. One whose daemon is on its way out, and answers nobody any more, is waited for: `killall knockd; knockd -d`
-/// must leave a daemon.
+/// Takes the state folder. One whose daemon does not answer yet, or not any more because it is on its way out, is waited for:
+/// `killall knockd; knockd -d` must leave a daemon.
 fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailable> {
     const PAUSE_MS: Millis = 20;
     let (folder, instance) = (settings.state_dir(options), settings.instance());
@@ -236,7 +235,7 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
             Err(Unavailable::Taken(_))
                 if monotonic() < deadline && !Control::answers(&control_of(&folder, &instance)) =>
             {
-                exec::pause(PAUSE_MS);
+                poll::pause(PAUSE_MS);
             }
             taken => return taken,
         }
@@ -251,8 +250,12 @@ fn write_pid(path: &Path) -> io::Result<bool> {
         file.set_len(0)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
-    writeln!(file, "{}", std::process::id())?;
-    Ok(is_file)
+    let written = writeln!(file, "{}", std::process::id());
+    if written.is_err() && is_file {
+        // An empty file tells nobody anything.
+        let _ = fs::remove_file(path);
+    }
+    written.map(|()| is_file)
 }
 
 /// Waits until a listener is ready, or says why it cannot be.

@@ -6,7 +6,7 @@ use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_CONFIG_BYTES, STATE_PAUSE_MS, STATE_TRIES};
-use crate::sys::{daemon, exec};
+use crate::sys::{daemon, poll};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
@@ -107,11 +107,17 @@ impl State {
         })
     }
 
-    /// Takes it only if a daemon has left a journal in it and is gone.
-    pub fn left(state_dir: &Path, config: &Path) -> Option<State> {
+    /// Takes it only if a daemon has left a journal in it and is gone. The error says why it cannot be used.
+    pub fn left(state_dir: &Path, config: &Path) -> Result<Option<State>, String> {
         let journal = state_dir.join(instance_name(config)).join(JOURNAL);
-        fs::symlink_metadata(journal).ok()?;
-        State::take(state_dir, config).ok()
+        if fs::symlink_metadata(journal).is_err() {
+            return Ok(None);
+        }
+        match State::take(state_dir, config) {
+            Ok(state) => Ok(Some(state)),
+            Err(Unavailable::Taken(_)) => Ok(None),
+            Err(Unavailable::Unusable(fault)) => Err(fault),
+        }
     }
 
     /// The directory that listeners take for the root of the file system; nothing is in it.
@@ -192,7 +198,7 @@ fn patiently<T, E>(
     let mut result = attempt();
     for _ in 1..STATE_TRIES {
         match &result {
-            Err(error) if may_pass(error) => exec::pause(STATE_PAUSE_MS),
+            Err(error) if may_pass(error) => poll::pause(STATE_PAUSE_MS),
             _ => break,
         }
         result = attempt();

@@ -66,7 +66,7 @@ impl Capture {
         })
     }
 
-    /// Moves filter and socket to where they belong now. After an error it is as it was, and can be tried again.
+    /// Moves filter and socket to where they belong now. After an error it can be tried again.
     pub fn follow(
         &mut self,
         interfaces: &Interfaces,

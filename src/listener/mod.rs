@@ -110,6 +110,8 @@ struct Listener<'a> {
     /// When the interfaces were looked at last, and when they must be again.
     refreshed: Millis,
     refresh_due: Option<Millis>,
+    /// The last look has failed, which is told once.
+    refresh_fails: bool,
     /// Where a capture is has changed; it is told then.
     tell_due: Option<Millis>,
     matcher: Matcher,
@@ -233,6 +235,7 @@ impl<'a> Listener<'a> {
             interfaces: Interfaces::default(),
             refreshed: now,
             refresh_due: None,
+            refresh_fails: false,
             tell_due: None,
             matcher: Matcher::new(patterns, rules, seed),
             doors,
@@ -273,9 +276,13 @@ impl<'a> Listener<'a> {
         if self.refresh_due.is_some_and(|due| due <= now) {
             self.refreshed = now;
             self.refresh_due = None;
-            if let Err(problem) = self.refresh() {
-                self.output
-                    .surely(ToKeeper::Problem(format!("error: {problem}; trying again")));
+            let refreshed = self.refresh();
+            let failed_before = std::mem::replace(&mut self.refresh_fails, refreshed.is_err());
+            if let Err(problem) = refreshed {
+                if !failed_before {
+                    let text = format!("error: {problem}; trying again each second");
+                    self.output.surely(ToKeeper::Problem(text));
+                }
                 self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
             }
             if self.captures.iter().any(Capture::has_news) {
@@ -333,7 +340,7 @@ impl<'a> Listener<'a> {
                 packets += self.read_packets(index);
             }
             if let Some(pause) = self.pace.pause_after(packets, now) {
-                poll::wait::<0>(&heapless::Vec::new(), now, Some(now.saturating_add(pause)))?;
+                poll::pause(pause);
             }
         }
     }

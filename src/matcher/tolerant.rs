@@ -105,7 +105,7 @@ fn is_copy(table: &mut Table, slot: Slot, knock: &Knock, now: Millis) -> bool {
     is_copy
 }
 
-/// A digest of what a TCP packet and its copies have in common, never 0. Of others one in 2^32 has the same: a knock that is taken for
+/// A digest of what a TCP packet and its copies have in common, never 0. Of others one in 2^31 has the same: a knock that is taken for
 /// a copy.
 fn segment_of(knock: &Knock) -> Option<u32> {
     let ports = u64::from(knock.source_port) << 16 | u64::from(knock.step.port);

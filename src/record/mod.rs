@@ -22,8 +22,8 @@ pub const RANGES_AT_ONCE: usize = (MAX_RECORD - 2) / 4;
 /// From the keeper to the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToListener {
-    /// The first record: how to listen. Then comes a `Door` for each door, then the listener answers
-    /// `Ready` or `Refused`.
+    /// The first record: how to listen. Then comes a `Door` for each door, then `Tripwires` where ports are listed; the listener
+    /// answers `Ready` or `Refused`, and waits for `Start`.
     Setup {
         /// The number of doors that follow.
         doors: u16,

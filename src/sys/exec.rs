@@ -1,8 +1,7 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, retry, signals};
-use crate::door::Millis;
+use super::{cerr, poll, retry, signals};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use std::ffi::{CStr, CString};
@@ -107,7 +106,7 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
         }
         for _ in 0..EXEC_TRIES {
             libc::execv(c"/bin/sh".as_ptr(), argv.as_ptr());
-            pause(EXEC_PAUSE_MS);
+            poll::pause(EXEC_PAUSE_MS);
         }
         libc::_exit(127)
     }
@@ -201,9 +200,4 @@ pub fn reap() -> Option<(libc::pid_t, Ending)> {
 pub fn kill(process: libc::pid_t) -> io::Result<()> {
     // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
     cerr(unsafe { libc::kill(process, libc::SIGKILL) }).map(drop)
-}
-
-/// Sleeps; never in the main loop, but where the machine has no memory left.
-pub fn pause(time: Millis) {
-    std::thread::sleep(std::time::Duration::from_millis(time));
 }

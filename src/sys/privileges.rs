@@ -8,8 +8,7 @@ pub const UNPRIVILEGED: libc::uid_t = 65534;
 
 /// Whether this process is root.
 pub fn is_root() -> bool {
-    // SAFETY: no pointers, cannot fail.
-    unsafe { libc::geteuid() == 0 }
+    user() == 0
 }
 
 /// The user that this process runs as.

@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = &[
     ("status_of_what_is_not_there", status_of_what_is_not_there),
     ("status_of_a_stopped_listener", status_of_a_stopped_listener),
     ("close_ends_a_lease_now", close_ends_a_lease_now),
+    ("close_while_commands_run", close_while_commands_run),
     ("silent_clients_delay_nothing", silent_clients_delay_nothing),
     (
         "the_control_socket_is_for_its_owner_and_takes_nonsense",
@@ -194,18 +195,54 @@ fn close_ends_a_lease_now() {
     daemon.await_text(&format!("{CLIENT}: SSH: closed by hand"));
     // It opens again as ever, also with a config that is broken meanwhile.
     open(&scene, &daemon);
-    let broken = "[options]\nStateDir = /nonsense\n[\n";
-    let state = scene.home.read("knockd.conf");
-    scene.home.write("knockd.conf", broken);
-    let output = ask(&scene, &["--status"]);
+    let config = scene.home.read("knockd.conf");
+    scene.home.write("knockd.conf", &format!("{config}\n[\n"));
+    let output = ask(&scene, &["--close", "SSH", CLIENT]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(
-        errors.starts_with("warning: ") && errors.contains("knockd.conf:3:"),
+        errors.starts_with("warning: ") && errors.contains("knockd.conf:"),
         "{errors}"
     );
-    scene.home.write("knockd.conf", &state);
-    said(&scene, &["--close", "SSH", CLIENT]);
     await_notes(&scene, "stop", 2);
+}
+
+fn close_while_commands_run() {
+    let scene = Scene::new();
+    let doors = "[options]\nReknock = stack\n[SSH]\nsequence = 7000,8000:udp,9000\ntcpflags = syn\n\
+                 start_command = echo start >>@HOME@/notes; while [ -e @HOME@/hold ]; do sleep 0.05; done\n\
+                 cmd_timeout = 600\nstop_command = echo stop >>@HOME@/notes; while [ -e @HOME@/hold ]; do sleep 0.05; done\n";
+    let daemon = scene.daemon(doors);
+    scene.home.write("hold", "");
+    // Two leases, both at their start commands.
+    for number in 1..=2 {
+        scene.knock(ROUTER, STEPS);
+        daemon.await_count(&lines::opened(CLIENT, "SSH"), number);
+        await_notes(&scene, "start", number);
+    }
+    said(&scene, &["--close", "SSH", CLIENT]);
+    assert_eq!(json(&scene)["leases"].as_array().unwrap().len(), 2);
+    assert_eq!(notes(&scene, "stop"), 0, "a start command still runs");
+    fs::remove_file(scene.home.path("hold")).unwrap();
+    await_notes(&scene, "stop", 2);
+    wait_for("no lease", || {
+        (json(&scene)["leases"].as_array().unwrap().is_empty()).then_some(())
+    });
+    // One at its stop command, which the source knocks over again: closed means closed.
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 3);
+    wait_for("open", || {
+        (json(&scene)["leases"][0]["state"] == "open").then_some(())
+    });
+    scene.home.write("hold", "");
+    said(&scene, &["--close", "SSH", CLIENT]);
+    await_notes(&scene, "stop", 3);
+    said(&scene, &["--close", "SSH", CLIENT]);
+    fs::remove_file(scene.home.path("hold")).unwrap();
+    wait_for("no lease", || {
+        (json(&scene)["leases"].as_array().unwrap().is_empty()).then_some(())
+    });
+    assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (3, 3));
 }
 
 fn silent_clients_delay_nothing() {

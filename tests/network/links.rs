@@ -161,12 +161,11 @@ fn interface_up_later() {
     scene.router.run("ip link set wan0 down");
     scene.home.config(UDP_DOOR);
     let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
-    // It waits, also for longer than it takes to start.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    assert!(daemon.is_alive());
+    daemon.await_text(lines::LISTENING);
     scene.router.run("ip link set wan0 up");
     let opened = lines::opened(CLIENT, "A");
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
+    assert!(daemon.is_alive());
 }
 
 fn address_added_later() {

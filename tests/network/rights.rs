@@ -33,6 +33,10 @@ pub const TESTS: &[Test] = &[
         "a_null_device_as_pid_file_stays",
         a_null_device_as_pid_file_stays,
     ),
+    (
+        "a_full_device_as_pid_file_stays",
+        a_full_device_as_pid_file_stays,
+    ),
 ];
 
 const NOBODY: &str = "65534";
@@ -397,4 +401,25 @@ fn a_null_device_as_pid_file_stays() {
     assert!(!scene.home.read("log").contains("pid file"));
     end_of_scene(&scene);
     assert_eq!(fs::metadata(&device).expect("it was removed").mode(), mode);
+}
+
+fn a_full_device_as_pid_file_stays() {
+    let scene = Scene::new();
+    let log = scene.home.path("log");
+    scene.home.config("");
+    let device = scene.home.path("full");
+    let made = Command::new("mknod")
+        .arg(&device)
+        .args(["c", "1", "7"])
+        .status();
+    assert!(made.expect("mknod").success());
+    let output = background(
+        &scene,
+        "022",
+        &[Path::new("-g"), &log, Path::new("-p"), &device],
+    );
+    assert!(output.status.success(), "{output:?}");
+    assert!(scene.home.read("log").contains("could not create pid file"));
+    end_of_scene(&scene);
+    assert!(device.exists(), "it was removed");
 }

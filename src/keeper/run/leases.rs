@@ -158,13 +158,13 @@ impl Keeper {
         match state.write(self.book.leases().iter()) {
             Ok(()) => {
                 self.journal_fails = false;
+                self.save_again = None;
                 if failed_before {
                     self.lines.say(Kind::Event, "the journal is written again");
                 }
             }
             Err(error) => {
                 self.journal_fails = true;
-                self.unsaved = true;
                 self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
                 if !failed_before {
                     let text = format!(

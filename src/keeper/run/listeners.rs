@@ -90,7 +90,7 @@ impl Keeper {
                 Received::Nothing => return,
                 Received::End => return self.listener_died("has died"),
                 Received::Nonsense => false,
-                Received::Record(ToKeeper::Ready) => {
+                Received::Record(ToKeeper::Ready) if listener.ready_by.is_some() => {
                     listener.ready_by = None;
                     listener.let_go();
                     true

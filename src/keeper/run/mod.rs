@@ -22,9 +22,9 @@ use crate::lease::LeaseBook;
 use crate::limits::{FORK_RETRY_MS, RELOAD_PAUSE_MS};
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
+use crate::sys::poll;
 use crate::sys::poll::Awaits;
 use crate::sys::signals::Signals;
-use crate::sys::{exec, poll};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -143,10 +143,14 @@ impl Keeper {
                 Err(error) => {
                     self.lines
                         .say(Kind::Error, &format!("error: poll: {error}"));
-                    exec::pause(FORK_RETRY_MS);
+                    poll::pause(FORK_RETRY_MS);
                     Default::default()
                 }
             };
+            // First, since what the others say may let clients go.
+            if clients.contains(&true) {
+                self.serve_clients(&clients, monotonic());
+            }
             if listener {
                 self.hear_listener();
             }
@@ -155,9 +159,6 @@ impl Keeper {
             }
             if names {
                 self.lines.answer(monotonic());
-            }
-            if clients.contains(&true) {
-                self.serve_clients(&clients, monotonic());
             }
             if signals {
                 for signal in self.signals.take() {
@@ -254,7 +255,7 @@ impl Keeper {
             self.lines.say(Kind::Error, &text);
         }
         if self.save_again.is_some_and(|due| due <= now) {
-            self.save_again = None;
+            self.unsaved = true;
             self.save();
         }
         if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {

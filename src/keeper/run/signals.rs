@@ -158,6 +158,7 @@ impl Keeper {
     }
 
     pub(super) fn finish(&mut self) {
+        self.unsaved |= self.journal_fails;
         self.save();
         for lease in self.book.leases() {
             let text = format!(

@@ -7,7 +7,7 @@ use crate::keeper::log::Kind;
 use crate::lease::{Lease, LeaseBook, Phase};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
-use crate::sys::exec;
+use crate::sys::{exec, poll};
 
 const PAUSE_MS: Millis = 20;
 
@@ -33,7 +33,7 @@ impl Keeper {
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
         let deadline = monotonic().saturating_add(ORPHAN_MS);
         while self.book.leases().iter().any(stopping) && monotonic() < deadline {
-            exec::pause(PAUSE_MS);
+            poll::pause(PAUSE_MS);
             self.reap();
         }
     }
@@ -54,7 +54,7 @@ fn end_orphans(leases: &[Lease]) {
     }
     let deadline = monotonic().saturating_add(ORPHAN_MS);
     while groups().any(|(_, group)| exec::is_alive(group)) && monotonic() < deadline {
-        exec::pause(PAUSE_MS);
+        poll::pause(PAUSE_MS);
     }
     for (_, group) in groups() {
         exec::signal(group, libc::SIGKILL);

@@ -24,6 +24,10 @@ pub const TESTS: &[Test] = &[
     ("close_while_commands_run", close_while_commands_run),
     ("silent_clients_delay_nothing", silent_clients_delay_nothing),
     (
+        "a_client_that_does_not_read_delays_nothing",
+        a_client_that_does_not_read_delays_nothing,
+    ),
+    (
         "the_control_socket_is_for_its_owner_and_takes_nonsense",
         the_control_socket_is_for_its_owner_and_takes_nonsense,
     ),
@@ -164,17 +168,30 @@ fn status_of_a_stopped_listener() {
         "{:?}",
         begin.elapsed()
     );
+    // Meanwhile more comes than the kernel keeps for it.
+    let frames: Vec<Vec<u8>> = (0..3_000)
+        .map(|number| {
+            let knock = packet::syn(OTHER, ROUTER, 9000, number);
+            scene.wire.frame(&knock)
+        })
+        .collect();
+    scene.wire.send_frames(frames.iter().map(Vec::as_slice));
     signal(listener, libc::SIGCONT);
     // Its late answer is not taken for another question's.
     wait_for("an answer", || {
         (!json(&scene)["listener"].is_null()).then_some(())
     });
     open(&scene, &daemon);
+    let status = json(&scene);
+    let (seen, lost) = (
+        &status["listener"]["knocks"],
+        &status["listener"]["dropped"],
+    );
+    let (seen, lost) = (seen.as_u64().unwrap(), lost.as_u64().unwrap());
+    assert!(seen >= 100 && lost >= 100, "{status}");
+    assert_eq!(seen + lost, 3_000 + 3, "{status}");
     assert_eq!(
-        json(&scene)["listener"]["interfaces"]
-            .as_array()
-            .unwrap()
-            .len(),
+        status["listener"]["interfaces"].as_array().unwrap().len(),
         1
     );
 }
@@ -255,11 +272,13 @@ fn silent_clients_delay_nothing() {
         .map(|_| UnixStream::connect(&path).unwrap())
         .collect();
     silent[1].write_all(b"stat").unwrap();
-    open(&scene, &daemon);
+    scene.knock(ROUTER, STEPS);
+    let knocked = Instant::now();
+    daemon.await_text(&lines::opened(CLIENT, "SSH"));
     assert!(
-        begin.elapsed() < Duration::from_secs(3),
+        knocked.elapsed() < Duration::from_secs(1),
         "{:?}",
-        begin.elapsed()
+        knocked.elapsed()
     );
     // Twelve silent ones take three rounds of a second.
     json(&scene);
@@ -280,6 +299,39 @@ fn silent_clients_delay_nothing() {
         begin.elapsed() < Duration::from_millis(900),
         "{:?}",
         begin.elapsed()
+    );
+}
+
+/// Two hundred doors with names of 2 kB: the answer does not fit into the socket.
+fn a_client_that_does_not_read_delays_nothing() {
+    let scene = Scene::new();
+    let many: String = (0..200)
+        .map(|number| format!("[{number:02000}]\nsequence = 1:udp,2:udp\n"))
+        .collect();
+    let daemon = scene.daemon(&format!("{}{many}", door(600)));
+    let mut slow = UnixStream::connect(socket(&scene)).unwrap();
+    slow.write_all(b"status json\n").unwrap();
+    let mut first = [0u8; 1];
+    slow.read_exact(&mut first).unwrap();
+    let begin = Instant::now();
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, "SSH"));
+    assert!(
+        begin.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
+    // Who does read gets it whole.
+    let status = json(&scene);
+    assert_eq!(status["doors"].as_array().unwrap().len(), 202);
+    assert!(status.to_string().len() > 400_000);
+    // The other one is let go after its second, with what the socket held.
+    std::thread::sleep(Duration::from_millis(1500).saturating_sub(begin.elapsed()));
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest).unwrap();
+    assert!(
+        rest.len() < 400_000,
+        "it was all written at once: this test shows nothing"
     );
 }
 

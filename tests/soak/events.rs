@@ -281,14 +281,14 @@ impl Soak {
         self.start_again();
     }
 
-    /// As an init does; now and then while an interface is missing.
+    /// As an init does; now and then while an interface is missing, which the daemon waits for.
     fn start_again(&mut self) {
         if LINKS.iter().any(|link| !self.world.is_there(*link)) {
             if self.random.percent(50) {
                 self.note("start without an interface", "");
-                self.start_in_vain();
+            } else {
+                self.repair_all();
             }
-            self.repair_all();
         }
         self.start();
     }

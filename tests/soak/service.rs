@@ -45,7 +45,7 @@ impl Soak {
         self.daemon = Some(daemon);
     }
 
-    /// Starts it; both interfaces must exist.
+    /// Starts it.
     pub fn start(&mut self) {
         self.spawn();
         let is_ready = |soak: &mut Soak| soak.daemon().count(lines::LISTENING) > 0;
@@ -110,13 +110,6 @@ impl Soak {
         self.record(Event::Closing);
         self.signal(libc::SIGTERM);
         self.await_end(15);
-    }
-
-    /// Starts it while an interface is missing: it must close what it finds, and end.
-    pub fn start_in_vain(&mut self) {
-        self.record(Event::Closing);
-        self.spawn();
-        self.await_end(1);
     }
 
     fn await_end(&mut self, code: i32) {

@@ -62,7 +62,7 @@ pub enum Event {
     Flushing,
     /// SIGUSR1 was sent.
     Reapplied,
-    /// SIGTERM is sent, or a daemon is started that must fail: either closes all that is open.
+    /// SIGTERM is sent, which closes all that is open.
     Closing,
     /// That daemon has ended; it has said that it could not close these in time.
     Ended { unfinished: Vec<Key> },

@@ -74,7 +74,11 @@ impl Status<'_> {
                 " (disabled: its one-time list has no sequence left)"
             };
             let _ = writeln!(out, "door {}{state}", door.name);
-            self.leases_text(&mut out, |lease| lease.door == door.name);
+            // Of two doors with one name it is not known which.
+            let first = self.doors.iter().find(|other| other.name == door.name);
+            if first.is_some_and(|first| std::ptr::eq(first, door)) {
+                self.leases_text(&mut out, |lease| lease.door == door.name);
+            }
         }
         let is_known = |lease: &Lease| self.doors.iter().any(|door| door.name == lease.door);
         self.leases_text(&mut out, |lease| !is_known(lease));

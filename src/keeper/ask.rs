@@ -80,6 +80,9 @@ fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             format!("{path}: {error}: only the user that knockd runs as may ask")
         }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("knockd did not answer at {path}: it is busy or stopped; try again")
+        }
         _ => format!("{path}: {error}"),
     }
 }

@@ -162,6 +162,15 @@ impl Commands {
         }
     }
 
+    /// The start command of that lease, if it runs, must end by then.
+    pub fn hurry_start(&mut self, lease: LeaseId, until: Millis) {
+        for running in &mut self.running {
+            if running.command.lease == Some(lease) && running.command.role == Role::Start {
+                running.deadline = running.deadline.map(|old| old.min(until));
+            }
+        }
+    }
+
     fn is_too_late(&self, now: Millis) -> bool {
         self.limit.is_some_and(|limit| limit <= now)
     }

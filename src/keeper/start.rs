@@ -56,7 +56,10 @@ pub fn main(args: KnockdArgs) -> ExitCode {
 /// What the command line asks of the daemon that runs.
 fn question(args: &KnockdArgs) -> Option<Question> {
     match (args.close.clone(), args.source) {
-        (Some(door), Some(source)) => Some(Question::Close { door, source }),
+        (Some(door), Some(source)) => Some(Question::Close {
+            door,
+            source: source.to_canonical(),
+        }),
         _ => args.status.then_some(Question::Status { json: args.json }),
     }
 }

@@ -91,6 +91,17 @@ pub enum Then {
     },
 }
 
+impl Then {
+    /// Whether nothing comes any more at that time: a deadline may pass while the stop command runs.
+    fn is_over(self, now: Millis) -> bool {
+        match self {
+            Then::Over => true,
+            Then::Fresh => false,
+            Then::Reapply { until } => until <= now,
+        }
+    }
+}
+
 /// What the keeper has to do, in this order, after the book is in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -250,7 +261,7 @@ impl LeaseBook {
         match lease.phase {
             Phase::Starting { until, reapply } => {
                 let until = until.unwrap_or(now.saturating_add(lease.cmd_timeout));
-                if closing {
+                if closing || (reapply && until <= now) {
                     stop(lease, actions);
                 } else if reapply {
                     lease.phase = Phase::Stopping {
@@ -261,7 +272,7 @@ impl LeaseBook {
                     lease.phase = Phase::Open { until };
                 }
             }
-            Phase::Stopping { then } if closing || then == Then::Over => {
+            Phase::Stopping { then } if closing || then.is_over(now) => {
                 self.leases.remove(index);
             }
             Phase::Stopping { then } => {
@@ -289,11 +300,20 @@ impl LeaseBook {
     }
 
     /// Ends the leases of that door and source now, or as soon as their command has ended. Returns how many there are.
-    pub fn end(&mut self, door: &str, source: IpAddr, actions: &mut Vec<Action>) -> usize {
-        let theirs = |lease: &&mut Lease| lease.door == door && lease.source == source;
-        let mut number = 0;
-        for lease in self.leases.iter_mut().filter(theirs) {
-            number += 1;
+    /// A start command that has not begun (`begun` says so) never will.
+    pub fn end(
+        &mut self,
+        door: &str,
+        source: IpAddr,
+        begun: impl Fn(LeaseId) -> bool,
+        actions: &mut Vec<Action>,
+    ) -> usize {
+        let theirs = |lease: &Lease| lease.door == door && lease.source == source;
+        let number = self.leases.iter().filter(|lease| theirs(lease)).count();
+        let waits =
+            |lease: &Lease| matches!(lease.phase, Phase::Starting { .. }) && !begun(lease.id);
+        self.leases.retain(|lease| !theirs(lease) || !waits(lease));
+        for lease in self.leases.iter_mut().filter(|lease| theirs(lease)) {
             match &mut lease.phase {
                 Phase::Starting { until, reapply } => (*until, *reapply) = (Some(0), false),
                 Phase::Open { .. } => {

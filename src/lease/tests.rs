@@ -287,3 +287,20 @@ proptest! {
         prop_assert!(hands.opened.values().all(|open| !open));
     }
 }
+
+#[test]
+fn a_deadline_that_passes_while_the_rules_are_put_back_ends_the_lease() {
+    let (mut book, mut actions) = (LeaseBook::default(), Vec::new());
+    book.open(opening(2), Reknock::Renew, 0, &mut actions)
+        .unwrap();
+    let id = book.leases()[0].id;
+    book.command_ended(id, 0, &mut actions);
+    let Phase::Open { until } = book.leases()[0].phase else {
+        panic!("{:?}", book.leases());
+    };
+    // At the stop command.
+    book.reapply(&mut actions);
+    actions.clear();
+    book.command_ended(id, until, &mut actions);
+    assert_eq!((book.leases().len(), actions.len()), (0, 0));
+}

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 /// The signals that the keeper acts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM or SIGINT: run all stop commands and exit with this number.
+    /// SIGTERM, SIGINT or SIGQUIT: run all stop commands and exit with this number.
     Shutdown(i32),
     /// SIGHUP: read the config again.
     Reload,
@@ -51,7 +51,8 @@ fn set_disposition(number: libc::c_int, disposition: libc::sighandler_t) -> io::
 pub struct Signals(UnixStream);
 
 impl Signals {
-    /// Catches the signals of [`Signal`] and ignores SIGUSR2. Once in a process.
+    /// Catches the signals of [`Signal`], and ignores SIGUSR2 and SIGXFSZ: a log file that may not grow is an error of its own. Once in
+    /// a process.
     pub fn catch() -> io::Result<Signals> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
@@ -71,6 +72,7 @@ impl Signals {
         for number in [
             libc::SIGTERM,
             libc::SIGINT,
+            libc::SIGQUIT,
             libc::SIGHUP,
             libc::SIGUSR1,
             libc::SIGCHLD,
@@ -78,6 +80,7 @@ impl Signals {
             set_disposition(number, handler)?;
         }
         set_disposition(libc::SIGUSR2, libc::SIG_IGN)?;
+        set_disposition(libc::SIGXFSZ, libc::SIG_IGN)?;
         Ok(Signals(reader))
     }
 
@@ -103,6 +106,7 @@ impl Signals {
             (libc::SIGHUP, Signal::Reload),
             (libc::SIGUSR1, Signal::Reapply),
             (libc::SIGINT, Signal::Shutdown(libc::SIGINT)),
+            (libc::SIGQUIT, Signal::Shutdown(libc::SIGQUIT)),
             (libc::SIGTERM, Signal::Shutdown(libc::SIGTERM)),
         ];
         all.into_iter()
@@ -123,6 +127,7 @@ pub(super) fn leave_to_keeper() -> io::Result<()> {
     for number in [
         libc::SIGTERM,
         libc::SIGINT,
+        libc::SIGQUIT,
         libc::SIGHUP,
         libc::SIGUSR1,
         libc::SIGUSR2,
@@ -135,7 +140,7 @@ pub(super) fn leave_to_keeper() -> io::Result<()> {
 /// Undoes what [`Signals::catch`] and the Rust runtime changed, for a child that is about to call exec.
 pub(super) fn restore_for_exec() {
     // exec itself resets handlers, but what is ignored stays ignored.
-    for number in [libc::SIGPIPE, libc::SIGUSR2] {
+    for number in [libc::SIGPIPE, libc::SIGUSR2, libc::SIGXFSZ] {
         let _ = set_disposition(number, libc::SIG_DFL);
     }
 }

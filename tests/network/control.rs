@@ -2,7 +2,7 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, OTHER, ROUTER, ROUTER6, Scene, children, daemon_binary, packet, ran_at, signal,
+    CLIENT, Daemon, OTHER, ROUTER, ROUTER6, Scene, children, daemon_binary, packet, ran_at, signal,
     wait_for,
 };
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
@@ -22,6 +22,14 @@ pub const TESTS: &[Test] = &[
     ("status_of_a_stopped_listener", status_of_a_stopped_listener),
     ("close_ends_a_lease_now", close_ends_a_lease_now),
     ("close_while_commands_run", close_while_commands_run),
+    (
+        "close_before_the_start_command",
+        close_before_the_start_command,
+    ),
+    (
+        "a_start_command_that_sends_usr1_ends_in_time",
+        a_start_command_that_sends_usr1_ends_in_time,
+    ),
     ("silent_clients_delay_nothing", silent_clients_delay_nothing),
     (
         "a_client_that_does_not_read_delays_nothing",
@@ -260,6 +268,57 @@ fn close_while_commands_run() {
         (json(&scene)["leases"].as_array().unwrap().is_empty()).then_some(())
     });
     assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (3, 3));
+}
+
+/// What waits for its turn when it is closed never begins.
+fn close_before_the_start_command() {
+    let scene = Scene::new();
+    scene.home.config_with_options(
+        "MaxCommands = 1\n",
+        "[other]\nsequence = 5000,6000\ntcpflags = syn\ncmd_timeout = 600\n\
+         start_command = echo other >>@HOME@/notes; while [ -e @HOME@/hold ]; do sleep 0.05; done\nstop_command = true\n\
+         [SSH]\nsequence = 7000,8000:udp,9000\ntcpflags = syn\ncmd_timeout = 600\n\
+         start_command = echo start >>@HOME@/notes\nstop_command = echo stop >>@HOME@/notes\n",
+    );
+    scene.home.write("hold", "");
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    scene.knock(ROUTER, &["5000", "6000"]);
+    await_notes(&scene, "other", 1);
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, "SSH"));
+    said(&scene, &["--close", "SSH", CLIENT]);
+    assert_eq!(json(&scene)["leases"].as_array().unwrap().len(), 1);
+    fs::remove_file(scene.home.path("hold")).unwrap();
+    wait_for("open", || {
+        (json(&scene)["leases"][0]["state"] == "open").then_some(())
+    });
+    assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (0, 0));
+    // One that is knocked at now opens.
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 1);
+}
+
+/// A start command that restarts the firewall has its own rule put back, until its time is over.
+fn a_start_command_that_sends_usr1_ends_in_time() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(
+        "[SSH]\nsequence = 7000,8000:udp,9000\ntcpflags = syn\ncmd_timeout = 2\n\
+         start_command = echo start >>@HOME@/notes; kill -USR1 $PPID\n\
+         stop_command = echo stop >>@HOME@/notes\n",
+    );
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, "SSH"));
+    await_notes_at_least(&scene, "start", 2);
+    wait_for("its end", || {
+        (json(&scene)["leases"].as_array().unwrap().is_empty()).then_some(())
+    });
+    assert_eq!(notes(&scene, "start"), notes(&scene, "stop"));
+}
+
+fn await_notes_at_least(scene: &Scene, word: &str, times: usize) {
+    wait_for(&format!("{times} {word}"), || {
+        (notes(scene, word) >= times).then_some(())
+    });
 }
 
 fn silent_clients_delay_nothing() {

@@ -84,7 +84,7 @@ pub fn await_notes(scene: &Scene, word: &str, times: usize) {
 }
 
 fn term_runs_the_stop_command() {
-    for (signal, code) in [(libc::SIGTERM, 15), (libc::SIGINT, 2)] {
+    for (signal, code) in [(libc::SIGTERM, 15), (libc::SIGINT, 2), (libc::SIGQUIT, 3)] {
         let scene = Scene::new();
         let mut daemon = scene.daemon(&door(600));
         open(&scene, &daemon);

@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::control::{ERROR, OK, Question};
 use crate::keeper::log::Kind;
-use crate::limits::{CLIENT_MS, MAX_INTERFACES};
+use crate::limits::{CLIENT_MS, MAX_INTERFACES, SHUTDOWN_START_MS};
 use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
 use crate::sys::clock::monotonic;
@@ -31,8 +31,18 @@ impl Keeper {
 
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
         let mut actions = Vec::new();
-        if self.book.end(door, source, &mut actions) == 0 {
+        let now = monotonic();
+        let Keeper { book, commands, .. } = self;
+        let number = book.end(door, source, |id| commands.is_running(id), &mut actions);
+        if number == 0 {
             return format!("{ERROR}{door} is not open for {source}\n");
+        }
+        commands.drop_waiting(|command| command.lease.is_none_or(|id| book.get(id).is_some()));
+        for lease in book.leases() {
+            if lease.door == door && lease.source == source {
+                // As at SIGTERM: a start command that hangs must not keep the door open.
+                commands.hurry_start(lease.id, now.saturating_add(SHUTDOWN_START_MS));
+            }
         }
         self.lines
             .about(Kind::Event, source, &format!("{door}: closed by hand"));

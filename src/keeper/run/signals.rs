@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Closing, Keeper, Replacement};
+use crate::config::Options;
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::Restart;
 use crate::keeper::log::{Kind, plain};
@@ -115,7 +116,12 @@ impl Keeper {
         self.end_listener();
         self.listener = Some(new.listener);
         self.restart = Restart::default();
-        self.options = new.options;
+        // Where the lock and the journal are stays.
+        let state_dir = std::mem::take(&mut self.options.state_dir);
+        self.options = Options {
+            state_dir,
+            ..new.options
+        };
         self.doors = new.doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {

@@ -90,9 +90,14 @@ impl Commands {
                 .filter(|running| running.command.role == role);
             running.count() < options.max_commands
         };
+        // Stacked leases have one stop command: two `iptables-nft -D` of one rule at once take the same one, and the other rule stays.
+        let is_alone = |command: &Command| {
+            let mut running = self.running.iter().map(|running| &running.command);
+            command.role != Role::Stop || !running.any(|other| other.text == command.text)
+        };
         let waiting = self.queue.iter().enumerate();
         let next = waiting
-            .filter(|(_, command)| has_place(command.role))
+            .filter(|(_, command)| has_place(command.role) && is_alone(command))
             .min_by_key(|(index, command)| (command.role, *index))?;
         let command = self.queue.remove(next.0)?;
         match exec::prepare(&command.text) {

@@ -32,6 +32,10 @@ pub const TESTS: &[Test] = &[
         a_killed_stop_command_runs_again,
     ),
     ("knocking_again_stacks", knocking_again_stacks),
+    (
+        "equal_stop_commands_run_one_after_another",
+        equal_stop_commands_run_one_after_another,
+    ),
 ];
 
 /// A door that opens port 22 for so many seconds, and notes each command.
@@ -323,4 +327,28 @@ fn knocking_again_stacks() {
     await_notes(&scene, "stop", 2);
     wait_for("no rule", || (rules(&scene) == 0).then_some(()));
     assert_eq!(daemon.count(&lines::timeout(CLIENT, "SSH")), 2);
+}
+
+/// Two deletions of one rule at once are one with iptables-nft.
+fn equal_stop_commands_run_one_after_another() {
+    let scene = Scene::new();
+    scene.home.config_with_options(
+        "Reknock = stack",
+        "[SSH]\nsequence = 7000,8000:udp,9000\ntcpflags = syn\ncmd_timeout = 600\n\
+         start_command = iptables -w -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; echo start >>@HOME@/notes\n\
+         stop_command = echo in >>@HOME@/notes; iptables -w -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT; \
+         echo out >>@HOME@/notes\n",
+    );
+    let mut daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    for number in 1..=4 {
+        scene.knock(ROUTER, STEPS);
+        await_notes(&scene, "start", number);
+    }
+    assert_eq!(rules(&scene), 4);
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(rules(&scene), 0);
+    let notes = scene.home.read("notes");
+    let stops: Vec<&str> = notes.lines().filter(|line| *line != "start").collect();
+    assert_eq!(stops, ["in", "out"].repeat(4));
 }

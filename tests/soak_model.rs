@@ -13,11 +13,13 @@ fn model() -> Model {
         lease: 8000,
         start: 0,
         stop: 0,
+        fails: false,
     };
     let slow = Times {
         lease: 8000,
         start: 500,
         stop: 700,
+        fails: false,
     };
     let mut model = Model::new(vec![plain, slow]);
     model.apply(0, &Event::Ready);

@@ -4,7 +4,7 @@ use crate::doors::{
     self, DOORS, LIST_LINES, NOTE, ONCE, SEQ_TIMEOUT, SOURCES, Step, listed, sequence,
 };
 use crate::lab;
-use crate::model::{Event, Key};
+use crate::model::{Event, Key, Ms};
 use crate::soak::Soak;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -89,10 +89,12 @@ impl Soak {
         });
     }
 
-    /// And after it.
-    fn has_knocked(&mut self, key: Key, certain: bool, steps: &[Step]) {
+    /// And after it. The last packet did not leave before `earliest`.
+    fn has_knocked(&mut self, key: Key, certain: bool, steps: &[Step], earliest: Ms) {
         let sent = self.now();
-        self.record(Event::Knocked { key, certain, sent });
+        for (certain, sent) in [(false, sent), (certain, earliest)] {
+            self.record(Event::Knocked { key, certain, sent });
+        }
         if key.door == NOTE {
             self.runs.knocked(key.source, certain, sent);
         }
@@ -134,6 +136,7 @@ impl Soak {
                     continue;
                 };
                 let is_last = index + 1 == steps.len();
+                let earliest = self.now();
                 if is_last {
                     self.may_open(*key);
                 }
@@ -141,7 +144,7 @@ impl Soak {
                 if is_last {
                     let in_time = self.now() < begin + SEQ_TIMEOUT * 1000 - 1000;
                     let certain = in_time && self.is_clean(*key);
-                    self.has_knocked(*key, certain, steps);
+                    self.has_knocked(*key, certain, steps, earliest);
                 }
             }
             if index + 1 < last {
@@ -164,7 +167,8 @@ impl Soak {
             for step in &steps {
                 self.send(key.source, *step);
             }
-            self.has_knocked(key, false, &steps);
+            let now = self.now();
+            self.has_knocked(key, false, &steps, now);
         }
     }
 
@@ -194,7 +198,7 @@ impl Soak {
             &words,
         );
         let in_time = self.now() < begin + SEQ_TIMEOUT * 1000 - 1000;
-        self.has_knocked(key, certain && in_time, &steps);
+        self.has_knocked(key, certain && in_time, &steps, begin);
     }
 
     /// Somebody and a door that he has not touched of late; strangers and customers.

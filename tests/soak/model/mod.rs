@@ -45,6 +45,8 @@ pub struct Times {
     pub start: Ms,
     /// What its stop command sleeps.
     pub stop: Ms,
+    /// Its start command fails: the next knock stops it and starts it again.
+    pub fails: bool,
 }
 
 /// What was done.
@@ -298,6 +300,9 @@ impl Model {
         let deadline = sent + self.commands(key) + lease;
         let state = self.states.entry(key).or_default();
         state.deadline = Some(state.deadline.unwrap_or(0).max(deadline));
+        if self.doors[key.door].fails {
+            state.promises.clear();
+        }
         if certain {
             state.promises.push(Promise {
                 since: sent,

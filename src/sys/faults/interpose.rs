@@ -65,6 +65,7 @@ macro_rules! interpose {
     };
 }
 
+/// Never read: that it is there keeps the linker from dropping the function.
 struct Pointer(#[allow(dead_code)] *const c_void);
 
 // SAFETY: the address of a function, which nobody uses.

@@ -10,6 +10,7 @@ use crate::sys::clock::{self, UnixTime};
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{exec, names, privileges};
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -66,7 +67,7 @@ impl Lines {
     }
 
     /// A line.
-    pub fn say(&mut self, kind: Kind, text: &str) {
+    pub fn say(&mut self, kind: Kind, text: &dyn fmt::Display) {
         if self.waiting.is_empty() {
             self.log.now(kind, text);
         } else {
@@ -75,16 +76,16 @@ impl Lines {
     }
 
     /// A line about a source: `10.9.0.2: text`, or `10.9.0.2 (client.example): text`.
-    pub fn about(&mut self, kind: Kind, source: IpAddr, text: &str) {
+    pub fn about(&mut self, kind: Kind, source: IpAddr, text: &dyn fmt::Display) {
         if !self.lookup {
-            return self.say(kind, &format!("{source}: {text}"));
+            return self.say(kind, &format_args!("{source}: {text}"));
         }
         let now = clock::monotonic();
         self.queue(kind, Some(source), text, now);
         self.proceed(now);
     }
 
-    fn queue(&mut self, kind: Kind, source: Option<IpAddr>, text: &str, now: Millis) {
+    fn queue(&mut self, kind: Kind, source: Option<IpAddr>, text: &dyn fmt::Display, now: Millis) {
         if self.waiting.len() >= MAX_WAITING_LINES {
             self.release();
         }

@@ -6,6 +6,7 @@ use super::files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::{self, poll};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -79,7 +80,7 @@ impl Log {
             Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
                 Kind::Error,
-                &format!(
+                &format_args!(
                     "warning: cannot open logfile: {}: {}",
                     path.display(),
                     plain(&error)
@@ -89,23 +90,22 @@ impl Log {
     }
 
     /// A line that happens now.
-    pub fn now(&mut self, kind: Kind, text: &str) {
+    pub fn now(&mut self, kind: Kind, text: &dyn fmt::Display) {
         self.at(clock::wall(), kind, text);
     }
 
     /// A line of that moment; of a message of several lines, each is one of the log.
-    pub fn at(&mut self, time: UnixTime, kind: Kind, text: &str) {
+    pub fn at(&mut self, time: UnixTime, kind: Kind, text: &dyn fmt::Display) {
         let wanted = match kind {
             Kind::Event | Kind::LogOnly | Kind::Error => true,
             Kind::Verbose => self.verbose || self.debug,
             Kind::Debug => self.debug,
         };
         if wanted {
-            self.pending.extend(text.lines().map(|line| Line {
-                time,
-                kind,
-                text: line.to_string(),
-            }));
+            for line in text.to_string().lines() {
+                let text = line.to_string();
+                self.pending.push(Line { time, kind, text });
+            }
         }
     }
 
@@ -362,7 +362,10 @@ mod tests {
     #[test]
     fn each_line_of_a_message_has_its_time() {
         let mut log = Log::new(false, false);
-        log.now(Kind::LogOnly, "config: line 2: syntax error\nconf:2:1: why");
+        log.now(
+            Kind::LogOnly,
+            &"config: line 2: syntax error\nconf:2:1: why",
+        );
         let texts: Vec<&str> = log.pending.iter().map(|line| line.text.as_str()).collect();
         assert_eq!(texts, ["config: line 2: syntax error", "conf:2:1: why"]);
     }

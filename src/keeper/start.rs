@@ -122,7 +122,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         Err(Unavailable::Unusable(problem)) => {
             lines.say(
                 Kind::Error,
-                &format!(
+                &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
                      killed will stay open"
                 ),
@@ -155,8 +155,10 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
             Ok(control) => keeper.control = Some(control),
             Err(error) => {
                 let path = path.display();
-                let text = format!("warning: no control socket (knockd --status): {path}: {error}");
-                keeper.lines.say(Kind::Error, &text);
+                keeper.lines.say(
+                    Kind::Error,
+                    &format_args!("warning: no control socket (knockd --status): {path}: {error}"),
+                );
             }
         }
     }
@@ -165,16 +167,18 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
             Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
                 let path = pid_path.display();
-                let text = format!("could not create pid file {path}: {}", plain(&error));
-                keeper.lines.say(Kind::Error, &text);
+                keeper.lines.say(
+                    Kind::Error,
+                    &format_args!("could not create pid file {path}: {}", plain(&error)),
+                );
             }
         }
     }
     let lines = &mut keeper.lines;
-    lines.say(Kind::Verbose, &format!("listening on {interface}..."));
+    lines.say(Kind::Verbose, &format_args!("listening on {interface}..."));
     lines.say(
         Kind::LogOnly,
-        &format!("starting up, listening on {interface}"),
+        &format_args!("starting up, listening on {interface}"),
     );
     lines.log.write_out();
     if let Some(starting) = starting {

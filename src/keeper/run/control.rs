@@ -45,7 +45,7 @@ impl Keeper {
             }
         }
         self.lines
-            .about(Kind::Event, source, &format!("{door}: closed by hand"));
+            .about(Kind::Event, source, &format_args!("{door}: closed by hand"));
         self.perform(actions);
         format!("{OK}{door} closes for {source}\n")
     }

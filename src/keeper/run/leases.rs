@@ -31,13 +31,13 @@ impl Keeper {
         let Some(start) = expand(start, source) else {
             return self.lines.say(
                 Kind::Error,
-                "error: parsed start command has been truncated! --> won't execute it",
+                &"error: parsed start command has been truncated! --> won't execute it",
             );
         };
         match stop {
             Some(None) => self.lines.say(
                 Kind::Error,
-                "error: parsed stop command has been truncated! --> won't execute start command",
+                &"error: parsed stop command has been truncated! --> won't execute start command",
             ),
             Some(Some(stop)) => {
                 let opening = Opening {
@@ -53,7 +53,7 @@ impl Keeper {
                     Ok(()) => self.perform(actions),
                     Err(_) => self.lines.say(
                         Kind::Error,
-                        &format!("error: {name}: {MAX_LEASES} doors are open: not opened"),
+                        &format_args!("error: {name}: {MAX_LEASES} doors are open: not opened"),
                     ),
                 }
             }
@@ -68,7 +68,7 @@ impl Keeper {
                 if !self.commands.push(command) {
                     self.lines.say(
                         Kind::Error,
-                        &format!("error: {name}: too many commands wait: not run"),
+                        &format_args!("error: {name}: too many commands wait: not run"),
                     );
                 }
                 self.run_commands(monotonic());
@@ -133,7 +133,7 @@ impl Keeper {
                 }
                 Err(error) => self.lines.say(
                     Kind::Error,
-                    &format!("error: command fork failed! ({})", plain(&error)),
+                    &format_args!("error: command fork failed! ({})", plain(&error)),
                 ),
             }
         }
@@ -144,7 +144,7 @@ impl Keeper {
             let text = String::from_utf8_lossy(&command.text);
             self.lines.say(
                 Kind::Event,
-                &format!("{}: running command: {text}", command.door),
+                &format_args!("{}: running command: {text}", command.door),
             );
         }
     }
@@ -160,19 +160,18 @@ impl Keeper {
                 self.journal_fails = false;
                 self.save_again = None;
                 if failed_before {
-                    self.lines.say(Kind::Event, "the journal is written again");
+                    self.lines.say(Kind::Event, &"the journal is written again");
                 }
             }
             Err(error) => {
                 self.journal_fails = true;
                 self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
                 if !failed_before {
-                    let text = format!(
+                    self.lines.say(Kind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
                          will stay open",
                         plain(&error)
-                    );
-                    self.lines.say(Kind::Error, &text);
+                    ));
                 }
             }
         }
@@ -191,7 +190,7 @@ impl Keeper {
             if status != 0 {
                 self.lines.say(
                     Kind::Error,
-                    &format!(
+                    &format_args!(
                         "{}: command returned non-zero status code ({status})",
                         command.door
                     ),

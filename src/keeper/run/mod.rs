@@ -142,7 +142,7 @@ impl Keeper {
                 // Only a machine out of memory gets here; leases must still end.
                 Err(error) => {
                     self.lines
-                        .say(Kind::Error, &format!("error: poll: {error}"));
+                        .say(Kind::Error, &format_args!("error: poll: {error}"));
                     poll::pause(FORK_RETRY_MS);
                     Default::default()
                 }
@@ -251,8 +251,10 @@ impl Keeper {
             self.report_openings = None;
             let refused = |door: &mut Door| door.openings.take_left_out();
             let number: u32 = self.doors.iter_mut().filter_map(refused).sum();
-            let text = format!("error: {number} openings were too many at once: not opened");
-            self.lines.say(Kind::Error, &text);
+            self.lines.say(
+                Kind::Error,
+                &format_args!("error: {number} openings were too many at once: not opened"),
+            );
         }
         if self.save_again.is_some_and(|due| due <= now) {
             self.unsaved = true;
@@ -272,7 +274,7 @@ impl Keeper {
         for door in self.commands.end_overdue(now) {
             self.lines.say(
                 Kind::Error,
-                &format!("{door}: command takes too long: killed"),
+                &format_args!("{door}: command takes too long: killed"),
             );
         }
         if self.book.next_expiry().is_some_and(|due| due <= now) {

@@ -23,8 +23,10 @@ impl Keeper {
         end_orphans(&leases);
         if !leases.is_empty() {
             let number = leases.len();
-            let text = format!("{number} open doors taken over from the daemon before");
-            self.lines.say(Kind::Event, &text);
+            self.lines.say(
+                Kind::Event,
+                &format_args!("{number} open doors taken over from the daemon before"),
+            );
         }
         let mut actions = Vec::new();
         self.book = LeaseBook::restore(leases, &mut actions);

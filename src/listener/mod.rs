@@ -16,7 +16,7 @@ use crate::limits::{
 use crate::log_rate::LogRate;
 use crate::matcher::{Matcher, Rules};
 use crate::packet;
-use crate::record::{Counters, ToKeeper, ToListener};
+use crate::record::{Counters, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
@@ -128,7 +128,7 @@ struct Listener<'a> {
 impl<'a> Listener<'a> {
     /// Takes the keeper's orders, opens what needs root, and gives root away. `None`: the keeper is gone.
     fn set_up(keeper: &'a RecordSocket) -> Result<Option<Listener<'a>>, String> {
-        let Some(ToListener::Setup {
+        let Some(ToListener::Setup(Setup {
             doors: count,
             matching,
             max_attempts,
@@ -139,7 +139,7 @@ impl<'a> Listener<'a> {
             log_rate,
             wait_for_interfaces,
             interface,
-        }) = receive(keeper)
+        })) = receive(keeper)
         else {
             return Ok(None);
         };

@@ -53,7 +53,7 @@ impl Keeper {
     /// The status needs what the listener knows; it is waited for half as long as the client.
     fn ask_listener(&mut self, now: Millis) {
         let ready = self.listener.as_ref().filter(|l| l.ready_by.is_none());
-        match ready.map(|listener| (listener.say(&ToListener::Report), listener.started)) {
+        match ready.map(|listener| (listener.say(ToListener::Report), listener.started)) {
             Some((Ok(()), started)) => {
                 let status = ListenerStatus {
                     uptime: now.saturating_sub(started),

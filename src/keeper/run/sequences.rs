@@ -78,7 +78,7 @@ impl Keeper {
             generation,
             sequence,
         };
-        if listener.say(&record).is_err() {
+        if listener.say(record).is_err() {
             self.listener_died("does not take the next sequence");
         }
     }

@@ -10,7 +10,7 @@ mod wire;
 
 use crate::door::{Knock, Matching, Pattern, Sequence, Step};
 use crate::limits::MAX_RECORD;
-use crate::tripwire::{PortRange, Tripwire};
+use crate::tripwire::{BanRule, PortRange, Tripwire};
 use std::net::{IpAddr, Ipv4Addr};
 use wire::Wire;
 
@@ -61,6 +61,8 @@ pub struct Setup {
     pub max_attempts: u16,
     /// Which `Tripwire` there are; of those that are listed this many ranges come after the doors, in `Tripwires`.
     pub tripwire: Tripwire<u16>,
+    /// When to tell `Scanned`.
+    pub ban: Option<BanRule>,
     /// `-4`.
     pub only_ip_v4: bool,
     /// `-v` or `-D`: send what only those show.
@@ -93,6 +95,8 @@ pub enum ToKeeper {
         /// Which of the door's one-time sequences it was.
         generation: u32,
     },
+    /// A source has hit as many tripwires as ban it.
+    Scanned(IpAddr),
     /// An attempt took too long.
     TimedOut(Progress),
     /// An attempt was spoiled by a wrong knock.
@@ -150,8 +154,8 @@ pub struct Progress {
     pub stage: u8,
 }
 
-/// Text that is too long for a record is cut; before it come at most 19 other bytes.
-const MAX_TEXT: usize = MAX_RECORD - 19;
+/// Text that is too long for a record is cut; before it come at most 28 other bytes.
+const MAX_TEXT: usize = MAX_RECORD - 28;
 
 /// A field before it is read.
 const NO_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -173,6 +177,7 @@ impl Setup {
         wire.bool(&mut is_strict);
         wire.u16(&mut self.max_attempts);
         wire.tripwire(&mut self.tripwire);
+        wire.ban(&mut self.ban);
         wire.bool(&mut self.only_ip_v4);
         wire.bool(&mut self.verbose);
         wire.bool(&mut self.debug);
@@ -282,6 +287,7 @@ impl ToKeeper {
             ToKeeper::Problem(_) => 10,
             ToKeeper::Interface(_) => 11,
             ToKeeper::Counters(_) => 12,
+            ToKeeper::Scanned(_) => 13,
         }
     }
 
@@ -312,6 +318,7 @@ impl ToKeeper {
             10 => ToKeeper::Problem(String::new()),
             11 => ToKeeper::Interface(Interface::default()),
             12 => ToKeeper::Counters(Counters::default()),
+            13 => ToKeeper::Scanned(NO_IP),
             _ => return None,
         })
     }
@@ -339,6 +346,7 @@ impl ToKeeper {
                 wire.ip(source);
                 wire.u32(generation);
             }
+            ToKeeper::Scanned(source) => wire.ip(source),
             ToKeeper::LeftOut(lines) => wire.u32(lines),
             ToKeeper::Seen(knock) => {
                 wire.ip(&mut knock.source);

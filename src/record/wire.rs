@@ -5,7 +5,7 @@
 use super::{Bytes, MAX_TEXT};
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::tripwire::Tripwire;
+use crate::tripwire::{BanRule, Tripwire};
 use std::net::IpAddr;
 
 /// Walks the fields of a record in order, and either writes each or reads it into its place: so there is one list of fields for both.
@@ -181,6 +181,14 @@ impl<'a> Wire<'a> {
                 Tripwire::None
             }
         };
+    }
+
+    /// Its number of hits, 0 where there is none, then its time.
+    pub fn ban(&mut self, rule: &mut Option<BanRule>) {
+        let (mut hits, mut window) = rule.map_or((0, 0), |rule| (rule.hits, rule.window));
+        self.u8(&mut hits);
+        self.u64(&mut window);
+        *rule = (hits > 0).then_some(BanRule { hits, window });
     }
 
     /// At most 255 items, each walked by `walk`.

@@ -9,7 +9,6 @@ use crate::limits::{MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{exec, names, privileges};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -50,8 +49,8 @@ pub struct Lines {
     pub log: Log,
     lookup: bool,
     child: Option<Child>,
-    names: VecDeque<Name>,
-    waiting: VecDeque<Line>,
+    names: Vec<Name>,
+    waiting: Vec<Line>,
 }
 
 impl Lines {
@@ -61,8 +60,8 @@ impl Lines {
             log,
             lookup,
             child: None,
-            names: VecDeque::new(),
-            waiting: VecDeque::new(),
+            names: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -91,7 +90,7 @@ impl Lines {
         }
         let until = now.saturating_add(NAME_WAIT_MS);
         let text = text.to_string();
-        self.waiting.push_back(Line {
+        self.waiting.push(Line {
             time: clock::wall(),
             kind,
             source,
@@ -102,9 +101,10 @@ impl Lines {
 
     /// Writes the oldest line, with the name if that is known.
     fn release(&mut self) {
-        let Some(line) = self.waiting.pop_front() else {
+        if self.waiting.is_empty() {
             return;
-        };
+        }
+        let line = self.waiting.remove(0);
         let text = match line.source {
             None => line.text,
             Some(source) => match self.known(source).and_then(|known| known.name.as_ref()) {
@@ -121,9 +121,9 @@ impl Lines {
 
     fn learn(&mut self, source: IpAddr, name: Option<String>, now: Millis) {
         if self.names.len() >= MAX_NAMES {
-            self.names.pop_front();
+            self.names.remove(0);
         }
-        self.names.push_back(Name {
+        self.names.push(Name {
             source,
             name,
             until: now.saturating_add(NAME_LIFE_MS),
@@ -139,7 +139,7 @@ impl Lines {
             self.learn(source, None, now);
         }
         self.names.retain(|name| name.until > now);
-        while let Some(line) = self.waiting.front() {
+        while let Some(line) = self.waiting.first() {
             let waits = line
                 .source
                 .is_some_and(|source| self.known(source).is_none());
@@ -235,7 +235,7 @@ impl Lines {
             .and_then(|child| child.asked)
             .map(|(_, due)| due);
         self.waiting
-            .front()
+            .first()
             .map(|line| line.until)
             .into_iter()
             .chain(asked)

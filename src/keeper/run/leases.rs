@@ -162,7 +162,11 @@ impl Keeper {
                         self.book.command_started(id, process.group());
                         self.unsaved = true;
                     }
-                    begun.push((command, process));
+                    let text = String::from_utf8_lossy(&command.text);
+                    begun.push((
+                        format!("{}: running command: {text}", command.door),
+                        process,
+                    ));
                 }
                 Err(error) => self.lines.say(
                     Kind::Error,
@@ -171,14 +175,10 @@ impl Keeper {
             }
         }
         self.save();
-        for (command, process) in begun {
+        for (line, process) in begun {
             // A child that is gone already is reaped like any other.
             let _ = process.go();
-            let text = String::from_utf8_lossy(&command.text);
-            self.lines.say(
-                Kind::Event,
-                &format_args!("{}: running command: {text}", command.door),
-            );
+            self.lines.say(Kind::Event, &line);
         }
     }
 

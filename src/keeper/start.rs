@@ -15,6 +15,7 @@ use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
+use crate::sys::poll::{Awaits, Entry};
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
 use std::fs::{self, File, Permissions};
@@ -275,9 +276,8 @@ fn await_ready(
         if listener.ready_by.is_some_and(|due| due <= now) {
             return Err("the listener does not get ready".to_string());
         }
-        let descriptors = heapless::Vec::from_array([listener.as_fd()]);
-        poll::wait::<1>(&descriptors, now, listener.ready_by).map_err(|error| error.to_string())?;
-        drop(descriptors);
+        let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
+        poll::wait(&mut [entry], now, listener.ready_by).map_err(|error| error.to_string())?;
         match listener.receive() {
             Received::Record(ToKeeper::Ready) => {
                 listener.ready_by = None;

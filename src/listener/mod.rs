@@ -20,6 +20,7 @@ use crate::record::{Counters, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
+use crate::sys::poll::{Awaits, Entry};
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{poll, privileges, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
@@ -29,7 +30,7 @@ use pace::Pace;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 /// The name that the keeper calls this program by, to make it a listener.
@@ -314,33 +315,28 @@ impl<'a> Listener<'a> {
                 self.tell_due,
             ];
             let ready = {
-                let mut descriptors: heapless::Vec<BorrowedFd<'_>, { MAX_INTERFACES + 2 }> =
-                    heapless::Vec::new();
+                let own = [self.keeper.as_fd(), self.changes.as_fd()];
                 // There is room for all: the captures are at most MAX_INTERFACES.
-                let _ = descriptors.push(self.keeper.as_fd());
-                let _ = descriptors.push(self.changes.as_fd());
-                for capture in &self.captures {
-                    let _ = descriptors.push(capture.as_fd());
+                let mut entries = heapless::Vec::<Entry<'_>, { MAX_INTERFACES + 2 }>::new();
+                for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
+                    let _ = entries.push(Entry::new(Some(fd), Awaits::Input));
                 }
-                poll::wait(&descriptors, now, deadline.into_iter().flatten().min())?
+                poll::wait(&mut entries, now, deadline.into_iter().flatten().min())?
             };
-            if ready.first() == Some(&true) && !self.obey() {
+            if ready.has(0) && !self.obey() {
                 return Ok(());
             }
-            if ready.get(1) == Some(&true) {
+            if ready.has(1) {
                 self.changes.drain();
                 let due = now.max(self.refreshed.saturating_add(REFRESH_PAUSE_MS));
                 self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }
             self.follow(now);
             let mut packets = 0;
-            for (index, _) in ready
-                .iter()
-                .skip(2)
-                .enumerate()
-                .filter(|(_, ready)| **ready)
-            {
-                packets += self.read_packets(index);
+            for index in 0..self.captures.len() {
+                if ready.has(2 + index) {
+                    packets += self.read_packets(index);
+                }
             }
             if let Some(pause) = self.pace.pause_after(packets, now) {
                 poll::pause(pause);

@@ -8,11 +8,12 @@ use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
 use crate::sys::clock::monotonic;
+use crate::sys::poll::Ready;
 use std::net::IpAddr;
 
 impl Keeper {
     /// Lets the clients that are ready go on.
-    pub(super) fn serve_clients(&mut self, ready: &[bool], now: Millis) {
+    pub(super) fn serve_clients(&mut self, ready: Ready, now: Millis) {
         // Out of the keeper meanwhile, since an answer may need all of it.
         let Some(mut control) = self.control.take() else {
             return;

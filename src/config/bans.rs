@@ -115,7 +115,11 @@ fn networks(line: Line<'_>, value: &[u8]) -> Result<Vec<Network>, Diagnostic> {
         let Some(network) = Network::parse(text) else {
             let text = format!(
                 "Allow: {} is no network; give addresses and networks such as 192.168.1.0/24, 2001:db8::/32",
-                quote(part)
+                if part.is_empty() {
+                    "nothing".into()
+                } else {
+                    quote(part)
+                }
             );
             return Err(line.error(part, "syntax error", text));
         };

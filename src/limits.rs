@@ -15,6 +15,9 @@ pub const MAX_COMMAND: usize = 4095;
 /// Bytes of a config file or a one-time list. A config is a few hundred bytes; what is longer is not a config.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 
+/// Bytes that are read of any other file: the journal of 256 leases of the longest commands has 2 MiB.
+pub const MAX_FILE_BYTES: usize = 4 << 20;
+
 /// Bytes of one packet that the listener reads: an IPv6 header, three extension headers and 14 bytes of TCP fit.
 pub const SNAP_LENGTH: usize = 256;
 

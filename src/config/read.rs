@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::MAX_CONFIG_BYTES;
+use crate::sys;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Why a file could not be read. Shown as knockd 0.8 shows it: `/etc/nosuch: No such file or directory`.
@@ -39,9 +41,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 
 /// As [`read`], of a file that is open.
 pub fn read_open(file: File) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    file.take(MAX_CONFIG_BYTES as u64 + 1)
-        .read_to_end(&mut text)?;
+    let text = sys::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
     if text.len() > MAX_CONFIG_BYTES {
         let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));

@@ -5,11 +5,11 @@ use super::files;
 use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
-use crate::limits::{MAX_CONFIG_BYTES, STATE_PAUSE_MS, STATE_TRIES};
-use crate::sys::{daemon, poll};
+use crate::limits::{MAX_FILE_BYTES, STATE_PAUSE_MS, STATE_TRIES};
+use crate::sys::{self, daemon, poll};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ impl State {
             Err(error) => return Err(unusable(&path)(error)),
         }
         let path = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot = fs::read_to_string(path).map_err(unusable(path))?;
+        let boot = sys::read_file(path).map_err(unusable(path))?;
         let path = Path::new("/proc/self/ns/net");
         let net = match fs::metadata(path) {
             Ok(namespace) => namespace.ino(),
@@ -100,7 +100,7 @@ impl State {
             folder,
             empty,
             place: Place {
-                boot: boot.trim().to_string(),
+                boot: String::from_utf8_lossy(boot.trim_ascii()).into_owned(),
                 net,
             },
             _lock: lock,
@@ -219,11 +219,7 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
     } else {
-        let mut text = Vec::new();
-        // 256 leases of the longest commands are 2 MiB.
-        let bound = 4 * MAX_CONFIG_BYTES as u64;
-        file.take(bound).read_to_end(&mut text)?;
-        return Ok(text);
+        return sys::read_all(file.as_fd(), MAX_FILE_BYTES);
     };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
 }

@@ -22,7 +22,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::record_socket::RecordSocket;
-use crate::sys::{poll, privileges, seccomp};
+use crate::sys::{self, poll, privileges, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
@@ -31,6 +31,7 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The name that the keeper calls this program by, to make it a listener.
@@ -91,9 +92,17 @@ fn receive(keeper: &RecordSocket) -> Option<ToListener> {
 /// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
 fn auto_tripwires() -> Tripwires {
     let mut services = Vec::new();
-    for (file, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
-        let text = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
-        services.extend(tripwire::ports_in_state(&text, state));
+    for (file, state) in [
+        ("/proc/net/tcp", "0A"),
+        ("/proc/net/tcp6", "0A"),
+        ("/proc/net/udp", "07"),
+        ("/proc/net/udp6", "07"),
+    ] {
+        let text = sys::read_file(Path::new(file)).unwrap_or_default();
+        services.extend(tripwire::ports_in_state(
+            &String::from_utf8_lossy(&text),
+            state,
+        ));
     }
     let (key, mut count) = (RandomState::new(), 0_u32);
     Tripwires::auto(&services, || {
@@ -177,7 +186,7 @@ impl<'a> Listener<'a> {
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
         let seed = RandomState::new().hash_one(0);
-        let release = std::fs::read("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = sys::read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
         let kernel = filter::Kernel {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
         };

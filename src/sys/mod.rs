@@ -17,7 +17,11 @@ pub mod record_socket;
 pub mod seccomp;
 pub mod signals;
 
+use crate::limits::MAX_FILE_BYTES;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 
 /// Turns the -1 of a system call into the error that `errno` holds.
 pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -41,6 +45,29 @@ pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
+}
+
+/// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
+pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut piece = [0u8; 4096];
+    while bytes.len() < most {
+        let room = piece.len().min(most - bytes.len());
+        let length = retry(|| {
+            // SAFETY: `piece` has room for that many bytes.
+            cerr_len(unsafe { libc::read(source.as_raw_fd(), piece.as_mut_ptr().cast(), room) })
+        })?;
+        if length == 0 {
+            break;
+        }
+        bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
+    }
+    Ok(bytes)
+}
+
+/// The bytes of a file, such as those of /proc.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(File::open(path)?.as_fd(), MAX_FILE_BYTES)
 }
 
 /// `size_of::<T>()` as the kernel takes it.

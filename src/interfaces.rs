@@ -2,6 +2,7 @@
 //! Layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 #![forbid(unsafe_code)]
 
+use crate::config::quote;
 use crate::limits::MAX_INTERFACES;
 use crate::network::Network;
 use crate::sys::netlink::{Dump, Netlink};
@@ -150,14 +151,19 @@ impl Selector {
     /// Reads `eth0`, `eth0:1`, `any`, `auto` or a list such as `ppp0,vlan1`. Errors say what is wrong with the text.
     pub fn list(text: &str) -> Result<Vec<Selector>, String> {
         let mut selectors: Vec<Selector> = Vec::new();
-        for part in text.split(',').map(str::trim) {
-            let too_long = |_| format!("interface name {part:?} is longer than 15 characters");
+        for part in text.split(',').map(str::trim_ascii) {
+            let too_long = |_| {
+                format!(
+                    "interface name {} is longer than 15 characters",
+                    quoted(part)
+                )
+            };
             let selector = match part {
-                "" => return Err(format!("no interface name in {text:?}")),
+                "" => return Err(format!("no interface name in {}", quoted(text))),
                 name if name
-                    .contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') =>
+                    .contains(|c: char| c.is_ascii_whitespace() || c.is_control() || c == '/') =>
                 {
-                    return Err(format!("no interface can be called {name:?}"));
+                    return Err(format!("no interface can be called {}", quoted(name)));
                 }
                 "any" => Selector::Any,
                 "auto" => Selector::Auto,
@@ -182,7 +188,8 @@ impl Selector {
                 .any(|s| !matches!(s, Selector::Named { .. }))
         {
             return Err(format!(
-                "\"any\" and \"auto\" stand alone, not in a list such as {text:?}"
+                "\"any\" and \"auto\" stand alone, not in a list such as {}",
+                quoted(text)
             ));
         }
         if selectors.len() > MAX_INTERFACES {
@@ -205,6 +212,10 @@ impl fmt::Display for Selector {
             Selector::Named { device, .. } => device,
         })
     }
+}
+
+fn quoted(name: &str) -> String {
+    quote(name.as_bytes())
 }
 
 /// Attributes follow a header of a fixed size: length and type (2 bytes each, host order), then the value, padded to 4 bytes.

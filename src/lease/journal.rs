@@ -25,6 +25,7 @@
 
 use crate::lease::{Group, Lease, Phase, Then};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
+use crate::number::number;
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
@@ -115,7 +116,7 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
     let (boot, net) = place.strip_prefix("boot ")?.split_once(" net ")?;
     let place = Place {
         boot: boot.to_string(),
-        net: net.parse().ok()?,
+        net: number(net.as_bytes(), u64::MAX)?,
     };
     lines.check_sum()?;
     let mut leases = Vec::new();
@@ -180,10 +181,9 @@ impl<'a> Lines<'a> {
         let mut fields = fields.split(' ');
         let source = fields.next()?.parse().ok()?;
         let phase = fields.next()?;
-        let until = fields.next()?.parse().ok()?;
-        let cmd_timeout = fields.next()?.parse().ok()?;
-        let leader = fields.next()?.parse().ok()?;
-        let started = fields.next()?.parse().ok()?;
+        let mut next = |most| number(fields.next()?.as_bytes(), most);
+        let (until, cmd_timeout) = (next(u64::MAX)?, next(u64::MAX)?);
+        let (leader, started) = (next(i32::MAX as u64)? as i32, next(u64::MAX)?);
         let phase = match phase {
             "starting" => Phase::Starting {
                 until: None,

@@ -4,6 +4,7 @@
 use super::{cerr, poll, read_all, read_file, retry, signals};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
+use crate::number::number;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Write};
@@ -42,7 +43,7 @@ fn start_time(process: libc::pid_t) -> Option<u64> {
         .get(after_name + 1..)?
         .split(|byte| *byte == b' ')
         .nth(20)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
+    number(field, u64::MAX)
 }
 
 /// A command that is forked and waits for the word to go.

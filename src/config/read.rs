@@ -44,7 +44,7 @@ pub fn read_open(file: File) -> io::Result<Vec<u8>> {
     let text = sys::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
     if text.len() > MAX_CONFIG_BYTES {
         let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        return Err(sys::fault(io::ErrorKind::InvalidData, reason));
     }
     Ok(text)
 }

@@ -2,6 +2,7 @@
 //! there, to have it write to another file.
 #![forbid(unsafe_code)]
 
+use crate::sys;
 use crate::sys::privileges::user;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -39,7 +40,7 @@ fn refused(what: &str, path: &Path) -> io::Error {
         "refused: {} is {what} in a folder that others can write to",
         path.display()
     );
-    io::Error::new(io::ErrorKind::PermissionDenied, text)
+    sys::fault(io::ErrorKind::PermissionDenied, text)
 }
 
 /// Whether somebody else than root and this user can put a link into that folder.

@@ -4,6 +4,7 @@
 use super::files;
 use crate::config::{self, parse_sequence};
 use crate::door::Sequence;
+use crate::sys;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -68,9 +69,9 @@ impl OneTimeList {
             marked = true;
         }
         if !marked {
-            return Err(io::Error::new(
+            return Err(sys::fault(
                 io::ErrorKind::NotFound,
-                "the sequence is not in the file",
+                "the sequence is not in the file".into(),
             ));
         }
         file.sync_all()

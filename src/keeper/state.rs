@@ -221,7 +221,10 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     } else {
         return sys::read_all(file.as_fd(), MAX_FILE_BYTES);
     };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
+    Err(sys::fault(
+        io::ErrorKind::PermissionDenied,
+        fault.to_string(),
+    ))
 }
 
 fn private_file() -> fs::OpenOptions {
@@ -250,7 +253,10 @@ fn private_directory(path: &Path) -> io::Result<()> {
     } else {
         "others can look into it and it holds more than knockd's; name a folder of its own, or chmod 700 it"
     };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
+    Err(sys::fault(
+        io::ErrorKind::PermissionDenied,
+        fault.to_string(),
+    ))
 }
 
 /// Whether this is the name of something that [`State`] makes.

@@ -310,10 +310,10 @@ impl<'a> Listener<'a> {
         }
     }
 
-    fn run(&mut self) -> io::Result<()> {
+    fn run(&mut self) -> Result<(), String> {
         loop {
             if self.output.lost.get() {
-                return Err(io::Error::other("the keeper cannot be told"));
+                return Err("the keeper cannot be told".to_string());
             }
             let now = monotonic();
             self.expire(now);
@@ -330,7 +330,8 @@ impl<'a> Listener<'a> {
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
                     let _ = entries.push(Entry::new(Some(fd), Awaits::Input));
                 }
-                poll::wait(&mut entries, now, deadline.into_iter().flatten().min())?
+                poll::wait(&mut entries, now, deadline.into_iter().flatten().min())
+                    .map_err(|error| error.to_string())?
             };
             if ready.has(0) && !self.obey() {
                 return Ok(());

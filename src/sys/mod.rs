@@ -18,6 +18,7 @@ pub mod seccomp;
 pub mod signals;
 
 use crate::limits::MAX_FILE_BYTES;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -46,6 +47,27 @@ pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
+
+/// An error in words of ours. (std's own for text brings the tables of Unicode, to show text in the way of Rust's source.)
+pub fn fault(kind: io::ErrorKind, text: String) -> io::Error {
+    io::Error::new(kind, Fault(text))
+}
+
+struct Fault(String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
 
 /// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
 pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {

@@ -32,7 +32,7 @@ impl std::error::Error for ReadError {}
 /// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
 /// more than [`MAX_CONFIG_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let read = File::open(path).and_then(read_open);
+    let read = sys::open(path, libc::O_RDONLY, 0).and_then(read_open);
     read.map_err(|error| ReadError {
         path: path.to_path_buf(),
         error,

@@ -10,9 +10,9 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What kind of line, which decides where it shows beside log file and syslog.
@@ -74,9 +74,8 @@ impl Log {
         }
         self.file = None;
         let Some(path) = file else { return };
-        let mut options = File::options();
-        options.create(true).append(true).mode(0o600);
-        match files::open(path, &mut options) {
+        let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
+        match files::open(path, flags, 0o600) {
             Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
                 Kind::Error,
@@ -257,15 +256,12 @@ impl Printer {
 /// The same pipe or terminal, so that a write that cannot be done at once fails. Commands write there, too: whatever poll() says, one of
 /// them may have filled it since. That they must not notice, so the descriptor itself cannot be made non-blocking.
 fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
-    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    let path = PathBuf::from(format!("/proc/self/fd/{}", stream.as_raw_fd()));
     let kind = fs::metadata(&path).ok()?.file_type();
-    let mut options = File::options();
-    options
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
     // Not a file: it would be written from the beginning.
     (kind.is_fifo() || kind.is_char_device()).then_some(())?;
-    options.open(path).ok()
+    sys::open(&path, flags, 0).ok()
 }
 
 impl Drop for Log {

@@ -18,10 +18,10 @@ use crate::sys::daemon::Starting;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -252,7 +252,7 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
 
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
 fn write_pid(path: &Path) -> io::Result<bool> {
-    let mut file = files::open(path, File::options().create(true).write(true).mode(0o644))?;
+    let mut file = files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file.metadata()?.is_file();
     if is_file {
         file.set_len(0)?;

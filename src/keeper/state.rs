@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Names in the state folder and in an instance's.
@@ -20,6 +20,9 @@ const LOCK: &str = "lock";
 const JOURNAL: &str = "journal";
 const JOURNAL_NEW: &str = "journal.new";
 const JOURNAL_BROKEN: &str = "journal.broken";
+
+/// How a file of its own is opened.
+const PRIVATE_FILE: libc::c_int = libc::O_CREAT | libc::O_WRONLY;
 
 /// The folder of the daemon that uses this config file.
 pub struct State {
@@ -74,14 +77,11 @@ impl State {
         private_directory(state_dir).map_err(unusable(state_dir))?;
         let empty = state_dir.join(EMPTY);
         private_directory(&empty).map_err(unusable(&empty))?;
-        let empty = File::open(&empty).map_err(unusable(&empty))?;
+        let empty = sys::open(&empty, libc::O_RDONLY, 0).map_err(unusable(&empty))?;
         let folder = state_dir.join(instance_name(config));
         private_directory(&folder).map_err(unusable(&folder))?;
         let path = folder.join(LOCK);
-        let lock = private_file()
-            .truncate(false)
-            .open(&path)
-            .map_err(unusable(&path))?;
+        let lock = sys::open(&path, PRIVATE_FILE, 0o600).map_err(unusable(&path))?;
         match daemon::lock(&lock) {
             Ok(None) => {}
             Ok(Some(process)) => return Err(Unavailable::Taken(process)),
@@ -183,7 +183,7 @@ impl State {
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
         let new = self.folder.join(JOURNAL_NEW);
-        let mut file = private_file().truncate(true).open(&new)?;
+        let mut file = sys::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file.write_all(&journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
     }
@@ -209,8 +209,7 @@ fn patiently<T, E>(
 /// The bytes of a journal that nobody else can have written.
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let file = sys::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let found = file.metadata()?;
     let fault = if !found.is_file() {
         "not a file"
@@ -225,12 +224,6 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
         io::ErrorKind::PermissionDenied,
         fault.to_string(),
     ))
-}
-
-fn private_file() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.create(true).write(true).mode(0o600);
-    options
 }
 
 /// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and

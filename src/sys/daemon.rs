@@ -1,10 +1,11 @@
 //! Becoming a daemon, and being the only one.
 
-use super::{cerr, read_all};
+use super::{cerr, open, read_all};
 use crate::limits::MAX_INHERITED;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::process::exit;
 
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
@@ -54,7 +55,7 @@ pub fn daemonize() -> io::Result<Starting> {
 impl Starting {
     /// The start succeeded: standard input, output and error go to /dev/null, and the parent exits.
     pub fn done(mut self) -> io::Result<()> {
-        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let null = open(Path::new("/dev/null"), libc::O_RDWR, 0)?;
         for standard in 0..=2 {
             // SAFETY: no pointers; both are open descriptors.
             cerr(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;

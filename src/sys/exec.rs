@@ -1,12 +1,11 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, poll, read_all, read_file, retry, signals};
+use super::{cerr, open, poll, read_all, read_file, retry, signals};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::number::number;
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
@@ -121,7 +120,7 @@ pub fn start_self(
     output: Option<BorrowedFd<'_>>,
 ) -> io::Result<libc::pid_t> {
     let name = CString::new(name)?;
-    let null = File::options().write(true).open("/dev/null")?;
+    let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
     let (reader, mut writer) = io::pipe()?;
     // SAFETY: this process has one thread, so the child may run any code.

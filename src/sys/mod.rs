@@ -18,10 +18,11 @@ pub mod seccomp;
 pub mod signals;
 
 use crate::limits::MAX_FILE_BYTES;
+use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::path::Path;
 
 /// Turns the -1 of a system call into the error that `errno` holds.
@@ -69,6 +70,18 @@ impl fmt::Debug for Fault {
 
 impl std::error::Error for Fault {}
 
+/// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made.
+pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let open = || {
+        // SAFETY: the path is a C string that lives through the call.
+        cerr(unsafe { libc::open64(path.as_ptr(), flags | libc::O_CLOEXEC, mode) })
+    };
+    let fd = retry(open)?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
 /// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
 pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -89,7 +102,7 @@ pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
 
 /// The bytes of a file, such as those of /proc.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    read_all(File::open(path)?.as_fd(), MAX_FILE_BYTES)
+    read_all(open(path, libc::O_RDONLY, 0)?.as_fd(), MAX_FILE_BYTES)
 }
 
 /// `size_of::<T>()` as the kernel takes it.

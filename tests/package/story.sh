@@ -58,14 +58,14 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     works "$tree"
 
     test="$1, $3: hooks again and again, and the classic way"
-    pid=$(keepers)
+    pid=$(daemon)
     for hook in etc/config/knockd.startup etc/config/knockd.wanup etc/config/knockd.startup .init; do
         router "$tree/$hook"
     done
     router "$tree/usr/sbin/knockd -d -i vlan1 -c $tree/etc/knockd.conf" > "$folder/said" 2>&1 || lost "a second start is a failure"
     grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
     await "the hooks are done" no_hook
-    is "$(keepers)" "$pid"
+    await "the same daemon runs, alone" same_daemon "$pid"
 
     test="$1, $3: reinstall"
     sequence=$(sequence_of "$tree")
@@ -77,7 +77,7 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     works "$tree"
 
     test="$1, $3: upgrade with a changed config"
-    pid=$(keepers)
+    pid=$(daemon)
     echo '# mine' >> "$config"
     ipkg -d "$1" -force-defaults install "/packages/$4"
     is "$(tail -n 1 "$config")" "# mine"
@@ -113,7 +113,7 @@ no_hook() {
 }
 
 another_daemon() {
-    one_daemon && [ "$(keepers)" != "$1" ]
+    one_daemon && [ "$(daemon)" != "$1" ]
 }
 
 nothing_left() { # nothing_left DESTINATION TREE [FILE]
@@ -176,7 +176,7 @@ test_reboot() {
     : > "$root/var/log/messages"
     router "/jffs/etc/config/knockd.startup; /jffs/.init; /jffs/etc/config/knockd.wanup; /jffs/etc/config/knockd.wanup"
     await "the hooks are done" no_hook
-    one_daemon || lost "not one daemon"
+    await "one daemon runs" one_daemon
     works /jffs
 
     test="a boot with PPPoE that takes its time"
@@ -231,12 +231,12 @@ test_full_flash() {
     await "the hooks are done" no_hook
     mount -o remount,ro "$root/jffs"
     refused install /packages/knockd-rs_1.0.0-2_all.ipk
-    one_daemon || lost "the daemon is gone"
+    await "one daemon runs" one_daemon
     mount -o remount,rw "$root/jffs"
 
     test="a flash that is full"
     before=$(sum)
-    pid=$(keepers)
+    pid=$(daemon)
     used=$(du -sk "$root/jffs" | cut -f 1)
     used_up=0 done_up=0
     room=0
@@ -246,12 +246,12 @@ test_full_flash() {
         if router "ipkg install /packages/knockd-rs_1.0.0-2_all.ipk" > "$folder/said" 2>&1; then
             done_up=$((done_up + 1))
             await "the new daemon runs" another_daemon "$pid"
-            pid=$(keepers)
+            pid=$(daemon)
         else
             [ "$done_up" = 0 ] || lost "with $room kB it fails, with less it did not"
             used_up=$((used_up + 1))
             is "$(sum)" "$before"
-            is "$(keepers)" "$pid"
+            await "the same daemon runs, alone" same_daemon "$pid"
         fi
         room=$((room + step))
     done
@@ -315,7 +315,7 @@ test_old_kernel() {
     : > "$root/var/log/messages"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 || lost "no start"
     await "one daemon runs" one_daemon
-    grep -q '^Seccomp:.*2' "/proc/$(keepers)/status" || lost "the daemon is not under oldsys"
+    grep -q '^Seccomp:.*2' "/proc/$(daemon)/status" || lost "the daemon is not under oldsys"
     works /jffs
     await "the door closes" is_closed
     knock_as_shown
@@ -323,17 +323,17 @@ test_old_kernel() {
 
     test="a kernel as old as 2.6.24: reload, a listener that dies, a second daemon, the end"
     : > "$root/var/log/messages"
-    kill -HUP "$(keepers)"
+    kill -HUP "$(daemon)"
     await "the config is read again" logged "re-reading config"
     kill -9 "$(pgrep -f '^knockd: listener' | head -n 1)"
     await "there is another listener" logged "listener"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 \
         || lost "a second start is a failure"
     grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
-    one_daemon || lost "a second daemon started"
+    await "one daemon runs" one_daemon
     await "the door closes" is_closed
     await "a knock opens" knock_until_open
-    kill "$(keepers)"
+    kill "$(daemon)"
     await "the daemon ends" no_daemon
     is_closed || lost "the end left a door open"
     ipkg remove knockd-rs

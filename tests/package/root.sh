@@ -31,7 +31,8 @@ make_root() {
 # nvram get NAME
 sed -n "s/^$2=//p" /etc/nvram
 END
-    chmod 755 "$root/usr/sbin/iptables" "$root/usr/sbin/ip6tables" "$root/usr/sbin/nvram"
+    printf '#!/bin/sh\nnvram get wanface\n' > "$root/usr/sbin/get_wanface"
+    chmod 755 "$root/usr/sbin/get_wanface" "$root/usr/sbin/iptables" "$root/usr/sbin/ip6tables" "$root/usr/sbin/nvram"
     mount -t proc proc "$root/proc"
     mount -t tmpfs -o mode=755 dev "$root/dev"
     mknod -m 666 "$root/dev/null" c 1 3

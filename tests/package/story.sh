@@ -6,15 +6,19 @@ sequence_of() {
 }
 
 # The knock command as it was shown, sent from the Internet.
-knock_as_shown() {
+knock_as_shown() { # knock_as_shown [ADDRESS OF THE ROUTER]
     words=$(sed -n 's/^ *knock ROUTER \([0-9a-z: ]*\) && ssh .*/\1/p' "$folder/knock-shown")
     [ -n "$words" ] || lost "no knock command was shown"
     # shellcheck disable=SC2086 # a list of steps
-    ip netns exec "$wan" "$folder/knock" -d 20 198.51.100.1 $words
+    ip netns exec "$wan" "$folder/knock" -d 20 "${1:-198.51.100.1}" $words
 }
 
 is_open() {
-    router iptables -S INPUT | grep -q -- '-s 198.51.100.2/32 -p tcp .*--dport 22 -j ACCEPT'
+    is_open_for 198.51.100.2
+}
+
+is_open_for() {
+    router iptables -S INPUT | grep -q -- "-s $1/32 -p tcp .*--dport 22 -j ACCEPT"
 }
 
 is_closed() {
@@ -223,6 +227,145 @@ test_reboot() {
     is "$(cat "$root/jffs/.init")" '# my own'
 }
 
+# starts_on INTERFACE SETTING...: with these settings in nvram, and whatever the config says
+starts_on() {
+    test="a router with $(shift; echo "$*")"
+    reboot_router
+    expected=$1
+    shift
+    nvram "$@"
+    : > "$root/var/log/messages"
+    router /jffs/etc/config/knockd.startup
+    await "it starts on $expected" logged "started on $expected with"
+    await "one daemon runs" one_daemon
+}
+
+test_interfaces() {
+    test="strange settings"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    starts_on auto
+    starts_on vlan1 wan_proto=dhcp wan_ifname= wanface=vlan1
+    starts_on vlan1 wan_proto=of_next_year wan_ifname=vlan1
+    starts_on auto wan_proto=disabled wan_ifname=vlan1
+    starts_on wwan0 wan_proto=3g wanface=wwan0
+    starts_on ppp0 wan_proto=3g
+    starts_on auto wan_proto=dhcp 'wan_ifname=vlan1; reboot'
+    mv "$root/usr/sbin/nvram" "$root/usr/sbin/nvram.away"
+    starts_on auto
+    mv "$root/usr/sbin/nvram.away" "$root/usr/sbin/nvram"
+
+    # The daemon takes the last of two, without blanks around it; so must the hooks.
+    sed -i 's/^Interface = auto/Interface = ppp7\nInterface = vlan1 \t\r\nPidFile = \/var\/run\/of-old\nPidFile = \/var\/run\/knockd.pid \r/' "$config"
+    starts_on vlan1 wan_proto=pppoe
+    works /jffs
+
+    ip link add vlan2 type veth peer name eth1 netns "$wan"
+    ip addr add 203.0.113.1/24 dev vlan2
+    ip link set vlan2 up
+    ip -n "$wan" addr add 203.0.113.2/24 dev eth1
+    ip -n "$wan" link set eth1 up
+    sed -i '/^Interface = ppp7/d; s/^Interface = .*/Interface = vlan1,vlan2/' "$config"
+    starts_on vlan1,vlan2 wan_proto=dhcp wan_ifname=vlan1
+    test="two WANs"
+    works /jffs
+    knock_as_shown 203.0.113.1
+    await "a knock at the second opens" is_open_for 203.0.113.2
+    ipkg remove knockd-rs
+    ip link del vlan2
+}
+
+test_other_cpu() {
+    test="a package for another CPU"
+    cp "$knockd" "$folder/other"
+    printf '\010' | dd of="$folder/other" bs=1 seek=18 conv=notrunc 2> /dev/null # e_machine: MIPS
+    ours=$knockd
+    knockd=$folder/other
+    pack 1.0.0-3 "$root/packages/knockd-rs_1.0.0-3_mips.ipk"
+    knockd=$ours
+    jffs 4096
+    refused install /packages/knockd-rs_1.0.0-3_mips.ipk
+    grep -q 'take the package for the CPU of this router' "$folder/said" || lost "it does not say why"
+    is "$(find "$root/jffs" ! -type d)" ""
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    works /jffs
+    before=$(sum) pid=$(daemon)
+    refused install /packages/knockd-rs_1.0.0-3_mips.ipk
+    is "$(sum)" "$before"
+    await "the same daemon runs, alone" same_daemon "$pid"
+    is_open || lost "the door was shut"
+    ipkg remove knockd-rs
+    rm "$root/packages/knockd-rs_1.0.0-3_mips.ipk"
+}
+
+test_broken_config() {
+    test="an upgrade with a config that was broken by hand"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    works /jffs
+    echo nonsense >> "$config"
+    before=$(sum) pid=$(daemon)
+    refused -force-defaults install /packages/knockd-rs_1.0.0-2_all.ipk
+    grep -q "the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
+    is "$(sum)" "$before"
+    await "the same daemon runs, alone" same_daemon "$pid"
+    is_open || lost "the door was shut"
+    router iptables -F
+    router /jffs/etc/config/knockd.wanup
+    await "the daemon lives on, with what it has read" is_open
+
+    test="the same where no daemon runs"
+    reboot_router
+    ipkg -force-defaults install /packages/knockd-rs_1.0.0-2_all.ipk
+    grep -q "not started: the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
+    no_daemon || lost "a daemon runs"
+    sed -i '$d' "$config"
+    router /jffs/etc/config/knockd.wanup
+
+    test="a downgrade, with an open door"
+    works /jffs
+    pid=$(daemon)
+    ipkg -force-defaults install /packages/knockd-rs_1.0.0-1_all.ipk
+    await "another daemon runs" another_daemon "$pid"
+    is_open && lost "a door of the old daemon is open"
+    works /jffs
+    ipkg remove knockd-rs
+}
+
+two_daemons() {
+    # shellcheck disable=SC2046 # counts words
+    set -- $(keepers)
+    [ $# = 2 ]
+}
+
+one_keeper() {
+    # shellcheck disable=SC2046 # counts words
+    set -- $(keepers)
+    [ $# = 1 ]
+}
+
+test_two_trees() {
+    test="on trial in RAM beside the one on flash"
+    jffs 4096
+    first_install ram /tmp knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "two daemons run" two_daemons
+    await "it listens" logged "listening on vlan1"
+    ipkg -d ram remove knockd-rs
+    await "one of them has ended" one_keeper
+    is "$(find "$root/tmp" ! -type d ! -name status)" ""
+    knock_as_shown
+    await "the knock opens" is_open
+    # They had the same pid file.
+    rm -f "$root/var/run/knockd.pid"
+    router iptables -F
+    router /jffs/etc/config/knockd.wanup
+    await "the rule is back" is_open
+    ipkg remove knockd-rs
+}
+
 test_full_flash() {
     test="a flash that is read-only"
     jffs 4096
@@ -231,7 +374,12 @@ test_full_flash() {
     await "the hooks are done" no_hook
     mount -o remount,ro "$root/jffs"
     refused install /packages/knockd-rs_1.0.0-2_all.ipk
+    grep -qi 'read-only' "$folder/said" || lost "it does not say why"
     await "one daemon runs" one_daemon
+    reboot_router
+    : > "$root/var/log/messages"
+    router /jffs/etc/config/knockd.startup
+    works /jffs
     mount -o remount,rw "$root/jffs"
 
     test="a flash that is full"
@@ -252,6 +400,7 @@ test_full_flash() {
             used_up=$((used_up + 1))
             is "$(sum)" "$before"
             await "the same daemon runs, alone" same_daemon "$pid"
+            is "$(wc -l < "$folder/said")" "$(grep -c '^tar: \|^ipkg: \|^knockd-rs: ' "$folder/said")"
         fi
         room=$((room + step))
     done

@@ -451,6 +451,140 @@ test_sequences() {
     is "$(cat "$folder/said")" ""
 }
 
+# The program and a config with one door at the top of the router, below PREFIX, as OpenWrt's or Entware's package puts them.
+plain_install() { # plain_install PREFIX
+    reboot_router
+    mkdir -p "$root$1/etc/init.d" "$root$1/usr/sbin"
+    cp "$knockd" "$root$1/usr/sbin/knockd"
+    config=$root$1/etc/knockd.conf
+    cp files/etc/knockd.conf "$config"
+    router "sh /host$PWD/ipkg/postinst make-door $1/etc/knockd.conf $1/etc/knockd.conf" > "$folder/knock-shown"
+    : > "$root/var/log/messages"
+}
+
+service_knocks() {
+    await "it listens on the WAN" logged "listening on vlan1"
+    knock_as_shown
+    await "the knock opens" is_open
+}
+
+# The start script of OpenWrt, with stand-ins for what OpenWrt has: they show which command it hands to procd, and run that. Whether
+# procd starts it again, and when, is procd's and not shown.
+test_openwrt() {
+    test="OpenWrt's start script"
+    plain_install ""
+    cp files/openwrt/etc/init.d/knockd "$root/etc/init.d/knockd"
+    rm "$root/lib"
+    mkdir -p "$root/lib/functions"
+    for entry in /lib/*; do
+        ln -s "/host$entry" "$root/lib/"
+    done
+    cat > "$root/lib/functions/network.sh" << 'END'
+network_find_wan() { eval "$1=\$(nvram get network)"; [ -n "$(nvram get network)" ]; }
+network_get_device() { [ "$2" = wan ] && eval "$1=vlan1"; }
+END
+    cat > "$root/etc/rc.common" << 'END'
+procd_open_instance() { command=''; }
+procd_set_param() { [ "$1" != command ] || { shift; command=$*; }; }
+procd_close_instance() { echo "$command" > /var/run/command; $command < /dev/null > /dev/null 2>&1 & echo $! > /var/run/instance; }
+procd_send_signal() { [ "$1 $2" = "knockd *" ] && kill "-$3" "$(cat /var/run/instance)"; }
+procd_add_reload_interface_trigger() { echo "$1" > /var/run/trigger; }
+script=$1
+. "$script"
+case $2 in
+    start) service_triggers; start_service ;;
+    stop) kill "$(cat /var/run/instance)" ;;
+    reload) reload_service ;;
+esac
+END
+    nvram network=wan
+    router /etc/init.d/knockd start
+    is "$(cat "$root/var/run/command")" "/usr/sbin/knockd -i vlan1 -c /etc/knockd.conf"
+    is "$(cat "$root/var/run/trigger")" wan
+    service_knocks
+    router /etc/init.d/knockd reload
+    await "the config is read again" logged "the new config is in force"
+    is_open || lost "the reload shut the door"
+    router /etc/init.d/knockd stop
+    await "the daemon ends" no_daemon
+    is_closed || lost "a door is still open"
+
+    test="OpenWrt's start script, before there is a WAN"
+    nvram
+    router /etc/init.d/knockd start
+    is "$(cat "$root/var/run/command")" "/usr/sbin/knockd -c /etc/knockd.conf"
+    router /etc/init.d/knockd stop
+    await "the daemon ends" no_daemon
+    rm -r "${root:?}/lib" "$root/etc/init.d" "$root/etc/rc.common" "$root/usr/sbin/knockd" "$config"
+    ln -s host/lib "$root/lib"
+}
+
+# The start script of Entware, with a stand-in for its rc.func.
+test_entware() {
+    test="Entware's start script"
+    plain_install /opt
+    mkdir "$root/opt/sbin"
+    ln -s ../usr/sbin/knockd "$root/opt/sbin/knockd"
+    cp files/entware/opt/etc/init.d/S95knockd "$root/opt/etc/init.d/"
+    cat > "$root/opt/etc/init.d/rc.func" << 'END'
+[ "$ENABLED" = yes ] || exit
+case $1 in
+    start) [ -n "$(pidof "$PROCS")" ] || $PREARGS "$PROCS" $ARGS ;;
+    stop) killall "$PROCS" ;;
+    reconfigure) killall -HUP "$PROCS" ;;
+esac
+END
+    ip route add default via 198.51.100.2
+    router /opt/etc/init.d/S95knockd start
+    await "one daemon runs" one_daemon
+    service_knocks
+    router /opt/etc/init.d/S95knockd start
+    await "one daemon runs" one_daemon
+    router /opt/etc/init.d/S95knockd reconfigure
+    await "the config is read again" logged "the new config is in force"
+    is_open || lost "the reload shut the door"
+    router /opt/etc/init.d/S95knockd stop
+    await "the daemon ends" no_daemon
+    is_closed || lost "a door is still open"
+    ip route del default
+    rm -r "$root/opt"
+}
+
+# refuses_with TEXT COMMAND...: it fails and says so in one line
+refuses_with() {
+    text=$1
+    shift
+    if "$@" > "$folder/said" 2>&1; then
+        lost "it succeeds: $*"
+    fi
+    is "$(grep -c . "$folder/said")" 1
+    grep -qF -- "$text" "$folder/said" || lost "$* says something else"
+}
+
+# What scripts/build-ipk and its helpers say where something is wrong. Here is no network.
+test_build() {
+    test="building what cannot be built"
+    refuses_with 'unknown architecture "sparc"; use one of: mipsel' scripts/build-ipk sparc
+    refuses_with 'unknown system "tomato"; use ddwrt, openwrt or entware' scripts/build-ipk --for tomato mipsel
+    refuses_with 'OPKG_ARCH names one architecture' env OPKG_ARCH=all scripts/build-ipk mipsel armv5
+    refuses_with 'is no name of an architecture' env OPKG_ARCH='a b' scripts/build-ipk mipsel
+    refuses_with 'name a router (usage' scripts/test-router
+    refuses_with "Debian's kernel is here for mipsel only" scripts/test-router arm --debian-kernel
+    refuses_with 'no such file: none.ipk' scripts/test-package none.ipk
+    refuses_with 'unknown architecture "sparc"' tests/package/binaries sparc
+    refuses_with 'there is no folder' scripts/build-feed "$folder/none"
+    mkdir "$folder/few"
+    for program in dirname sed head; do
+        ln -s "$(command -v "$program")" "$folder/few/"
+    done
+    refuses_with 'are missing, and there is no apt-get to install them: clang lld' env PATH="$folder/few" /bin/sh scripts/build-ipk mipsel
+    if cross/fetch-source musl "$folder/musl" > "$folder/said" 2>&1; then
+        lost "the source of musl came without a network"
+    fi
+    tail -n 1 "$folder/said" | grep -q 'is there a network' || lost "it does not say that there is no network"
+    [ ! -e "$folder/musl" ] || lost "half a source is left"
+}
+
 # The installed daemon and its commands, where the kernel has nothing that 2.6.24 lacks. Only with musl: the C library of this
 # machine itself needs calls that are newer.
 test_old_kernel() {

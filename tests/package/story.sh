@@ -594,7 +594,7 @@ test_old_kernel() {
     first_install root /jffs knockd-rs_1.0.0-1_all.ipk
     await "one daemon runs" one_daemon
     reboot_router
-    sed -i 's/^cmd_timeout .*/cmd_timeout = 3/' "$config"
+    sed -i 's/^cmd_timeout .*/cmd_timeout = 5/' "$config"
     : > "$root/var/log/messages"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 || lost "no start"
     await "one daemon runs" one_daemon
@@ -607,9 +607,10 @@ test_old_kernel() {
     test="a kernel as old as 2.6.24: reload, a listener that dies, a second daemon, the end"
     : > "$root/var/log/messages"
     kill -HUP "$(daemon)"
-    await "the config is read again" logged "re-reading config"
-    kill -9 "$(pgrep -f '^knockd: listener' | head -n 1)"
-    await "there is another listener" logged "listener"
+    await "the config is read again" logged "the new config is in force"
+    await "the old listener has ended" one_listener
+    kill -9 "$(listeners)"
+    await "there is another listener" logged "the listener has died: starting it again"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 \
         || lost "a second start is a failure"
     grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
@@ -620,6 +621,14 @@ test_old_kernel() {
     await "the daemon ends" no_daemon
     is_closed || lost "the end left a door open"
     ipkg remove knockd-rs
+}
+
+listeners() {
+    pgrep -f '^knockd: listener'
+}
+
+one_listener() {
+    [ "$(listeners | wc -l)" = 1 ]
 }
 
 # A reload ends attempts, so one knock may meet the listener that goes.

@@ -43,8 +43,8 @@ const SCANNERS: [&str; 3] = ["203.0.113.5", "203.0.113.6", "192.0.2.7"];
 
 /// The third tripwire bans.
 const BANS: &str = "TripwireHits = 3
-    BanCommand = iptables -w -I INPUT -s %IP% -j DROP
-    UnbanCommand = iptables -w -D INPUT -s %IP% -j DROP\n";
+    BanCommand = iptables -w -I INPUT -s %IP% -m state --state NEW -j DROP
+    UnbanCommand = iptables -w -D INPUT -s %IP% -m state --state NEW -j DROP\n";
 
 /// Opens to the steps of [`STEPS`] for ten minutes.
 const SSH: &str = "[SSH]
@@ -82,7 +82,7 @@ fn dropped(scene: &Scene) -> Vec<String> {
     let rules = scene.router.run("iptables -w -S INPUT");
     let source = |rule: &str| {
         let rest = rule.strip_prefix("-A INPUT -s ")?;
-        let source = rest.strip_suffix("/32 -j DROP")?;
+        let source = rest.strip_suffix("/32 -m state --state NEW -j DROP")?;
         Some(source.to_string())
     };
     let mut sources: Vec<String> = rules.lines().filter_map(source).collect();
@@ -194,9 +194,9 @@ fn a_ban_is_kept_as_a_lease_is() {
     scan(&scene, scanner, [1, 2, 3]);
     await_dropped(&scene, &[scanner]);
     // A firewall restart, and the word after it.
-    scene
-        .router
-        .run(&format!("iptables -w -D INPUT -s {scanner} -j DROP"));
+    scene.router.run(&format!(
+        "iptables -w -D INPUT -s {scanner} -m state --state NEW -j DROP"
+    ));
     daemon.signal(libc::SIGUSR1);
     daemon.await_text("applying 0 open doors and 1 bans again");
     await_dropped(&scene, &[scanner]);

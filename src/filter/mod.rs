@@ -22,7 +22,7 @@ pub use program::{Instruction, op};
 
 use crate::door::{FlagRule, Pattern, Protocol};
 use crate::number::number;
-use crate::tripwire::{TCP_RULE, Tripwires};
+use crate::tripwire::{PortRange, TCP_RULE, Tripwires};
 use std::net::IpAddr;
 
 /// What the running kernel's filters can do.
@@ -216,20 +216,21 @@ impl Plan {
 
 /// The tripwires, none of which is a port of a door.
 fn tripwire_ranges(tripwires: &Tripwires, patterns: &[Pattern]) -> Vec<Range> {
-    let transports = [
+    let mut ranges = Vec::new();
+    for (protocol, flags) in [
         (Protocol::Tcp, flag_table(TCP_RULE)),
         (Protocol::Udp, ANY_FLAGS),
-    ];
-    let of = |(protocol, flags)| {
-        let ports = tripwires.ranges(protocol, patterns);
-        ports.into_iter().map(move |ports| Range {
-            protocol,
-            low: ports.low,
-            high: ports.high,
-            flags,
-        })
-    };
-    transports.into_iter().flat_map(of).collect()
+    ] {
+        for PortRange { low, high } in tripwires.ranges(protocol, patterns) {
+            ranges.push(Range {
+                protocol,
+                low,
+                high,
+                flags,
+            });
+        }
+    }
+    ranges
 }
 
 /// The ports that these doors want, and the tripwires if there is such a door.

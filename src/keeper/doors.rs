@@ -1,13 +1,13 @@
 //! The doors as the keeper knows them: what the config says, and which one-time sequence is due.
 #![forbid(unsafe_code)]
 
-use super::log::plain;
 use super::one_time::OneTimeList;
 use crate::config::{self, Config};
 use crate::door::Pattern;
 use crate::limits::{MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
 use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
+use crate::sys::plain;
 use std::net::IpAddr;
 use std::path::Path;
 

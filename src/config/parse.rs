@@ -400,11 +400,16 @@ impl Parser<'_> {
             .map(|door| door.finish(warnings))
             .collect();
         warnings.extend(futile(&self.single_tripwires, &doors));
-        self.warnings.sort_by_key(|w| (w.line, w.column));
+        let mut warnings: Vec<Diagnostic> = Vec::new();
+        for warning in self.warnings {
+            let place = (warning.line, warning.column);
+            let at = warnings.partition_point(|other| (other.line, other.column) <= place);
+            warnings.insert(at, warning);
+        }
         Ok(Config {
             options: self.options,
             doors,
-            warnings: self.warnings,
+            warnings,
         })
     }
 }

@@ -136,10 +136,14 @@ struct Plan {
 impl Plan {
     fn new(patterns: &[Pattern], tripwires: &[Range], local: &[IpAddr], ipv4_only: bool) -> Plan {
         let targets = patterns.iter().filter_map(|pattern| pattern.target);
-        let mut addresses: Vec<IpAddr> = local.iter().copied().chain(targets).collect();
-        addresses.retain(|address| address.is_ipv4() || !ipv4_only);
-        addresses.sort_unstable();
-        addresses.dedup();
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in local.iter().copied().chain(targets) {
+            if (address.is_ipv4() || !ipv4_only)
+                && let Err(place) = addresses.binary_search(&address)
+            {
+                addresses.insert(place, address);
+            }
+        }
 
         let mut plan = Plan {
             classes: Vec::new(),

@@ -33,8 +33,8 @@ pub struct Address {
     pub link: u32,
     /// The address of this end.
     pub address: IpAddr,
-    /// How many bits all addresses of its network have in common.
-    pub prefix: u8,
+    /// The network that it reaches by itself: of a point-to-point link the far end's.
+    pub network: Network,
     /// Its label such as `eth0:1` (IPv4 only).
     pub label: Name,
 }
@@ -110,13 +110,10 @@ impl Interfaces {
             .collect()
     }
 
-    /// Whether that address is in a network of this machine; its own addresses are.
+    /// Whether that address is one of this machine's, or in a network of it.
     pub fn are_near(&self, address: IpAddr) -> bool {
-        let mut networks = self.addresses.iter().map(|own| Network {
-            address: own.address,
-            prefix: own.prefix,
-        });
-        networks.any(|network| network.contains(address))
+        let mut own = self.addresses.iter();
+        own.any(|own| own.address == address || own.network.contains(address))
     }
 
     /// The index of the bridge or bond that this interface belongs to.
@@ -299,7 +296,10 @@ fn address(kind: u16, body: &[u8]) -> Option<Address> {
     Some(Address {
         link: u32_of(body.get(4..8)?)?,
         address: local.or(far)?,
-        prefix: *body.get(1)?,
+        network: Network {
+            address: far.or(local)?,
+            prefix: *body.get(1)?,
+        },
         label: label.unwrap_or_default(),
     })
 }

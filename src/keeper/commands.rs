@@ -4,11 +4,11 @@
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Group, LeaseId};
-use crate::limits::{FORK_RETRY_MS, MAX_QUEUE};
+use crate::limits::{BAN_COMMANDS, FORK_RETRY_MS, MAX_QUEUE};
 use crate::sys::exec::{self, Ending, Prepared};
 use std::io;
 
-/// What a command is for. Each role has `MaxCommands` places of its own, and the first goes first: whatever starts, and
+/// What a command is for. Each role has places of its own, `MaxCommands` or [`BAN_COMMANDS`], and the first goes first: whatever starts, and
 /// however long it takes, a door that has to close closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -91,7 +91,11 @@ impl Commands {
                 .running
                 .iter()
                 .filter(|running| running.command.role == role);
-            running.count() < options.max_commands
+            let places = match role {
+                Role::Ban | Role::Unban => BAN_COMMANDS,
+                Role::Stop | Role::Start | Role::Plain => options.max_commands,
+            };
+            running.count() < places
         };
         // Stacked leases have one stop command: two `iptables-nft -D` of one rule at once take the same one, and the other rule stays.
         let is_alone = |command: &Command| {
@@ -102,7 +106,7 @@ impl Commands {
             let fits = |command: &Command| command.role == role && is_alone(command);
             self.queue.iter().position(fits).filter(|_| has_place(role))
         };
-        let roles = [Role::Stop, Role::Start, Role::Plain];
+        let roles = [Role::Stop, Role::Start, Role::Unban, Role::Ban, Role::Plain];
         let index = roles.into_iter().find_map(first)?;
         match exec::prepare(&self.queue.get(index)?.text) {
             Ok(prepared) => {

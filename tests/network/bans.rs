@@ -254,7 +254,7 @@ fn status_and_close_know_bans() {
     assert!((590_000..=600_000).contains(&left), "{left}");
     let text = said(&scene, &["--status"]);
     assert!(
-        text.contains(&format!("1 bans\n  ban, {scanner}: banned, 9 min ")),
+        text.contains(&format!("bans\n  ban, {scanner}: banned, 9 min ")),
         "{text}"
     );
     said(&scene, &["--close", "ban", scanner]);

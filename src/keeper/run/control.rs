@@ -4,6 +4,7 @@
 use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::control::{ERROR, OK, Question};
+use crate::lease::BAN;
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
@@ -30,7 +31,11 @@ impl Keeper {
     }
 
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
-        match self.end_leases(door, source, "closed by hand") {
+        let mut number = self.end_leases(door, source, "closed by hand");
+        if number == 0 && door == BAN {
+            number = self.end_leases("", source, "ended by hand");
+        }
+        match number {
             0 => format!("{ERROR}{door} is not open for {source}\n"),
             _ => format!("{OK}{door} closes for {source}\n"),
         }

@@ -6,7 +6,7 @@ use crate::door::Millis;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
-use crate::lease::{Action, Lease, LeaseId, Opening, Phase};
+use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase};
 use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::exec::Ending;
@@ -43,7 +43,6 @@ impl Keeper {
             Some(Some(stop)) => {
                 let opening = Opening {
                     door: name.clone(),
-                    is_ban: false,
                     source,
                     start,
                     stop,
@@ -78,7 +77,7 @@ impl Keeper {
         }
     }
 
-    /// Ends that door's leases, or the ban, of that source now. How many there were.
+    /// Ends that door's leases of that source now; without a door its ban. How many there were.
     pub(super) fn end_leases(&mut self, door: &str, source: IpAddr, why: &str) -> usize {
         let mut actions = Vec::new();
         let now = monotonic();
@@ -94,8 +93,9 @@ impl Keeper {
                 commands.hurry_start(lease.id, now.saturating_add(SHUTDOWN_START_MS));
             }
         }
+        let name = if door.is_empty() { BAN } else { door };
         self.lines
-            .about(Kind::Event, source, &format!("{door}: {why}"));
+            .about(Kind::Event, source, &format_args!("{name}: {why}"));
         self.perform(actions);
         number
     }
@@ -122,8 +122,8 @@ impl Keeper {
         let Some(lease) = self.book.get(id) else {
             return;
         };
-        let what = if lease.is_ban { of_ban } else { of_door };
-        let (source, text) = (lease.source, format!("{}: {what}", lease.door));
+        let what = if lease.is_ban() { of_ban } else { of_door };
+        let (source, text) = (lease.source, format!("{}: {what}", lease.name()));
         self.lines.about(Kind::Event, source, &text);
     }
 
@@ -131,7 +131,7 @@ impl Keeper {
         let Some(lease) = self.book.get(id) else {
             return;
         };
-        let (role, text) = match (lease.is_ban, starts) {
+        let (role, text) = match (lease.is_ban(), starts) {
             (false, true) => (Role::Start, &lease.start),
             (false, false) => (Role::Stop, &lease.stop),
             (true, true) => (Role::Ban, &lease.start),
@@ -145,7 +145,7 @@ impl Keeper {
         let command = Command {
             lease: Some(id),
             role,
-            door: lease.door.clone(),
+            door: lease.name().to_string(),
             text: text.clone(),
             again: false,
         };

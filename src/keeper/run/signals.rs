@@ -178,7 +178,7 @@ impl Keeper {
         for lease in self.book.leases() {
             self.lines.say(Kind::Error, &format_args!(
                 "error: {}: {}: its stop command did not end in time; the next start runs it again",
-                lease.source, lease.door
+                lease.source, lease.name()
             ));
         }
         self.lines.say(Kind::Verbose, &"closing...");

@@ -73,12 +73,12 @@ impl<'a> Line<'a> {
     }
 
     /// An error about `part` of this line for which knockd 0.8 prints `config: line N: WORDS`.
-    pub fn error(&self, part: &[u8], words: &str, text: String) -> Diagnostic {
+    pub fn error(&self, part: &[u8], words: &str, text: String) -> Box<Diagnostic> {
         let wording = format!("config: line {}: {words}", self.number);
-        Diagnostic {
+        Box::new(Diagnostic {
             knockd_wording: Some(wording),
             ..self.at(part, text)
-        }
+        })
     }
 }
 

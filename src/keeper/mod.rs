@@ -49,7 +49,7 @@ impl Settings {
     /// The same for every spelling of the path, to tell instances apart.
     fn instance(&self) -> PathBuf {
         let path = self.config_path();
-        path.canonicalize().unwrap_or(path)
+        files::canonical(&path).unwrap_or(path)
     }
 
     /// `-i`, or the config's `Interface`, or eth0.

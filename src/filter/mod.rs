@@ -35,11 +35,10 @@ pub struct Kernel {
 /// Whether the kernel of this uname release (such as `3.10.108-d1`) can tell in a filter that a frame has a VLAN tag: 3.8
 /// and later. An older one drops every packet that it is asked this about.
 pub fn knows_vlan_tag(release: &str) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|digits| number(digits.as_bytes(), u64::MAX));
-    match (numbers.next(), numbers.next()) {
-        (Some(Some(major)), Some(Some(minor))) => (major, minor) >= (3, 8),
+    let mut numbers = release.as_bytes().split(|byte| !byte.is_ascii_digit());
+    let mut next = || number(numbers.next()?, u64::MAX);
+    match (next(), next()) {
+        (Some(major), Some(minor)) => (major, minor) >= (3, 8),
         _ => false,
     }
 }

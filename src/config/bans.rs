@@ -4,7 +4,7 @@
 use super::draft::{Seen, at, command, resolve};
 use super::keys::Key;
 use super::line::{Line, quote, trim};
-use super::values::within;
+use super::values::number_within;
 use super::{Bans, Diagnostic};
 use crate::limits::{MAX_ALLOWED, MAX_BAN_SECONDS, MAX_BANS, MAX_HITS, TRIPWIRE_WINDOW_S};
 use crate::network::Network;
@@ -40,13 +40,10 @@ impl BanDraft {
         key: Key,
         value: &[u8],
         warnings: &mut Vec<Diagnostic>,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Box<Diagnostic>> {
         let number = |most: u64, what: &str| {
-            within(value, 1..=most).ok_or_else(|| {
-                let (name, found) = (key.name(), quote(value));
-                let text = format!("{name}: found {found}; give {what} from 1 to {most}");
-                line.error(value, "syntax error", text)
-            })
+            let right = format_args!("give {what} from 1 to {most}");
+            number_within(line, key, value, 1..=most, &right)
         };
         let seconds = || number(MAX_BAN_SECONDS, "whole seconds");
         match key {
@@ -112,7 +109,7 @@ impl BanDraft {
 }
 
 /// The value of `Allow`.
-fn networks(line: Line<'_>, value: &[u8]) -> Result<Vec<Network>, Diagnostic> {
+fn networks(line: Line<'_>, value: &[u8]) -> Result<Vec<Network>, Box<Diagnostic>> {
     let mut networks = Vec::new();
     for part in value.split(|b| *b == b',').map(trim) {
         let text = std::str::from_utf8(part).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `knockd --check`: what the config means, and what is unwise about it.
 #![forbid(unsafe_code)]
 
-use super::Settings;
+use super::{Settings, doors};
 use crate::config::check::{advice, describe, mode_advice};
 use std::fs;
 use std::io::{self, Write};
@@ -11,22 +11,30 @@ use std::process::ExitCode;
 /// Prints it all on standard output; errors and exit code 1 as at a start.
 pub fn main(settings: &Settings) -> ExitCode {
     let mut reports = Vec::new();
-    let loaded = settings.load(&mut |_| {}, &mut |problem| reports.push(problem));
+    let checked = settings.parse(&mut |_| {}).and_then(|config| {
+        let (text, advice) = (describe(&config), advice(&config));
+        doors::open(
+            config.doors,
+            &settings.directory,
+            &mut |_| {},
+            &mut |problem| reports.push(problem),
+        )?;
+        Ok((text, config.warnings, advice))
+    });
     let mut out = io::stdout();
-    let (config, _) = match loaded {
-        Ok(loaded) => loaded,
+    let (text, warnings, advice) = match checked {
+        Ok(checked) => checked,
         Err(problem) => {
             let _ = writeln!(io::stderr(), "{problem}");
             return ExitCode::FAILURE;
         }
     };
-    let _ = write!(out, "{}", describe(&config));
+    let _ = out.write_all(text.as_bytes());
     let mode = fs::metadata(settings.config_path());
     let mode = mode
         .ok()
         .and_then(|found| mode_advice(found.mode(), found.uid()));
-    let advice = advice(&config);
-    let warnings = config.warnings.iter().chain(&mode).chain(&advice);
+    let warnings = warnings.iter().chain(&mode).chain(&advice);
     for text in warnings
         .map(|warning| warning.show(&settings.config))
         .chain(reports)

@@ -5,7 +5,7 @@
 use super::files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::{self, poll};
+use crate::sys::{self, plain, poll};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -268,15 +268,6 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.write_out();
     }
-}
-
-/// The text of an error as C's strerror() gives it, without the number that Rust adds.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_string()
 }
 
 /// A connection to /dev/log (RFC 3164 as C libraries write it): facility daemon, severity notice, no process id.

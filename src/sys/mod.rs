@@ -54,6 +54,18 @@ pub fn fault(kind: io::ErrorKind, text: String) -> io::Error {
     io::Error::new(kind, Fault(text))
 }
 
+/// The text of an error as C's strerror() gives it, without the number that Rust adds.
+pub fn plain(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if error.raw_os_error().is_some()
+        && let Some(number) = text.bytes().rposition(|byte| byte == b'(')
+    {
+        text.truncate(number);
+        text.truncate(text.trim_ascii_end().len());
+    }
+    text
+}
+
 struct Fault(String);
 
 impl fmt::Display for Fault {

@@ -5,10 +5,11 @@ use super::Keeper;
 use crate::config::Reknock;
 use crate::interfaces::Interfaces;
 use crate::keeper::doors::expand;
-use crate::keeper::log::{Kind, plain};
+use crate::keeper::log::Kind;
 use crate::lease::{BAN, Opening};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
+use crate::sys::plain;
 use std::net::IpAddr;
 
 impl Keeper {

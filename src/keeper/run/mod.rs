@@ -187,9 +187,10 @@ impl Keeper {
         own[LISTENER] = self.listener.as_ref().map(AsFd::as_fd);
         own[REPLACEMENT] = self.replacement.as_ref().map(|new| new.listener.as_fd());
         own[NAMES] = self.lines.descriptor();
-        let own = own.into_iter().map(|fd| Entry::new(fd, Awaits::Input));
-        let clients = self.control.iter().flat_map(Control::entries);
-        let mut entries: Vec<Entry<'_>> = own.chain(clients).collect();
+        let mut entries = Vec::from(own.map(|fd| Entry::new(fd, Awaits::Input)));
+        if let Some(control) = &self.control {
+            control.add_entries(&mut entries);
+        }
         let deadline = match self.signals.are_pending() {
             true => Some(now),
             false => self.next_deadline(),

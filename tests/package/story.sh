@@ -195,6 +195,7 @@ test_reboot() {
     logged "could not open ppp0" || lost "it does not say that ppp0 is missing"
     link ppp0
     router /jffs/etc/config/knockd.wanup
+    await "it hears on the new link" logged "ppp0: listening on ppp0 at"
     interface=ppp0
     works /jffs
     interface=

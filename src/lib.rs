@@ -18,6 +18,8 @@ pub mod limits;
 pub mod listener;
 pub mod log_rate;
 pub mod matcher;
+pub mod network;
+pub mod number;
 pub mod packet;
 pub mod record;
 pub mod status;

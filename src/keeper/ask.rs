@@ -4,8 +4,10 @@
 use super::control::{ERROR, OK, Question};
 use super::{Settings, state};
 use crate::config::{self, Options};
-use crate::limits::CLIENT_MS;
-use std::io::{self, Read, Write};
+use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
+use crate::sys;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,13 +28,13 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         Ok(answer) => answer,
         Err(error) => return fail(problem(settings, &path, &error)),
     };
-    if let Some(text) = answer.strip_prefix(OK) {
+    if let Some(text) = answer.strip_prefix(OK.as_bytes()) {
         // A reader that has gone is no failure of ours.
-        let _ = io::stdout().write_all(text.as_bytes());
+        let _ = io::stdout().write_all(text);
         return ExitCode::SUCCESS;
     }
-    match answer.strip_prefix(ERROR) {
-        Some(text) => fail(text.trim_end().to_string()),
+    match answer.strip_prefix(ERROR.as_bytes()) {
+        Some(text) => fail(String::from_utf8_lossy(text.trim_ascii_end()).into_owned()),
         None => fail(format!(
             "knockd did not answer at {}; try again, it serves a few at a time",
             path.display()
@@ -61,14 +63,12 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-fn ask(path: &Path, question: &Question) -> io::Result<String> {
+fn ask(path: &Path, question: &Question) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
     stream.write_all(format!("{}\n", question.line()).as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    sys::read_all(stream.as_fd(), MAX_FILE_BYTES)
 }
 
 fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {

@@ -13,7 +13,7 @@
 //! ```
 //! A lease is its source, phase (`starting`, `open`, `stopping`: [`Phase`]), deadline (ms of CLOCK_MONOTONIC, 0 when there is none yet),
 //! cmd_timeout (ms), and the leader and start time of its command's process group (0 0: none runs); then its door, start and stop
-//! command, a line each. A sum is the [`checksum`] of all bytes before its line.
+//! command, a line each. A ban is a lease of no door: that line is empty. A sum is the [`checksum`] of all bytes before its line.
 //!
 //! **What is run from it.** Only commands that were in the config when their door opened: a journal is used up to the first place where its
 //! sum is wrong, so that a byte that was changed, cut off or made up is never run; and the keeper uses none that is not its own (owner,
@@ -24,7 +24,8 @@
 #![forbid(unsafe_code)]
 
 use crate::lease::{Group, Lease, Phase, Then};
-use crate::limits::MAX_LEASES;
+use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
+use crate::number::number;
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
@@ -114,14 +115,14 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
     let (boot, net) = place.strip_prefix("boot ")?.split_once(" net ")?;
     let place = Place {
         boot: boot.to_string(),
-        net: net.parse().ok()?,
+        net: number(net.as_bytes(), u64::MAX)?,
     };
     lines.check_sum()?;
     let mut leases = Vec::new();
     let whole = loop {
         match lines.next_text() {
             Some("end") => break lines.rest.is_empty(),
-            Some(head) if leases.len() < MAX_LEASES => match lines.lease(head) {
+            Some(head) if leases.len() < MAX_LEASES + MAX_BAN_LEASES => match lines.lease(head) {
                 Some(lease) => leases.push(lease),
                 None => break false,
             },
@@ -175,10 +176,9 @@ impl<'a> Lines<'a> {
         let mut fields = head.strip_prefix("lease ")?.split(' ');
         let source = fields.next()?.parse().ok()?;
         let phase = fields.next()?;
-        let until = fields.next()?.parse().ok()?;
-        let cmd_timeout = fields.next()?.parse().ok()?;
-        let leader = fields.next()?.parse().ok()?;
-        let started = fields.next()?.parse().ok()?;
+        let mut next = |most| number(fields.next()?.as_bytes(), most);
+        let (until, cmd_timeout) = (next(u64::MAX)?, next(u64::MAX)?);
+        let (leader, started) = (next(i32::MAX as u64)? as i32, next(u64::MAX)?);
         let phase = match phase {
             "starting" => Phase::Starting {
                 until: None,
@@ -392,8 +392,9 @@ mod tests {
             phase: Phase::Open { until: 1 },
             running: None,
         };
-        let text = encode(&place(), std::iter::repeat_n(&lease, MAX_LEASES + 1));
+        let most = MAX_LEASES + MAX_BAN_LEASES;
+        let text = encode(&place(), std::iter::repeat_n(&lease, most + 1));
         let journal = decode(&text).unwrap();
-        assert_eq!((journal.leases.len(), journal.whole), (MAX_LEASES, false));
+        assert_eq!((journal.leases.len(), journal.whole), (most, false));
     }
 }

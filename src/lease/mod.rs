@@ -18,7 +18,7 @@ mod tests;
 
 use crate::config::Reknock;
 use crate::door::Millis;
-use crate::limits::MAX_LEASES;
+use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use std::net::IpAddr;
 
 /// What tells one lease from another while both live.
@@ -33,18 +33,21 @@ pub struct Group {
     pub started: u64,
 }
 
-/// A door that is open for one source until a deadline.
+/// What stands for a door's name in the log, where a lease is a ban.
+pub const BAN: &str = "ban";
+
+/// A door that is open for one source until a deadline, or a ban of that source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Its number in the book.
     pub id: LeaseId,
-    /// The name of the door.
+    /// The name of the door; empty: this is a ban.
     pub door: String,
-    /// Who knocked.
+    /// Who knocked, or is banned.
     pub source: IpAddr,
-    /// The start command, ready to run.
+    /// The start command, ready to run; of a ban it may be empty, which runs nothing.
     pub start: Vec<u8>,
-    /// The stop command, ready to run. Never empty: a door without one has no leases.
+    /// The stop command, ready to run; empty only for a ban: a door without one has no leases.
     pub stop: Vec<u8>,
     /// How long the lease lasts once the start command has ended.
     pub cmd_timeout: Millis,
@@ -52,6 +55,18 @@ pub struct Lease {
     pub phase: Phase,
     /// The process group of its command, while one runs.
     pub running: Option<Group>,
+}
+
+impl Lease {
+    /// Whether it is a ban.
+    pub fn is_ban(&self) -> bool {
+        self.door.is_empty()
+    }
+
+    /// The door, or [`BAN`], for the log.
+    pub fn name(&self) -> &str {
+        if self.is_ban() { BAN } else { &self.door }
+    }
 }
 
 /// Where a lease stands.
@@ -132,9 +147,9 @@ pub struct LeaseBook {
 /// What a whole knock asks for.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    /// The name of the door.
+    /// The name of the door; empty: this is a ban.
     pub door: String,
-    /// Who knocked.
+    /// Who knocked, or is to be banned.
     pub source: IpAddr,
     /// The start command, ready to run.
     pub start: Vec<u8>,
@@ -172,12 +187,40 @@ impl LeaseBook {
         self.leases.iter().find(|lease| lease.id == id)
     }
 
+    /// Whether that source is banned now.
+    pub fn is_banned(&self, source: IpAddr) -> bool {
+        let over = |lease: &Lease| matches!(lease.phase, Phase::Stopping { then: Then::Over });
+        let mut bans = self
+            .leases
+            .iter()
+            .filter(|lease| lease.is_ban() && !over(lease));
+        bans.any(|ban| ban.source == source)
+    }
+
+    /// How many bans there are, and the source of the one that ends first.
+    pub fn bans(&self) -> (usize, Option<IpAddr>) {
+        let mut number = 0;
+        let mut first: Option<(Millis, IpAddr)> = None;
+        for lease in self.leases.iter().filter(|lease| lease.is_ban()) {
+            let until = match lease.phase {
+                Phase::Stopping { then: Then::Over } => continue,
+                Phase::Open { until } => until,
+                _ => Millis::MAX,
+            };
+            number += 1;
+            if first.is_none_or(|(earliest, _)| until < earliest) {
+                first = Some((until, lease.source));
+            }
+        }
+        (number, first.map(|(_, source)| source))
+    }
+
     fn get_mut(&mut self, id: LeaseId) -> Option<&mut Lease> {
         self.leases.iter_mut().find(|lease| lease.id == id)
     }
 
-    /// A whole knock at a door with a stop command. With [`Reknock::Renew`] a live lease of the same door and source
-    /// lasts longer instead of a second one being made.
+    /// A whole knock at a door with a stop command, or a ban. With [`Reknock::Renew`] a live lease of the same door, source and commands, or
+    /// the source's ban, lasts longer instead of a second one being made.
     pub fn open(
         &mut self,
         opening: Opening,
@@ -188,8 +231,7 @@ impl LeaseBook {
         let same = |lease: &&mut Lease| {
             lease.source == opening.source
                 && lease.door == opening.door
-                && lease.start == opening.start
-                && lease.stop == opening.stop
+                && (lease.is_ban() || lease.start == opening.start && lease.stop == opening.stop)
         };
         if reknock == Reknock::Renew
             && let Some(lease) = self.leases.iter_mut().find(same)
@@ -209,7 +251,16 @@ impl LeaseBook {
             }
             return Ok(());
         }
-        if self.leases.len() >= MAX_LEASES {
+        let alike = self
+            .leases
+            .iter()
+            .filter(|lease| lease.door.is_empty() == opening.door.is_empty());
+        let most = if opening.door.is_empty() {
+            MAX_BAN_LEASES
+        } else {
+            MAX_LEASES
+        };
+        if alike.count() >= most {
             return Err(Full);
         }
         let id = self.next_id;
@@ -363,6 +414,16 @@ impl LeaseBook {
                 stop(lease, actions);
             }
         }
+    }
+}
+
+/// How many doors are open, and how many bans there are, if there are any.
+pub fn in_words(leases: &[Lease]) -> String {
+    let bans = leases.iter().filter(|lease| lease.is_ban()).count();
+    let doors = leases.len() - bans;
+    match bans {
+        0 => format!("{doors} open doors"),
+        _ => format!("{doors} open doors and {bans} bans"),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Records come back as they were, and nothing else is a record.
 
 use super::*;
-use crate::limits::MAX_STATUS_ADDRESSES;
+use crate::door::{FlagRule, Protocol};
+use crate::limits::{MAX_STATUS_ADDRESSES, MAX_STEPS};
 use proptest::prelude::*;
 
 fn ip() -> impl Strategy<Value = IpAddr> {
@@ -35,6 +36,11 @@ fn tripwire() -> impl Strategy<Value = Tripwire<u16>> {
     ]
 }
 
+fn ban() -> impl Strategy<Value = Option<BanRule>> {
+    let rule = (1u8.., any::<u64>()).prop_map(|(hits, window)| BanRule { hits, window });
+    prop::option::of(rule)
+}
+
 fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
     let range = any::<(u16, u16)>().prop_map(|(low, high)| PortRange { low, high });
     prop::collection::vec(range, 0..=RANGES_AT_ONCE)
@@ -44,6 +50,7 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
     let setup = (
         any::<(u16, [bool; 5], u32, u16)>(),
         tripwire(),
+        ban(),
         "\\PC{0,40}",
     )
         .prop_map(
@@ -55,9 +62,10 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
                     max_attempts,
                 ),
                 tripwire,
+                ban,
                 interface,
             )| {
-                ToListener::Setup {
+                ToListener::Setup(Setup {
                     doors,
                     matching: if strict {
                         Matching::Strict
@@ -66,13 +74,14 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
                     },
                     max_attempts,
                     tripwire,
+                    ban,
                     only_ip_v4,
                     verbose,
                     debug,
                     log_rate,
                     wait_for_interfaces,
                     interface,
-                }
+                })
             },
         );
     let door = (
@@ -133,6 +142,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
                 generation,
             }
         }),
+        ip().prop_map(ToKeeper::Scanned),
         progress().prop_map(ToKeeper::TimedOut),
         progress().prop_map(ToKeeper::Failed),
         any::<u32>().prop_map(ToKeeper::LeftOut),
@@ -168,12 +178,12 @@ fn interface() -> impl Strategy<Value = Interface> {
 proptest! {
     #[test]
     fn records_to_the_listener_come_back_as_they_were(record in to_listener()) {
-        prop_assert_eq!(ToListener::decode(&record.encode()), Some(record));
+        prop_assert_eq!(ToListener::decode(&record.clone().encode()), Some(record));
     }
 
     #[test]
     fn records_to_the_keeper_come_back_as_they_were(record in to_keeper()) {
-        prop_assert_eq!(ToKeeper::decode(&record.encode()), Some(record));
+        prop_assert_eq!(ToKeeper::decode(&record.clone().encode()), Some(record));
     }
 
     #[test]
@@ -201,19 +211,21 @@ fn text_that_could_forge_a_log_line_is_refused() {
 #[test]
 fn the_longest_records_fit() {
     let text = "x".repeat(MAX_TEXT + 1);
-    let setup = ToListener::Setup {
+    let setup = ToListener::Setup(Setup {
         doors: 1,
         matching: Matching::Strict,
         max_attempts: 1,
         tripwire: Tripwire::Ports(1),
+        ban: Some(BanRule { hits: 3, window: 1 }),
         only_ip_v4: true,
         verbose: true,
         debug: true,
         log_rate: 1,
         wait_for_interfaces: false,
         interface: text,
-    };
-    let Some(ToListener::Setup { interface, .. }) = ToListener::decode(&setup.encode()) else {
+    });
+    let Some(ToListener::Setup(Setup { interface, .. })) = ToListener::decode(&setup.encode())
+    else {
         panic!("the longest setup does not come back");
     };
     assert_eq!(interface.len(), MAX_TEXT);

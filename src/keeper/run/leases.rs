@@ -6,8 +6,8 @@ use crate::door::Millis;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::{Kind, plain};
-use crate::lease::{Action, Lease, LeaseId, Opening, Phase};
-use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES};
+use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase};
+use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::exec::Ending;
 use std::net::IpAddr;
@@ -31,13 +31,13 @@ impl Keeper {
         let Some(start) = expand(start, source) else {
             return self.lines.say(
                 Kind::Error,
-                "error: parsed start command has been truncated! --> won't execute it",
+                &"error: parsed start command has been truncated! --> won't execute it",
             );
         };
         match stop {
             Some(None) => self.lines.say(
                 Kind::Error,
-                "error: parsed stop command has been truncated! --> won't execute start command",
+                &"error: parsed stop command has been truncated! --> won't execute start command",
             ),
             Some(Some(stop)) => {
                 let opening = Opening {
@@ -53,7 +53,7 @@ impl Keeper {
                     Ok(()) => self.perform(actions),
                     Err(_) => self.lines.say(
                         Kind::Error,
-                        &format!("error: {name}: {MAX_LEASES} doors are open: not opened"),
+                        &format_args!("error: {name}: {MAX_LEASES} doors are open: not opened"),
                     ),
                 }
             }
@@ -68,7 +68,7 @@ impl Keeper {
                 if !self.commands.push(command) {
                     self.lines.say(
                         Kind::Error,
-                        &format!("error: {name}: too many commands wait: not run"),
+                        &format_args!("error: {name}: too many commands wait: not run"),
                     );
                 }
                 self.run_commands(monotonic());
@@ -76,42 +76,75 @@ impl Keeper {
         }
     }
 
+    /// Ends that door's leases of that source now; without a door its ban. How many there were.
+    pub(super) fn end_leases(&mut self, door: &str, source: IpAddr, why: &str) -> usize {
+        let mut actions = Vec::new();
+        let now = monotonic();
+        let Keeper { book, commands, .. } = self;
+        let number = book.end(door, source, |id| commands.is_running(id), &mut actions);
+        if number == 0 {
+            return 0;
+        }
+        commands.drop_waiting(|command| command.lease.is_none_or(|id| book.get(id).is_some()));
+        for lease in book.leases() {
+            if lease.door == door && lease.source == source {
+                // As at SIGTERM: a start command that hangs must not keep the door open.
+                commands.hurry_start(lease.id, now.saturating_add(SHUTDOWN_START_MS));
+            }
+        }
+        let name = if door.is_empty() { BAN } else { door };
+        self.lines
+            .about(Kind::Event, source, &format_args!("{name}: {why}"));
+        self.perform(actions);
+        number
+    }
+
     /// Does what the lease book asks for.
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
         self.unsaved = true;
         for action in actions {
             match action {
-                Action::RunStart(id) => self.queue_command(id, Role::Start),
-                Action::RunStop(id) => self.queue_command(id, Role::Stop),
-                Action::LogTimeout(id) => self.about_lease(id, "command timeout"),
-                Action::LogRenewed(id) => {
-                    self.about_lease(id, "already open, its time starts anew")
-                }
+                Action::RunStart(id) => self.queue_command(id, true),
+                Action::RunStop(id) => self.queue_command(id, false),
+                Action::LogTimeout(id) => self.about_lease(id, "command timeout", "is over"),
+                Action::LogRenewed(id) => self.about_lease(
+                    id,
+                    "already open, its time starts anew",
+                    "its time starts anew",
+                ),
             }
         }
         self.run_commands(monotonic());
     }
 
-    fn about_lease(&mut self, id: LeaseId, what: &str) {
+    fn about_lease(&mut self, id: LeaseId, of_door: &str, of_ban: &str) {
         let Some(lease) = self.book.get(id) else {
             return;
         };
-        let (source, text) = (lease.source, format!("{}: {what}", lease.door));
+        let what = if lease.is_ban() { of_ban } else { of_door };
+        let (source, text) = (lease.source, format!("{}: {what}", lease.name()));
         self.lines.about(Kind::Event, source, &text);
     }
 
-    fn queue_command(&mut self, id: LeaseId, role: Role) {
+    fn queue_command(&mut self, id: LeaseId, starts: bool) {
         let Some(lease) = self.book.get(id) else {
             return;
         };
-        let text = match role {
-            Role::Stop => &lease.stop,
-            Role::Start | Role::Plain => &lease.start,
+        let (role, text) = match (lease.is_ban(), starts) {
+            (false, true) => (Role::Start, &lease.start),
+            (false, false) => (Role::Stop, &lease.stop),
+            (true, true) => (Role::Ban, &lease.start),
+            (true, false) => (Role::Unban, &lease.stop),
         };
+        if text.is_empty() {
+            let mut actions = Vec::new();
+            self.book.command_ended(id, monotonic(), &mut actions);
+            return self.perform(actions);
+        }
         let command = Command {
             lease: Some(id),
             role,
-            door: lease.door.clone(),
+            door: lease.name().to_string(),
             text: text.clone(),
             again: false,
         };
@@ -129,23 +162,23 @@ impl Keeper {
                         self.book.command_started(id, process.group());
                         self.unsaved = true;
                     }
-                    begun.push((command, process));
+                    let text = String::from_utf8_lossy(&command.text);
+                    begun.push((
+                        format!("{}: running command: {text}", command.door),
+                        process,
+                    ));
                 }
                 Err(error) => self.lines.say(
                     Kind::Error,
-                    &format!("error: command fork failed! ({})", plain(&error)),
+                    &format_args!("error: command fork failed! ({})", plain(&error)),
                 ),
             }
         }
         self.save();
-        for (command, process) in begun {
+        for (line, process) in begun {
             // A child that is gone already is reaped like any other.
             let _ = process.go();
-            let text = String::from_utf8_lossy(&command.text);
-            self.lines.say(
-                Kind::Event,
-                &format!("{}: running command: {text}", command.door),
-            );
+            self.lines.say(Kind::Event, &line);
         }
     }
 
@@ -160,19 +193,18 @@ impl Keeper {
                 self.journal_fails = false;
                 self.save_again = None;
                 if failed_before {
-                    self.lines.say(Kind::Event, "the journal is written again");
+                    self.lines.say(Kind::Event, &"the journal is written again");
                 }
             }
             Err(error) => {
                 self.journal_fails = true;
                 self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
                 if !failed_before {
-                    let text = format!(
+                    self.lines.say(Kind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
                          will stay open",
                         plain(&error)
-                    );
-                    self.lines.say(Kind::Error, &text);
+                    ));
                 }
             }
         }
@@ -191,7 +223,7 @@ impl Keeper {
             if status != 0 {
                 self.lines.say(
                     Kind::Error,
-                    &format!(
+                    &format_args!(
                         "{}: command returned non-zero status code ({status})",
                         command.door
                     ),
@@ -214,7 +246,12 @@ impl Keeper {
                         let _ = self.commands.push(again);
                         continue;
                     }
-                    self.about_lease(id, "stop command was killed: the door may still be open");
+                    let (door, ban) = (
+                        "the door may still be open",
+                        "the source may still be locked out",
+                    );
+                    let text = |what: &str| format!("stop command was killed: {what}");
+                    self.about_lease(id, &text(door), &text(ban));
                 }
                 if status != 0 {
                     self.book.start_failed(id);

@@ -28,7 +28,7 @@ impl Keeper {
             Err(error) => {
                 self.lines.say(
                     Kind::Error,
-                    &format!("error: cannot start a listener: {error}"),
+                    &format_args!("error: cannot start a listener: {error}"),
                 );
                 self.restart.after_death(now, now);
             }
@@ -74,7 +74,7 @@ impl Keeper {
         if self.closing.is_none() {
             self.lines.say(
                 Kind::Error,
-                &format!("error: the listener {how}: starting it again"),
+                &format_args!("error: the listener {how}: starting it again"),
             );
             self.restarts += 1;
             self.restart.after_death(listener.started, monotonic());
@@ -151,10 +151,11 @@ impl Keeper {
                 source,
                 generation,
             } => self.opened(usize::from(door), source, generation),
+            ToKeeper::Scanned(source) => self.scanned(source),
             ToKeeper::LeftOut(lines) => {
                 self.lines.say(
                     Kind::Event,
-                    &format!("LogRate: {lines} stage and failure lines left out"),
+                    &format_args!("LogRate: {lines} stage and failure lines left out"),
                 );
                 true
             }
@@ -178,7 +179,7 @@ impl Keeper {
                 };
                 self.lines.say(
                     Kind::Debug,
-                    &format!(
+                    &format_args!(
                         "{protocol}: {}:{} -> {}:{}{flags}",
                         knock.source, knock.source_port, knock.destination, knock.step.port
                     ),
@@ -195,8 +196,11 @@ impl Keeper {
         let Some(door) = self.doors.get(usize::from(progress.door)) else {
             return false;
         };
-        let text = format!("{}: {}", door.config.name, what(progress.stage));
-        self.lines.about(kind, progress.source, &text);
+        self.lines.about(
+            kind,
+            progress.source,
+            &format_args!("{}: {}", door.config.name, what(progress.stage)),
+        );
         true
     }
 
@@ -221,10 +225,18 @@ impl Keeper {
             self.report_openings.get_or_insert(due);
             return true;
         }
-        self.opened += 1;
         let name = door.config.name.clone();
+        if self.book.is_banned(source) {
+            let text = format!("{name}: knock of a banned source: not opened");
+            self.lines.about(Kind::Event, source, &text);
+            // Who knocked may have been seen.
+            self.use_sequence(index);
+            self.next_sequence(index);
+            return true;
+        }
+        self.opened += 1;
         self.lines
-            .about(Kind::Event, source, &format!("{name}: OPEN SESAME"));
+            .about(Kind::Event, source, &format_args!("{name}: OPEN SESAME"));
         if self.use_sequence(index) {
             self.open(index, source);
         }

@@ -4,7 +4,7 @@
 use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::log::Kind;
-use crate::lease::{Lease, LeaseBook, Phase};
+use crate::lease::{Lease, LeaseBook, Phase, in_words};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::{exec, poll};
@@ -22,9 +22,11 @@ impl Keeper {
     pub fn take_over_leases(&mut self, leases: Vec<Lease>) {
         end_orphans(&leases);
         if !leases.is_empty() {
-            let number = leases.len();
-            let text = format!("{number} open doors taken over from the daemon before");
-            self.lines.say(Kind::Event, &text);
+            let number = in_words(&leases);
+            self.lines.say(
+                Kind::Event,
+                &format_args!("{number} taken over from the daemon before"),
+            );
         }
         let mut actions = Vec::new();
         self.book = LeaseBook::restore(leases, &mut actions);

@@ -2,6 +2,7 @@
 //! none of them decides anything.
 #![allow(unsafe_code)]
 
+mod ask_dns;
 pub mod clock;
 pub mod connect;
 pub mod daemon;
@@ -13,6 +14,7 @@ pub mod netlink;
 pub mod packet_socket;
 pub mod poll;
 pub mod privileges;
+pub mod random;
 pub mod record_socket;
 pub mod seccomp;
 pub mod signals;

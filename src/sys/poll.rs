@@ -45,6 +45,12 @@ pub fn wait_each<'a, const N: usize>(
             revents: 0,
         })
         .collect();
+    sleep(&mut entries, now, deadline)?;
+    Ok(entries.iter().map(|entry| entry.revents != 0).collect())
+}
+
+/// The part that is the same for any number of them.
+fn sleep(entries: &mut [libc::pollfd], now: Millis, deadline: Option<Millis>) -> io::Result<()> {
     let timeout = match deadline {
         None => -1,
         Some(deadline) => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),
@@ -53,13 +59,13 @@ pub fn wait_each<'a, const N: usize>(
     let result =
         cerr(unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout) });
     match result {
-        Ok(_) => {}
+        Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
             entries.iter_mut().for_each(|entry| entry.revents = 0);
+            Ok(())
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     }
-    Ok(entries.iter().map(|entry| entry.revents != 0).collect())
 }
 
 /// Whether that descriptor takes bytes within this time (ms): of a pipe, at least PIPE_BUF (4096, pipe(7)) of them.

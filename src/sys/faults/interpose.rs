@@ -4,9 +4,9 @@
 
 use super::{Kind, STANDARD, forked, next_call, panicking};
 use libc::{
-    addrinfo, c_char, c_int, c_long, c_uint, c_ulong, c_void, gid_t, mode_t, msghdr, nfds_t,
-    off64_t, pid_t, pollfd, sigaction as Sigaction, sigset_t, size_t, sockaddr, socklen_t, ssize_t,
-    stat64 as Stat, statx as Statx, uid_t,
+    c_char, c_int, c_long, c_uint, c_ulong, c_void, gid_t, mode_t, msghdr, nfds_t, off64_t, pid_t,
+    pollfd, sigaction as Sigaction, sigset_t, size_t, sockaddr, socklen_t, ssize_t, stat64 as Stat,
+    statx as Statx, uid_t,
 };
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -90,13 +90,11 @@ interpose! {
     fdatasync(fd: c_int) -> c_int = -1;
     ftruncate64(fd: c_int, length: off64_t) -> c_int = -1;
     accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int = -1;
-    getaddrinfo(host: *const c_char, service: *const c_char, hints: *const addrinfo, found: *mut *mut addrinfo)
-        -> c_int = libc::EAI_SYSTEM;
     getcwd(buffer: *mut c_char, length: size_t) -> *mut c_char = ptr::null_mut();
-    getnameinfo(address: *const sockaddr, length: socklen_t, host: *mut c_char, host_length: socklen_t,
-        service: *mut c_char, service_length: socklen_t, flags: c_int) -> c_int = libc::EAI_SYSTEM;
     getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t = -1;
     getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int = -1;
+    if_indextoname(index: c_uint, name: *mut c_char) -> *mut c_char = ptr::null_mut();
+    if_nametoindex(name: *const c_char) -> c_uint = 0;
     ioctl(fd: c_int, request: c_ulong, argument: c_long) -> c_int = -1;
     kill(process: pid_t, signal: c_int) -> c_int = -1;
     listen(fd: c_int, waiting: c_int) -> c_int = -1;

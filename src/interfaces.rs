@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::MAX_INTERFACES;
+use crate::network::Network;
 use crate::sys::netlink::{Dump, Netlink};
 use std::fmt;
 use std::io;
@@ -31,6 +32,8 @@ pub struct Address {
     pub link: u32,
     /// The address of this end.
     pub address: IpAddr,
+    /// How many bits all addresses of its network have in common.
+    pub prefix: u8,
     /// Its label such as `eth0:1` (IPv4 only).
     pub label: Name,
 }
@@ -104,6 +107,15 @@ impl Interfaces {
             })
             .map(|entry| entry.address)
             .collect()
+    }
+
+    /// Whether that address is in a network of this machine; its own addresses are.
+    pub fn are_near(&self, address: IpAddr) -> bool {
+        let mut networks = self.addresses.iter().map(|own| Network {
+            address: own.address,
+            prefix: own.prefix,
+        });
+        networks.any(|network| network.contains(address))
     }
 
     /// The index of the bridge or bond that this interface belongs to.
@@ -255,7 +267,7 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
     })
 }
 
-/// RTM_NEWADDR: struct ifaddrmsg of 8 bytes, the index at 4. On a point-to-point link IFA_ADDRESS is the far end and
+/// RTM_NEWADDR: struct ifaddrmsg of 8 bytes, the prefix length at 1, the index at 4. On a point-to-point link IFA_ADDRESS is the far end and
 /// IFA_LOCAL this one.
 fn address(kind: u16, body: &[u8]) -> Option<Address> {
     const IFA_ADDRESS: u16 = 1;
@@ -276,6 +288,7 @@ fn address(kind: u16, body: &[u8]) -> Option<Address> {
     Some(Address {
         link: u32_of(body.get(4..8)?)?,
         address: local.or(far)?,
+        prefix: *body.get(1)?,
         label: label.unwrap_or_default(),
     })
 }

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod listener;
 pub mod log_rate;
 pub mod matcher;
+pub mod network;
 pub mod packet;
 pub mod record;
 pub mod status;

@@ -52,6 +52,43 @@ pub const MAX_STRAYS: u8 = 2;
 /// Ranges of ports that `Tripwire` may list. 4 bytes each; the kernel filter takes the nearest together where they are too many for it.
 pub const MAX_TRIPWIRES: usize = 1024;
 
+/// The most `TripwireHits`: so many are remembered of each source.
+pub const MAX_HITS: usize = 8;
+
+/// Sources whose tripwire hits are remembered for bans: this many times ...
+pub const HIT_BUCKETS: usize = 256;
+
+/// ... this many; 170 bytes each, taken when the first source of a bucket comes.
+pub const SOURCES_PER_BUCKET: usize = 4;
+
+/// The longest `TripwireWindow` and `BanTime` (s): 30 days. Neither outlives a reboot.
+pub const MAX_BAN_SECONDS: u64 = 30 * 86_400;
+
+/// `TripwireWindow` where the config has none (s): a day, so that a slow scan is seen, too.
+pub const TRIPWIRE_WINDOW_S: u64 = 86_400;
+
+/// `BanTime` where the config has none (s).
+pub const BAN_TIME_S: u64 = 600;
+
+/// `MaxBans` where the config has none.
+pub const BANS: usize = 64;
+
+/// The largest `MaxBans`: each ban is two commands to run and about 300 bytes of the journal.
+pub const MAX_BANS: usize = 256;
+
+/// Bans in the lease book, with those whose `UnbanCommand` still runs.
+pub const MAX_BAN_LEASES: usize = 2 * MAX_BANS;
+
+/// Bans that begin or are renewed in a second, and so many more at once: whoever forges senders must not keep the router busy with
+/// commands.
+pub const BANS_PER_SECOND: u32 = 4;
+
+/// See [`BANS_PER_SECOND`].
+pub const BAN_BURST: u32 = 16;
+
+/// Networks that `Allow` may list. 18 bytes each.
+pub const MAX_ALLOWED: usize = 64;
+
 /// Ports by chance that `Tripwire = auto` takes, of each transport: a scan of all ports in random order has then less than one chance in
 /// 1,000 at a door of three steps (docs/security.md). About 1.2 instructions of the kernel filter each.
 pub const AUTO_TRIPWIRES: usize = 64;

@@ -77,11 +77,16 @@ impl Status<'_> {
             // Of two doors with one name it is not known which.
             let first = self.doors.iter().find(|other| other.name == door.name);
             if first.is_some_and(|first| std::ptr::eq(first, door)) {
-                self.leases_text(&mut out, |lease| lease.door == door.name);
+                self.leases_text(&mut out, |lease| !lease.is_ban && lease.door == door.name);
             }
         }
         let is_known = |lease: &Lease| self.doors.iter().any(|door| door.name == lease.door);
-        self.leases_text(&mut out, |lease| !is_known(lease));
+        self.leases_text(&mut out, |lease| !lease.is_ban && !is_known(lease));
+        let bans = self.leases.iter().filter(|lease| lease.is_ban).count();
+        if bans > 0 {
+            let _ = writeln!(out, "{bans} bans");
+            self.leases_text(&mut out, |lease| lease.is_ban);
+        }
         out
     }
 
@@ -89,15 +94,11 @@ impl Status<'_> {
         for lease in self.leases.iter().filter(|lease| wanted(lease)) {
             let _ = write!(out, "  {}, {}: ", lease.door, lease.source);
             let _ = match lease.phase {
-                Phase::Starting { .. } => writeln!(out, "opening"),
                 Phase::Open { until } => {
-                    writeln!(
-                        out,
-                        "open, {} left",
-                        duration(until.saturating_sub(self.now))
-                    )
+                    let left = duration(until.saturating_sub(self.now));
+                    writeln!(out, "{}, {left} left", state(lease))
                 }
-                Phase::Stopping { .. } => writeln!(out, "closing"),
+                _ => writeln!(out, "{}", state(lease)),
             };
         }
     }
@@ -111,21 +112,27 @@ impl Status<'_> {
                 door.enabled
             )
         });
-        let leases = list(self.leases, |lease| {
-            let (state, left) = match lease.phase {
-                Phase::Starting { .. } => ("opening", "null".to_string()),
-                Phase::Open { until } => ("open", until.saturating_sub(self.now).to_string()),
-                Phase::Stopping { .. } => ("closing", "null".to_string()),
+        let mut leases = Vec::new();
+        let mut bans = Vec::new();
+        for lease in self.leases {
+            let left = match lease.phase {
+                Phase::Open { until } => until.saturating_sub(self.now).to_string(),
+                _ => "null".to_string(),
             };
-            format!(
-                "{{\"door\":{},\"source\":\"{}\",\"state\":\"{state}\",\"left_ms\":{left}}}",
-                string(&lease.door),
-                lease.source
-            )
-        });
+            let rest = format!(
+                "\"source\":\"{}\",\"state\":\"{}\",\"left_ms\":{left}}}",
+                lease.source,
+                state(lease)
+            );
+            match lease.is_ban {
+                true => bans.push(format!("{{{rest}")),
+                false => leases.push(format!("{{\"door\":{},{rest}", string(&lease.door))),
+            }
+        }
+        let (leases, bans) = (leases.join(","), bans.join(","));
         format!(
             "{{\"version\":\"{}\",\"process\":{},\"config\":{},\"uptime_ms\":{},\"listener\":{},\
-             \"restarts\":{},\"opened\":{},\"doors\":{doors},\"leases\":{leases}}}\n",
+             \"restarts\":{},\"opened\":{},\"doors\":{doors},\"leases\":[{leases}],\"bans\":[{bans}]}}\n",
             env!("CARGO_PKG_VERSION"),
             self.process,
             string(self.config),
@@ -134,6 +141,17 @@ impl Status<'_> {
             self.restarts,
             self.opened
         )
+    }
+}
+
+/// A word for where a lease stands.
+fn state(lease: &Lease) -> &'static str {
+    match (lease.phase, lease.is_ban) {
+        (Phase::Starting { .. }, false) => "opening",
+        (Phase::Open { .. }, false) => "open",
+        (Phase::Starting { .. } | Phase::Open { .. }, true) => "banned",
+        (Phase::Stopping { .. }, false) => "closing",
+        (Phase::Stopping { .. }, true) => "ending",
     }
 }
 
@@ -223,11 +241,13 @@ fn duration(time: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::BAN;
 
     fn lease(door: &str, phase: Phase) -> Lease {
         Lease {
             id: 0,
             door: door.to_string(),
+            is_ban: door == BAN,
             source: "10.9.0.2".parse().unwrap(),
             start: b"start".to_vec(),
             stop: b"stop".to_vec(),
@@ -261,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Calls `show` with a status of two doors and three leases, one of a door that is gone.
+    /// Calls `show` with a status of two doors, three leases, one of a door that is gone, and a ban.
     fn shown(listener: Option<&ListenerStatus>, show: impl Fn(&Status<'_>) -> String) -> String {
         let leases = [
             lease("a \"b\" \\ c", Phase::Open { until: 20_500 }),
@@ -273,6 +293,7 @@ mod tests {
                 },
             ),
             lease("gone\u{1}", Phase::Open { until: 1 }),
+            lease(BAN, Phase::Open { until: 63_000 }),
         ];
         let door = |name, enabled| DoorStatus { name, enabled };
         show(&Status {
@@ -303,7 +324,7 @@ mod tests {
                  door a \"b\" \\ c\n  a \"b\" \\ c, 10.9.0.2: open, 17 s left\n  \
                  a \"b\" \\ c, 10.9.0.2: opening\n\
                  door list (disabled: its one-time list has no sequence left)\n  \
-                 gone\u{1}, 10.9.0.2: open, 0 s left\n",
+                 gone\u{1}, 10.9.0.2: open, 0 s left\n1 bans\n  ban, 10.9.0.2: banned, 1 min 0 s left\n",
                 env!("CARGO_PKG_VERSION")
             )
         );
@@ -324,6 +345,10 @@ mod tests {
         assert_eq!(value["leases"][0]["left_ms"], 17_500);
         assert_eq!(value["leases"][1]["state"], "opening");
         assert_eq!(value["leases"][2]["door"], "gone\u{1}");
+        assert_eq!(value["leases"][3], serde_json::Value::Null);
+        assert_eq!(value["bans"][0]["source"], "10.9.0.2");
+        assert_eq!(value["bans"][0]["state"], "banned");
+        assert_eq!(value["bans"][0]["left_ms"], 60_000);
         assert_eq!(value["listener"]["knocks"], 12);
         assert_eq!(
             value["listener"]["interfaces"][0]["addresses"][1],

@@ -2,7 +2,7 @@
 //! happens to hit the ports of a door in order does not open it.
 #![forbid(unsafe_code)]
 
-use crate::door::{FlagRule, Knock, Pattern, Protocol, TCP_FLAGS};
+use crate::door::{FlagRule, Knock, Millis, Pattern, Protocol, TCP_FLAGS};
 use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT};
 
 /// A TCP packet that is none of these is an answer to somebody, not a scan: SYN without ACK.
@@ -40,6 +40,15 @@ pub enum Tripwire<T> {
     Auto,
     /// Those that are listed.
     Ports(T),
+}
+
+/// How many hits within which time ban.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BanRule {
+    /// `TripwireHits`, from 1 to [`MAX_HITS`](crate::limits::MAX_HITS).
+    pub hits: u8,
+    /// `TripwireWindow`.
+    pub window: Millis,
 }
 
 /// Sorts ranges and makes one of those that overlap or touch.

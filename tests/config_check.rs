@@ -70,13 +70,84 @@ fn steps_that_are_neighbours_leave_no_room_for_a_tripwire() {
     assert!(!says("[A]\nsequence=500,500,40,9001\n", "neighbours"));
 }
 
+fn warnings(text: &str) -> Vec<String> {
+    let config = parse(text.as_bytes(), &mut |_| ()).expect("a config");
+    let show = |warning: &knockd_rs::config::Diagnostic| warning.show(Path::new("k"));
+    config.warnings.iter().map(show).collect()
+}
+
+#[test]
+fn bans_that_mean_nothing_are_told() {
+    let of = |options: &str| warnings(&format!("[options]\n{options}[A]\nsequence = 500\n"));
+    assert_eq!(
+        of("Tripwire = auto\nTripwireHits = 3\nBanCommand = b %IP%\nUnbanCommand = u %IP%\n"),
+        [""; 0]
+    );
+    assert_eq!(
+        of("Tripwire = auto\nTripwireHits = 3\nAllow = 10.0.0.0/8\n"),
+        [""; 0]
+    );
+    assert_eq!(
+        of("Tripwire = auto\nBanTime = 9\nAllow = ::1\n"),
+        [
+            "k:3:1: without TripwireHits nobody is banned, so this means nothing",
+            "k:4:1: without TripwireHits nobody is banned, so this means nothing"
+        ]
+    );
+    let no_tripwires = "there are no tripwires, so nobody is banned; give Tripwire = auto";
+    assert_eq!(of("TripwireHits = 3\n"), [format!("k:2:1: {no_tripwires}")]);
+    let strict = of("Tripwire = auto\nTripwireHits = 3\nMatching = strict\n");
+    assert_eq!(strict.last(), Some(&format!("k:3:1: {no_tripwires}")));
+    let undone = "there is no UnbanCommand for it, so what it does is never undone";
+    assert_eq!(
+        of("Tripwire = auto\nTripwireHits = 3\nBanCommand = b %IP%\n"),
+        [format!("k:4:1: {undone}")]
+    );
+    assert_eq!(
+        of(
+            "Tripwire = auto\nTripwireHits = 3\nBanCommand_6 = b %IP%\nUnbanCommand = u\nUnbanCommand_6 =\n"
+        ),
+        [format!("k:4:1: {undone}")]
+    );
+}
+
+#[test]
+fn ban_commands_that_strike_everybody_or_nobody_are_named() {
+    let of = |command: &str| {
+        let door = "[A]\nsequence=9,4,7,4\ntcpflags=syn\n";
+        advice(&format!(
+            "[options]\nTripwireHits = 3\nBanCommand = {command}\n{door}"
+        ))
+    };
+    assert_eq!(
+        of("iptables -I INPUT -j DROP"),
+        [
+            "k: BanCommand: a command without %IP% strikes everybody, and the one who is to be banned can choose when"
+        ]
+    );
+    assert_eq!(
+        of("iptables -A INPUT -s %IP% -j DROP"),
+        [
+            "k: BanCommand: a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)"
+        ]
+    );
+    assert_eq!(of("iptables -I INPUT -s %IP% -j DROP"), [""; 0]);
+}
+
+#[test]
+fn the_description_tells_who_is_banned_and_how() {
+    let text = "[options]\nTripwire = auto\nTripwireHits = 3\nTripwireWindow = 60\nAllow = 10.0.0.0/8, ::1\n\
+                BanCommand = ban %IP%\nBanCommand_6 =\n[A]\nsequence = 5\n";
+    let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+    let words = "  bans          for 600 s after 3 tripwires within 60 s, at most 64 at once\n  \
+                 never banned  this machine's own addresses and networks, 10.0.0.0/8, ::1/128\n  \
+                 banning, IPv4 ban %IP%\n  banning, IPv6 runs nothing: only knocks are ignored\n";
+    let described = check::describe(&config);
+    assert!(described.contains(words), "{described}");
+}
+
 #[test]
 fn a_tripwire_that_is_none_is_told_with_its_place() {
-    let warnings = |text: &str| -> Vec<String> {
-        let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
-        let show = |warning: &knockd_rs::config::Diagnostic| warning.show(Path::new("k"));
-        config.warnings.iter().map(show).collect()
-    };
     assert_eq!(
         warnings("[options]\nTripwire = 1-1023, 5000, 500\n[A]\nsequence = 500,5000:udp\n"),
         [

@@ -4,6 +4,7 @@
 use knockd_rs::config::check::{advice, describe, mode_advice};
 use knockd_rs::config::{Config, Door, Reknock, parse};
 use knockd_rs::door::{Matching, TCP_FLAGS};
+use knockd_rs::network::Network;
 use knockd_rs::tripwire::{PortRange, Tripwire};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -53,7 +54,7 @@ fn noise(random: &mut Random) -> Vec<u8> {
 }
 
 const SECTIONS: [&str; 6] = ["A", "B", "options", "A b", " options ", "x]y["];
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 34] = [
     "LogFile",
     "PidFile",
     "interface",
@@ -62,6 +63,15 @@ const KEYS: [&str; 25] = [
     "LogRate",
     "MaxAttempts",
     "Tripwire",
+    "TripwireHits",
+    "TripwireWindow",
+    "BanTime",
+    "BanCommand",
+    "BanCommand_6",
+    "UnbanCommand",
+    "UnbanCommand_6",
+    "MaxBans",
+    "Allow",
     "StateDir",
     "CommandTimeout",
     "MaxCommands",
@@ -82,7 +92,7 @@ const KEYS: [&str; 25] = [
 ];
 
 /// So many of them, the first, belong below `[options]`.
-const OPTIONS: usize = 11;
+const OPTIONS: usize = 20;
 
 /// A value that is mostly right for its key.
 fn value(random: &mut Random, key: &str) -> Vec<u8> {
@@ -112,6 +122,17 @@ fn value(random: &mut Random, key: &str) -> Vec<u8> {
         "maxattempts" => random.pick(&["256", "16384", "60000", "0"]).into(),
         "tripwire" => random.pick(&["auto", "NONE", "1-1023, 5000", "7-6"]).into(),
         "commandtimeout" => random.pick(&["1", "600", "86400", "86401"]).into(),
+        "tripwirehits" => random.pick(&["1", "3", "8", "9"]).into(),
+        "tripwirewindow" | "bantime" => random.pick(&["1", "2592000", "x"]).into(),
+        "maxbans" => random.pick(&["1", "256", "257"]).into(),
+        "allow" => random
+            .pick(&[
+                "192.168.1.7/24, ::1",
+                "10.0.0.0/0",
+                "fe80::/10",
+                "10.0.0.0/33",
+            ])
+            .into(),
         "maxcommands" => random.pick(&["1", "4", "64", "0"]).into(),
         "interface" => random
             .pick(&["", "any", "auto", "ppp0, vlan1", "eth0:1"])
@@ -240,6 +261,29 @@ fn written(config: &Config) -> Vec<u8> {
         Tripwire::Ports(ports) => ranges(ports),
     };
     put("Tripwire=", tripwire.as_bytes());
+    let bans = &options.bans;
+    if let Some(rule) = bans.rule {
+        put("TripwireHits=", rule.hits.to_string().as_bytes());
+        put(
+            "TripwireWindow=",
+            (rule.window / 1000).to_string().as_bytes(),
+        );
+    }
+    put("BanTime=", (bans.time / 1000).to_string().as_bytes());
+    put("MaxBans=", bans.max.to_string().as_bytes());
+    for (key, command) in [
+        ("BanCommand=", &bans.start.v4),
+        ("BanCommand_6=", &bans.start.v6),
+        ("UnbanCommand=", &bans.stop.v4),
+        ("UnbanCommand_6=", &bans.stop.v6),
+    ] {
+        put(key, command.as_deref().unwrap_or_default());
+    }
+    if !bans.allow.is_empty() {
+        let network = |network: &Network| format!("{}/{}", network.address, network.prefix);
+        let networks: Vec<String> = bans.allow.iter().map(network).collect();
+        put("Allow=", networks.join(",").as_bytes());
+    }
     put("StateDir=", &bytes(&options.state_dir));
     let seconds = options.command_timeout / 1000;
     put("CommandTimeout=", seconds.to_string().as_bytes());

@@ -65,6 +65,7 @@ fn no_packet_allocates() {
             matching,
             max_attempts: 4096,
             tripwires: Tripwires::listed(vec![PortRange::single(5)]),
+            ban: None,
         };
         let mut matcher = Matcher::new(doors.to_vec(), rules, 1);
         let before = ALLOCATIONS.get();

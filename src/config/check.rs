@@ -6,7 +6,7 @@ pub use super::describe::describe;
 use super::line::{printable, quote};
 use super::shadow::{Relation, shadow};
 use super::shell::{appends_rule, opens, takes_line_down};
-use super::{Config, Diagnostic, Door};
+use super::{Bans, Config, Diagnostic, Door};
 use crate::door::{Protocol, Step};
 
 /// Fewer steps than this draw advice. A scanner that hits the ports of a door in random order opens one of 3 steps
@@ -52,6 +52,7 @@ pub fn advice(config: &Config) -> Vec<Diagnostic> {
             }
         }
     }
+    about_bans(&config.options.bans, &mut out);
     out
 }
 
@@ -112,6 +113,31 @@ fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
     }
 }
 
+/// A rule that is appended: its iptables command is found by `appends_rule`.
+const APPENDED: &str =
+    "a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)";
+
+fn about_bans(bans: &Bans, out: &mut Vec<Diagnostic>) {
+    let commands = [&bans.start.v4, &bans.start.v6].into_iter().flatten();
+    let strikes_all = |command: &Vec<u8>| !command.windows(4).any(|part| part == b"%IP%");
+    let text = match (
+        commands.clone().any(strikes_all),
+        commands.into_iter().any(|c| appends_rule(c)),
+    ) {
+        (true, _) => {
+            "a command without %IP% strikes everybody, and the one who is to be banned can choose when"
+        }
+        (_, true) => APPENDED,
+        _ => return,
+    };
+    out.push(Diagnostic {
+        line: 0,
+        column: 0,
+        knockd_wording: None,
+        text: format!("BanCommand: {text}"),
+    });
+}
+
 fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {
     let (start, stop) = (&door.start, &door.stop);
     let any = |test: fn(&[u8]) -> bool| {
@@ -121,8 +147,7 @@ fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {
             .find(|c| test(c))
     };
     if any(appends_rule).is_some() {
-        let text = "a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)";
-        say(text.into());
+        say(APPENDED.into());
     }
     let left_open = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| {
         stop.is_none() && start.as_deref().is_some_and(opens)

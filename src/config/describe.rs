@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::line::{printable, quote};
-use super::{Commands, Config, Door, Options, Reknock};
+use super::{Bans, Commands, Config, Door, Options, Reknock};
 use crate::door::{FlagRule, Matching, Millis, Protocol, Step, TCP_FLAGS};
 use crate::tripwire::Tripwire;
 use std::path::Path;
@@ -64,6 +64,7 @@ fn about_options(out: &mut String, options: &Options) {
             put(out, "tripwires", &ports.collect::<Vec<_>>().join(", "));
         }
     }
+    about_bans(out, &options.bans);
     let mut log = Vec::new();
     if options.use_syslog {
         log.push("syslog".to_string());
@@ -91,6 +92,41 @@ fn about_options(out: &mut String, options: &Options) {
     let time = duration(options.command_timeout);
     let text = format!("at most {number} that open and {number} that close at once, {time} each");
     put(out, "commands", &text);
+}
+
+fn about_bans(out: &mut String, bans: &Bans) {
+    let Some(rule) = bans.rule else { return };
+    let text = format!(
+        "for {} after {} tripwires within {}, at most {} at once",
+        duration(bans.time),
+        rule.hits,
+        duration(rule.window),
+        bans.max
+    );
+    put(out, "bans", &text);
+    let networks = bans
+        .allow
+        .iter()
+        .map(|network| format!(", {}/{}", network.address, network.prefix));
+    let text = format!(
+        "this machine's own addresses and networks{}",
+        networks.collect::<String>()
+    );
+    put(out, "never banned", &text);
+    families(
+        out,
+        "banning",
+        pairs(&bans.start, "runs nothing: only knocks are ignored"),
+    );
+    if bans.stop != Commands::default() {
+        families(out, "unbanning", pairs(&bans.stop, "runs nothing"));
+    }
+}
+
+/// What runs for each address family.
+fn pairs(commands: &Commands, none: &str) -> (String, String) {
+    let show = |c: &Option<Vec<u8>>| c.as_deref().map_or_else(|| none.to_string(), printable);
+    (show(&commands.v4), show(&commands.v6))
 }
 
 fn about_door(out: &mut String, door: &Door) {
@@ -137,10 +173,6 @@ fn about_door(out: &mut String, door: &Door) {
         Some(target) => put(out, "sent to", &format!("{target} only")),
         None => put(out, "sent to", "any address of the interface"),
     }
-    let pairs = |c: &Commands, none: &str| {
-        let show = |c: &Option<Vec<u8>>| c.as_deref().map_or_else(|| none.to_string(), printable);
-        (show(&c.v4), show(&c.v6))
-    };
     families(
         out,
         "opening",

@@ -132,15 +132,8 @@ impl Draft {
                     Key::StopCommand => &mut self.stop[0],
                     _ => &mut self.stop[1],
                 };
-                *slot = Some(value.to_vec());
+                *slot = Some(command(line, value, warnings));
                 trace(&told(key.name(), &shown));
-                if value.len() > MAX_COMMAND {
-                    let text = format!(
-                        "this command has {} bytes; what is longer than {MAX_COMMAND} is never run",
-                        value.len()
-                    );
-                    warnings.push(line.at(value, text));
-                }
             }
         }
         Ok(())
@@ -237,8 +230,20 @@ impl Draft {
     }
 }
 
+/// A command as written.
+pub(super) fn command(line: Line<'_>, value: &[u8], warnings: &mut Vec<Diagnostic>) -> Vec<u8> {
+    if value.len() > MAX_COMMAND {
+        let text = format!(
+            "this command has {} bytes; what is longer than {MAX_COMMAND} is never run",
+            value.len()
+        );
+        warnings.push(line.at(value, text));
+    }
+    value.to_vec()
+}
+
 /// The plain command and its `_6` variant as written -> what runs for each family.
-fn resolve([plain, six]: &[Option<Vec<u8>>; 2]) -> Commands {
+pub(super) fn resolve([plain, six]: &[Option<Vec<u8>>; 2]) -> Commands {
     let not_empty = |c: &Option<Vec<u8>>| c.clone().filter(|c| !c.is_empty());
     let v6 = if six.is_some() { six } else { plain };
     Commands {

@@ -4,6 +4,7 @@
 //! what it all means. `docs/config.md` is the same for people.
 #![forbid(unsafe_code)]
 
+mod bans;
 pub mod check;
 mod describe;
 mod draft;
@@ -24,8 +25,9 @@ pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 
 use crate::door::{Matching, Millis, Pattern};
-use crate::limits::{COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS};
-use crate::tripwire::{PortRange, Tripwire};
+use crate::limits::{BAN_TIME_S, BANS, COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS};
+use crate::network::Network;
+use crate::tripwire::{BanRule, PortRange, Tripwire};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +64,8 @@ pub struct Options {
     /// `Tripwire`: ports whose second one ends an attempt; the ranges are at most
     /// [`MAX_TRIPWIRES`](crate::limits::MAX_TRIPWIRES), ascending and apart.
     pub tripwire: Tripwire<Vec<PortRange>>,
+    /// What happens to scanners.
+    pub bans: Bans,
     /// `StateDir`: where the journal, lock and sockets of each instance live.
     pub state_dir: PathBuf,
     /// `CommandTimeout`: how long a command of a lease may run.
@@ -92,9 +96,40 @@ impl Default for Options {
             log_rate: 50,
             max_attempts: DEFAULT_ATTEMPTS as u16,
             tripwire: Tripwire::None,
+            bans: Bans::default(),
             state_dir: PathBuf::from("/var/run/knockd"),
             command_timeout: COMMAND_TIMEOUT_MS,
             max_commands: COMMANDS,
+        }
+    }
+}
+
+/// Who is banned, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bans {
+    /// `TripwireHits` and `TripwireWindow`; `None`: nobody is.
+    pub rule: Option<BanRule>,
+    /// `BanTime`.
+    pub time: Millis,
+    /// `BanCommand`: run when a ban begins.
+    pub start: Commands,
+    /// `UnbanCommand`: run when it ends.
+    pub stop: Commands,
+    /// `MaxBans`: bans at once; the oldest makes room.
+    pub max: usize,
+    /// `Allow`: never banned, beside this machine's own addresses and networks.
+    pub allow: Vec<Network>,
+}
+
+impl Default for Bans {
+    fn default() -> Bans {
+        Bans {
+            rule: None,
+            time: BAN_TIME_S * 1000,
+            start: Commands::default(),
+            stop: Commands::default(),
+            max: BANS,
+            allow: Vec::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Line by line from the text of a config to a [`Config`], with knockd 0.8's errors and debug lines.
 #![forbid(unsafe_code)]
 
+use super::bans::BanDraft;
 use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
 use super::line::{Content, Line, quote, trim};
@@ -35,6 +36,7 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnos
         doors: Vec::new(),
         section: Section::None,
         single_tripwires: Vec::new(),
+        bans: BanDraft::default(),
         warnings: Vec::new(),
         trace,
     };
@@ -95,6 +97,7 @@ struct Parser<'t> {
     doors: Vec<Draft>,
     section: Section,
     single_tripwires: Vec<Single>,
+    bans: BanDraft,
     warnings: Vec<Diagnostic>,
     trace: &'t mut dyn FnMut(&str),
 }
@@ -352,11 +355,15 @@ impl Parser<'_> {
                 trace("tripwire");
                 (self.options.tripwire, self.single_tripwires) = tripwire(line, value)?;
             }
-            _ => {
+            Key::StateDir => {
                 trace("state directory");
                 self.options.state_dir = path()
                     .filter(|p| p.is_absolute())
                     .ok_or_else(|| wrong("give a path that begins with '/'"))?;
+            }
+            _ => {
+                trace(key.name());
+                self.bans.set(line, key, value, &mut self.warnings)?;
             }
         }
         Ok(())
@@ -385,6 +392,8 @@ impl Parser<'_> {
             self.options.be_strict();
         }
         let warnings = &mut self.warnings;
+        let trips = self.options.tripwire != Tripwire::None;
+        self.options.bans = self.bans.finish(trips, &self.options_seen, warnings);
         let doors: Vec<Door> = self
             .doors
             .into_iter()

@@ -17,6 +17,10 @@ pub enum Role {
     Stop,
     /// Opens a door that will be closed.
     Start,
+    /// Ends a ban.
+    Unban,
+    /// Begins a ban.
+    Ban,
     /// Of a door without a stop command.
     Plain,
 }
@@ -160,8 +164,8 @@ impl Commands {
         self.limit = Some(all);
         for running in &mut self.running {
             let limit = match running.command.role {
-                Role::Start => starts,
-                Role::Stop | Role::Plain => all,
+                Role::Start | Role::Ban => starts,
+                Role::Stop | Role::Unban | Role::Plain => all,
             };
             running.deadline = running.deadline.map(|old| old.min(limit));
         }
@@ -170,7 +174,9 @@ impl Commands {
     /// The start command of that lease, if it runs, must end by then.
     pub fn hurry_start(&mut self, lease: LeaseId, until: Millis) {
         for running in &mut self.running {
-            if running.command.lease == Some(lease) && running.command.role == Role::Start {
+            if running.command.lease == Some(lease)
+                && matches!(running.command.role, Role::Start | Role::Ban)
+            {
                 running.deadline = running.deadline.map(|old| old.min(until));
             }
         }

@@ -71,6 +71,7 @@ impl ListenerProcess {
             matching: options.matching,
             max_attempts: options.max_attempts,
             tripwire,
+            ban: options.bans.rule,
             only_ip_v4: settings.args.only_ip_v4,
             verbose: settings.args.verbose || settings.args.debug,
             debug: settings.args.debug,

@@ -13,7 +13,7 @@
 //! ```
 //! A lease is its source, phase (`starting`, `open`, `stopping`: [`Phase`]), deadline (ms of CLOCK_MONOTONIC, 0 when there is none yet),
 //! cmd_timeout (ms), and the leader and start time of its command's process group (0 0: none runs); then its door, start and stop
-//! command, a line each. A sum is the [`checksum`] of all bytes before its line.
+//! command, a line each. A ban is the same, with `ban` for `lease`. A sum is the [`checksum`] of all bytes before its line.
 //!
 //! **What is run from it.** Only commands that were in the config when their door opened: a journal is used up to the first place where its
 //! sum is wrong, so that a byte that was changed, cut off or made up is never run; and the keeper uses none that is not its own (owner,
@@ -24,7 +24,7 @@
 #![forbid(unsafe_code)]
 
 use crate::lease::{Group, Lease, Phase, Then};
-use crate::limits::MAX_LEASES;
+use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
@@ -83,9 +83,10 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
             leader: 0,
             started: 0,
         });
+        let kind = if lease.is_ban { "ban" } else { "lease" };
         let _ = writeln!(
             text,
-            "lease {} {phase} {until} {} {} {}",
+            "{kind} {} {phase} {until} {} {} {}",
             lease.source, lease.cmd_timeout, group.leader, group.started
         );
         for line in [lease.door.as_bytes(), &lease.start, &lease.stop] {
@@ -121,7 +122,7 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
     let whole = loop {
         match lines.next_text() {
             Some("end") => break lines.rest.is_empty(),
-            Some(head) if leases.len() < MAX_LEASES => match lines.lease(head) {
+            Some(head) if leases.len() < MAX_LEASES + MAX_BAN_LEASES => match lines.lease(head) {
                 Some(lease) => leases.push(lease),
                 None => break false,
             },
@@ -172,7 +173,11 @@ impl<'a> Lines<'a> {
 
     /// Reads the lease that begins with this line.
     fn lease(&mut self, head: &str) -> Option<Lease> {
-        let mut fields = head.strip_prefix("lease ")?.split(' ');
+        let (is_ban, fields) = match head.strip_prefix("ban ") {
+            Some(fields) => (true, fields),
+            None => (false, head.strip_prefix("lease ")?),
+        };
+        let mut fields = fields.split(' ');
         let source = fields.next()?.parse().ok()?;
         let phase = fields.next()?;
         let until = fields.next()?.parse().ok()?;
@@ -193,6 +198,7 @@ impl<'a> Lines<'a> {
         }
         let lease = Lease {
             id: 0,
+            is_ban,
             source,
             phase,
             cmd_timeout,
@@ -236,7 +242,7 @@ mod tests {
         let running = prop::option::of((2i32.., any::<u64>()))
             .prop_map(|group| group.map(|(leader, started)| Group { leader, started }));
         (
-            any::<IpAddr>(),
+            any::<(IpAddr, bool)>(),
             "[^\n\0]{0,20}",
             command(),
             command(),
@@ -245,9 +251,10 @@ mod tests {
             running,
         )
             .prop_map(
-                |(source, door, start, stop, cmd_timeout, phase, running)| Lease {
+                |((source, is_ban), door, start, stop, cmd_timeout, phase, running)| Lease {
                     id: 0,
                     door,
+                    is_ban,
                     source,
                     start,
                     stop,
@@ -385,6 +392,7 @@ mod tests {
         let lease = Lease {
             id: 0,
             door: "A".to_string(),
+            is_ban: false,
             source: IpAddr::from([10, 9, 0, 2]),
             start: Vec::new(),
             stop: b"shut".to_vec(),
@@ -392,8 +400,9 @@ mod tests {
             phase: Phase::Open { until: 1 },
             running: None,
         };
-        let text = encode(&place(), std::iter::repeat_n(&lease, MAX_LEASES + 1));
+        let most = MAX_LEASES + MAX_BAN_LEASES;
+        let text = encode(&place(), std::iter::repeat_n(&lease, most + 1));
         let journal = decode(&text).unwrap();
-        assert_eq!((journal.leases.len(), journal.whole), (MAX_LEASES, false));
+        assert_eq!((journal.leases.len(), journal.whole), (most, false));
     }
 }

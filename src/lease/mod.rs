@@ -18,7 +18,7 @@ mod tests;
 
 use crate::config::Reknock;
 use crate::door::Millis;
-use crate::limits::MAX_LEASES;
+use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use std::net::IpAddr;
 
 /// What tells one lease from another while both live.
@@ -33,18 +33,23 @@ pub struct Group {
     pub started: u64,
 }
 
-/// A door that is open for one source until a deadline.
+/// What stands for a door's name in a ban, in the log and for `--close`.
+pub const BAN: &str = "ban";
+
+/// A door that is open for one source until a deadline, or a ban of that source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Its number in the book.
     pub id: LeaseId,
-    /// The name of the door.
+    /// The name of the door, or [`BAN`].
     pub door: String,
-    /// Who knocked.
+    /// Not a door, but a ban.
+    pub is_ban: bool,
+    /// Who knocked, or is banned.
     pub source: IpAddr,
-    /// The start command, ready to run.
+    /// The start command, ready to run; of a ban it may be empty, which runs nothing.
     pub start: Vec<u8>,
-    /// The stop command, ready to run. Never empty: a door without one has no leases.
+    /// The stop command, ready to run; empty only for a ban: a door without one has no leases.
     pub stop: Vec<u8>,
     /// How long the lease lasts once the start command has ended.
     pub cmd_timeout: Millis,
@@ -132,9 +137,11 @@ pub struct LeaseBook {
 /// What a whole knock asks for.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    /// The name of the door.
+    /// The name of the door, or [`BAN`].
     pub door: String,
-    /// Who knocked.
+    /// Not a door, but a ban.
+    pub is_ban: bool,
+    /// Who knocked, or is to be banned.
     pub source: IpAddr,
     /// The start command, ready to run.
     pub start: Vec<u8>,
@@ -172,6 +179,34 @@ impl LeaseBook {
         self.leases.iter().find(|lease| lease.id == id)
     }
 
+    /// Whether that source is banned now.
+    pub fn is_banned(&self, source: IpAddr) -> bool {
+        let over = |lease: &Lease| matches!(lease.phase, Phase::Stopping { then: Then::Over });
+        let mut bans = self
+            .leases
+            .iter()
+            .filter(|lease| lease.is_ban && !over(lease));
+        bans.any(|ban| ban.source == source)
+    }
+
+    /// How many bans there are, and the source of the one that ends first.
+    pub fn bans(&self) -> (usize, Option<IpAddr>) {
+        let mut number = 0;
+        let mut first: Option<(Millis, IpAddr)> = None;
+        for lease in self.leases.iter().filter(|lease| lease.is_ban) {
+            let until = match lease.phase {
+                Phase::Stopping { then: Then::Over } => continue,
+                Phase::Open { until } => until,
+                _ => Millis::MAX,
+            };
+            number += 1;
+            if first.is_none_or(|(earliest, _)| until < earliest) {
+                first = Some((until, lease.source));
+            }
+        }
+        (number, first.map(|(_, source)| source))
+    }
+
     fn get_mut(&mut self, id: LeaseId) -> Option<&mut Lease> {
         self.leases.iter_mut().find(|lease| lease.id == id)
     }
@@ -187,6 +222,7 @@ impl LeaseBook {
     ) -> Result<(), Full> {
         let same = |lease: &&mut Lease| {
             lease.source == opening.source
+                && lease.is_ban == opening.is_ban
                 && lease.door == opening.door
                 && lease.start == opening.start
                 && lease.stop == opening.stop
@@ -209,7 +245,16 @@ impl LeaseBook {
             }
             return Ok(());
         }
-        if self.leases.len() >= MAX_LEASES {
+        let alike = self
+            .leases
+            .iter()
+            .filter(|lease| lease.is_ban == opening.is_ban);
+        let most = if opening.is_ban {
+            MAX_BAN_LEASES
+        } else {
+            MAX_LEASES
+        };
+        if alike.count() >= most {
             return Err(Full);
         }
         let id = self.next_id;
@@ -217,6 +262,7 @@ impl LeaseBook {
         self.leases.push(Lease {
             id,
             door: opening.door,
+            is_ban: opening.is_ban,
             source: opening.source,
             start: opening.start,
             stop: opening.stop,
@@ -363,6 +409,16 @@ impl LeaseBook {
                 stop(lease, actions);
             }
         }
+    }
+}
+
+/// How many doors are open, and how many bans there are, if there are any.
+pub fn in_words(leases: &[Lease]) -> String {
+    let bans = leases.iter().filter(|lease| lease.is_ban).count();
+    let doors = leases.len() - bans;
+    match bans {
+        0 => format!("{doors} open doors"),
+        _ => format!("{doors} open doors and {bans} bans"),
     }
 }
 

@@ -8,6 +8,7 @@ const TIMEOUT: Millis = 1000;
 fn opening(source: u8) -> Opening {
     Opening {
         door: "SSH".to_string(),
+        is_ban: false,
         source: IpAddr::from([10, 9, 0, source]),
         start: b"start".to_vec(),
         stop: b"stop".to_vec(),

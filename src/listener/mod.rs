@@ -10,8 +10,8 @@ use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
 use crate::limits::{
-    BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_PAUSE_MS,
-    REFRESH_RETRY_MS, SETTLE_MS,
+    BAN_BURST, BANS_PER_SECOND, BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE,
+    REFRESH_PAUSE_MS, REFRESH_RETRY_MS, SETTLE_MS,
 };
 use crate::log_rate::LogRate;
 use crate::matcher::{Matcher, Rules};
@@ -133,6 +133,7 @@ impl<'a> Listener<'a> {
             matching,
             max_attempts,
             tripwire,
+            ban,
             only_ip_v4,
             verbose,
             debug,
@@ -188,6 +189,7 @@ impl<'a> Listener<'a> {
                 Tripwire::Auto => auto_tripwires(),
                 Tripwire::Ports(_) => Tripwires::listed(listed),
             },
+            ban,
         };
 
         let mut problems = Vec::new();
@@ -218,6 +220,7 @@ impl<'a> Listener<'a> {
         let output = Output {
             keeper,
             rate: LogRate::new(log_rate, LOG_BURST, now),
+            bans: LogRate::new(BANS_PER_SECOND, BAN_BURST, now),
             report_left_out: None,
             verbose,
             debug,

@@ -25,6 +25,8 @@ pub struct Output<'a> {
     pub keeper: &'a RecordSocket,
     /// Bounds the lines.
     pub rate: LogRate,
+    /// Bounds the bans.
+    pub bans: LogRate,
     /// Lines were left out; how many is told then.
     pub report_left_out: Option<Millis>,
     /// Tell what only `-v` shows.
@@ -113,6 +115,12 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Mill
             output.line(ToKeeper::Failed(progress(door, source, stage)), now);
         }
         Event::Failed { .. } => {}
+        Event::Scanned { source } => {
+            // What is too much now comes with the next hit.
+            if output.bans.allow(now) {
+                output.surely(ToKeeper::Scanned(source));
+            }
+        }
         Event::Opened { door, source } => {
             let Some(opened) = doors.get_mut(usize::from(door)) else {
                 return false;

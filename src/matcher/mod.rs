@@ -1,17 +1,19 @@
 //! Which knocks open which door: (knock, now) in, [`Event`]s out.
 //!
-//! `tolerant` is the rule by default, `strict` is knockd 0.8's; `table` keeps the attempts. All of it is bounded and
-//! allocated by [`Matcher::new`], and nothing that one source does changes what another gets, until the table is full.
+//! `tolerant` is the rule by default, `strict` is knockd 0.8's; `table` keeps the attempts, `hits` what counts towards a ban. All of it
+//! is bounded, the table is allocated by [`Matcher::new`], and nothing that one source does changes what another gets, until the table is full.
 #![forbid(unsafe_code)]
 
 mod alignment;
+mod hits;
 mod strict;
 mod table;
 mod tolerant;
 mod tripped;
 
-use crate::door::{Knock, Matching, Millis, Pattern, Sequence};
-use crate::tripwire::Tripwires;
+use crate::door::{Knock, Matching, Millis, Pattern, Protocol, Sequence};
+use crate::tripwire::{BanRule, Tripwires};
+use hits::Hits;
 use std::net::IpAddr;
 use table::{Slot, Table, deadline};
 
@@ -19,6 +21,11 @@ use table::{Slot, Table, deadline};
 /// table, or whose door gets another sequence, ends without an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// A source has hit as many tripwires as ban it, or one more.
+    Scanned {
+        /// Whose packets these are, if they are not forged.
+        source: IpAddr,
+    },
     /// A knock took the source to that stage. One knock tells at most one stage of a door, the highest that it reached.
     Stage {
         /// The door.
@@ -64,6 +71,8 @@ pub struct Rules {
     pub max_attempts: usize,
     /// What ends an attempt; without effect on strict matching.
     pub tripwires: Tripwires,
+    /// When a source is to be banned.
+    pub ban: Option<BanRule>,
 }
 
 /// The doors and all attempts at them.
@@ -71,6 +80,7 @@ pub struct Matcher {
     patterns: Vec<Pattern>,
     matching: Matching,
     tripwires: Tripwires,
+    hits: Option<Hits>,
     table: Table,
 }
 
@@ -82,6 +92,7 @@ impl Matcher {
             patterns,
             matching: rules.matching,
             tripwires: rules.tripwires,
+            hits: rules.ban.map(Hits::new),
             table: Table::new(rules.max_attempts, seed),
         }
     }
@@ -90,12 +101,26 @@ impl Matcher {
     /// doors come in the order of the doors, after those of [`Matcher::expire`].
     pub fn knock(&mut self, knock: &Knock, local: bool, now: Millis, tell: &mut dyn FnMut(Event)) {
         self.expire(now, tell);
+        let trips =
+            self.matching == Matching::Tolerant && self.tripwires.is_hit_by(knock, &self.patterns);
         let rule = match self.matching {
-            Matching::Tolerant if self.tripwires.is_hit_by(knock, &self.patterns) => tripped::hit,
+            Matching::Tolerant if trips => tripped::hit,
             Matching::Tolerant => tolerant::knock,
             Matching::Strict => strict::knock,
         };
         rule(&self.patterns, &mut self.table, knock, local, now, tell);
+        // Not UDP: answers to what the LAN has asked come to any port. Nor what only passes through.
+        if trips
+            && local
+            && knock.step.protocol == Protocol::Tcp
+            && let Some(hits) = &mut self.hits
+        {
+            let source = knock.source;
+            let hash = self.table.place(source).bucket();
+            if hits.add(hash, source, knock.step.port, now) {
+                tell(Event::Scanned { source });
+            }
+        }
     }
 
     /// Tells and forgets what has timed out. To be called at [`Matcher::next_expiry`]; before, it does nothing.

@@ -56,6 +56,13 @@ pub(super) struct Place {
     network: u16,
 }
 
+impl Place {
+    /// A hash of the source, with the random key.
+    pub fn bucket(self) -> u16 {
+        self.bucket
+    }
+}
+
 /// Which list of a slot's links.
 #[derive(Clone, Copy)]
 enum Chain {

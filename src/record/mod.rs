@@ -10,7 +10,7 @@ mod tests;
 
 use crate::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
 use crate::limits::{MAX_RECORD, MAX_STEPS};
-use crate::tripwire::{PortRange, Tripwire};
+use crate::tripwire::{BanRule, PortRange, Tripwire};
 use std::net::IpAddr;
 
 /// A record as it travels.
@@ -33,6 +33,8 @@ pub enum ToListener {
         max_attempts: u16,
         /// Which `Tripwire` there are; of those that are listed this many ranges come after the doors, in `Tripwires`.
         tripwire: Tripwire<u16>,
+        /// When to tell `Scanned`.
+        ban: Option<BanRule>,
         /// `-4`.
         only_ip_v4: bool,
         /// `-v` or `-D`: send what only those show.
@@ -88,6 +90,8 @@ pub enum ToKeeper {
         /// Which of the door's one-time sequences it was.
         generation: u32,
     },
+    /// A source has hit as many tripwires as ban it.
+    Scanned(IpAddr),
     /// An attempt took too long.
     TimedOut(Progress),
     /// An attempt was spoiled by a wrong knock.
@@ -145,8 +149,8 @@ pub struct Progress {
     pub stage: u8,
 }
 
-/// Text that is too long for a record is cut; before it come at most 19 other bytes.
-const MAX_TEXT: usize = MAX_RECORD - 19;
+/// Text that is too long for a record is cut; before it come at most 28 other bytes.
+const MAX_TEXT: usize = MAX_RECORD - 28;
 
 #[derive(Default)]
 struct Writer(Bytes);
@@ -208,6 +212,13 @@ impl Writer {
             Tripwire::None => self.u8(0),
             Tripwire::Auto => self.u8(1),
             Tripwire::Ports(count) => self.u8(2).u16(*count),
+        }
+    }
+
+    fn ban(self, rule: Option<BanRule>) -> Writer {
+        match rule {
+            None => self.u8(0),
+            Some(rule) => self.u8(rule.hits).u64(rule.window),
         }
     }
 
@@ -298,6 +309,13 @@ impl Reader<'_> {
         }
     }
 
+    fn ban(&mut self) -> Option<Option<BanRule>> {
+        match self.u8()? {
+            0 => Some(None),
+            hits => self.u64().map(|window| Some(BanRule { hits, window })),
+        }
+    }
+
     fn progress(&mut self) -> Option<Progress> {
         Some(Progress {
             door: self.u16()?,
@@ -324,6 +342,7 @@ impl ToListener {
                 matching,
                 max_attempts,
                 tripwire,
+                ban,
                 only_ip_v4,
                 verbose,
                 debug,
@@ -336,6 +355,7 @@ impl ToListener {
                 .u8((*matching == Matching::Strict).into())
                 .u16(*max_attempts)
                 .tripwire(tripwire)
+                .ban(*ban)
                 .u8((*only_ip_v4).into())
                 .u8((*verbose).into())
                 .u8((*debug).into())
@@ -383,6 +403,7 @@ impl ToListener {
                     },
                     max_attempts: reader.u16()?,
                     tripwire: reader.tripwire()?,
+                    ban: reader.ban()?,
                     only_ip_v4: reader.bool()?,
                     verbose: reader.bool()?,
                     debug: reader.bool()?,
@@ -439,6 +460,7 @@ impl ToKeeper {
                 source,
                 generation,
             } => writer.u8(3).u16(*door).ip(*source).u32(*generation),
+            ToKeeper::Scanned(source) => writer.u8(13).ip(*source),
             ToKeeper::TimedOut(progress) => writer.u8(4).progress(progress),
             ToKeeper::Failed(progress) => writer.u8(5).progress(progress),
             ToKeeper::LeftOut(lines) => writer.u8(6).u32(*lines),
@@ -516,6 +538,7 @@ impl ToKeeper {
                     dropped: reader.u64()?,
                     attempts: reader.u32()?,
                 }),
+                13 => ToKeeper::Scanned(reader.ip()?),
                 _ => return None,
             })
         })

@@ -35,6 +35,11 @@ fn tripwire() -> impl Strategy<Value = Tripwire<u16>> {
     ]
 }
 
+fn ban() -> impl Strategy<Value = Option<BanRule>> {
+    let rule = (1u8.., any::<u64>()).prop_map(|(hits, window)| BanRule { hits, window });
+    prop::option::of(rule)
+}
+
 fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
     let range = any::<(u16, u16)>().prop_map(|(low, high)| PortRange { low, high });
     prop::collection::vec(range, 0..=RANGES_AT_ONCE)
@@ -44,6 +49,7 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
     let setup = (
         any::<(u16, [bool; 5], u32, u16)>(),
         tripwire(),
+        ban(),
         "\\PC{0,40}",
     )
         .prop_map(
@@ -55,6 +61,7 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
                     max_attempts,
                 ),
                 tripwire,
+                ban,
                 interface,
             )| {
                 ToListener::Setup {
@@ -66,6 +73,7 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
                     },
                     max_attempts,
                     tripwire,
+                    ban,
                     only_ip_v4,
                     verbose,
                     debug,
@@ -133,6 +141,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
                 generation,
             }
         }),
+        ip().prop_map(ToKeeper::Scanned),
         progress().prop_map(ToKeeper::TimedOut),
         progress().prop_map(ToKeeper::Failed),
         any::<u32>().prop_map(ToKeeper::LeftOut),
@@ -206,6 +215,7 @@ fn the_longest_records_fit() {
         matching: Matching::Strict,
         max_attempts: 1,
         tripwire: Tripwire::Ports(1),
+        ban: Some(BanRule { hits: 3, window: 1 }),
         only_ip_v4: true,
         verbose: true,
         debug: true,

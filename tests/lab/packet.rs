@@ -37,6 +37,15 @@ pub fn syn(source: &str, destination: &str, port: u16, sequence_number: u32) -> 
     packet
 }
 
+/// A SYN with ACK, as a server answers.
+pub fn syn_ack(source: &str, destination: &str, port: u16) -> Vec<u8> {
+    let mut packet = syn(source, destination, port, 1);
+    // The flags are byte 13 of the TCP header; nobody looks at the checksum.
+    let header = if packet[0] >> 4 == 4 { 20 } else { 40 };
+    packet[header + 13] |= 0x10;
+    packet
+}
+
 fn addresses(source: &str, destination: &str) -> (IpAddr, IpAddr) {
     (
         source.parse().expect("source"),

@@ -108,7 +108,7 @@ fn play(case: &Value, matching: Matching) -> Vec<String> {
                     source,
                     stage,
                 } => (door, source, format!("sequence timeout (stage {stage})")),
-                Event::Failed { .. } => continue,
+                Event::Failed { .. } | Event::Scanned { .. } => continue,
             };
             let door = usize::from(door);
             lines.push(format!("{source}: {}: {what}", doors[door].name));

@@ -9,7 +9,7 @@ use knockd_rs::door::Matching::Tolerant;
 use knockd_rs::door::{Pattern, Protocol, Step};
 use knockd_rs::limits::MAX_ATTEMPTS;
 use knockd_rs::matcher::{Event, Rules};
-use knockd_rs::tripwire::Tripwires;
+use knockd_rs::tripwire::{BanRule, Tripwires};
 
 const SCANS: u32 = 10_000;
 
@@ -264,6 +264,49 @@ fn no_scan_opens_a_door_of_the_shipped_config() {
         random.shuffle(&mut order);
         assert!(!opens(&mut lab, order.iter().copied()));
     }
+}
+
+/// The story of the DD-WRT wiki: three addresses share a scan of all 65,535 ports in random order, 2 s from one to the next. No door opens,
+/// and with bans all three are banned long before the end.
+#[test]
+fn three_addresses_that_share_a_slow_scan_are_banned() {
+    let mut random = Random(19);
+    let doors = DOORS.map(|(_, steps)| door(steps, 10_000));
+    let mut latest = 0;
+    for _ in 0..20 {
+        let rules = Rules {
+            tripwires: auto(&mut random),
+            ban: Some(BanRule {
+                hits: 3,
+                window: 86_400_000,
+            }),
+            ..rules(Tolerant)
+        };
+        let mut lab = Lab::with(&doors, rules);
+        let mut ports: Vec<u16> = (1..=u16::MAX).collect();
+        random.shuffle(&mut ports);
+        let mut banned = [None; 3];
+        for (number, port) in ports.into_iter().enumerate() {
+            let source = number % 3;
+            let step = Step {
+                protocol: Protocol::Tcp,
+                port,
+            };
+            lab.packet(&knock(host(2 + source as u8), step, number as u32), true);
+            for event in lab.events.drain(..) {
+                assert!(!matches!(event, Event::Opened { .. }));
+                if let Event::Scanned { source } = event {
+                    let index = (0..3).find(|index| host(2 + *index as u8) == source);
+                    banned[index.expect("one of the three")].get_or_insert(number);
+                }
+            }
+            lab.wait(2_000);
+        }
+        let last = banned.iter().map(|number| number.expect("banned")).max();
+        latest = latest.max(last.unwrap_or_default());
+    }
+    println!("all three banned after {latest} of 65,535 ports at the latest of 20 scans");
+    assert!(latest < 65_535 / 2, "{latest}");
 }
 
 /// Tries to knock 7000, 300, 40000 with 100 ms between while forged packets come from the same address, `forge` giving the time to

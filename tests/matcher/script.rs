@@ -74,6 +74,7 @@ pub fn rules(matching: Matching) -> Rules {
         matching,
         max_attempts: DEFAULT_ATTEMPTS,
         tripwires: Tripwires::default(),
+        ban: None,
     }
 }
 
@@ -192,6 +193,7 @@ pub fn parts(event: &Event) -> (u16, IpAddr, String) {
             source,
             stage,
         } => (door, source, format!("x{stage}")),
+        Event::Scanned { source } => (0, source, "scanned".into()),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::script::{ACK, Lab, door, host, knock, rules, step};
 use knockd_rs::door::Matching::{self, Strict, Tolerant};
 use knockd_rs::door::Pattern;
 use knockd_rs::matcher::Rules;
-use knockd_rs::tripwire::{PortRange, Tripwires};
+use knockd_rs::tripwire::{BanRule, PortRange, Tripwires};
 
 fn lab_for(doors: &[Pattern], matching: Matching, tripwires: Tripwires) -> Lab {
     Lab::with(
@@ -66,6 +66,51 @@ fn tripwires_of_one_source_do_not_touch_another() {
     lab.knocks_from(host(3), "7000 80 81 82 83");
     lab.knocks("151 9000");
     assert_eq!(lab.told(), "1 1 x1 2 3 !");
+}
+
+/// Ports 1 to 1023 trip, the third hit within 5 s bans.
+fn lab_that_bans(matching: Matching) -> Lab {
+    let rules = Rules {
+        tripwires: Tripwires::listed(vec![PortRange { low: 1, high: 1023 }]),
+        ban: Some(BanRule {
+            hits: 3,
+            window: 5_000,
+        }),
+        ..rules(matching)
+    };
+    Lab::with(&[door("7000,151,9000", 5_000)], rules)
+}
+
+#[test]
+fn the_third_tripwire_bans_with_or_without_an_attempt() {
+    let mut lab = lab_that_bans(Tolerant);
+    lab.knocks("80 81 80 81");
+    assert_eq!(lab.told(), "");
+    lab.knocks("7000 82 151 83 9000");
+    assert_eq!(lab.told(), "1 scanned 2 x2 scanned");
+    lab.knocks_from(host(3), "80 81");
+    lab.wait(5_000);
+    lab.knocks_from(host(3), "82 83");
+    assert_eq!(lab.told(), "", "too long ago");
+    // A knock has steps among the ports of the list; these never count.
+    lab.knocks_from(host(4), "7000 151 9000 7000 151 9000 7000 151 9000");
+    assert!(lab.told().ends_with("1 2 3 ! 1 2 3 ! 1 2 3 !"));
+}
+
+#[test]
+fn nobody_is_banned_for_udp_for_answers_for_what_passes_through_or_by_strict_matching() {
+    let mut lab = lab_that_bans(Tolerant);
+    for (id, port) in (0..).zip(["80", "81", "82", "83", "84"]) {
+        let mut packet = knock(host(2), step(port), id);
+        lab.packet(&packet, false);
+        packet.flags |= ACK;
+        lab.packet(&packet, true);
+        lab.knocks(&format!("{port}:udp"));
+    }
+    assert_eq!(lab.told(), "");
+    let mut lab = lab_that_bans(Strict);
+    lab.knocks("80 81 82 83");
+    assert_eq!(lab.told(), "");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn ask(scene: &Scene, args: &[&str]) -> Output {
 }
 
 /// What it prints when it succeeds.
-fn said(scene: &Scene, args: &[&str]) -> String {
+pub fn said(scene: &Scene, args: &[&str]) -> String {
     let output = ask(scene, args);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -71,7 +71,7 @@ fn refused(scene: &Scene, args: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-fn json(scene: &Scene) -> Value {
+pub fn json(scene: &Scene) -> Value {
     serde_json::from_str(&said(scene, &["--status", "--json"])).unwrap()
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
+mod bans;
 mod commands;
 mod control;
 mod disk;
@@ -57,6 +58,7 @@ const TESTS: &[&[Test]] = &[
     control::TESTS,
     storm::TESTS,
     scans::TESTS,
+    bans::TESTS,
     retransmissions::TESTS,
 ];
 

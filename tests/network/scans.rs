@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// Doors that `--check` accepts, but for the transport of their steps; all ports within the first 2,000.
-const DOORS: &str = "[TCP]
+pub const DOORS: &str = "[TCP]
     sequence = 700,250,1500,411
     tcpflags = syn
     [UDP]

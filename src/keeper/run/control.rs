@@ -4,8 +4,7 @@
 use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::control::{ERROR, OK, Question};
-use crate::keeper::log::Kind;
-use crate::limits::{CLIENT_MS, MAX_INTERFACES, SHUTDOWN_START_MS};
+use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
 use crate::sys::clock::monotonic;
@@ -30,24 +29,10 @@ impl Keeper {
     }
 
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
-        let mut actions = Vec::new();
-        let now = monotonic();
-        let Keeper { book, commands, .. } = self;
-        let number = book.end(door, source, |id| commands.is_running(id), &mut actions);
-        if number == 0 {
-            return format!("{ERROR}{door} is not open for {source}\n");
+        match self.end_leases(door, source, "closed by hand") {
+            0 => format!("{ERROR}{door} is not open for {source}\n"),
+            _ => format!("{OK}{door} closes for {source}\n"),
         }
-        commands.drop_waiting(|command| command.lease.is_none_or(|id| book.get(id).is_some()));
-        for lease in book.leases() {
-            if lease.door == door && lease.source == source {
-                // As at SIGTERM: a start command that hangs must not keep the door open.
-                commands.hurry_start(lease.id, now.saturating_add(SHUTDOWN_START_MS));
-            }
-        }
-        self.lines
-            .about(Kind::Event, source, &format!("{door}: closed by hand"));
-        self.perform(actions);
-        format!("{OK}{door} closes for {source}\n")
     }
 
     /// The status needs what the listener knows; it is waited for half as long as the client.

@@ -7,7 +7,7 @@ use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::{Kind, plain};
 use crate::lease::{Action, Lease, LeaseId, Opening, Phase};
-use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES};
+use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::exec::Ending;
 use std::net::IpAddr;
@@ -42,6 +42,7 @@ impl Keeper {
             Some(Some(stop)) => {
                 let opening = Opening {
                     door: name.clone(),
+                    is_ban: false,
                     source,
                     start,
                     stop,
@@ -76,38 +77,70 @@ impl Keeper {
         }
     }
 
+    /// Ends that door's leases, or the ban, of that source now. How many there were.
+    pub(super) fn end_leases(&mut self, door: &str, source: IpAddr, why: &str) -> usize {
+        let mut actions = Vec::new();
+        let now = monotonic();
+        let Keeper { book, commands, .. } = self;
+        let number = book.end(door, source, |id| commands.is_running(id), &mut actions);
+        if number == 0 {
+            return 0;
+        }
+        commands.drop_waiting(|command| command.lease.is_none_or(|id| book.get(id).is_some()));
+        for lease in book.leases() {
+            if lease.door == door && lease.source == source {
+                // As at SIGTERM: a start command that hangs must not keep the door open.
+                commands.hurry_start(lease.id, now.saturating_add(SHUTDOWN_START_MS));
+            }
+        }
+        self.lines
+            .about(Kind::Event, source, &format!("{door}: {why}"));
+        self.perform(actions);
+        number
+    }
+
     /// Does what the lease book asks for.
     pub(super) fn perform(&mut self, actions: Vec<Action>) {
         self.unsaved = true;
         for action in actions {
             match action {
-                Action::RunStart(id) => self.queue_command(id, Role::Start),
-                Action::RunStop(id) => self.queue_command(id, Role::Stop),
-                Action::LogTimeout(id) => self.about_lease(id, "command timeout"),
-                Action::LogRenewed(id) => {
-                    self.about_lease(id, "already open, its time starts anew")
-                }
+                Action::RunStart(id) => self.queue_command(id, true),
+                Action::RunStop(id) => self.queue_command(id, false),
+                Action::LogTimeout(id) => self.about_lease(id, "command timeout", "is over"),
+                Action::LogRenewed(id) => self.about_lease(
+                    id,
+                    "already open, its time starts anew",
+                    "its time starts anew",
+                ),
             }
         }
         self.run_commands(monotonic());
     }
 
-    fn about_lease(&mut self, id: LeaseId, what: &str) {
+    fn about_lease(&mut self, id: LeaseId, of_door: &str, of_ban: &str) {
         let Some(lease) = self.book.get(id) else {
             return;
         };
+        let what = if lease.is_ban { of_ban } else { of_door };
         let (source, text) = (lease.source, format!("{}: {what}", lease.door));
         self.lines.about(Kind::Event, source, &text);
     }
 
-    fn queue_command(&mut self, id: LeaseId, role: Role) {
+    fn queue_command(&mut self, id: LeaseId, starts: bool) {
         let Some(lease) = self.book.get(id) else {
             return;
         };
-        let text = match role {
-            Role::Stop => &lease.stop,
-            Role::Start | Role::Plain => &lease.start,
+        let (role, text) = match (lease.is_ban, starts) {
+            (false, true) => (Role::Start, &lease.start),
+            (false, false) => (Role::Stop, &lease.stop),
+            (true, true) => (Role::Ban, &lease.start),
+            (true, false) => (Role::Unban, &lease.stop),
         };
+        if text.is_empty() {
+            let mut actions = Vec::new();
+            self.book.command_ended(id, monotonic(), &mut actions);
+            return self.perform(actions);
+        }
         let command = Command {
             lease: Some(id),
             role,
@@ -214,7 +247,12 @@ impl Keeper {
                         let _ = self.commands.push(again);
                         continue;
                     }
-                    self.about_lease(id, "stop command was killed: the door may still be open");
+                    let (door, ban) = (
+                        "the door may still be open",
+                        "the source may still be locked out",
+                    );
+                    let text = |what: &str| format!("stop command was killed: {what}");
+                    self.about_lease(id, &text(door), &text(ban));
                 }
                 if status != 0 {
                     self.book.start_failed(id);

@@ -151,6 +151,7 @@ impl Keeper {
                 source,
                 generation,
             } => self.opened(usize::from(door), source, generation),
+            ToKeeper::Scanned(source) => self.scanned(source),
             ToKeeper::LeftOut(lines) => {
                 self.lines.say(
                     Kind::Event,
@@ -221,8 +222,16 @@ impl Keeper {
             self.report_openings.get_or_insert(due);
             return true;
         }
-        self.opened += 1;
         let name = door.config.name.clone();
+        if self.book.is_banned(source) {
+            let text = format!("{name}: knock of a banned source: not opened");
+            self.lines.about(Kind::Event, source, &text);
+            // Who knocked may have been seen.
+            self.use_sequence(index);
+            self.next_sequence(index);
+            return true;
+        }
+        self.opened += 1;
         self.lines
             .about(Kind::Event, source, &format!("{name}: OPEN SESAME"));
         if self.use_sequence(index) {

@@ -1,6 +1,7 @@
 //! The keeper's loop: sleeps in poll() and does what the listener, its children, signals and deadlines ask for.
 #![forbid(unsafe_code)]
 
+mod bans;
 mod control;
 mod leases;
 mod listeners;

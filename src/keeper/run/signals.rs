@@ -6,6 +6,7 @@ use crate::config::Options;
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::Restart;
 use crate::keeper::log::{Kind, plain};
+use crate::lease::in_words;
 use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::signals::Signal;
@@ -20,7 +21,7 @@ impl Keeper {
             Signal::Reapply if self.closing.is_none() => {
                 self.lines.say(
                     Kind::Event,
-                    &format!("applying {} open doors again", self.book.leases().len()),
+                    &format!("applying {} again", in_words(self.book.leases())),
                 );
                 let mut actions = Vec::new();
                 self.book.reapply(&mut actions);

@@ -4,7 +4,7 @@
 use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::log::Kind;
-use crate::lease::{Lease, LeaseBook, Phase};
+use crate::lease::{Lease, LeaseBook, Phase, in_words};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::{exec, poll};
@@ -22,8 +22,8 @@ impl Keeper {
     pub fn take_over_leases(&mut self, leases: Vec<Lease>) {
         end_orphans(&leases);
         if !leases.is_empty() {
-            let number = leases.len();
-            let text = format!("{number} open doors taken over from the daemon before");
+            let number = in_words(&leases);
+            let text = format!("{number} taken over from the daemon before");
             self.lines.say(Kind::Event, &text);
         }
         let mut actions = Vec::new();

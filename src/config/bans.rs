@@ -1,0 +1,133 @@
+//! The keys about bans.
+#![forbid(unsafe_code)]
+
+use super::draft::{Seen, at, command, resolve};
+use super::keys::Key;
+use super::line::{Line, quote, trim};
+use super::values::within;
+use super::{Bans, Diagnostic};
+use crate::limits::{MAX_ALLOWED, MAX_BAN_SECONDS, MAX_BANS, MAX_HITS, TRIPWIRE_WINDOW_S};
+use crate::network::Network;
+use crate::tripwire::BanRule;
+
+/// All of them but `TripwireHits`, without which they mean nothing.
+const OTHERS: [Key; 8] = [
+    Key::TripwireWindow,
+    Key::BanTime,
+    Key::BanCommand,
+    Key::BanCommand6,
+    Key::UnbanCommand,
+    Key::UnbanCommand6,
+    Key::MaxBans,
+    Key::Allow,
+];
+
+/// What was written of them so far.
+#[derive(Default)]
+pub(super) struct BanDraft {
+    hits: Option<u64>,
+    window: Option<u64>,
+    start: [Option<Vec<u8>>; 2],
+    stop: [Option<Vec<u8>>; 2],
+    bans: Bans,
+}
+
+impl BanDraft {
+    /// One of the keys.
+    pub fn set(
+        &mut self,
+        line: Line<'_>,
+        key: Key,
+        value: &[u8],
+        warnings: &mut Vec<Diagnostic>,
+    ) -> Result<(), Diagnostic> {
+        let number = |most: u64, what: &str| {
+            within(value, 1..=most).ok_or_else(|| {
+                let (name, found) = (key.name(), quote(value));
+                let text = format!("{name}: found {found}; give {what} from 1 to {most}");
+                line.error(value, "syntax error", text)
+            })
+        };
+        let seconds = || number(MAX_BAN_SECONDS, "whole seconds");
+        match key {
+            Key::TripwireHits => self.hits = Some(number(MAX_HITS as u64, "a number")?),
+            Key::TripwireWindow => self.window = Some(seconds()?),
+            Key::BanTime => self.bans.time = seconds()? * 1000,
+            Key::MaxBans => self.bans.max = number(MAX_BANS as u64, "a number")? as usize,
+            Key::Allow => self.bans.allow = networks(line, value)?,
+            _ => {
+                let slot = match key {
+                    Key::BanCommand => &mut self.start[0],
+                    Key::BanCommand6 => &mut self.start[1],
+                    Key::UnbanCommand => &mut self.stop[0],
+                    _ => &mut self.stop[1],
+                };
+                *slot = Some(command(line, value, warnings));
+            }
+        }
+        Ok(())
+    }
+
+    /// What they mean together. `trips`: there are tripwires.
+    pub fn finish(self, trips: bool, seen: &Seen, warnings: &mut Vec<Diagnostic>) -> Bans {
+        let mut warn = |key: Key, text: &str| warnings.push(at(seen.place(key), text));
+        if self.hits.is_none() {
+            for key in OTHERS.into_iter().filter(|key| seen.has(*key)) {
+                warn(
+                    key,
+                    "without TripwireHits nobody is banned, so this means nothing",
+                );
+            }
+        } else if !trips {
+            warn(
+                Key::TripwireHits,
+                "there are no tripwires, so nobody is banned; give Tripwire = auto",
+            );
+        }
+        let (start, stop) = (resolve(&self.start), resolve(&self.stop));
+        let lacks =
+            |one: &Option<Vec<u8>>, other: &Option<Vec<u8>>| one.is_some() && other.is_none();
+        if lacks(&start.v4, &stop.v4) || lacks(&start.v6, &stop.v6) {
+            let key = [Key::BanCommand, Key::BanCommand6]
+                .into_iter()
+                .find(|key| seen.has(*key));
+            let text = "there is no UnbanCommand for it, so what it does is never undone";
+            warn(key.unwrap_or(Key::BanCommand), text);
+        }
+        let rule = self.hits.map(|hits| BanRule {
+            hits: hits as u8,
+            window: self.window.unwrap_or(TRIPWIRE_WINDOW_S) * 1000,
+        });
+        Bans {
+            rule,
+            start,
+            stop,
+            ..self.bans
+        }
+    }
+}
+
+/// The value of `Allow`.
+fn networks(line: Line<'_>, value: &[u8]) -> Result<Vec<Network>, Diagnostic> {
+    let mut networks = Vec::new();
+    for part in value.split(|b| *b == b',').map(trim) {
+        let text = std::str::from_utf8(part).unwrap_or_default();
+        let Some(network) = Network::parse(text) else {
+            let text = format!(
+                "Allow: {} is no network; give addresses and networks such as 192.168.1.0/24, 2001:db8::/32",
+                if part.is_empty() {
+                    "nothing".into()
+                } else {
+                    quote(part)
+                }
+            );
+            return Err(line.error(part, "syntax error", text));
+        };
+        networks.push(network);
+    }
+    if networks.len() > MAX_ALLOWED {
+        let text = format!("Allow: more than {MAX_ALLOWED} networks");
+        return Err(line.error(value, "syntax error", text));
+    }
+    Ok(networks)
+}

@@ -1,0 +1,92 @@
+//! Bans: a source that has touched too many tripwires is ignored for a while, and whatever `BanCommand` does to it.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::config::Reknock;
+use crate::interfaces::Interfaces;
+use crate::keeper::doors::expand;
+use crate::keeper::log::{Kind, plain};
+use crate::lease::{BAN, Opening};
+use crate::sys::clock::monotonic;
+use crate::sys::netlink::Netlink;
+use std::net::IpAddr;
+
+impl Keeper {
+    /// The listener has counted so many tripwires of that source that it is to be banned. `false`: no honest listener says so.
+    pub(super) fn scanned(&mut self, source: IpAddr) -> bool {
+        let bans = &self.options.bans;
+        if bans.rule.is_none() || self.settings.args.only_ip_v4 && source.is_ipv6() {
+            return false;
+        }
+        if let Some(why) = self.spares(source) {
+            let text = format!("not banned, though it touched tripwires: {why}");
+            self.lines.about(Kind::Verbose, source, &text);
+            return true;
+        }
+        let command = |text: Option<&[u8]>| expand(text.unwrap_or_default(), source);
+        let bans = &self.options.bans;
+        let commands = (
+            command(bans.start.for_source(source)),
+            command(bans.stop.for_source(source)),
+        );
+        let (Some(start), Some(stop)) = commands else {
+            let text = "error: BanCommand or UnbanCommand is too long: nobody is banned";
+            self.lines.say(Kind::Error, text);
+            return true;
+        };
+        let (max, time) = (bans.max, bans.time);
+        let is_new = !self.book.is_banned(source);
+        if is_new
+            && let (number, Some(first)) = self.book.bans()
+            && number >= max
+        {
+            self.end_leases(BAN, first, "ends early, for there are too many");
+        }
+        let opening = Opening {
+            door: BAN.to_string(),
+            is_ban: true,
+            source,
+            start,
+            stop,
+            cmd_timeout: time,
+        };
+        let mut actions = Vec::new();
+        let opened = self
+            .book
+            .open(opening, Reknock::Renew, monotonic(), &mut actions);
+        match opened {
+            Ok(()) if is_new => {
+                let text = format!("{BAN}: {} s, for it touched tripwires", time / 1000);
+                self.lines.about(Kind::Event, source, &text);
+            }
+            Ok(()) => {}
+            Err(_) => self.lines.about(
+                Kind::Verbose,
+                source,
+                "not banned: too many bans are ending",
+            ),
+        }
+        self.perform(actions);
+        true
+    }
+
+    /// Why that source is never banned, if it is not.
+    fn spares(&self, source: IpAddr) -> Option<String> {
+        let mut allowed = self.options.bans.allow.iter();
+        if allowed.any(|network| network.contains(source)) {
+            return Some("Allow has it".to_string());
+        }
+        let mut leases = self.book.leases().iter();
+        if leases.any(|lease| !lease.is_ban && lease.source == source) {
+            return Some("a door is open for it".to_string());
+        }
+        match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {
+            Ok(interfaces) => (interfaces.are_near(source))
+                .then(|| "it is in a network of this machine".to_string()),
+            Err(error) => Some(format!(
+                "this machine's networks are not known: {}",
+                plain(&error)
+            )),
+        }
+    }
+}

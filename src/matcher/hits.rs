@@ -1,0 +1,119 @@
+//! Who has hit how many tripwires, for bans. Bounded: where there is no room, the source with the fewest hits goes, of those the one
+//! that was quiet longest.
+#![forbid(unsafe_code)]
+
+use crate::door::Millis;
+use crate::limits::{HIT_BUCKETS, MAX_HITS, SOURCES_PER_BUCKET};
+use crate::tripwire::BanRule;
+use std::net::IpAddr;
+
+struct Source {
+    address: IpAddr,
+    /// The port and time of each hit, the oldest first; no port twice, since whoever tries one again and again is no scanner.
+    hits: heapless::Vec<(u16, Millis), MAX_HITS>,
+}
+
+/// The hits of all sources.
+pub(super) struct Hits {
+    rule: BanRule,
+    buckets: Vec<Vec<Source>>,
+}
+
+impl Hits {
+    pub fn new(rule: BanRule) -> Hits {
+        Hits {
+            rule,
+            buckets: (0..HIT_BUCKETS).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    /// One hit. `hash`: of the source, with a random key. Whether the source has as many as ban it; further ones count on.
+    pub fn add(&mut self, hash: u16, address: IpAddr, port: u16, now: Millis) -> bool {
+        let BanRule {
+            hits: needed,
+            window,
+        } = self.rule;
+        let bucket = &mut self.buckets[usize::from(hash) % HIT_BUCKETS];
+        let index = match bucket.iter().position(|source| source.address == address) {
+            Some(index) => index,
+            None => {
+                if bucket.len() == SOURCES_PER_BUCKET {
+                    let last = |source: &Source| source.hits.last().map(|(_, time)| *time);
+                    let least = (0..bucket.len())
+                        .min_by_key(|index| (bucket[*index].hits.len(), last(&bucket[*index])));
+                    bucket.swap_remove(least.unwrap_or(0));
+                }
+                bucket.push(Source {
+                    address,
+                    hits: heapless::Vec::new(),
+                });
+                bucket.len() - 1
+            }
+        };
+        let hits = &mut bucket[index].hits;
+        hits.retain(|(_, time)| now.saturating_sub(*time) < window);
+        if hits.iter().any(|(other, _)| *other == port) {
+            return false;
+        }
+        if hits.len() == usize::from(needed) {
+            hits.remove(0);
+        }
+        // There is room: `needed` is at most MAX_HITS.
+        let _ = hits.push((port, now));
+        hits.len() == usize::from(needed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: BanRule = BanRule {
+        hits: 3,
+        window: 1_000,
+    };
+
+    fn source(number: u32) -> IpAddr {
+        IpAddr::from(number.to_be_bytes())
+    }
+
+    /// Hits of one source at these ports and times.
+    fn add_all(hits: &mut Hits, number: u32, all: &[(u16, Millis)]) -> Vec<bool> {
+        all.iter()
+            .map(|(port, now)| hits.add(0, source(number), *port, *now))
+            .collect()
+    }
+
+    #[test]
+    fn the_third_port_within_the_window_bans_and_so_does_each_one_more() {
+        let mut hits = Hits::new(RULE);
+        let found = add_all(&mut hits, 1, &[(1, 0), (2, 400), (3, 999), (4, 1_000)]);
+        assert_eq!(found, [false, false, true, true]);
+        let found = add_all(&mut hits, 2, &[(1, 0), (2, 400), (3, 1_000), (4, 1_399)]);
+        assert_eq!(found, [false, false, false, true], "the first is too old");
+    }
+
+    #[test]
+    fn one_port_again_and_again_is_one_hit() {
+        let mut hits = Hits::new(RULE);
+        let found = add_all(
+            &mut hits,
+            1,
+            &[(1, 0), (2, 1), (1, 2), (2, 3), (1, 4), (3, 5)],
+        );
+        assert_eq!(found, [false, false, false, false, false, true]);
+        assert_eq!(add_all(&mut hits, 1, &[(3, 6)]), [false], "nor a ban again");
+    }
+
+    #[test]
+    fn of_too_many_sources_those_with_one_old_hit_go() {
+        let mut hits = Hits::new(RULE);
+        add_all(&mut hits, 0, &[(1, 0), (2, 0)]);
+        for number in 1..1_000 {
+            assert_eq!(add_all(&mut hits, number, &[(1, 1)]), [false]);
+        }
+        let sources: usize = hits.buckets.iter().map(Vec::len).sum();
+        assert_eq!(sources, SOURCES_PER_BUCKET);
+        assert_eq!(add_all(&mut hits, 0, &[(3, 2)]), [true], "it was kept");
+    }
+}

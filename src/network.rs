@@ -1,0 +1,94 @@
+//! Networks such as 192.168.1.0/24.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+/// The addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Any address of it.
+    pub address: IpAddr,
+    /// How many bits are the same: 0 to 32, for IPv6 to 128. What is more counts as that.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// Reads `192.168.1.0/24`, `2001:db8::/32`, or an address alone. Bits after the prefix do not matter, as with iptables.
+    pub fn parse(text: &str) -> Option<Network> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            // `u8::from_str` takes a sign.
+            Some(prefix) if prefix.starts_with('+') => return None,
+            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits)?,
+            None => bits,
+        };
+        Some(Network { address, prefix })
+    }
+
+    /// Whether that address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (difference, bits) = match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (u128::from(own.to_bits() ^ other.to_bits()), 32)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits(), 128),
+            _ => return false,
+        };
+        let rest = 128_u32.min(bits) - u32::from(self.prefix).min(bits);
+        difference.checked_shr(rest).unwrap_or(0) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn has(network: &str, address: &str) -> bool {
+        Network::parse(network)
+            .unwrap()
+            .contains(address.parse().unwrap())
+    }
+
+    #[test]
+    fn a_network_has_the_addresses_with_its_first_bits() {
+        for (network, inside, outside) in [
+            ("192.168.1.0/24", "192.168.1.255", "192.168.2.0"),
+            ("192.168.1.77/24", "192.168.1.1", "192.168.0.255"),
+            ("10.0.0.0/31", "10.0.0.1", "10.0.0.2"),
+            ("10.0.0.9", "10.0.0.9", "10.0.0.8"),
+            ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::"),
+            ("fe80::1", "fe80::1", "fe80::2"),
+            ("0.0.0.0/0", "255.1.2.3", "::1"),
+            ("::/0", "ffff::1", "1.2.3.4"),
+        ] {
+            assert!(has(network, inside), "{network} {inside}");
+            assert!(!has(network, outside), "{network} {outside}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        for text in [
+            "",
+            "/",
+            "/24",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/+8",
+            "10.0.0.0/-1",
+            "10.0.0.0/8/8",
+            "10.0.0/8",
+            "lan",
+            "10.0.0.0/255.0.0.0",
+            " 10.0.0.1",
+        ] {
+            assert_eq!(Network::parse(text), None, "{text}");
+        }
+    }
+}

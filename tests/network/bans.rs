@@ -1,0 +1,336 @@
+//! Bans on a real wire: who is banned, for how long, and who never is.
+
+use crate::Test;
+use crate::control::{json, said};
+use crate::lab::{CLIENT, Daemon, LAN_HOST, OTHER, ROUTER, Scene, packet, wait_for};
+use crate::lease::{STEPS, await_notes};
+use crate::lines;
+use crate::scans::DOORS;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    (
+        "three_addresses_share_a_scan_and_are_banned",
+        three_addresses_share_a_scan_and_are_banned,
+    ),
+    (
+        "a_banned_source_opens_nothing",
+        a_banned_source_opens_nothing,
+    ),
+    ("who_is_never_banned", who_is_never_banned),
+    ("a_ban_is_kept_as_a_lease_is", a_ban_is_kept_as_a_lease_is),
+    ("the_oldest_ban_makes_room", the_oldest_ban_makes_room),
+    ("status_and_close_know_bans", status_and_close_know_bans),
+    ("forged_bans_cost_little", forged_bans_cost_little),
+    (
+        "traffic_of_the_lan_bans_nobody",
+        traffic_of_the_lan_bans_nobody,
+    ),
+];
+
+/// Hosts of the Internet, in no network of the router.
+const SCANNERS: [&str; 3] = ["203.0.113.5", "203.0.113.6", "192.0.2.7"];
+
+/// Ports 1 to 9 are tripwires; the third bans.
+const OPTIONS: &str = "Tripwire = 1-9
+    TripwireHits = 3
+    BanCommand = iptables -w -I INPUT -s %IP% -j DROP
+    UnbanCommand = iptables -w -D INPUT -s %IP% -j DROP\n";
+
+/// Opens to the steps of [`STEPS`] for ten minutes.
+const SSH: &str = "[SSH]
+    sequence = 7000,8000:udp,9000
+    tcpflags = syn
+    cmd_timeout = 600
+    start_command = echo start >> @HOME@/notes
+    stop_command = echo stop >> @HOME@/notes\n";
+
+fn start(scene: &Scene, options: &str, doors: &str) -> Daemon {
+    scene.home.config_with_options(options, doors);
+    Daemon::start(&scene.router, &scene.home, &["-i", "wan0"])
+}
+
+/// A SYN from there to each of these ports.
+fn scan(scene: &Scene, source: &str, ports: impl IntoIterator<Item = u16>) {
+    for port in ports {
+        let packet = packet::syn(source, ROUTER, port, port.into());
+        scene.wire.send(&packet);
+    }
+}
+
+/// The door's steps, from an address that is no host's.
+fn knock_as(scene: &Scene, source: &str) {
+    scene.wire.send(&packet::syn(source, ROUTER, 7000, 1));
+    scene.wire.send(&packet::udp(source, ROUTER, 8000));
+    scene.wire.send(&packet::syn(source, ROUTER, 9000, 2));
+}
+
+/// The sources that iptables drops.
+fn dropped(scene: &Scene) -> Vec<String> {
+    let rules = scene.router.run("iptables -w -S INPUT");
+    let source = |rule: &str| {
+        let source = rule
+            .strip_prefix("-A INPUT -s ")?
+            .strip_suffix("/32 -j DROP")?;
+        Some(source.to_string())
+    };
+    let mut sources: Vec<String> = rules.lines().filter_map(source).collect();
+    sources.sort();
+    sources
+}
+
+fn await_dropped(scene: &Scene, sources: &[&str]) {
+    wait_for(&format!("rules for {sources:?}"), || {
+        (dropped(scene) == sources).then_some(())
+    });
+}
+
+/// The story of the DD-WRT wiki, with 2,000 ports and short times.
+fn three_addresses_share_a_scan_and_are_banned() {
+    let scene = Scene::new();
+    let options = format!("{OPTIONS}Tripwire = auto\nBanTime = 3\n");
+    let daemon = start(&scene, &options, DOORS);
+    let ports: Vec<u16> = (1..2_003_u32).map(|n| (n * 1_237 % 2_003) as u16).collect();
+    let (first, rest) = ports.split_at(ports.len() / 2);
+    let send = |ports: &[u16]| {
+        for (number, port) in ports.iter().enumerate() {
+            scan(&scene, SCANNERS[number % 3], [*port]);
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        scene.fence(&daemon);
+    };
+    send(first);
+    for source in SCANNERS {
+        assert_eq!(
+            daemon.count(&format!("{source}: ban: 3 s, for it touched tripwires")),
+            1
+        );
+    }
+    let mut sorted = SCANNERS;
+    sorted.sort_unstable();
+    await_dropped(&scene, &sorted);
+    send(rest);
+    assert_eq!(
+        daemon.count("OPEN SESAME"),
+        daemon.count(": fence: OPEN SESAME")
+    );
+    for source in SCANNERS {
+        daemon.await_text(&format!("{source}: ban: is over"));
+    }
+    await_dropped(&scene, &[]);
+}
+
+fn a_banned_source_opens_nothing() {
+    let scene = Scene::new();
+    let daemon = start(&scene, OPTIONS, SSH);
+    let [scanner, other, _] = SCANNERS;
+    scan(&scene, scanner, [1, 2]);
+    knock_as(&scene, scanner);
+    await_notes(&scene, "start", 1);
+    scan(&scene, other, [1, 2, 3]);
+    await_dropped(&scene, &[other]);
+    knock_as(&scene, other);
+    daemon.await_text(&format!(
+        "{other}: SSH: knock of a banned source: not opened"
+    ));
+    // Nobody else is concerned.
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, "SSH"));
+    await_notes(&scene, "start", 2);
+    assert_eq!(daemon.count(&lines::opened(other, "SSH")), 0);
+}
+
+fn who_is_never_banned() {
+    let scene = Scene::new();
+    let options = format!("{OPTIONS}Allow = 203.0.113.4/30, 2001:db8:9::/48\n");
+    let daemon = start(&scene, &options, SSH);
+    let [allowed, also_allowed, with_door] = SCANNERS;
+    knock_as(&scene, with_door);
+    await_notes(&scene, "start", 1);
+    for (source, why) in [
+        (allowed, "Allow has it"),
+        (also_allowed, "Allow has it"),
+        (with_door, "a door is open for it"),
+        (OTHER, "it is in a network of this machine"),
+        (ROUTER, "it is in a network of this machine"),
+    ] {
+        scan(&scene, source, [1, 2, 3]);
+        daemon.await_text(&format!(
+            "{source}: not banned, though it touched tripwires: {why}"
+        ));
+    }
+    // Neither UDP, nor answers, nor what is sent to somebody else.
+    let stranger = "192.0.2.99";
+    for port in 1..=9 {
+        scene.wire.send(&packet::udp(stranger, ROUTER, port));
+        scene.wire.send(&packet::syn_ack(stranger, ROUTER, port));
+        scene.wire.send(&packet::syn(stranger, OTHER, port, 1));
+    }
+    scene.fence(&daemon);
+    assert_eq!(daemon.count(" ban: "), 0);
+    assert_eq!(dropped(&scene), [""; 0]);
+    scan(&scene, stranger, [1, 2, 3]);
+    await_dropped(&scene, &[stranger]);
+}
+
+fn a_ban_is_kept_as_a_lease_is() {
+    let scene = Scene::new();
+    let options = format!("{OPTIONS}BanTime = 6\n");
+    let mut daemon = start(&scene, &options, SSH);
+    let [scanner, ..] = SCANNERS;
+    scan(&scene, scanner, [1, 2, 3]);
+    let banned = Instant::now();
+    await_dropped(&scene, &[scanner]);
+    // A firewall restart, and the word after it.
+    scene
+        .router
+        .run("iptables -w -D INPUT -s 203.0.113.5 -j DROP");
+    daemon.signal(libc::SIGUSR1);
+    daemon.await_text("applying 0 open doors and 1 bans again");
+    await_dropped(&scene, &[scanner]);
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::IN_FORCE);
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    let mut daemon = start(&scene, &options, SSH);
+    daemon.await_text("0 open doors and 1 bans taken over");
+    assert_eq!(dropped(&scene), [scanner]);
+    knock_as(&scene, scanner);
+    daemon.await_text(&format!("{scanner}: SSH: knock of a banned source"));
+    daemon.await_text(&format!("{scanner}: ban: is over"));
+    let lasted = banned.elapsed();
+    assert!(
+        (Duration::from_secs(5)..Duration::from_secs(12)).contains(&lasted),
+        "{lasted:?}"
+    );
+    await_dropped(&scene, &[]);
+    // And the next one ends with the daemon.
+    scan(&scene, scanner, [1, 2, 3]);
+    await_dropped(&scene, &[scanner]);
+    daemon.signal(libc::SIGTERM);
+    daemon.wait();
+    assert_eq!(dropped(&scene), [""; 0]);
+}
+
+fn the_oldest_ban_makes_room() {
+    let scene = Scene::new();
+    let daemon = start(&scene, &format!("{OPTIONS}MaxBans = 2\n"), SSH);
+    for source in SCANNERS {
+        scan(&scene, source, [1, 2, 3]);
+        daemon.await_text(&format!("{source}: ban: 600 s, for it touched tripwires"));
+    }
+    daemon.await_text(&format!(
+        "{}: ban: ends early, for there are too many",
+        SCANNERS[0]
+    ));
+    await_dropped(&scene, &[SCANNERS[2], SCANNERS[1]]);
+    // One more tripwire, and its time starts anew; then it is not the oldest any more.
+    scan(&scene, SCANNERS[1], [4]);
+    daemon.await_text(&format!("{}: ban: its time starts anew", SCANNERS[1]));
+    scan(&scene, SCANNERS[0], [4]);
+    await_dropped(&scene, &[SCANNERS[0], SCANNERS[1]]);
+}
+
+fn status_and_close_know_bans() {
+    let scene = Scene::new();
+    let daemon = start(&scene, OPTIONS, SSH);
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, "SSH"));
+    let [scanner, ..] = SCANNERS;
+    scan(&scene, scanner, [1, 2, 3]);
+    await_dropped(&scene, &[scanner]);
+    let status = wait_for("a ban in the status", || {
+        Some(json(&scene)).filter(|status| !status["bans"][0]["left_ms"].is_null())
+    });
+    assert_eq!(status["bans"][0]["source"], scanner, "{status}");
+    assert_eq!(status["bans"][0]["state"], "banned", "{status}");
+    assert_eq!(
+        status["leases"].as_array().map(Vec::len),
+        Some(1),
+        "{status}"
+    );
+    let left = status["bans"][0]["left_ms"].as_u64().unwrap();
+    assert!((590_000..=600_000).contains(&left), "{left}");
+    let text = said(&scene, &["--status"]);
+    assert!(
+        text.contains(&format!("1 bans\n  ban, {scanner}: banned, 9 min ")),
+        "{text}"
+    );
+    said(&scene, &["--close", "ban", scanner]);
+    await_dropped(&scene, &[]);
+    knock_as(&scene, scanner);
+    daemon.await_text(&lines::opened(scanner, "SSH"));
+}
+
+/// Strangers who forge senders can have these banned; not so many that the router does nothing else.
+fn forged_bans_cost_little() {
+    let scene = Scene::new();
+    let begin = Instant::now();
+    let daemon = start(&scene, OPTIONS, SSH);
+    for number in 0..3_000_u32 {
+        let source = format!("203.0.{}.{}", number / 250, number % 250 + 1);
+        scan(&scene, &source, [1, 2, 3]);
+        if number % 100 == 0 {
+            scene.fence(&daemon);
+        }
+    }
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 1);
+    let most = 17 + 4 * begin.elapsed().as_secs() as usize;
+    let bans = daemon.count(": ban: 600 s");
+    assert!((16..=most).contains(&bans), "{bans} of {most}");
+    wait_for("the rules", || {
+        (dropped(&scene).len() == bans).then_some(())
+    });
+}
+
+/// Each ephemeral port of the router is a tripwire, and answers to a LAN host come to all of them.
+fn traffic_of_the_lan_bans_nobody() {
+    const SERVER: &str = "203.0.113.53";
+    const PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
+    let scene = Scene::new();
+    let lan = scene.add_lan();
+    scene.wan.run(&format!("ip addr add {SERVER}/32 dev eth0"));
+    scene
+        .router
+        .run(&format!("ip route add {SERVER} via {CLIENT}"));
+    let options = format!("{OPTIONS}Tripwire = 1024-65535\nTripwireHits = 1\n");
+    let daemon = start(&scene, &options, "[D]\nsequence = 900,800\n");
+
+    // Datagrams from each port, and their answers.
+    let server = scene.wan.enter(|| UdpSocket::bind((SERVER, 53)).unwrap());
+    lan.enter(|| {
+        for port in PORTS {
+            let host = UdpSocket::bind((LAN_HOST, port)).unwrap();
+            host.send_to(b"?", (SERVER, 53)).unwrap();
+            let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
+            // Masquerading keeps the port where it can.
+            assert_eq!(from.to_string(), format!("{ROUTER}:{port}"));
+            server.send_to(b"!", from).unwrap();
+            host.recv(&mut [0; 8]).unwrap();
+        }
+    });
+    // Connections.
+    let server = scene.wan.enter(|| TcpListener::bind((SERVER, 80)).unwrap());
+    for _ in 0..300 {
+        let there = lan.enter(|| TcpStream::connect((SERVER, 80)).unwrap());
+        let (here, _) = server.accept().unwrap();
+        drop((there, here));
+    }
+    // What comes late, when nobody waits for it any more.
+    for port in PORTS {
+        scene.wire.send(&packet::udp(SERVER, ROUTER, port));
+        scene.wire.send(&packet::syn_ack(SERVER, ROUTER, port));
+        if port % 200 == 0 {
+            scene.fence(&daemon);
+        }
+    }
+    scene.fence(&daemon);
+    assert_eq!(daemon.count(" ban: "), 0);
+    // It has seen them all, and a SYN does ban.
+    let seen = json(&scene)["listener"]["knocks"].as_u64().unwrap();
+    assert!(seen > u64::from(PORTS.end() - PORTS.start()), "{seen}");
+    scan(&scene, SERVER, [40_000]);
+    daemon.await_text(&format!("{SERVER}: ban: 600 s"));
+}

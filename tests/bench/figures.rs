@@ -1,6 +1,5 @@
 //! One function for each figure.
 
-use crate::flood::Flood;
 use crate::lab::latency::{Latency, at_high_priority};
 use crate::lab::{ROUTER, packet};
 use crate::subject::{Running, Subject, disk};

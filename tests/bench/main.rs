@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)] // What cannot be measured ends the run.
 
 mod figures;
-mod flood;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code, unused_imports)] // It serves other tests too.
 mod lab;

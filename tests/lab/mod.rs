@@ -4,6 +4,7 @@
 //! and a killed run can be swept up by the next one. Every wait has a deadline.
 
 mod daemon;
+mod flood;
 mod home;
 pub mod latency;
 pub mod lines;
@@ -17,6 +18,7 @@ mod tun;
 mod wire;
 
 pub use daemon::{Daemon, daemon_binary, is_original, knock_binary, remove_knock_link};
+pub use flood::Flood;
 pub use home::Home;
 pub use namespace::{Mac, Namespace, link, stale, sweep};
 pub use process::{children, descendants, open_files, ran_at, signal, status};

@@ -8,6 +8,7 @@ mod bans;
 mod commands;
 mod control;
 mod disk;
+mod flood;
 mod follow;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code)] // It serves other tests too.
@@ -105,6 +106,12 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
     trials.push(trial(
         "a_redial_is_followed_within_100_ms",
         follow::a_redial_is_followed_within_100_ms,
+        true,
+        &missing,
+    ));
+    trials.push(trial(
+        "every_knock_opens_in_a_flood",
+        flood::every_knock_opens_in_a_flood,
         true,
         &missing,
     ));

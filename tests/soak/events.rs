@@ -15,6 +15,7 @@ const VARIANTS: u16 = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happening {
     Knock,
+    Scan,
     Usr1,
     Flush,
     Reload,
@@ -45,12 +46,13 @@ pub struct Era {
 pub const ERAS: &[Era] = &[
     Era {
         name: "calm",
-        weights: &[(Knock, 94), (Usr1, 2), (Flush, 2), (Second, 2)],
+        weights: &[(Knock, 91), (Scan, 3), (Usr1, 2), (Flush, 2), (Second, 2)],
     },
     Era {
         name: "reloads and signals",
         weights: &[
-            (Knock, 60),
+            (Knock, 57),
+            (Scan, 3),
             (Usr1, 2),
             (Flush, 2),
             (Reload, 10),
@@ -74,7 +76,8 @@ pub const ERAS: &[Era] = &[
     Era {
         name: "kills",
         weights: &[
-            (Knock, 65),
+            (Knock, 60),
+            (Scan, 5),
             (Kill, 25),
             (Terminate, 4),
             (KillListener, 2),
@@ -97,7 +100,8 @@ pub const ERAS: &[Era] = &[
     Era {
         name: "all",
         weights: &[
-            (Knock, 60),
+            (Knock, 55),
+            (Scan, 5),
             (Usr1, 2),
             (Flush, 1),
             (Reload, 4),
@@ -126,6 +130,7 @@ impl Soak {
         let may_kill = self.state_full.is_none() && self.now() > self.no_kill_until;
         match what {
             Knock => self.knock(),
+            Scan => self.scan(),
             Usr1 => self.usr1(),
             Flush => self.flush(),
             Reload => self.reload_good(),
@@ -404,7 +409,9 @@ impl Soak {
             self.settle(link, true);
         }
         const LONGEST: Ms = 40_000;
-        if !self.wait_until(LONGEST, |soak| soak.model.all_closed(soak.now())) {
+        if !self.wait_until(LONGEST, |soak| {
+            soak.model.all_closed(soak.now()) && soak.nobody_is_banned()
+        }) {
             self.violation("the oracle itself does not know when all is closed");
         }
         self.judge_rest();

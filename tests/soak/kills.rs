@@ -16,6 +16,9 @@ impl Soak {
                 let pause = self.random.between(0, 120);
                 self.pass(pause);
             }
+            if self.random.percent(30) {
+                self.scan();
+            }
             if self.random.percent(15) {
                 self.usr1();
             }

@@ -4,6 +4,7 @@
 //! a plain `cargo test`, it only says so.
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
+mod bans;
 mod doors;
 mod events;
 mod health;

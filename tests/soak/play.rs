@@ -68,15 +68,19 @@ impl Soak {
             self.violation(&text);
         }
         self.judge_notes();
+        self.judge_scans();
         for journal in self.journals() {
-            if journal.lines().any(|line| line.starts_with("lease ")) {
+            if journal
+                .lines()
+                .any(|line| line.starts_with("lease ") || line.starts_with("ban "))
+            {
                 self.violation(&format!("the journal at the end: {journal}"));
             }
         }
     }
 
     fn history_says_unfinished(&self) -> bool {
-        let leases = |journal: &String| journal.contains("\nlease ");
+        let leases = |journal: &String| journal.contains("\nlease ") || journal.contains("\nban ");
         self.journals().iter().any(leases)
     }
 

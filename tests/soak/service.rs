@@ -54,6 +54,7 @@ impl Soak {
             self.violation("a daemon that was started does not get ready");
         }
         self.record(Event::Ready);
+        self.bans_taken_over();
         self.unsettle(None);
         self.reloading = false;
         self.listener_kills = 0;

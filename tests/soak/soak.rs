@@ -1,5 +1,6 @@
 //! One run: the world, the daemon and the oracle, and the clock that they share.
 
+use crate::bans::{Bans, scanner_of};
 use crate::doors::{self, DOORS, Link, NOTE, SOURCES, key_of};
 use crate::history::History;
 use crate::lab::Daemon;
@@ -14,6 +15,7 @@ pub struct Soak {
     pub epoch: Instant,
     pub random: Random,
     pub model: Model,
+    pub bans: Bans,
     /// Runs of the command of the door without a stop command, for each source.
     pub runs: Runs,
     /// Uses of the lines of the one-time list.
@@ -66,6 +68,7 @@ impl Soak {
             epoch,
             random: Random::new(seed),
             model: Model::new(doors::times()),
+            bans: Bans::default(),
             runs: Runs::default(),
             uses: Runs::default(),
             history: History::default(),
@@ -165,10 +168,12 @@ impl Soak {
             self.violation(&text);
         }
         for line in look.text.lines() {
-            if key_of(line).is_none() && !self.base.contains(line) {
+            let is_known = key_of(line).is_some() || scanner_of(line).is_some();
+            if !is_known && !self.base.contains(line) {
                 self.violation(&format!("a rule of nobody: {line}"));
             }
         }
+        self.judge_bans(&look.text, seen.from);
         let opened = |key: &&Key| !self.before.contains_key(key);
         self.history.openings += seen.rules.keys().filter(opened).count();
         let closed = |key: &&Key| !seen.rules.contains_key(key);

@@ -1,5 +1,6 @@
 //! The router of the soak: two links that can break in every way, a firewall, and file systems that can be full.
 
+use crate::bans::OPTIONS;
 use crate::doors::{self, Link, Source, Step};
 use crate::lab::{Home, Namespace, Tun, Wire, link, packet};
 use crate::random::Random;
@@ -101,7 +102,7 @@ impl World {
     /// Writes the good config of that variant.
     pub fn write_config(&self, variant: u16) {
         let log = self.home.path("log/knockd.log");
-        let options = format!("LogRate = 0\nLogFile = {}\n", log.display());
+        let options = format!("{OPTIONS}LogRate = 0\nLogFile = {}\n", log.display());
         let doors = doors::config(variant, self.home.as_ref());
         self.home.config_with_options(&options, &doors);
     }

@@ -1,6 +1,6 @@
 //! Packets at a rate, from many addresses.
 
-use crate::lab::{ROUTER, Wire, packet};
+use super::{ROUTER, Wire, packet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -1,0 +1,60 @@
+//! A legitimate knock among first knocks with forged senders.
+
+use crate::control::json;
+use crate::lab::{Daemon, Flood, ROUTER, Scene, packet};
+use crate::lines;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const SOURCES: u32 = 100_000;
+const PER_SECOND: u32 = 20_000;
+const USERS: u32 = 100;
+/// Between two steps of a user.
+const GAP: Duration = Duration::from_millis(100);
+/// Between the first steps of two users.
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// Sleeps until then.
+fn sleep_until(then: Instant) {
+    std::thread::sleep(then.saturating_duration_since(Instant::now()));
+}
+
+/// Among 20,000 packets a second from 100,000 sources each of 100 users opens the door.
+pub fn every_knock_opens_in_a_flood() {
+    let scene = Scene::new();
+    let door = "[A]\nsequence = 7000,8000,9000\nseq_timeout = 3600\ntcpflags = syn\n";
+    scene.home.config_with_options("LogRate = 1\n", door);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    let flood = Flood::new(&scene.wire, 7000, 0, SOURCES);
+    let stop = AtomicBool::new(false);
+    let address = |user: u32| format!("172.16.{}.{}", user / 16, 1 + user % 16);
+    std::thread::scope(|scope| {
+        scope.spawn(|| flood.send(&scene.wire, usize::MAX, PER_SECOND, &stop));
+        // The table is full, and each source was there once.
+        let begin = Instant::now() + Duration::from_secs((SOURCES / PER_SECOND).into());
+        let mut steps: Vec<(Instant, u32, u16)> = Vec::new();
+        for user in 0..USERS {
+            for (number, port) in (0..).zip([7000, 8000, 9000]) {
+                steps.push((begin + user * PAUSE + number * GAP, user, port));
+            }
+        }
+        steps.sort();
+        for (then, user, port) in steps {
+            sleep_until(then);
+            let packet = packet::syn(&address(user), ROUTER, port, port.into());
+            scene.wire.send(&packet);
+        }
+        scene.fence(&daemon);
+        stop.store(true, Ordering::Relaxed);
+    });
+    let counters = &json(&scene)["listener"];
+    let number = |name: &str| counters[name].as_u64().expect("a number");
+    let came = number("knocks") + number("dropped");
+    println!(
+        "{came} packets came, {} of them were lost",
+        number("dropped")
+    );
+    assert!(came > u64::from(SOURCES + 2 * PER_SECOND), "{came}");
+    let opened = (0..USERS).filter(|user| daemon.count(&lines::opened(&address(*user), "A")) == 1);
+    assert_eq!(opened.count(), USERS as usize);
+}

@@ -1,0 +1,100 @@
+//! Scanners, who are banned, and what the firewall shows of it.
+
+use crate::doors::{Link, Step};
+use crate::model::Ms;
+use crate::soak::Soak;
+
+/// Ports 20 to 40 are no door's.
+pub const OPTIONS: &str = "Tripwire = 20-40
+    TripwireHits = 2
+    BanTime = 3
+    MaxBans = 4
+    BanCommand = iptables -w -I INPUT -s %IP% -j DROP
+    UnbanCommand = iptables -w -D INPUT -s %IP% -j DROP\n";
+const BAN_TIME: Ms = 3_000;
+/// From a tripwire to the rule, and from the end to the rule's end, without load.
+const SLACK: Ms = 2_000;
+
+/// Hosts of the Internet: 203.0.113.0 and so on. More than may be banned at once.
+const SCANNERS: usize = 8;
+
+/// What is known of them.
+#[derive(Default)]
+pub struct Bans {
+    /// Until then each may be banned.
+    until: [Ms; SCANNERS],
+    scans: usize,
+    /// In how many looks somebody was.
+    seen: usize,
+}
+
+/// The scanner that this rule of INPUT drops.
+pub fn scanner_of(rule: &str) -> Option<usize> {
+    let number = rule.strip_prefix("-A INPUT -s 203.0.113.")?;
+    number.strip_suffix("/32 -j DROP")?.parse().ok()
+}
+
+impl Soak {
+    /// One of them touches some tripwires.
+    pub fn scan(&mut self) {
+        if !self.world.is_usable(Link::Wan, false) {
+            return;
+        }
+        let scanner = self.random.below(SCANNERS);
+        let number = 1 + self.random.below(6);
+        self.note("scan", &format!("by {scanner}, {number} ports"));
+        for _ in 0..number {
+            let step = Step {
+                port: 20 + self.random.below(21) as u16,
+                udp: false,
+            };
+            let address = format!("203.0.113.{scanner}");
+            let Soak { world, random, .. } = self;
+            world.send(&address, Link::Wan, step, random);
+        }
+        self.bans.scans += 1;
+        self.bans.until[scanner] = self.now() + BAN_TIME;
+    }
+
+    /// A daemon has just started: what the one before left must soon be undone.
+    pub fn bans_taken_over(&mut self) {
+        let now = self.now();
+        for until in &mut self.bans.until {
+            *until = (*until).max(now);
+        }
+    }
+
+    /// Whether nobody can be banned any more.
+    pub fn nobody_is_banned(&self) -> bool {
+        let slack = SLACK + self.model.load();
+        let now = self.now();
+        self.bans.until.iter().all(|until| until + slack < now)
+    }
+
+    /// What a look at the firewall from that moment on shows.
+    pub fn judge_bans(&mut self, text: &str, from: Ms) {
+        let mut rules = [0; SCANNERS];
+        for scanner in text.lines().filter_map(scanner_of) {
+            rules[scanner] += 1;
+        }
+        self.bans.seen += usize::from(rules.contains(&1));
+        for (scanner, rules) in rules.into_iter().enumerate() {
+            if rules > 1 {
+                self.violation(&format!("{rules} rules for scanner {scanner}"));
+            }
+            let until = self.bans.until[scanner] + SLACK + self.model.load();
+            if rules > 0 && self.daemon.is_some() && from > until {
+                self.violation(&format!(
+                    "scanner {scanner} is banned, must not be since {until} ms"
+                ));
+            }
+        }
+    }
+
+    /// At the end: somebody must have been banned, or all this has seen nothing.
+    pub fn judge_scans(&mut self) {
+        if self.bans.scans > 30 && self.bans.seen == 0 {
+            self.violation("nobody was ever banned");
+        }
+    }
+}

@@ -2,25 +2,24 @@
 #![forbid(unsafe_code)]
 
 use super::Settings;
+use crate::cli::{print, say};
 use crate::config::check::{advice, describe, mode_advice};
+use crate::sys::program::ExitCode;
 use std::fs;
-use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::process::ExitCode;
 
 /// Prints it all on standard output; errors and exit code 1 as at a start.
 pub fn main(settings: &Settings) -> ExitCode {
     let mut reports = Vec::new();
     let loaded = settings.load(&mut |_| {}, &mut |problem| reports.push(problem));
-    let mut out = io::stdout();
     let (config, _) = match loaded {
         Ok(loaded) => loaded,
         Err(problem) => {
-            let _ = writeln!(io::stderr(), "{problem}");
+            say(&problem);
             return ExitCode::FAILURE;
         }
     };
-    let _ = write!(out, "{}", describe(&config));
+    print(&describe(&config).to_string());
     let mode = fs::metadata(settings.config_path());
     let mode = mode
         .ok()
@@ -31,7 +30,7 @@ pub fn main(settings: &Settings) -> ExitCode {
         .map(|warning| warning.show(&settings.config))
         .chain(reports)
     {
-        let _ = writeln!(out, "warning: {text}");
+        print(&["warning: ", &text, "\n"].concat());
     }
     ExitCode::SUCCESS
 }

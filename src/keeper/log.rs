@@ -5,7 +5,7 @@
 use super::files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::{self, poll};
+use crate::sys::{self, poll, program};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -149,8 +149,8 @@ impl Log {
             to_stderr.push_str(&text);
             to_stderr.push('\n');
         }
-        self.stdout.print(io::stdout().lock(), &to_stdout);
-        self.stderr.print(io::stderr().lock(), &to_stderr);
+        self.stdout.print(&mut program::output(), &to_stdout);
+        self.stderr.print(&mut program::error(), &to_stderr);
     }
 }
 
@@ -233,22 +233,22 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&mut self, stream: impl Write + AsFd, text: &str) {
+    fn print(&mut self, stream: &mut File, text: &str) {
         if text.is_empty() {
             return;
         }
         match reopened(stream.as_fd()) {
-            Some(file) => self.print_to(file, text),
+            Some(mut file) => self.print_to(&mut file, text),
             None => self.print_to(stream, text),
         }
     }
 
-    fn print_to(&mut self, mut stream: impl Write + AsFd, text: &str) {
+    fn print_to(&mut self, stream: &mut File, text: &str) {
         for piece in text.as_bytes().chunks(PIPE_BUF) {
             let wait = if self.hangs { 0 } else { LOG_WAIT_MS };
             self.hangs = !poll::writable(stream.as_fd(), wait);
             if !self.hangs {
-                let _ = stream.write_all(piece).and_then(|()| stream.flush());
+                let _ = stream.write_all(piece);
             }
         }
     }

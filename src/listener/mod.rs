@@ -20,8 +20,9 @@ use crate::record::{Counters, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
+use crate::sys::program::ExitCode;
 use crate::sys::record_socket::RecordSocket;
-use crate::sys::{poll, privileges, random, seccomp};
+use crate::sys::{poll, privileges, program, random, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
@@ -29,7 +30,6 @@ use pace::Pace;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::ExitCode;
 
 /// The name that the keeper calls this program by, to make it a listener.
 pub const PROGRAM: &str = "knockd: listener";
@@ -37,7 +37,7 @@ pub const PROGRAM: &str = "knockd: listener";
 /// The listener's whole life; standard input is its end of the socketpair.
 pub fn main() -> ExitCode {
     privileges::set_name(c"knockd");
-    let keeper = match io::stdin().as_fd().try_clone_to_owned() {
+    let keeper = match program::input().as_fd().try_clone_to_owned() {
         Ok(socket) => RecordSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
     };

@@ -1,11 +1,11 @@
 //! Becoming a daemon, and being the only one.
 
 use super::cerr;
+use super::program::{self, ExitCode};
 use crate::limits::MAX_INHERITED;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::process::exit;
 
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
 /// gets it. Only as the first thing in the program: later such a number is something of ours.
@@ -43,10 +43,9 @@ pub fn daemonize() -> io::Result<Starting> {
     if cerr(unsafe { libc::fork() })? != 0 {
         drop(to_parent);
         let mut word = [0u8; 1];
-        exit(if from_child.read_exact(&mut word).is_ok() {
-            0
-        } else {
-            1
+        program::exit(match from_child.read_exact(&mut word) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
         });
     }
     // SAFETY: no pointers.

@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod packet_socket;
 pub mod poll;
 pub mod privileges;
+pub mod program;
 pub mod random;
 pub mod record_socket;
 pub mod seccomp;

@@ -25,11 +25,11 @@ use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::poll;
 use crate::sys::poll::Awaits;
+use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// A new config and the listener for it, which is not ready yet.
 struct Replacement {

@@ -332,7 +332,7 @@ impl Syslog {
             t.second
         );
         let send = |socket: &UnixDatagram| {
-            socket.set_nonblocking(self.lost > 0)?;
+            sys::set_nonblocking(socket, self.lost > 0)?;
             socket.send(datagram.as_bytes()).map(drop)
         };
         match self.socket.as_ref().map(send) {

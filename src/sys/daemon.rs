@@ -1,11 +1,12 @@
 //! Becoming a daemon, and being the only one.
 
-use super::cerr;
 use super::program::{self, ExitCode};
+use super::{cerr, folder};
 use crate::limits::MAX_INHERITED;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
 /// gets it. Only as the first thing in the program: later such a number is something of ours.
@@ -20,16 +21,9 @@ pub fn close_inherited() {
 }
 
 fn list_open() -> io::Result<Vec<libc::c_int>> {
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        open.extend(
-            entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<libc::c_int>().ok()),
-        );
-    }
-    Ok(open)
+    let names = folder::names(Path::new("/proc/self/fd"))?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(numbers.collect())
 }
 
 /// The daemon's half of the promise to tell its parent how the start went.

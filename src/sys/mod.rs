@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod exec;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod folder;
 pub mod names;
 pub mod netlink;
 pub mod packet_socket;
@@ -21,6 +22,7 @@ pub mod seccomp;
 pub mod signals;
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 /// Turns the -1 of a system call into the error that `errno` holds.
 pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -44,6 +46,20 @@ pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
+}
+
+/// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and
+/// that of musl translates structures for 1 kB.)
+pub fn set_nonblocking(descriptor: &impl AsRawFd, on: bool) -> io::Result<()> {
+    let fd = descriptor.as_raw_fd();
+    // SAFETY: no pointers.
+    let flags = cerr(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    let flags = match on {
+        true => flags | libc::O_NONBLOCK,
+        false => flags & !libc::O_NONBLOCK,
+    };
+    // SAFETY: as above.
+    cerr(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }).map(drop)
 }
 
 /// `size_of::<T>()` as the kernel takes it.

@@ -2,12 +2,13 @@
 //! (`getaddrinfo` and `getnameinfo` of musl would be 20 kB more on mipsel.)
 
 use super::ask_dns::{self, connected};
+use super::netlink::Netlink;
 use super::random;
 use crate::config;
 use crate::dns::{self, Kind, Reply};
 use crate::host_files;
+use crate::interfaces::{Interfaces, Link};
 use crate::limits::MAX_DNS_SERVERS;
-use std::ffi::{CStr, CString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
@@ -147,12 +148,15 @@ pub fn resolve_service(service: &str) -> Result<u16, NameError> {
     found.map(|(port, _)| port).ok_or(NameError::Service)
 }
 
-/// The address as text, with the name of its zone if it has one: knock 0.8 prints it so.
+/// The address as text, with the name of its zone (or the number where there is no such interface): knock 0.8 prints it so.
 pub fn address_text(address: &SocketAddr) -> String {
     let text = address.ip().to_string();
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
-            [&text, "%", &zone_name(v6.scope_id())].concat()
+            let links = links();
+            let link = links.iter().find(|link| link.index == v6.scope_id());
+            let zone = link.map_or_else(|| v6.scope_id().to_string(), |link| link.name.to_string());
+            [&text, "%", &zone].concat()
         }
         _ => text,
     }
@@ -232,29 +236,15 @@ fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
     };
     let index = match zone.parse() {
         Ok(index) => index,
-        Err(_) => zone_index(zone)?,
+        Err(_) => links().iter().find(|link| link.name == zone)?.index,
     };
     Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, index).into())
 }
 
-/// The interface of that name, by its number.
-fn zone_index(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: a C string that outlives the call.
-    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-    Some(index).filter(|index| *index != 0)
-}
-
-/// The name of the interface of that number; the number itself where there is none.
-fn zone_name(index: u32) -> String {
-    let mut name = [0; libc::IF_NAMESIZE];
-    // SAFETY: `name` has the room that the call asks for.
-    unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
-    let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-    match name.is_empty() {
-        true => index.to_string(),
-        false => name.to_string_lossy().into_owned(),
-    }
+/// The interfaces, by which zones are called.
+fn links() -> Vec<Link> {
+    let read = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
+    read.map_or_else(|_| Vec::new(), |interfaces| interfaces.links)
 }
 
 /// A socket address as the kernel and the C library take it.

@@ -26,3 +26,4 @@ pub mod record;
 pub mod status;
 pub mod sys;
 pub mod tripwire;
+pub mod zone;

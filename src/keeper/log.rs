@@ -6,6 +6,7 @@ use super::files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::{self, poll, program};
+use crate::zone::{LocalTime, Zone};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -30,7 +31,7 @@ pub enum Kind {
 }
 
 struct Line {
-    time: UnixTime,
+    time: LocalTime,
     kind: Kind,
     text: String,
 }
@@ -42,6 +43,8 @@ pub struct Log {
     syslog: Option<Syslog>,
     verbose: bool,
     debug: bool,
+    /// Read at the start and at each reload.
+    zone: Zone,
     pending: Vec<Line>,
     stdout: Printer,
     stderr: Printer,
@@ -58,6 +61,7 @@ impl Log {
             syslog: None,
             verbose,
             debug,
+            zone: clock::zone(),
             pending: Vec::new(),
             stdout: Printer::default(),
             stderr: Printer::default(),
@@ -68,6 +72,7 @@ impl Log {
     /// reload, it opens the log file anew, so that a rotated one is left. Syslog once on stays on.
     pub fn open(&mut self, file: Option<&Path>, syslog: bool) {
         self.write_out();
+        self.zone = clock::zone();
         if syslog && self.syslog.is_none() {
             self.syslog = Some(Syslog::new());
         }
@@ -101,6 +106,7 @@ impl Log {
             Kind::Debug => self.debug,
         };
         if wanted {
+            let time = self.zone.local(time);
             self.pending.extend(text.lines().map(|line| Line {
                 time,
                 kind,
@@ -114,6 +120,7 @@ impl Log {
     pub fn write_out(&mut self) {
         let [mut to_file, mut to_stdout, mut to_stderr] = [const { String::new() }; 3];
         let printing = self.verbose || self.debug;
+        let now = self.zone.local(clock::wall());
         for Line { time, kind, text } in self.pending.drain(..) {
             if matches!(kind, Kind::Event | Kind::LogOnly | Kind::Error) {
                 if self.file.is_some() {
@@ -137,14 +144,14 @@ impl Log {
         }
         if let Some(file) = &mut self.file
             && !to_file.is_empty()
-            && let Err(error) = file.write(&to_file)
+            && let Err(error) = file.write(&to_file, now)
         {
             let text = format!(
                 "error: cannot write the log file: {}: lines are lost",
                 plain(&error)
             );
             if let Some(syslog) = &mut self.syslog {
-                syslog.send(clock::wall(), &text);
+                syslog.send(now, &text);
             }
             to_stderr.push_str(&text);
             to_stderr.push('\n');
@@ -155,8 +162,7 @@ impl Log {
 }
 
 /// A line of the log file.
-fn in_file(time: UnixTime, text: &str) -> String {
-    let t = clock::local(time);
+fn in_file(t: LocalTime, text: &str) -> String {
     format!(
         "[{:04}-{:02}-{:02} {:02}:{:02}] {text}\n",
         t.year, t.month, t.day, t.hour, t.minute
@@ -182,14 +188,14 @@ impl LogFile {
     }
 
     /// Adds these lines, and before them how many were lost. An error is given only once, until a line can be written.
-    fn write(&mut self, lines: &str) -> io::Result<()> {
+    fn write(&mut self, lines: &str, now: LocalTime) -> io::Result<()> {
         let mut text = String::new();
         if self.is_cut {
             text.push('\n');
         }
         if self.lost > 0 {
             let lost = format!("log file: {} lines lost", self.lost);
-            text.push_str(&in_file(clock::wall(), &lost));
+            text.push_str(&in_file(now, &lost));
         }
         let before = text.len();
         text.push_str(lines);
@@ -305,7 +311,7 @@ impl Syslog {
     }
 
     /// Sends a line, and how many were lost before it.
-    fn send(&mut self, time: UnixTime, line: &str) {
+    fn send(&mut self, time: LocalTime, line: &str) {
         if self.lost > 0 {
             let lost = format!("syslog: {} lines lost", self.lost);
             if self.deliver(time, &lost) {
@@ -318,8 +324,7 @@ impl Syslog {
     }
 
     /// A syslog daemon that was restarted is found again; one that hangs is waited for once.
-    fn deliver(&mut self, time: UnixTime, line: &str) -> bool {
-        let t = clock::local(time);
+    fn deliver(&mut self, t: LocalTime, line: &str) -> bool {
         let month = usize::try_from(t.month - 1)
             .ok()
             .and_then(|month| MONTHS.get(month));

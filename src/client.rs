@@ -3,6 +3,7 @@
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::door::{Millis, Protocol};
+use crate::number::number;
 use crate::sys::connect::Knocker;
 use crate::sys::program::ExitCode;
 use crate::sys::{names, poll};
@@ -42,7 +43,7 @@ fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
     };
     let mut ports = Vec::new();
     for step in &args.steps {
-        ports.push(match number(&step.port)? {
+        ports.push(match port_number(&step.port)? {
             Some(port) => port,
             None => names::resolve_service(&step.port).map_err(|e| failed(&step.port, e))?,
         });
@@ -58,13 +59,15 @@ fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
 }
 
 /// The port if the text is a number; `None` if it may be the name of a service.
-fn number(text: &str) -> Result<Option<u16>, String> {
-    let digits = text.trim_start().trim_start_matches(['+', '-']);
+fn port_number(text: &str) -> Result<Option<u16>, String> {
+    let trimmed = text.trim_ascii_start();
+    let digits = trimmed.trim_start_matches(['+', '-']);
     if !text.is_empty() && (digits.is_empty() || digits.bytes().any(|b| !b.is_ascii_digit())) {
         return Ok(None);
     }
-    match text.trim_start().parse() {
-        Ok(port) if port > 0 => Ok(Some(port)),
+    let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
+    match number(unsigned.as_bytes(), 65535) {
+        Some(port @ 1..) => Ok(Some(port as u16)),
         _ => Err(["knock: port \"", text, "\" is not possible; use 1 to 65535"].concat()),
     }
 }
@@ -132,7 +135,7 @@ mod tests {
             (" 7000", 7000),
             ("007", 7),
         ] {
-            assert_eq!(number(text), Ok(Some(port)), "{text}");
+            assert_eq!(port_number(text), Ok(Some(port)), "{text}");
         }
         for text in [
             "0",
@@ -143,14 +146,14 @@ mod tests {
             "",
             "+65536",
         ] {
-            let error = number(text).unwrap_err();
+            let error = port_number(text).unwrap_err();
             assert!(
                 error.contains("1 to 65535") && error.contains(text),
                 "{error}"
             );
         }
         for text in ["ssh", "7300x", "7000 ", "+", " ", "x1", "-ssh"] {
-            assert_eq!(number(text), Ok(None), "{text}");
+            assert_eq!(port_number(text), Ok(None), "{text}");
         }
     }
 }

@@ -9,9 +9,10 @@ use std::net::IpAddr;
 pub type Millis = u64;
 
 /// The transport that a step is sent over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP, IP protocol 6.
+    #[default]
     Tcp,
     /// UDP, IP protocol 17.
     Udp,
@@ -27,7 +28,7 @@ impl fmt::Display for Protocol {
 }
 
 /// One step of a sequence: a destination port and its transport. Shown as knockd shows it: `7000:tcp`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Step {
     /// The transport.
     pub protocol: Protocol,
@@ -99,7 +100,7 @@ impl FlagRule {
 }
 
 /// What opens a door: all that the listener knows of it. Commands are the keeper's alone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pattern {
     /// The steps; `None` while the door is disabled: its one-time list is used up, or the next line is not here yet.
     pub sequence: Option<Sequence>,

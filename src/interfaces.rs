@@ -2,6 +2,7 @@
 //! Layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 #![forbid(unsafe_code)]
 
+use crate::config::quote;
 use crate::limits::MAX_INTERFACES;
 use crate::network::Network;
 use crate::sys::netlink::{Dump, Netlink};
@@ -32,8 +33,8 @@ pub struct Address {
     pub link: u32,
     /// The address of this end.
     pub address: IpAddr,
-    /// How many bits all addresses of its network have in common.
-    pub prefix: u8,
+    /// The network that it reaches by itself: of a point-to-point link the far end's.
+    pub network: Network,
     /// Its label such as `eth0:1` (IPv4 only).
     pub label: Name,
 }
@@ -109,13 +110,10 @@ impl Interfaces {
             .collect()
     }
 
-    /// Whether that address is in a network of this machine; its own addresses are.
+    /// Whether that address is one of this machine's, or in a network of it.
     pub fn are_near(&self, address: IpAddr) -> bool {
-        let mut networks = self.addresses.iter().map(|own| Network {
-            address: own.address,
-            prefix: own.prefix,
-        });
-        networks.any(|network| network.contains(address))
+        let mut own = self.addresses.iter();
+        own.any(|own| own.address == address || own.network.contains(address))
     }
 
     /// The index of the bridge or bond that this interface belongs to.
@@ -150,14 +148,19 @@ impl Selector {
     /// Reads `eth0`, `eth0:1`, `any`, `auto` or a list such as `ppp0,vlan1`. Errors say what is wrong with the text.
     pub fn list(text: &str) -> Result<Vec<Selector>, String> {
         let mut selectors: Vec<Selector> = Vec::new();
-        for part in text.split(',').map(str::trim) {
-            let too_long = |_| format!("interface name {part:?} is longer than 15 characters");
+        for part in text.split(',').map(str::trim_ascii) {
+            let too_long = |_| {
+                format!(
+                    "interface name {} is longer than 15 characters",
+                    quoted(part)
+                )
+            };
             let selector = match part {
-                "" => return Err(format!("no interface name in {text:?}")),
+                "" => return Err(format!("no interface name in {}", quoted(text))),
                 name if name
-                    .contains(|c: char| c.is_whitespace() || c.is_control() || c == '/') =>
+                    .contains(|c: char| c.is_ascii_whitespace() || c.is_control() || c == '/') =>
                 {
-                    return Err(format!("no interface can be called {name:?}"));
+                    return Err(format!("no interface can be called {}", quoted(name)));
                 }
                 "any" => Selector::Any,
                 "auto" => Selector::Auto,
@@ -182,7 +185,8 @@ impl Selector {
                 .any(|s| !matches!(s, Selector::Named { .. }))
         {
             return Err(format!(
-                "\"any\" and \"auto\" stand alone, not in a list such as {text:?}"
+                "\"any\" and \"auto\" stand alone, not in a list such as {}",
+                quoted(text)
             ));
         }
         if selectors.len() > MAX_INTERFACES {
@@ -205,6 +209,10 @@ impl fmt::Display for Selector {
             Selector::Named { device, .. } => device,
         })
     }
+}
+
+fn quoted(name: &str) -> String {
+    quote(name.as_bytes())
 }
 
 /// Attributes follow a header of a fixed size: length and type (2 bytes each, host order), then the value, padded to 4 bytes.
@@ -288,7 +296,10 @@ fn address(kind: u16, body: &[u8]) -> Option<Address> {
     Some(Address {
         link: u32_of(body.get(4..8)?)?,
         address: local.or(far)?,
-        prefix: *body.get(1)?,
+        network: Network {
+            address: far.or(local)?,
+            prefix: *body.get(1)?,
+        },
         label: label.unwrap_or_default(),
     })
 }

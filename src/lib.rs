@@ -21,6 +21,7 @@ pub mod listener;
 pub mod log_rate;
 pub mod matcher;
 pub mod network;
+pub mod number;
 pub mod packet;
 pub mod record;
 pub mod status;

@@ -15,6 +15,9 @@ pub const MAX_COMMAND: usize = 4095;
 /// Bytes of a config file or a one-time list. A config is a few hundred bytes; what is longer is not a config.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 
+/// Bytes that are read of any other file. The longest is a journal of the longest commands.
+pub const MAX_FILE_BYTES: usize = (MAX_LEASES + MAX_BAN_LEASES) * (2 * MAX_COMMAND + 512);
+
 /// Bytes of one packet that the listener reads: an IPv6 header, three extension headers and 14 bytes of TCP fit.
 pub const SNAP_LENGTH: usize = 256;
 
@@ -52,13 +55,13 @@ pub const MAX_STRAYS: u8 = 2;
 /// Ranges of ports that `Tripwire` may list. 4 bytes each; the kernel filter takes the nearest together where they are too many for it.
 pub const MAX_TRIPWIRES: usize = 1024;
 
-/// The most `TripwireHits`: so many are remembered of each source.
+/// The most `TripwireHits`. Who touches three has not erred, and each one more takes 16 bytes of each source that is counted.
 pub const MAX_HITS: usize = 8;
 
 /// Sources whose tripwire hits are remembered for bans: this many times ...
 pub const HIT_BUCKETS: usize = 256;
 
-/// ... this many; 170 bytes each, taken when the first source of a bucket comes.
+/// ... this many, with up to [`MAX_HITS`] each; 160 bytes each, taken when the first source of a bucket comes.
 pub const SOURCES_PER_BUCKET: usize = 4;
 
 /// The longest `TripwireWindow` and `BanTime` (s): 30 days. Neither outlives a reboot.
@@ -86,7 +89,11 @@ pub const BANS_PER_SECOND: u32 = 4;
 /// See [`BANS_PER_SECOND`].
 pub const BAN_BURST: u32 = 16;
 
-/// Networks that `Allow` may list. 18 bytes each.
+/// `BanCommand`s that run at once, and as many `UnbanCommand`s: one, since whoever forges senders must not keep all processors busy, and an
+/// old iptables loses a change when two are at work.
+pub const BAN_COMMANDS: usize = 1;
+
+/// Networks that `Allow` may list: all are gone through for each source that is to be banned. 18 bytes each.
 pub const MAX_ALLOWED: usize = 64;
 
 /// Ports by chance that `Tripwire = auto` takes, of each transport: a scan of all ports in random order has then less than one chance in
@@ -116,7 +123,7 @@ pub const COMMANDS: usize = 16;
 /// The largest `MaxCommands`: with 64 places for each of the three, shells take up to 100 MB.
 pub const MAX_COMMANDS: usize = 64;
 
-/// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`].
+/// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`] and [`MAX_BAN_LEASES`].
 pub const MAX_QUEUE: usize = 256;
 
 /// `CommandTimeout` where the config has none (ms): a start or stop command of a lease is ended after it, or a door with a command that

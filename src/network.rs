@@ -1,6 +1,7 @@
 //! Networks such as 192.168.1.0/24.
 #![forbid(unsafe_code)]
 
+use crate::number::number;
 use std::net::IpAddr;
 
 /// The addresses that begin with the same bits.
@@ -22,11 +23,10 @@ impl Network {
         let address: IpAddr = address.parse().ok()?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            // `u8::from_str` takes a sign.
-            Some(prefix) if prefix.starts_with('+') => return None,
-            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits)?,
+            Some(prefix) => number(prefix.as_bytes(), bits)?,
             None => bits,
         };
+        let prefix = prefix as u8;
         Some(Network { address, prefix })
     }
 

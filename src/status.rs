@@ -77,22 +77,21 @@ impl Status<'_> {
             // Of two doors with one name it is not known which.
             let first = self.doors.iter().find(|other| other.name == door.name);
             if first.is_some_and(|first| std::ptr::eq(first, door)) {
-                self.leases_text(&mut out, |lease| !lease.is_ban && lease.door == door.name);
+                self.leases_text(&mut out, |lease| lease.door == door.name);
             }
         }
         let is_known = |lease: &Lease| self.doors.iter().any(|door| door.name == lease.door);
-        self.leases_text(&mut out, |lease| !lease.is_ban && !is_known(lease));
-        let bans = self.leases.iter().filter(|lease| lease.is_ban).count();
-        if bans > 0 {
-            let _ = writeln!(out, "{bans} bans");
-            self.leases_text(&mut out, |lease| lease.is_ban);
+        self.leases_text(&mut out, |lease| !lease.is_ban() && !is_known(lease));
+        if self.leases.iter().any(Lease::is_ban) {
+            out.push_str("bans\n");
+            self.leases_text(&mut out, Lease::is_ban);
         }
         out
     }
 
     fn leases_text(&self, out: &mut String, wanted: impl Fn(&Lease) -> bool) {
         for lease in self.leases.iter().filter(|lease| wanted(lease)) {
-            let _ = write!(out, "  {}, {}: ", lease.door, lease.source);
+            let _ = write!(out, "  {}, {}: ", lease.name(), lease.source);
             let _ = match lease.phase {
                 Phase::Open { until } => {
                     let left = duration(until.saturating_sub(self.now));
@@ -124,7 +123,7 @@ impl Status<'_> {
                 lease.source,
                 state(lease)
             );
-            match lease.is_ban {
+            match lease.is_ban() {
                 true => bans.push(format!("{{{rest}")),
                 false => leases.push(format!("{{\"door\":{},{rest}", string(&lease.door))),
             }
@@ -146,7 +145,7 @@ impl Status<'_> {
 
 /// A word for where a lease stands.
 fn state(lease: &Lease) -> &'static str {
-    match (lease.phase, lease.is_ban) {
+    match (lease.phase, lease.is_ban()) {
         (Phase::Starting { .. }, false) => "opening",
         (Phase::Open { .. }, false) => "open",
         (Phase::Starting { .. } | Phase::Open { .. }, true) => "banned",
@@ -241,13 +240,11 @@ fn duration(time: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::BAN;
 
     fn lease(door: &str, phase: Phase) -> Lease {
         Lease {
             id: 0,
             door: door.to_string(),
-            is_ban: door == BAN,
             source: "10.9.0.2".parse().unwrap(),
             start: b"start".to_vec(),
             stop: b"stop".to_vec(),
@@ -293,7 +290,7 @@ mod tests {
                 },
             ),
             lease("gone\u{1}", Phase::Open { until: 1 }),
-            lease(BAN, Phase::Open { until: 63_000 }),
+            lease("", Phase::Open { until: 63_000 }),
         ];
         let door = |name, enabled| DoorStatus { name, enabled };
         show(&Status {
@@ -324,7 +321,7 @@ mod tests {
                  door a \"b\" \\ c\n  a \"b\" \\ c, 10.9.0.2: open, 17 s left\n  \
                  a \"b\" \\ c, 10.9.0.2: opening\n\
                  door list (disabled: its one-time list has no sequence left)\n  \
-                 gone\u{1}, 10.9.0.2: open, 0 s left\n1 bans\n  ban, 10.9.0.2: banned, 1 min 0 s left\n",
+                 gone\u{1}, 10.9.0.2: open, 0 s left\nbans\n  ban, 10.9.0.2: banned, 1 min 0 s left\n",
                 env!("CARGO_PKG_VERSION")
             )
         );

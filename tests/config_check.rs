@@ -122,7 +122,7 @@ fn ban_commands_that_strike_everybody_or_nobody_are_named() {
     assert_eq!(
         of("iptables -I INPUT -j DROP"),
         [
-            "k: BanCommand: a command without %IP% strikes everybody, and the one who is to be banned can choose when"
+            "k: BanCommand: without %IP% it strikes everybody, and whoever is to be banned can choose when"
         ]
     );
     assert_eq!(

@@ -4,6 +4,7 @@
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Words, early, fill};
 use crate::door::Protocol;
+use crate::number::number;
 use crate::sys::names::Family;
 use std::ffi::OsString;
 use std::time::Duration;
@@ -159,12 +160,12 @@ fn checked(typed: Typed) -> Result<KnockArgs, String> {
 
 /// Milliseconds in an `int`, as 0.8's `atoi` has them; what `atoi` would make 0 or cut off is an error.
 fn delay(text: &str) -> Result<Duration, String> {
-    match text.trim().parse::<i32>() {
-        Ok(ms) => match u64::try_from(ms) {
-            Ok(ms) => Ok(Duration::from_millis(ms)),
-            Err(_) => Err("error: delay cannot be negative".into()),
-        },
-        Err(_) => Err([
+    let trimmed = text.trim_ascii();
+    let unsigned = trimmed.trim_start_matches(['+', '-']);
+    match number(unsigned.as_bytes(), i32::MAX as u64) {
+        Some(1..) if trimmed.starts_with('-') => Err("error: delay cannot be negative".into()),
+        Some(ms) => Ok(Duration::from_millis(ms)),
+        None => Err([
             "error: delay \"",
             text,
             "\" is not a number of milliseconds; use 0 to 2147483647, such as -d 300",

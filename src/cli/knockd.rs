@@ -3,6 +3,7 @@
 
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Words, early, fill};
+use crate::config::quote;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
@@ -133,10 +134,10 @@ pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
         (true, [source]) if source.parse::<IpAddr>().is_ok() => scan.operands.as_slice(),
         (true, other) => {
             return Outcome::Refuse(format!(
-                "{}: --close takes a door and the address that it is open for, not {:?}; for example: \
+                "{}: --close takes a door and the address that it is open for, not {}; for example: \
                  knockd --close SSH 203.0.113.7",
                 words.program,
-                other.join(" ")
+                quote(other.join(" ").as_bytes())
             ));
         }
     };

@@ -12,7 +12,7 @@ pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
 pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
 
 use crate::sys::program;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 
 /// What a command line asks for.
@@ -89,11 +89,29 @@ impl<'a> Words<'a> {
         for word in argv.iter().skip(1) {
             match word.to_str() {
                 Some(word) => args.push(word),
-                None => return Err(format!("{program}: argument {word:?} is not valid UTF-8")),
+                None => {
+                    return Err(format!(
+                        "{program}: argument {} is not valid UTF-8",
+                        shown(word)
+                    ));
+                }
             }
         }
         Ok(Words { program, args })
     }
+}
+
+/// A word that is no text: `"/etc/\xFF.conf"`.
+fn shown(word: &OsStr) -> String {
+    let mut out = String::from("\"");
+    for chunk in word.as_encoded_bytes().utf8_chunks() {
+        out.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02X}"));
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// What is decided before the options are looked at: `-V` or `-h`, whichever comes first, then the first error.

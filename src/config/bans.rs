@@ -55,15 +55,12 @@ impl BanDraft {
             Key::BanTime => self.bans.time = seconds()? * 1000,
             Key::MaxBans => self.bans.max = number(MAX_BANS as u64, "a number")? as usize,
             Key::Allow => self.bans.allow = networks(line, value)?,
-            _ => {
-                let slot = match key {
-                    Key::BanCommand => &mut self.start[0],
-                    Key::BanCommand6 => &mut self.start[1],
-                    Key::UnbanCommand => &mut self.stop[0],
-                    _ => &mut self.stop[1],
-                };
-                *slot = Some(command(line, value, warnings));
-            }
+            Key::BanCommand => self.start[0] = Some(command(line, value, warnings)),
+            Key::BanCommand6 => self.start[1] = Some(command(line, value, warnings)),
+            Key::UnbanCommand => self.stop[0] = Some(command(line, value, warnings)),
+            Key::UnbanCommand6 => self.stop[1] = Some(command(line, value, warnings)),
+            // No other comes here.
+            _ => {}
         }
         Ok(())
     }
@@ -87,12 +84,19 @@ impl BanDraft {
         let (start, stop) = (resolve(&self.start), resolve(&self.stop));
         let lacks =
             |one: &Option<Vec<u8>>, other: &Option<Vec<u8>>| one.is_some() && other.is_none();
-        if lacks(&start.v4, &stop.v4) || lacks(&start.v6, &stop.v6) {
-            let key = [Key::BanCommand, Key::BanCommand6]
-                .into_iter()
-                .find(|key| seen.has(*key));
-            let text = "there is no UnbanCommand for it, so what it does is never undone";
-            warn(key.unwrap_or(Key::BanCommand), text);
+        let text = "there is no UnbanCommand for it, so what it does is never undone";
+        if lacks(&start.v4, &stop.v4) {
+            warn(Key::BanCommand, text);
+        } else if lacks(&start.v6, &stop.v6) {
+            let has_own = seen.has(Key::BanCommand6);
+            warn(
+                if has_own {
+                    Key::BanCommand6
+                } else {
+                    Key::BanCommand
+                },
+                text,
+            );
         }
         let rule = self.hits.map(|hits| BanRule {
             hits: hits as u8,

@@ -118,24 +118,21 @@ const APPENDED: &str =
     "a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)";
 
 fn about_bans(bans: &Bans, out: &mut Vec<Diagnostic>) {
-    let commands = [&bans.start.v4, &bans.start.v6].into_iter().flatten();
-    let strikes_all = |command: &Vec<u8>| !command.windows(4).any(|part| part == b"%IP%");
-    let text = match (
-        commands.clone().any(strikes_all),
-        commands.into_iter().any(|c| appends_rule(c)),
-    ) {
-        (true, _) => {
-            "a command without %IP% strikes everybody, and the one who is to be banned can choose when"
-        }
-        (_, true) => APPENDED,
-        _ => return,
+    let commands = || [&bans.start.v4, &bans.start.v6].into_iter().flatten();
+    let mut say = |text: &str| {
+        out.push(Diagnostic {
+            line: 0,
+            column: 0,
+            knockd_wording: None,
+            text: format!("BanCommand: {text}"),
+        });
     };
-    out.push(Diagnostic {
-        line: 0,
-        column: 0,
-        knockd_wording: None,
-        text: format!("BanCommand: {text}"),
-    });
+    if commands().any(|command| !command.windows(4).any(|part| part == b"%IP%")) {
+        say("without %IP% it strikes everybody, and whoever is to be banned can choose when");
+    }
+    if commands().any(|command| appends_rule(command)) {
+        say(APPENDED);
+    }
 }
 
 fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {

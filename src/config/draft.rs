@@ -47,7 +47,7 @@ pub(super) struct Draft {
 
 /// Whether a door was probably meant to be `[options]`.
 pub(super) fn is_nearly_options(name: &str) -> bool {
-    name.trim().eq_ignore_ascii_case("options")
+    name.trim_ascii().eq_ignore_ascii_case("options")
 }
 
 /// A warning about that place.

@@ -128,7 +128,7 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 }
 
 /// The bytes in quotes for a message, cut at 60 characters.
-pub(super) fn quote(bytes: &[u8]) -> String {
+pub fn quote(bytes: &[u8]) -> String {
     let text = printable(bytes);
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("'{}...'", &text[..end]),

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::MAX_CONFIG_BYTES;
+use crate::sys;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Why a file could not be read. Shown as knockd 0.8 shows it: `/etc/nosuch: No such file or directory`.
@@ -30,7 +32,7 @@ impl std::error::Error for ReadError {}
 /// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
 /// more than [`MAX_CONFIG_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let read = File::open(path).and_then(read_open);
+    let read = sys::open(path, libc::O_RDONLY, 0).and_then(read_open);
     read.map_err(|error| ReadError {
         path: path.to_path_buf(),
         error,
@@ -39,12 +41,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 
 /// As [`read`], of a file that is open.
 pub fn read_open(file: File) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    file.take(MAX_CONFIG_BYTES as u64 + 1)
-        .read_to_end(&mut text)?;
+    let text = sys::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
     if text.len() > MAX_CONFIG_BYTES {
         let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        return Err(sys::fault(io::ErrorKind::InvalidData, reason));
     }
     Ok(text)
 }

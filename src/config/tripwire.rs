@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::line::{Line, quote, trim};
+use super::values::within;
 use super::{Diagnostic, Door};
 use crate::limits::MAX_TRIPWIRES;
 use crate::tripwire::{PortRange, Tripwire, merge};
@@ -58,11 +59,7 @@ pub(super) fn tripwire(
 }
 
 fn port(text: &[u8]) -> Option<u16> {
-    let text = trim(text);
-    let digits = std::str::from_utf8(text)
-        .ok()
-        .filter(|_| text.iter().all(u8::is_ascii_digit));
-    digits?.parse().ok().filter(|port| *port > 0)
+    within(trim(text), 1..=65535).map(|port| port as u16)
 }
 
 /// Singly listed tripwires that are none, because they are ports of doors.

@@ -3,6 +3,7 @@
 
 use super::Diagnostic;
 use super::line::{Line, is_blank, quote, trim};
+use crate::number::number;
 use nom::bytes::complete::take_while;
 use nom::character::complete::{digit1, one_of};
 use nom::combinator::opt;
@@ -72,9 +73,7 @@ pub(super) fn seconds(
 
 /// A whole number within these bounds, in digits alone: the keys that are ours need not read what `atoi` would.
 pub(super) fn within(value: &[u8], bounds: RangeInclusive<u64>) -> Option<u64> {
-    let digits = value.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(value).ok()?.parse().ok()?;
-    (digits && bounds.contains(&number)).then_some(number)
+    number(value, *bounds.end()).filter(|number| number >= bounds.start())
 }
 
 /// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.

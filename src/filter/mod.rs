@@ -21,6 +21,7 @@ mod program;
 pub use program::{Instruction, op};
 
 use crate::door::{FlagRule, Pattern, Protocol};
+use crate::number::number;
 use crate::tripwire::{TCP_RULE, Tripwires};
 use std::net::IpAddr;
 
@@ -36,9 +37,9 @@ pub struct Kernel {
 pub fn knows_vlan_tag(release: &str) -> bool {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
+        .map(|digits| number(digits.as_bytes(), u64::MAX));
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (3, 8),
+        (Some(Some(major)), Some(Some(minor))) => (major, minor) >= (3, 8),
         _ => false,
     }
 }

@@ -5,9 +5,11 @@ use super::control::{ERROR, OK, Question};
 use super::{Settings, state};
 use crate::cli::{print, say};
 use crate::config::{self, Options};
-use crate::limits::CLIENT_MS;
+use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
+use crate::sys;
 use crate::sys::program::ExitCode;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -26,12 +28,12 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         Ok(answer) => answer,
         Err(error) => return fail(problem(settings, &path, &error)),
     };
-    if let Some(text) = answer.strip_prefix(OK) {
-        print(text);
+    if let Some(text) = answer.strip_prefix(OK.as_bytes()) {
+        print(&String::from_utf8_lossy(text));
         return ExitCode::SUCCESS;
     }
-    match answer.strip_prefix(ERROR) {
-        Some(text) => fail(text.trim_end().to_string()),
+    match answer.strip_prefix(ERROR.as_bytes()) {
+        Some(text) => fail(String::from_utf8_lossy(text.trim_ascii_end()).into_owned()),
         None => fail(format!(
             "knockd did not answer at {}; try again, it serves a few at a time",
             path.display()
@@ -60,14 +62,12 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-fn ask(path: &Path, question: &Question) -> io::Result<String> {
+fn ask(path: &Path, question: &Question) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
     stream.write_all(format!("{}\n", question.line()).as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+    sys::read_all(stream.as_fd(), MAX_FILE_BYTES)
 }
 
 fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {

@@ -4,14 +4,13 @@
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Group, LeaseId};
-use crate::limits::{FORK_RETRY_MS, MAX_QUEUE};
+use crate::limits::{BAN_COMMANDS, FORK_RETRY_MS, MAX_QUEUE};
 use crate::sys::exec::{self, Ending, Prepared};
-use std::collections::VecDeque;
 use std::io;
 
-/// What a command is for. Each role has `MaxCommands` places of its own, and the first goes first: whatever starts, and
+/// What a command is for. Each role has places of its own, `MaxCommands` or [`BAN_COMMANDS`], and the first goes first: whatever starts, and
 /// however long it takes, a door that has to close closes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Closes a door.
     Stop,
@@ -26,7 +25,7 @@ pub enum Role {
 }
 
 /// A command to run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Command {
     /// The lease it belongs to; `None`: a door without stop command.
     pub lease: Option<LeaseId>,
@@ -53,7 +52,7 @@ struct Running {
 #[derive(Default)]
 pub struct Commands {
     running: Vec<Running>,
-    queue: VecDeque<Command>,
+    queue: Vec<Command>,
     limit: Option<Millis>,
     paused_until: Option<Millis>,
     /// No fork has succeeded since one failed.
@@ -71,7 +70,7 @@ impl Commands {
             .count();
         let room = command.lease.is_some() || waiting < MAX_QUEUE;
         if room {
-            self.queue.push_back(command);
+            self.queue.push(command);
         }
         room
     }
@@ -82,7 +81,7 @@ impl Commands {
         &mut self,
         now: Millis,
         options: &Options,
-    ) -> Option<io::Result<(Command, Prepared)>> {
+    ) -> Option<io::Result<(&Command, Prepared)>> {
         if self.paused_until.is_some_and(|until| until > now) || self.is_too_late(now) {
             return None;
         }
@@ -92,34 +91,39 @@ impl Commands {
                 .running
                 .iter()
                 .filter(|running| running.command.role == role);
-            running.count() < options.max_commands
+            let places = match role {
+                Role::Ban | Role::Unban => BAN_COMMANDS,
+                Role::Stop | Role::Start | Role::Plain => options.max_commands,
+            };
+            running.count() < places
         };
         // Stacked leases have one stop command: two `iptables-nft -D` of one rule at once take the same one, and the other rule stays.
         let is_alone = |command: &Command| {
             let mut running = self.running.iter().map(|running| &running.command);
             command.role != Role::Stop || !running.any(|other| other.text == command.text)
         };
-        let waiting = self.queue.iter().enumerate();
-        let next = waiting
-            .filter(|(_, command)| has_place(command.role) && is_alone(command))
-            .min_by_key(|(index, command)| (command.role, *index))?;
-        let command = self.queue.remove(next.0)?;
-        match exec::prepare(&command.text) {
+        let first = |role: Role| {
+            let fits = |command: &Command| command.role == role && is_alone(command);
+            self.queue.iter().position(fits).filter(|_| has_place(role))
+        };
+        let roles = [Role::Stop, Role::Start, Role::Unban, Role::Ban, Role::Plain];
+        let index = roles.into_iter().find_map(first)?;
+        match exec::prepare(&self.queue.get(index)?.text) {
             Ok(prepared) => {
                 self.forks_fail = false;
+                let command = self.queue.remove(index);
                 let timeout = now.saturating_add(options.command_timeout);
+                let timeout = self.limit.map_or(timeout, |limit| limit.min(timeout));
                 self.running.push(Running {
-                    command: command.clone(),
+                    deadline: command.lease.map(|_| timeout),
+                    command,
                     group: prepared.group(),
-                    deadline: command
-                        .lease
-                        .map(|_| self.limit.map_or(timeout, |limit| limit.min(timeout))),
                     overdue: false,
                 });
-                Some(Ok((command, prepared)))
+                let running = self.running.last()?;
+                Some(Ok((&running.command, prepared)))
             }
             Err(error) => {
-                self.queue.push_front(command);
                 self.paused_until = Some(now.saturating_add(FORK_RETRY_MS));
                 let is_first = !std::mem::replace(&mut self.forks_fail, true);
                 is_first.then_some(Err(error))

@@ -3,12 +3,12 @@
 
 use crate::door::Millis;
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
-use crate::sys::poll::Awaits;
+use crate::sys::poll::{Awaits, Entry, Ready};
 use crate::sys::set_nonblocking;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -86,9 +86,6 @@ pub struct Control {
     paused_until: Option<Millis>,
 }
 
-/// Room for the socket and every client.
-pub const MAX_ENTRIES: usize = 1 + MAX_CLIENTS;
-
 impl Control {
     /// Opens the socket at that path, in a folder that is ours alone and whose lock we hold: what is there is a dead daemon's.
     pub fn open(path: &Path) -> io::Result<Control> {
@@ -113,7 +110,7 @@ impl Control {
     }
 
     /// What to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
-    pub fn entries(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Awaits)> {
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until.is_none();
         let socket = match accepts {
             true => Awaits::Input,
@@ -125,9 +122,9 @@ impl Control {
                 Stage::Waits { .. } => Awaits::Nothing,
                 Stage::Hears(_) => Awaits::Room,
             };
-            (client.stream.as_fd(), awaits)
+            Entry::new(Some(client.stream.as_fd()), awaits)
         });
-        std::iter::once((self.socket.as_fd(), socket)).chain(clients)
+        std::iter::once(Entry::new(Some(self.socket.as_fd()), socket)).chain(clients)
     }
 
     /// When [`serve`](Self::serve) must be called though nothing is ready.
@@ -140,20 +137,20 @@ impl Control {
     /// `answer`, whose answer is sent; `None`: the answer comes with [`answer_status`](Self::answer_status).
     pub fn serve(
         &mut self,
-        ready: &[bool],
+        ready: Ready,
         now: Millis,
         answer: &mut dyn FnMut(Question) -> Option<String>,
     ) {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
-        let mut ready = ready.iter().copied();
-        let accepts = ready.next() == Some(true);
+        let mut entry = 0;
         self.clients.retain_mut(|client| {
-            let goes_on = ready.next() != Some(true) || client.proceed(answer);
+            entry += 1;
+            let goes_on = !ready.has(entry) || client.proceed(answer);
             goes_on && client.until > now
         });
-        if accepts {
+        if ready.has(0) {
             self.accept(now);
         }
     }

@@ -2,24 +2,25 @@
 //! there, to have it write to another file.
 #![forbid(unsafe_code)]
 
+use crate::sys;
 use crate::sys::privileges::user;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 /// As the kernel's own bound (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
-/// Opens an absolute path. A link is followed only from a folder that nobody but root and this user can write to. A FIFO without a
+/// Opens an absolute path as [`sys::open`] does. A link is followed only from a folder that nobody but root and this user can write to. A FIFO without a
 /// reader is an error and holds nothing up.
-pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    let (path, flags) = match resolve(path)? {
+pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
+    let (path, careful) = match resolve(path)? {
         Resolved::Plain(path) => (path, libc::O_NONBLOCK | libc::O_NOFOLLOW),
         Resolved::OfTheKernel(path) => (path, libc::O_NONBLOCK),
     };
-    let file = options.custom_flags(flags).open(&path)?;
+    let file = sys::open(&path, flags | careful, mode)?;
     let found = file.metadata()?;
     if found.is_file() && found.nlink() > 1 && path.parent().is_some_and(is_exposed) {
         return Err(refused("a hard link", &path));
@@ -39,7 +40,7 @@ fn refused(what: &str, path: &Path) -> io::Error {
         "refused: {} is {what} in a folder that others can write to",
         path.display()
     );
-    io::Error::new(io::ErrorKind::PermissionDenied, text)
+    sys::fault(io::ErrorKind::PermissionDenied, text)
 }
 
 /// Whether somebody else than root and this user can put a link into that folder.
@@ -105,6 +106,8 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    const APPEND: libc::c_int = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
+
     /// A folder of this test's, with `safe` (0755) and `open` (1777) in it.
     struct Place(PathBuf);
 
@@ -125,7 +128,7 @@ mod tests {
 
         /// Why a file there is not opened for writing; `None`: it is.
         fn refusal(&self, name: &str) -> Option<String> {
-            open(&self.path(name), File::options().create(true).append(true))
+            open(&self.path(name), APPEND, 0o600)
                 .err()
                 .map(|error| error.to_string())
         }
@@ -185,7 +188,8 @@ mod tests {
     #[test]
     fn devices_and_the_descriptors_of_this_process_can_be_opened() {
         let place = Place::new("devices");
-        let absolute = |path: &str| open(Path::new(path), File::options().append(true)).map(drop);
+        let absolute =
+            |path: &str| open(Path::new(path), libc::O_APPEND | libc::O_WRONLY, 0).map(drop);
         absolute("/dev/null").unwrap();
         let file = File::create(place.path("safe/output")).unwrap();
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));

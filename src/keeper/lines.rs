@@ -10,7 +10,7 @@ use crate::sys::clock::{self, UnixTime};
 use crate::sys::program::ExitCode;
 use crate::sys::record_socket::RecordSocket;
 use crate::sys::{exec, names, privileges, program};
-use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -49,8 +49,8 @@ pub struct Lines {
     pub log: Log,
     lookup: bool,
     child: Option<Child>,
-    names: VecDeque<Name>,
-    waiting: VecDeque<Line>,
+    names: Vec<Name>,
+    waiting: Vec<Line>,
 }
 
 impl Lines {
@@ -60,13 +60,13 @@ impl Lines {
             log,
             lookup,
             child: None,
-            names: VecDeque::new(),
-            waiting: VecDeque::new(),
+            names: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
     /// A line.
-    pub fn say(&mut self, kind: Kind, text: &str) {
+    pub fn say(&mut self, kind: Kind, text: &dyn fmt::Display) {
         if self.waiting.is_empty() {
             self.log.now(kind, text);
         } else {
@@ -75,22 +75,22 @@ impl Lines {
     }
 
     /// A line about a source: `10.9.0.2: text`, or `10.9.0.2 (client.example): text`.
-    pub fn about(&mut self, kind: Kind, source: IpAddr, text: &str) {
+    pub fn about(&mut self, kind: Kind, source: IpAddr, text: &dyn fmt::Display) {
         if !self.lookup {
-            return self.say(kind, &format!("{source}: {text}"));
+            return self.say(kind, &format_args!("{source}: {text}"));
         }
         let now = clock::monotonic();
         self.queue(kind, Some(source), text, now);
         self.proceed(now);
     }
 
-    fn queue(&mut self, kind: Kind, source: Option<IpAddr>, text: &str, now: Millis) {
+    fn queue(&mut self, kind: Kind, source: Option<IpAddr>, text: &dyn fmt::Display, now: Millis) {
         if self.waiting.len() >= MAX_WAITING_LINES {
             self.release();
         }
         let until = now.saturating_add(NAME_WAIT_MS);
         let text = text.to_string();
-        self.waiting.push_back(Line {
+        self.waiting.push(Line {
             time: clock::wall(),
             kind,
             source,
@@ -101,9 +101,10 @@ impl Lines {
 
     /// Writes the oldest line, with the name if that is known.
     fn release(&mut self) {
-        let Some(line) = self.waiting.pop_front() else {
+        if self.waiting.is_empty() {
             return;
-        };
+        }
+        let line = self.waiting.remove(0);
         let text = match line.source {
             None => line.text,
             Some(source) => match self.known(source).and_then(|known| known.name.as_ref()) {
@@ -120,9 +121,9 @@ impl Lines {
 
     fn learn(&mut self, source: IpAddr, name: Option<String>, now: Millis) {
         if self.names.len() >= MAX_NAMES {
-            self.names.pop_front();
+            self.names.remove(0);
         }
-        self.names.push_back(Name {
+        self.names.push(Name {
             source,
             name,
             until: now.saturating_add(NAME_LIFE_MS),
@@ -138,7 +139,7 @@ impl Lines {
             self.learn(source, None, now);
         }
         self.names.retain(|name| name.until > now);
-        while let Some(line) = self.waiting.front() {
+        while let Some(line) = self.waiting.first() {
             let waits = line
                 .source
                 .is_some_and(|source| self.known(source).is_none());
@@ -234,7 +235,7 @@ impl Lines {
             .and_then(|child| child.asked)
             .map(|(_, due)| due);
         self.waiting
-            .front()
+            .first()
             .map(|line| line.until)
             .into_iter()
             .chain(asked)

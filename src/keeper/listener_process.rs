@@ -8,7 +8,7 @@ use crate::config::Options;
 use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, MAX_RECORD, MAX_RESTART_DELAY_MS};
 use crate::listener;
-use crate::record::{RANGES_AT_ONCE, ToKeeper, ToListener};
+use crate::record::{RANGES_AT_ONCE, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::exec;
 use crate::sys::record_socket::RecordSocket;
@@ -66,7 +66,7 @@ impl ListenerProcess {
             Tripwire::Auto => (Tripwire::Auto, &none),
             Tripwire::Ports(ranges) => (Tripwire::Ports(ranges.len() as u16), ranges),
         };
-        listener.say(&ToListener::Setup {
+        listener.say(ToListener::Setup(Setup {
             doors: doors.len() as u16,
             matching: options.matching,
             max_attempts: options.max_attempts,
@@ -78,17 +78,17 @@ impl ListenerProcess {
             log_rate: options.log_rate,
             wait_for_interfaces,
             interface: settings.interface(options).to_string(),
-        })?;
+        }))?;
         for door in doors {
             door.generation = 0;
             let pattern = door.pattern().clone();
-            listener.say(&ToListener::Door {
+            listener.say(ToListener::Door {
                 pattern,
                 one_time: door.list.is_some(),
             })?;
         }
         for ranges in ranges.chunks(RANGES_AT_ONCE) {
-            listener.say(&ToListener::Tripwires(ranges.to_vec()))?;
+            listener.say(ToListener::Tripwires(ranges.to_vec()))?;
         }
         Ok(listener)
     }
@@ -100,7 +100,7 @@ impl ListenerProcess {
     }
 
     /// Sends a record. The listener reads all the time, so one that does not take it is as good as dead.
-    pub fn say(&self, record: &ToListener) -> io::Result<()> {
+    pub fn say(&self, record: ToListener) -> io::Result<()> {
         let starting = self.ready_by.is_some();
         self.socket.send(&record.encode(), starting)
     }
@@ -108,7 +108,7 @@ impl ListenerProcess {
     /// Lets one that is ready read packets. One that does not take the word would be deaf for ever: it is ended, and its end starts
     /// another like any end.
     pub fn let_go(&self) {
-        if self.say(&ToListener::Start).is_err() {
+        if self.say(ToListener::Start).is_err() {
             self.kill();
         }
     }

@@ -7,12 +7,13 @@ use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::{self, poll, program};
 use crate::zone::{LocalTime, Zone};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What kind of line, which decides where it shows beside log file and syslog.
@@ -78,13 +79,12 @@ impl Log {
         }
         self.file = None;
         let Some(path) = file else { return };
-        let mut options = File::options();
-        options.create(true).append(true).mode(0o600);
-        match files::open(path, &mut options) {
+        let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
+        match files::open(path, flags, 0o600) {
             Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
                 Kind::Error,
-                &format!(
+                &format_args!(
                     "warning: cannot open logfile: {}: {}",
                     path.display(),
                     plain(&error)
@@ -94,12 +94,12 @@ impl Log {
     }
 
     /// A line that happens now.
-    pub fn now(&mut self, kind: Kind, text: &str) {
+    pub fn now(&mut self, kind: Kind, text: &dyn fmt::Display) {
         self.at(clock::wall(), kind, text);
     }
 
     /// A line of that moment; of a message of several lines, each is one of the log.
-    pub fn at(&mut self, time: UnixTime, kind: Kind, text: &str) {
+    pub fn at(&mut self, time: UnixTime, kind: Kind, text: &dyn fmt::Display) {
         let wanted = match kind {
             Kind::Event | Kind::LogOnly | Kind::Error => true,
             Kind::Verbose => self.verbose || self.debug,
@@ -107,11 +107,10 @@ impl Log {
         };
         if wanted {
             let time = self.zone.local(time);
-            self.pending.extend(text.lines().map(|line| Line {
-                time,
-                kind,
-                text: line.to_string(),
-            }));
+            for line in text.to_string().lines() {
+                let text = line.to_string();
+                self.pending.push(Line { time, kind, text });
+            }
         }
     }
 
@@ -263,15 +262,12 @@ impl Printer {
 /// The same pipe or terminal, so that a write that cannot be done at once fails. Commands write there, too: whatever poll() says, one of
 /// them may have filled it since. That they must not notice, so the descriptor itself cannot be made non-blocking.
 fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
-    let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+    let path = PathBuf::from(format!("/proc/self/fd/{}", stream.as_raw_fd()));
     let kind = fs::metadata(&path).ok()?.file_type();
-    let mut options = File::options();
-    options
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
     // Not a file: it would be written from the beginning.
     (kind.is_fifo() || kind.is_char_device()).then_some(())?;
-    options.open(path).ok()
+    sys::open(&path, flags, 0).ok()
 }
 
 impl Drop for Log {
@@ -367,7 +363,10 @@ mod tests {
     #[test]
     fn each_line_of_a_message_has_its_time() {
         let mut log = Log::new(false, false);
-        log.now(Kind::LogOnly, "config: line 2: syntax error\nconf:2:1: why");
+        log.now(
+            Kind::LogOnly,
+            &"config: line 2: syntax error\nconf:2:1: why",
+        );
         let texts: Vec<&str> = log.pending.iter().map(|line| line.text.as_str()).collect();
         assert_eq!(texts, ["config: line 2: syntax error", "conf:2:1: why"]);
     }

@@ -4,7 +4,7 @@
 use super::files;
 use crate::config::{self, parse_sequence};
 use crate::door::Sequence;
-use std::fs::File;
+use crate::sys;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -54,30 +54,30 @@ impl OneTimeList {
 
     /// Whether the file could be marked, without marking it.
     pub fn check_writable(&self) -> io::Result<()> {
-        files::open(&self.path, File::options().read(true).write(true)).map(drop)
+        files::open(&self.path, libc::O_RDWR, 0).map(drop)
     }
 
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
     pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
         let lines = self.lines(&mut |_| {})?;
-        let file = files::open(&self.path, File::options().write(true))?;
+        let file = files::open(&self.path, libc::O_WRONLY, 0)?;
         let mut marked = false;
         for line in lines.iter().filter(|line| line.sequence == *sequence) {
             file.write_all_at(b"#", line.offset)?;
             marked = true;
         }
         if !marked {
-            return Err(io::Error::new(
+            return Err(sys::fault(
                 io::ErrorKind::NotFound,
-                "the sequence is not in the file",
+                "the sequence is not in the file".into(),
             ));
         }
         file.sync_all()
     }
 
     fn lines(&self, report: &mut dyn FnMut(String)) -> io::Result<Vec<Line>> {
-        let file = files::open(&self.path, File::options().read(true))?;
+        let file = files::open(&self.path, libc::O_RDONLY, 0)?;
         let text = config::read_open(file)?;
         let mut lines = Vec::new();
         let mut offset = 0;

@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::LISTENER_SEND_MS;
-use crate::sys::exec;
 use crate::sys::record_socket::RecordSocket;
+use crate::sys::{self, exec};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -19,7 +19,10 @@ pub fn spawn(
     ours.limit_sending(LISTENER_SEND_MS)?;
     let child =
         exec::start_self(name, theirs.as_fd(), output).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::other("/proc/self/exe is missing; mount /proc"),
+            io::ErrorKind::NotFound => sys::fault(
+                io::ErrorKind::Other,
+                "/proc/self/exe is missing; mount /proc".into(),
+            ),
             _ => error,
         })?;
     Ok((ours, child))

@@ -15,13 +15,14 @@ use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
+use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The daemon's whole life.
@@ -117,7 +118,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         Err(Unavailable::Unusable(problem)) => {
             lines.say(
                 Kind::Error,
-                &format!(
+                &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
                      killed will stay open"
                 ),
@@ -150,8 +151,10 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
             Ok(control) => keeper.control = Some(control),
             Err(error) => {
                 let path = path.display();
-                let text = format!("warning: no control socket (knockd --status): {path}: {error}");
-                keeper.lines.say(Kind::Error, &text);
+                keeper.lines.say(
+                    Kind::Error,
+                    &format_args!("warning: no control socket (knockd --status): {path}: {error}"),
+                );
             }
         }
     }
@@ -160,16 +163,18 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
             Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
                 let path = pid_path.display();
-                let text = format!("could not create pid file {path}: {}", plain(&error));
-                keeper.lines.say(Kind::Error, &text);
+                keeper.lines.say(
+                    Kind::Error,
+                    &format_args!("could not create pid file {path}: {}", plain(&error)),
+                );
             }
         }
     }
     let lines = &mut keeper.lines;
-    lines.say(Kind::Verbose, &format!("listening on {interface}..."));
+    lines.say(Kind::Verbose, &format_args!("listening on {interface}..."));
     lines.say(
         Kind::LogOnly,
-        &format!("starting up, listening on {interface}"),
+        &format_args!("starting up, listening on {interface}"),
     );
     lines.log.write_out();
     if let Some(starting) = starting {
@@ -242,7 +247,7 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
 
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
 fn write_pid(path: &Path) -> io::Result<bool> {
-    let mut file = files::open(path, File::options().create(true).write(true).mode(0o644))?;
+    let mut file = files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file.metadata()?.is_file();
     if is_file {
         file.set_len(0)?;
@@ -266,9 +271,8 @@ fn await_ready(
         if listener.ready_by.is_some_and(|due| due <= now) {
             return Err("the listener does not get ready".to_string());
         }
-        let descriptors = heapless::Vec::from_array([listener.as_fd()]);
-        poll::wait::<1>(&descriptors, now, listener.ready_by).map_err(|error| error.to_string())?;
-        drop(descriptors);
+        let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
+        poll::wait(&mut [entry], now, listener.ready_by).map_err(|error| error.to_string())?;
         match listener.receive() {
             Received::Record(ToKeeper::Ready) => {
                 listener.ready_by = None;

@@ -5,13 +5,13 @@ use super::files;
 use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
-use crate::limits::{MAX_CONFIG_BYTES, STATE_PAUSE_MS, STATE_TRIES};
-use crate::sys::{daemon, folder, poll};
+use crate::limits::{MAX_FILE_BYTES, STATE_PAUSE_MS, STATE_TRIES};
+use crate::sys::{self, daemon, folder, poll};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Names in the state folder and in an instance's.
@@ -20,6 +20,9 @@ const LOCK: &str = "lock";
 const JOURNAL: &str = "journal";
 const JOURNAL_NEW: &str = "journal.new";
 const JOURNAL_BROKEN: &str = "journal.broken";
+
+/// How a file of its own is opened.
+const PRIVATE_FILE: libc::c_int = libc::O_CREAT | libc::O_WRONLY;
 
 /// The folder of the daemon that uses this config file.
 pub struct State {
@@ -74,21 +77,18 @@ impl State {
         private_directory(state_dir).map_err(unusable(state_dir))?;
         let empty = state_dir.join(EMPTY);
         private_directory(&empty).map_err(unusable(&empty))?;
-        let empty = File::open(&empty).map_err(unusable(&empty))?;
+        let empty = sys::open(&empty, libc::O_RDONLY, 0).map_err(unusable(&empty))?;
         let folder = state_dir.join(instance_name(config));
         private_directory(&folder).map_err(unusable(&folder))?;
         let path = folder.join(LOCK);
-        let lock = private_file()
-            .truncate(false)
-            .open(&path)
-            .map_err(unusable(&path))?;
+        let lock = sys::open(&path, PRIVATE_FILE, 0o600).map_err(unusable(&path))?;
         match daemon::lock(&lock) {
             Ok(None) => {}
             Ok(Some(process)) => return Err(Unavailable::Taken(process)),
             Err(error) => return Err(unusable(&path)(error)),
         }
         let path = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot = fs::read_to_string(path).map_err(unusable(path))?;
+        let boot = sys::read_file(path).map_err(unusable(path))?;
         let path = Path::new("/proc/self/ns/net");
         let net = match fs::metadata(path) {
             Ok(namespace) => namespace.ino(),
@@ -100,7 +100,7 @@ impl State {
             folder,
             empty,
             place: Place {
-                boot: boot.trim().to_string(),
+                boot: String::from_utf8_lossy(boot.trim_ascii()).into_owned(),
                 net,
             },
             _lock: lock,
@@ -183,7 +183,7 @@ impl State {
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
         let new = self.folder.join(JOURNAL_NEW);
-        let mut file = private_file().truncate(true).open(&new)?;
+        let mut file = sys::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file.write_all(&journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
     }
@@ -209,8 +209,7 @@ fn patiently<T, E>(
 /// The bytes of a journal that nobody else can have written.
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let file = sys::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let found = file.metadata()?;
     let fault = if !found.is_file() {
         "not a file"
@@ -219,19 +218,12 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
     } else {
-        let mut text = Vec::new();
-        // 256 leases of the longest commands are 2 MiB.
-        let bound = 4 * MAX_CONFIG_BYTES as u64;
-        file.take(bound).read_to_end(&mut text)?;
-        return Ok(text);
+        return sys::read_all(file.as_fd(), MAX_FILE_BYTES);
     };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
-}
-
-fn private_file() -> fs::OpenOptions {
-    let mut options = File::options();
-    options.create(true).write(true).mode(0o600);
-    options
+    Err(sys::fault(
+        io::ErrorKind::PermissionDenied,
+        fault.to_string(),
+    ))
 }
 
 /// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and
@@ -253,7 +245,10 @@ fn private_directory(path: &Path) -> io::Result<()> {
     } else {
         "others can look into it and it holds more than knockd's; name a folder of its own, or chmod 700 it"
     };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, fault))
+    Err(sys::fault(
+        io::ErrorKind::PermissionDenied,
+        fault.to_string(),
+    ))
 }
 
 /// Whether this is the name of something that [`State`] makes.

@@ -13,7 +13,7 @@
 //! ```
 //! A lease is its source, phase (`starting`, `open`, `stopping`: [`Phase`]), deadline (ms of CLOCK_MONOTONIC, 0 when there is none yet),
 //! cmd_timeout (ms), and the leader and start time of its command's process group (0 0: none runs); then its door, start and stop
-//! command, a line each. A ban is the same, with `ban` for `lease`. A sum is the [`checksum`] of all bytes before its line.
+//! command, a line each. A ban is a lease of no door: that line is empty. A sum is the [`checksum`] of all bytes before its line.
 //!
 //! **What is run from it.** Only commands that were in the config when their door opened: a journal is used up to the first place where its
 //! sum is wrong, so that a byte that was changed, cut off or made up is never run; and the keeper uses none that is not its own (owner,
@@ -25,6 +25,7 @@
 
 use crate::lease::{Group, Lease, Phase, Then};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
+use crate::number::number;
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
@@ -83,10 +84,9 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
             leader: 0,
             started: 0,
         });
-        let kind = if lease.is_ban { "ban" } else { "lease" };
         let _ = writeln!(
             text,
-            "{kind} {} {phase} {until} {} {} {}",
+            "lease {} {phase} {until} {} {} {}",
             lease.source, lease.cmd_timeout, group.leader, group.started
         );
         for line in [lease.door.as_bytes(), &lease.start, &lease.stop] {
@@ -115,7 +115,7 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
     let (boot, net) = place.strip_prefix("boot ")?.split_once(" net ")?;
     let place = Place {
         boot: boot.to_string(),
-        net: net.parse().ok()?,
+        net: number(net.as_bytes(), u64::MAX)?,
     };
     lines.check_sum()?;
     let mut leases = Vec::new();
@@ -173,17 +173,12 @@ impl<'a> Lines<'a> {
 
     /// Reads the lease that begins with this line.
     fn lease(&mut self, head: &str) -> Option<Lease> {
-        let (is_ban, fields) = match head.strip_prefix("ban ") {
-            Some(fields) => (true, fields),
-            None => (false, head.strip_prefix("lease ")?),
-        };
-        let mut fields = fields.split(' ');
+        let mut fields = head.strip_prefix("lease ")?.split(' ');
         let source = fields.next()?.parse().ok()?;
         let phase = fields.next()?;
-        let until = fields.next()?.parse().ok()?;
-        let cmd_timeout = fields.next()?.parse().ok()?;
-        let leader = fields.next()?.parse().ok()?;
-        let started = fields.next()?.parse().ok()?;
+        let mut next = |most| number(fields.next()?.as_bytes(), most);
+        let (until, cmd_timeout) = (next(u64::MAX)?, next(u64::MAX)?);
+        let (leader, started) = (next(i32::MAX as u64)? as i32, next(u64::MAX)?);
         let phase = match phase {
             "starting" => Phase::Starting {
                 until: None,
@@ -198,7 +193,6 @@ impl<'a> Lines<'a> {
         }
         let lease = Lease {
             id: 0,
-            is_ban,
             source,
             phase,
             cmd_timeout,
@@ -242,7 +236,7 @@ mod tests {
         let running = prop::option::of((2i32.., any::<u64>()))
             .prop_map(|group| group.map(|(leader, started)| Group { leader, started }));
         (
-            any::<(IpAddr, bool)>(),
+            any::<IpAddr>(),
             "[^\n\0]{0,20}",
             command(),
             command(),
@@ -251,10 +245,9 @@ mod tests {
             running,
         )
             .prop_map(
-                |((source, is_ban), door, start, stop, cmd_timeout, phase, running)| Lease {
+                |(source, door, start, stop, cmd_timeout, phase, running)| Lease {
                     id: 0,
                     door,
-                    is_ban,
                     source,
                     start,
                     stop,
@@ -392,7 +385,6 @@ mod tests {
         let lease = Lease {
             id: 0,
             door: "A".to_string(),
-            is_ban: false,
             source: IpAddr::from([10, 9, 0, 2]),
             start: Vec::new(),
             stop: b"shut".to_vec(),

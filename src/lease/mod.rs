@@ -33,7 +33,7 @@ pub struct Group {
     pub started: u64,
 }
 
-/// What stands for a door's name in a ban, in the log and for `--close`.
+/// What stands for a door's name in the log, where a lease is a ban.
 pub const BAN: &str = "ban";
 
 /// A door that is open for one source until a deadline, or a ban of that source.
@@ -41,10 +41,8 @@ pub const BAN: &str = "ban";
 pub struct Lease {
     /// Its number in the book.
     pub id: LeaseId,
-    /// The name of the door, or [`BAN`].
+    /// The name of the door; empty: this is a ban.
     pub door: String,
-    /// Not a door, but a ban.
-    pub is_ban: bool,
     /// Who knocked, or is banned.
     pub source: IpAddr,
     /// The start command, ready to run; of a ban it may be empty, which runs nothing.
@@ -57,6 +55,18 @@ pub struct Lease {
     pub phase: Phase,
     /// The process group of its command, while one runs.
     pub running: Option<Group>,
+}
+
+impl Lease {
+    /// Whether it is a ban.
+    pub fn is_ban(&self) -> bool {
+        self.door.is_empty()
+    }
+
+    /// The door, or [`BAN`], for the log.
+    pub fn name(&self) -> &str {
+        if self.is_ban() { BAN } else { &self.door }
+    }
 }
 
 /// Where a lease stands.
@@ -137,10 +147,8 @@ pub struct LeaseBook {
 /// What a whole knock asks for.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    /// The name of the door, or [`BAN`].
+    /// The name of the door; empty: this is a ban.
     pub door: String,
-    /// Not a door, but a ban.
-    pub is_ban: bool,
     /// Who knocked, or is to be banned.
     pub source: IpAddr,
     /// The start command, ready to run.
@@ -185,7 +193,7 @@ impl LeaseBook {
         let mut bans = self
             .leases
             .iter()
-            .filter(|lease| lease.is_ban && !over(lease));
+            .filter(|lease| lease.is_ban() && !over(lease));
         bans.any(|ban| ban.source == source)
     }
 
@@ -193,7 +201,7 @@ impl LeaseBook {
     pub fn bans(&self) -> (usize, Option<IpAddr>) {
         let mut number = 0;
         let mut first: Option<(Millis, IpAddr)> = None;
-        for lease in self.leases.iter().filter(|lease| lease.is_ban) {
+        for lease in self.leases.iter().filter(|lease| lease.is_ban()) {
             let until = match lease.phase {
                 Phase::Stopping { then: Then::Over } => continue,
                 Phase::Open { until } => until,
@@ -211,8 +219,8 @@ impl LeaseBook {
         self.leases.iter_mut().find(|lease| lease.id == id)
     }
 
-    /// A whole knock at a door with a stop command. With [`Reknock::Renew`] a live lease of the same door and source
-    /// lasts longer instead of a second one being made.
+    /// A whole knock at a door with a stop command, or a ban. With [`Reknock::Renew`] a live lease of the same door, source and commands, or
+    /// the source's ban, lasts longer instead of a second one being made.
     pub fn open(
         &mut self,
         opening: Opening,
@@ -222,10 +230,8 @@ impl LeaseBook {
     ) -> Result<(), Full> {
         let same = |lease: &&mut Lease| {
             lease.source == opening.source
-                && lease.is_ban == opening.is_ban
                 && lease.door == opening.door
-                && lease.start == opening.start
-                && lease.stop == opening.stop
+                && (lease.is_ban() || lease.start == opening.start && lease.stop == opening.stop)
         };
         if reknock == Reknock::Renew
             && let Some(lease) = self.leases.iter_mut().find(same)
@@ -248,8 +254,8 @@ impl LeaseBook {
         let alike = self
             .leases
             .iter()
-            .filter(|lease| lease.is_ban == opening.is_ban);
-        let most = if opening.is_ban {
+            .filter(|lease| lease.door.is_empty() == opening.door.is_empty());
+        let most = if opening.door.is_empty() {
             MAX_BAN_LEASES
         } else {
             MAX_LEASES
@@ -262,7 +268,6 @@ impl LeaseBook {
         self.leases.push(Lease {
             id,
             door: opening.door,
-            is_ban: opening.is_ban,
             source: opening.source,
             start: opening.start,
             stop: opening.stop,
@@ -414,7 +419,7 @@ impl LeaseBook {
 
 /// How many doors are open, and how many bans there are, if there are any.
 pub fn in_words(leases: &[Lease]) -> String {
-    let bans = leases.iter().filter(|lease| lease.is_ban).count();
+    let bans = leases.iter().filter(|lease| lease.is_ban()).count();
     let doors = leases.len() - bans;
     match bans {
         0 => format!("{doors} open doors"),

@@ -180,7 +180,6 @@ impl World {
                 }
                 let opening = Opening {
                     door: "SSH".to_string(),
-                    is_ban: false,
                     source,
                     start: b"start".to_vec(),
                     stop: b"stop".to_vec(),

@@ -8,7 +8,6 @@ const TIMEOUT: Millis = 1000;
 fn opening(source: u8) -> Opening {
     Opening {
         door: "SSH".to_string(),
-        is_ban: false,
         source: IpAddr::from([10, 9, 0, source]),
         start: b"start".to_vec(),
         stop: b"stop".to_vec(),
@@ -304,4 +303,61 @@ fn a_deadline_that_passes_while_the_rules_are_put_back_ends_the_lease() {
     actions.clear();
     book.command_ended(id, until, &mut actions);
     assert_eq!((book.leases().len(), actions.len()), (0, 0));
+}
+
+fn ban(source: u16) -> Opening {
+    let [high, low] = source.to_be_bytes();
+    Opening {
+        door: String::new(),
+        source: IpAddr::from([203, 0, high, low]),
+        ..opening(0)
+    }
+}
+
+#[test]
+fn bans_and_doors_take_no_room_from_one_another() {
+    let mut book = LeaseBook::default();
+    let mut actions = Vec::new();
+    let mut open =
+        |book: &mut LeaseBook, opening| book.open(opening, Reknock::Renew, 0, &mut actions).is_ok();
+    let bans = (0..1000).filter(|n| open(&mut book, ban(*n))).count();
+    assert_eq!(bans, MAX_BAN_LEASES);
+    let doors = (0..1000).map(|n: u16| Opening {
+        source: ban(n).source,
+        ..opening(0)
+    });
+    let doors = doors.filter(|door| open(&mut book, door.clone())).count();
+    assert_eq!(doors, MAX_LEASES);
+    assert_eq!(in_words(book.leases()), "256 open doors and 512 bans");
+}
+
+#[test]
+fn a_ban_lasts_from_its_start_to_its_end_and_the_next_to_end_is_known() {
+    let mut book = LeaseBook::default();
+    let mut actions = Vec::new();
+    let [a, b] = [1, 2].map(|n| ban(n).source);
+    for (n, now) in [(1, 0), (2, 10)] {
+        book.open(ban(n), Reknock::Renew, now, &mut actions)
+            .unwrap();
+        assert!(book.is_banned(ban(n).source), "also while its command runs");
+    }
+    for id in [0, 1] {
+        book.command_ended(id, u64::from(id) * 10, &mut actions);
+    }
+    assert_eq!(book.bans(), (2, Some(a)));
+    // Whoever scans again is banned anew, with the commands of before.
+    let changed = Opening {
+        start: b"other".to_vec(),
+        ..ban(1)
+    };
+    book.open(changed, Reknock::Renew, 20, &mut actions)
+        .unwrap();
+    assert_eq!(book.bans(), (2, Some(b)));
+    book.expire(TIMEOUT + 10, &mut actions);
+    assert_eq!(book.bans(), (1, Some(a)));
+    assert!(
+        book.is_banned(a) && !book.is_banned(b),
+        "{b} is being released"
+    );
+    assert!(!book.is_banned(opening(1).source));
 }

@@ -16,20 +16,22 @@ use crate::limits::{
 use crate::log_rate::LogRate;
 use crate::matcher::{Matcher, Rules};
 use crate::packet;
-use crate::record::{Counters, ToKeeper, ToListener};
+use crate::record::{Counters, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
+use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::record_socket::RecordSocket;
-use crate::sys::{poll, privileges, program, random, seccomp};
+use crate::sys::{self, poll, privileges, program, random, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
+use std::path::Path;
 
 /// The name that the keeper calls this program by, to make it a listener.
 pub const PROGRAM: &str = "knockd: listener";
@@ -89,9 +91,17 @@ fn receive(keeper: &RecordSocket) -> Option<ToListener> {
 /// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
 fn auto_tripwires() -> io::Result<Tripwires> {
     let mut services = Vec::new();
-    for (file, state) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
-        let text = std::fs::read_to_string(format!("/proc/net/{file}")).unwrap_or_default();
-        services.extend(tripwire::ports_in_state(&text, state));
+    for (file, state) in [
+        ("/proc/net/tcp", "0A"),
+        ("/proc/net/tcp6", "0A"),
+        ("/proc/net/udp", "07"),
+        ("/proc/net/udp6", "07"),
+    ] {
+        let text = sys::read_file(Path::new(file)).unwrap_or_default();
+        services.extend(tripwire::ports_in_state(
+            &String::from_utf8_lossy(&text),
+            state,
+        ));
     }
     // Two bytes for each draw, of two transports.
     let bytes: [u8; 4 * tripwire::MAX_DRAWS] = random::bytes()?;
@@ -130,7 +140,7 @@ struct Listener<'a> {
 impl<'a> Listener<'a> {
     /// Takes the keeper's orders, opens what needs root, and gives root away. `None`: the keeper is gone.
     fn set_up(keeper: &'a RecordSocket) -> Result<Option<Listener<'a>>, String> {
-        let Some(ToListener::Setup {
+        let Some(ToListener::Setup(Setup {
             doors: count,
             matching,
             max_attempts,
@@ -142,7 +152,7 @@ impl<'a> Listener<'a> {
             log_rate,
             wait_for_interfaces,
             interface,
-        }) = receive(keeper)
+        })) = receive(keeper)
         else {
             return Ok(None);
         };
@@ -178,7 +188,7 @@ impl<'a> Listener<'a> {
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
         let seed = random::bytes().map_err(told("/dev/urandom"))?;
-        let release = std::fs::read("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = sys::read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
         let kernel = filter::Kernel {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
         };
@@ -302,10 +312,10 @@ impl<'a> Listener<'a> {
         }
     }
 
-    fn run(&mut self) -> io::Result<()> {
+    fn run(&mut self) -> Result<(), String> {
         loop {
             if self.output.lost.get() {
-                return Err(io::Error::other("the keeper cannot be told"));
+                return Err("the keeper cannot be told".to_string());
             }
             let now = monotonic();
             self.expire(now);
@@ -316,33 +326,29 @@ impl<'a> Listener<'a> {
                 self.tell_due,
             ];
             let ready = {
-                let mut descriptors: heapless::Vec<BorrowedFd<'_>, { MAX_INTERFACES + 2 }> =
-                    heapless::Vec::new();
+                let own = [self.keeper.as_fd(), self.changes.as_fd()];
                 // There is room for all: the captures are at most MAX_INTERFACES.
-                let _ = descriptors.push(self.keeper.as_fd());
-                let _ = descriptors.push(self.changes.as_fd());
-                for capture in &self.captures {
-                    let _ = descriptors.push(capture.as_fd());
+                let mut entries = heapless::Vec::<Entry<'_>, { MAX_INTERFACES + 2 }>::new();
+                for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
+                    let _ = entries.push(Entry::new(Some(fd), Awaits::Input));
                 }
-                poll::wait(&descriptors, now, deadline.into_iter().flatten().min())?
+                poll::wait(&mut entries, now, deadline.into_iter().flatten().min())
+                    .map_err(|error| error.to_string())?
             };
-            if ready.first() == Some(&true) && !self.obey() {
+            if ready.has(0) && !self.obey() {
                 return Ok(());
             }
-            if ready.get(1) == Some(&true) {
+            if ready.has(1) {
                 self.changes.drain();
                 let due = now.max(self.refreshed.saturating_add(REFRESH_PAUSE_MS));
                 self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }
             self.follow(now);
             let mut packets = 0;
-            for (index, _) in ready
-                .iter()
-                .skip(2)
-                .enumerate()
-                .filter(|(_, ready)| **ready)
-            {
-                packets += self.read_packets(index);
+            for index in 0..self.captures.len() {
+                if ready.has(2 + index) {
+                    packets += self.read_packets(index);
+                }
             }
             if let Some(pause) = self.pace.pause_after(packets, now) {
                 poll::pause(pause);

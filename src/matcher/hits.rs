@@ -27,13 +27,18 @@ impl Hits {
         }
     }
 
-    /// One hit. `hash`: of the source, with a random key. Whether the source has as many as ban it; further ones count on.
+    /// One hit. `hash`: of the source, with a random key. Whether the source has as many as ban it, now or before.
     pub fn add(&mut self, hash: u16, address: IpAddr, port: u16, now: Millis) -> bool {
         let BanRule {
             hits: needed,
             window,
         } = self.rule;
         let bucket = &mut self.buckets[usize::from(hash) % HIT_BUCKETS];
+        bucket.retain_mut(|source| {
+            let hits = &mut source.hits;
+            hits.retain(|(_, time)| now.saturating_sub(*time) < window);
+            !hits.is_empty()
+        });
         let index = match bucket.iter().position(|source| source.address == address) {
             Some(index) => index,
             None => {
@@ -51,10 +56,7 @@ impl Hits {
             }
         };
         let hits = &mut bucket[index].hits;
-        hits.retain(|(_, time)| now.saturating_sub(*time) < window);
-        if hits.iter().any(|(other, _)| *other == port) {
-            return false;
-        }
+        hits.retain(|(other, _)| *other != port);
         if hits.len() == usize::from(needed) {
             hits.remove(0);
         }
@@ -96,13 +98,37 @@ mod tests {
     #[test]
     fn one_port_again_and_again_is_one_hit() {
         let mut hits = Hits::new(RULE);
-        let found = add_all(
-            &mut hits,
-            1,
-            &[(1, 0), (2, 1), (1, 2), (2, 3), (1, 4), (3, 5)],
+        let all = [(1, 0), (2, 1), (1, 2), (2, 3), (1, 4), (3, 5)];
+        assert_eq!(
+            add_all(&mut hits, 1, &all),
+            [false, false, false, false, false, true]
         );
-        assert_eq!(found, [false, false, false, false, false, true]);
-        assert_eq!(add_all(&mut hits, 1, &[(3, 6)]), [false], "nor a ban again");
+    }
+
+    #[test]
+    fn who_comes_back_is_banned_again() {
+        let mut hits = Hits::new(RULE);
+        for round in 0..3 {
+            let all = [1, 2, 3].map(|port| (port, round * 600 + u64::from(port)));
+            let bans = add_all(&mut hits, 1, &all).contains(&true);
+            assert!(bans, "round {round}");
+        }
+    }
+
+    #[test]
+    fn who_has_been_quiet_for_long_keeps_nobody_out() {
+        let mut hits = Hits::new(RULE);
+        for number in 0..SOURCES_PER_BUCKET as u32 {
+            add_all(&mut hits, number, &[(1, 0), (2, 0), (3, 0)]);
+        }
+        let mut banned = [false; 2];
+        for port in 1..4 {
+            for number in [0, 1] {
+                let now = 1_000 + u64::from(port);
+                banned[number as usize] = hits.add(0, source(100 + number), port, now);
+            }
+        }
+        assert_eq!(banned, [true; 2]);
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! What keeper and listener say to each other: bounded records over a socketpair. A record that cannot be decoded
 //! ends the listener, since an honest one sends none.
 //!
-//! On the wire: one byte that tells the kind, then the fields in order, numbers big-endian, an address as its length
-//! (4 or 16) and octets, text as its length (2 bytes) and bytes, none of them a control character.
+//! On the wire: one byte that tells the kind, then the fields in order, as [`wire`] has them.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 mod tests;
+mod wire;
 
-use crate::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
-use crate::limits::{MAX_RECORD, MAX_STEPS};
+use crate::door::{Knock, Matching, Pattern, Sequence, Step};
+use crate::limits::MAX_RECORD;
 use crate::tripwire::{BanRule, PortRange, Tripwire};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use wire::Wire;
 
 /// A record as it travels.
 pub type Bytes = heapless::Vec<u8, MAX_RECORD>;
@@ -24,30 +25,7 @@ pub const RANGES_AT_ONCE: usize = (MAX_RECORD - 2) / 4;
 pub enum ToListener {
     /// The first record: how to listen. Then comes a `Door` for each door, then `Tripwires` where ports are listed; the listener
     /// answers `Ready` or `Refused`, and waits for `Start`.
-    Setup {
-        /// The number of doors that follow.
-        doors: u16,
-        /// The rule of matching.
-        matching: Matching,
-        /// `MaxAttempts`.
-        max_attempts: u16,
-        /// Which `Tripwire` there are; of those that are listed this many ranges come after the doors, in `Tripwires`.
-        tripwire: Tripwire<u16>,
-        /// When to tell `Scanned`.
-        ban: Option<BanRule>,
-        /// `-4`.
-        only_ip_v4: bool,
-        /// `-v` or `-D`: send what only those show.
-        verbose: bool,
-        /// `-D`: send every knock.
-        debug: bool,
-        /// `LogRate`.
-        log_rate: u32,
-        /// Interfaces that are not there are waited for instead of refused: there was a listener before.
-        wait_for_interfaces: bool,
-        /// `-i`, as written.
-        interface: String,
-    },
+    Setup(Setup),
     /// What opens the next door.
     Door {
         /// Its sequence, flags, target and time.
@@ -70,6 +48,33 @@ pub enum ToListener {
     },
     /// Tell where you listen and what you have seen: an `Interface` for each socket, then `Counters`.
     Report,
+}
+
+/// How to listen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// The number of doors that follow.
+    pub doors: u16,
+    /// The rule of matching.
+    pub matching: Matching,
+    /// `MaxAttempts`.
+    pub max_attempts: u16,
+    /// Which `Tripwire` there are; of those that are listed this many ranges come after the doors, in `Tripwires`.
+    pub tripwire: Tripwire<u16>,
+    /// When to tell `Scanned`.
+    pub ban: Option<BanRule>,
+    /// `-4`.
+    pub only_ip_v4: bool,
+    /// `-v` or `-D`: send what only those show.
+    pub verbose: bool,
+    /// `-D`: send every knock.
+    pub debug: bool,
+    /// `LogRate`.
+    pub log_rate: u32,
+    /// Interfaces that are not there are waited for instead of refused: there was a listener before.
+    pub wait_for_interfaces: bool,
+    /// `-i`, as written.
+    pub interface: String,
 }
 
 /// From the listener to the keeper.
@@ -152,395 +157,233 @@ pub struct Progress {
 /// Text that is too long for a record is cut; before it come at most 28 other bytes.
 const MAX_TEXT: usize = MAX_RECORD - 28;
 
-#[derive(Default)]
-struct Writer(Bytes);
+/// A field before it is read.
+const NO_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-impl Writer {
-    fn bytes(mut self, bytes: &[u8]) -> Writer {
-        // MAX_RECORD holds the longest record: the test `the_longest_records_fit` shows it.
-        let _ = self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn u8(self, value: u8) -> Writer {
-        self.bytes(&[value])
-    }
-
-    fn u16(self, value: u16) -> Writer {
-        self.bytes(&value.to_be_bytes())
-    }
-
-    fn u32(self, value: u32) -> Writer {
-        self.bytes(&value.to_be_bytes())
-    }
-
-    fn u64(self, value: u64) -> Writer {
-        self.bytes(&value.to_be_bytes())
-    }
-
-    fn text(self, text: &str) -> Writer {
-        let text = &text[..text.floor_char_boundary(MAX_TEXT)];
-        self.u16(text.len() as u16).bytes(text.as_bytes())
-    }
-
-    fn ip(self, ip: IpAddr) -> Writer {
-        match ip {
-            IpAddr::V4(ip) => self.u8(4).bytes(&ip.octets()),
-            IpAddr::V6(ip) => self.u8(16).bytes(&ip.octets()),
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            door: 0,
+            source: NO_IP,
+            stage: 0,
         }
-    }
-
-    fn step(self, step: Step) -> Writer {
-        let protocol = match step.protocol {
-            Protocol::Tcp => 6,
-            Protocol::Udp => 17,
-        };
-        self.u8(protocol).u16(step.port)
-    }
-
-    fn sequence(self, sequence: &Option<Sequence>) -> Writer {
-        let steps = sequence.as_ref().map_or(&[][..], Sequence::steps);
-        steps
-            .iter()
-            .fold(self.u8(steps.len() as u8), |writer, step| {
-                writer.step(*step)
-            })
-    }
-
-    fn tripwire(self, tripwire: &Tripwire<u16>) -> Writer {
-        match tripwire {
-            Tripwire::None => self.u8(0),
-            Tripwire::Auto => self.u8(1),
-            Tripwire::Ports(count) => self.u8(2).u16(*count),
-        }
-    }
-
-    fn ban(self, rule: Option<BanRule>) -> Writer {
-        match rule {
-            None => self.u8(0),
-            Some(rule) => self.u8(rule.hits).u64(rule.window),
-        }
-    }
-
-    fn progress(self, progress: &Progress) -> Writer {
-        self.u16(progress.door)
-            .ip(progress.source)
-            .u8(progress.stage)
     }
 }
 
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn bool(&mut self) -> Option<bool> {
-        match self.u8()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
+impl Setup {
+    fn walk(&mut self, wire: &mut Wire<'_>) {
+        let mut is_strict = self.matching == Matching::Strict;
+        wire.u16(&mut self.doors);
+        wire.bool(&mut is_strict);
+        wire.u16(&mut self.max_attempts);
+        wire.tripwire(&mut self.tripwire);
+        wire.ban(&mut self.ban);
+        wire.bool(&mut self.only_ip_v4);
+        wire.bool(&mut self.verbose);
+        wire.bool(&mut self.debug);
+        wire.u32(&mut self.log_rate);
+        wire.bool(&mut self.wait_for_interfaces);
+        wire.text(&mut self.interface);
+        if is_strict {
+            self.matching = Matching::Strict;
         }
     }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_be_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = usize::from(self.u16()?);
-        let (text, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        // It may end up in a log: nothing in it may look like another line.
-        let text = std::str::from_utf8(text).ok()?;
-        (!text.contains(char::is_control)).then(|| text.to_string())
-    }
-
-    fn ip(&mut self) -> Option<IpAddr> {
-        match self.u8()? {
-            4 => self.array::<4>().map(IpAddr::from),
-            16 => self.array::<16>().map(IpAddr::from),
-            _ => None,
-        }
-    }
-
-    fn step(&mut self) -> Option<Step> {
-        let protocol = match self.u8()? {
-            6 => Protocol::Tcp,
-            17 => Protocol::Udp,
-            _ => return None,
-        };
-        Some(Step {
-            protocol,
-            port: self.u16()?,
-        })
-    }
-
-    fn sequence(&mut self) -> Option<Option<Sequence>> {
-        let length = usize::from(self.u8()?);
-        let mut steps = heapless::Vec::<Step, MAX_STEPS>::new();
-        for _ in 0..length {
-            steps.push(self.step()?).ok()?;
-        }
-        Some(Sequence::new(&steps))
-    }
-
-    fn tripwire(&mut self) -> Option<Tripwire<u16>> {
-        match self.u8()? {
-            0 => Some(Tripwire::None),
-            1 => Some(Tripwire::Auto),
-            2 => self.u16().map(Tripwire::Ports),
-            _ => None,
-        }
-    }
-
-    fn ban(&mut self) -> Option<Option<BanRule>> {
-        match self.u8()? {
-            0 => Some(None),
-            hits => self.u64().map(|window| Some(BanRule { hits, window })),
-        }
-    }
-
-    fn progress(&mut self) -> Option<Progress> {
-        Some(Progress {
-            door: self.u16()?,
-            source: self.ip()?,
-            stage: self.u8()?,
-        })
-    }
-}
-
-/// All bytes must be used up.
-fn whole<'a, T>(bytes: &'a [u8], decode: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Option<T> {
-    let mut reader = Reader(bytes);
-    let record = decode(&mut reader)?;
-    reader.0.is_empty().then_some(record)
 }
 
 impl ToListener {
-    /// The record's bytes.
-    pub fn encode(&self) -> Bytes {
-        let writer = Writer::default();
+    /// What tells it on the wire.
+    fn kind(&self) -> u8 {
         match self {
-            ToListener::Setup {
-                doors,
-                matching,
-                max_attempts,
-                tripwire,
-                ban,
-                only_ip_v4,
-                verbose,
-                debug,
-                log_rate,
-                wait_for_interfaces,
-                interface,
-            } => writer
-                .u8(0)
-                .u16(*doors)
-                .u8((*matching == Matching::Strict).into())
-                .u16(*max_attempts)
-                .tripwire(tripwire)
-                .ban(*ban)
-                .u8((*only_ip_v4).into())
-                .u8((*verbose).into())
-                .u8((*debug).into())
-                .u32(*log_rate)
-                .u8((*wait_for_interfaces).into())
-                .text(interface),
+            ToListener::Setup(_) => 0,
+            ToListener::Door { .. } => 1,
+            ToListener::Start => 2,
+            ToListener::Sequence { .. } => 3,
+            ToListener::Tripwires(_) => 4,
+            ToListener::Report => 5,
+        }
+    }
+
+    /// The record of that kind, its fields blank.
+    fn blank(kind: u8) -> Option<ToListener> {
+        Some(match kind {
+            0 => ToListener::Setup(Setup::default()),
+            1 => ToListener::Door {
+                pattern: Pattern::default(),
+                one_time: false,
+            },
+            2 => ToListener::Start,
+            3 => ToListener::Sequence {
+                door: 0,
+                generation: 0,
+                sequence: None,
+            },
+            4 => ToListener::Tripwires(Vec::new()),
+            5 => ToListener::Report,
+            _ => return None,
+        })
+    }
+
+    fn walk(&mut self, wire: &mut Wire<'_>) {
+        match self {
+            ToListener::Setup(setup) => setup.walk(wire),
             ToListener::Door { pattern, one_time } => {
-                let writer = writer
-                    .u8(1)
-                    .u8((*one_time).into())
-                    .sequence(&pattern.sequence)
-                    .u64(pattern.seq_timeout)
-                    .u8(pattern.flags.set)
-                    .u8(pattern.flags.clear);
-                match pattern.target {
-                    None => writer.u8(0),
-                    Some(target) => writer.ip(target),
-                }
+                wire.bool(one_time);
+                wire.sequence(&mut pattern.sequence);
+                wire.u64(&mut pattern.seq_timeout);
+                wire.u8(&mut pattern.flags.set);
+                wire.u8(&mut pattern.flags.clear);
+                wire.ip_if_any(&mut pattern.target);
             }
-            ToListener::Start => writer.u8(2),
-            ToListener::Tripwires(ranges) => ranges
-                .iter()
-                .fold(writer.u8(4).u8(ranges.len() as u8), |writer, range| {
-                    writer.u16(range.low).u16(range.high)
-                }),
             ToListener::Sequence {
                 door,
                 generation,
                 sequence,
-            } => writer.u8(3).u16(*door).u32(*generation).sequence(sequence),
-            ToListener::Report => writer.u8(5),
+            } => {
+                wire.u16(door);
+                wire.u32(generation);
+                wire.sequence(sequence);
+            }
+            ToListener::Tripwires(ranges) => {
+                wire.list(ranges, PortRange::single(0), |wire, range| {
+                    wire.u16(&mut range.low);
+                    wire.u16(&mut range.high);
+                });
+            }
+            ToListener::Start | ToListener::Report => {}
         }
-        .0
+    }
+
+    /// The record's bytes.
+    pub fn encode(mut self) -> Bytes {
+        let mut wire = Wire::writer(self.kind());
+        self.walk(&mut wire);
+        wire.written()
     }
 
     /// The record that these bytes are, if they are one.
     pub fn decode(bytes: &[u8]) -> Option<ToListener> {
-        whole(bytes, |reader| {
-            Some(match reader.u8()? {
-                0 => ToListener::Setup {
-                    doors: reader.u16()?,
-                    matching: match reader.bool()? {
-                        false => Matching::Tolerant,
-                        true => Matching::Strict,
-                    },
-                    max_attempts: reader.u16()?,
-                    tripwire: reader.tripwire()?,
-                    ban: reader.ban()?,
-                    only_ip_v4: reader.bool()?,
-                    verbose: reader.bool()?,
-                    debug: reader.bool()?,
-                    log_rate: reader.u32()?,
-                    wait_for_interfaces: reader.bool()?,
-                    interface: reader.text()?,
-                },
-                1 => ToListener::Door {
-                    one_time: reader.bool()?,
-                    pattern: Pattern {
-                        sequence: reader.sequence()?,
-                        seq_timeout: reader.u64()?,
-                        flags: FlagRule {
-                            set: reader.u8()?,
-                            clear: reader.u8()?,
-                        },
-                        target: match reader.0.first()? {
-                            0 => reader.u8().map(|_| None)?,
-                            _ => Some(reader.ip()?),
-                        },
-                    },
-                },
-                2 => ToListener::Start,
-                4 => {
-                    let count = reader.u8()?;
-                    let mut range = || {
-                        let (low, high) = (reader.u16()?, reader.u16()?);
-                        Some(PortRange { low, high })
-                    };
-                    ToListener::Tripwires((0..count).map(|_| range()).collect::<Option<_>>()?)
-                }
-                3 => ToListener::Sequence {
-                    door: reader.u16()?,
-                    generation: reader.u32()?,
-                    sequence: reader.sequence()?,
-                },
-                5 => ToListener::Report,
-                _ => return None,
-            })
-        })
+        let (kind, fields) = bytes.split_first()?;
+        let mut record = ToListener::blank(*kind)?;
+        let mut wire = Wire::reader(fields);
+        record.walk(&mut wire);
+        wire.is_whole().then_some(record)
     }
 }
 
 impl ToKeeper {
-    /// The record's bytes.
-    pub fn encode(&self) -> Bytes {
-        let writer = Writer::default();
+    /// What tells it on the wire.
+    fn kind(&self) -> u8 {
         match self {
-            ToKeeper::Ready => writer.u8(0),
-            ToKeeper::Refused(text) => writer.u8(1).text(text),
-            ToKeeper::Stage(progress) => writer.u8(2).progress(progress),
+            ToKeeper::Ready => 0,
+            ToKeeper::Refused(_) => 1,
+            ToKeeper::Stage(_) => 2,
+            ToKeeper::Opened { .. } => 3,
+            ToKeeper::TimedOut(_) => 4,
+            ToKeeper::Failed(_) => 5,
+            ToKeeper::LeftOut(_) => 6,
+            ToKeeper::Notice(_) => 7,
+            ToKeeper::Debug(_) => 8,
+            ToKeeper::Seen(_) => 9,
+            ToKeeper::Problem(_) => 10,
+            ToKeeper::Interface(_) => 11,
+            ToKeeper::Counters(_) => 12,
+            ToKeeper::Scanned(_) => 13,
+        }
+    }
+
+    /// The record of that kind, its fields blank.
+    fn blank(kind: u8) -> Option<ToKeeper> {
+        Some(match kind {
+            0 => ToKeeper::Ready,
+            1 => ToKeeper::Refused(String::new()),
+            2 => ToKeeper::Stage(Progress::default()),
+            3 => ToKeeper::Opened {
+                door: 0,
+                source: NO_IP,
+                generation: 0,
+            },
+            4 => ToKeeper::TimedOut(Progress::default()),
+            5 => ToKeeper::Failed(Progress::default()),
+            6 => ToKeeper::LeftOut(0),
+            7 => ToKeeper::Notice(String::new()),
+            8 => ToKeeper::Debug(String::new()),
+            9 => ToKeeper::Seen(Knock {
+                source: NO_IP,
+                destination: NO_IP,
+                step: Step::default(),
+                flags: 0,
+                source_port: 0,
+                tcp_sequence: 0,
+            }),
+            10 => ToKeeper::Problem(String::new()),
+            11 => ToKeeper::Interface(Interface::default()),
+            12 => ToKeeper::Counters(Counters::default()),
+            13 => ToKeeper::Scanned(NO_IP),
+            _ => return None,
+        })
+    }
+
+    fn walk(&mut self, wire: &mut Wire<'_>) {
+        match self {
+            ToKeeper::Ready => {}
+            ToKeeper::Refused(text)
+            | ToKeeper::Notice(text)
+            | ToKeeper::Debug(text)
+            | ToKeeper::Problem(text) => wire.text(text),
+            ToKeeper::Stage(progress)
+            | ToKeeper::TimedOut(progress)
+            | ToKeeper::Failed(progress) => {
+                wire.u16(&mut progress.door);
+                wire.ip(&mut progress.source);
+                wire.u8(&mut progress.stage);
+            }
             ToKeeper::Opened {
                 door,
                 source,
                 generation,
-            } => writer.u8(3).u16(*door).ip(*source).u32(*generation),
-            ToKeeper::Scanned(source) => writer.u8(13).ip(*source),
-            ToKeeper::TimedOut(progress) => writer.u8(4).progress(progress),
-            ToKeeper::Failed(progress) => writer.u8(5).progress(progress),
-            ToKeeper::LeftOut(lines) => writer.u8(6).u32(*lines),
-            ToKeeper::Notice(text) => writer.u8(7).text(text),
-            ToKeeper::Debug(text) => writer.u8(8).text(text),
-            ToKeeper::Problem(text) => writer.u8(10).text(text),
-            ToKeeper::Seen(knock) => writer
-                .u8(9)
-                .ip(knock.source)
-                .ip(knock.destination)
-                .step(knock.step)
-                .u8(knock.flags)
-                .u16(knock.source_port)
-                .u32(knock.tcp_sequence),
-            ToKeeper::Interface(interface) => {
-                let writer = writer
-                    .u8(11)
-                    .text(&interface.wanted)
-                    .text(&interface.name)
-                    .u16(interface.more)
-                    .u8(interface.addresses.len() as u8);
-                interface.addresses.iter().fold(writer, |w, ip| w.ip(*ip))
+            } => {
+                wire.u16(door);
+                wire.ip(source);
+                wire.u32(generation);
             }
-            ToKeeper::Counters(counters) => writer
-                .u8(12)
-                .u64(counters.knocks)
-                .u64(counters.failed)
-                .u64(counters.dropped)
-                .u32(counters.attempts),
+            ToKeeper::Scanned(source) => wire.ip(source),
+            ToKeeper::LeftOut(lines) => wire.u32(lines),
+            ToKeeper::Seen(knock) => {
+                wire.ip(&mut knock.source);
+                wire.ip(&mut knock.destination);
+                wire.step(&mut knock.step);
+                wire.u8(&mut knock.flags);
+                wire.u16(&mut knock.source_port);
+                wire.u32(&mut knock.tcp_sequence);
+            }
+            ToKeeper::Interface(interface) => {
+                wire.text(&mut interface.wanted);
+                wire.text(&mut interface.name);
+                wire.u16(&mut interface.more);
+                wire.list(&mut interface.addresses, NO_IP, Wire::ip);
+            }
+            ToKeeper::Counters(counters) => {
+                wire.u64(&mut counters.knocks);
+                wire.u64(&mut counters.failed);
+                wire.u64(&mut counters.dropped);
+                wire.u32(&mut counters.attempts);
+            }
         }
-        .0
+    }
+
+    /// The record's bytes.
+    pub fn encode(mut self) -> Bytes {
+        let mut wire = Wire::writer(self.kind());
+        self.walk(&mut wire);
+        wire.written()
     }
 
     /// The record that these bytes are, if they are one.
     pub fn decode(bytes: &[u8]) -> Option<ToKeeper> {
-        whole(bytes, |reader| {
-            Some(match reader.u8()? {
-                0 => ToKeeper::Ready,
-                1 => ToKeeper::Refused(reader.text()?),
-                2 => ToKeeper::Stage(reader.progress()?),
-                3 => ToKeeper::Opened {
-                    door: reader.u16()?,
-                    source: reader.ip()?,
-                    generation: reader.u32()?,
-                },
-                4 => ToKeeper::TimedOut(reader.progress()?),
-                5 => ToKeeper::Failed(reader.progress()?),
-                6 => ToKeeper::LeftOut(reader.u32()?),
-                7 => ToKeeper::Notice(reader.text()?),
-                8 => ToKeeper::Debug(reader.text()?),
-                9 => ToKeeper::Seen(Knock {
-                    source: reader.ip()?,
-                    destination: reader.ip()?,
-                    step: reader.step()?,
-                    flags: reader.u8()?,
-                    source_port: reader.u16()?,
-                    tcp_sequence: reader.u32()?,
-                }),
-                10 => ToKeeper::Problem(reader.text()?),
-                11 => {
-                    let mut interface = Interface {
-                        wanted: reader.text()?,
-                        name: reader.text()?,
-                        more: reader.u16()?,
-                        ..Interface::default()
-                    };
-                    for _ in 0..reader.u8()? {
-                        interface.addresses.push(reader.ip()?);
-                    }
-                    ToKeeper::Interface(interface)
-                }
-                12 => ToKeeper::Counters(Counters {
-                    knocks: reader.u64()?,
-                    failed: reader.u64()?,
-                    dropped: reader.u64()?,
-                    attempts: reader.u32()?,
-                }),
-                13 => ToKeeper::Scanned(reader.ip()?),
-                _ => return None,
-            })
-        })
+        let (kind, fields) = bytes.split_first()?;
+        let mut record = ToKeeper::blank(*kind)?;
+        let mut wire = Wire::reader(fields);
+        record.walk(&mut wire);
+        wire.is_whole().then_some(record)
     }
 }

@@ -4,10 +4,10 @@
 use super::cerr;
 use super::clock::monotonic;
 use super::names::RawAddress;
-use super::poll::{self, Awaits};
+use super::poll::{self, Awaits, Entry};
 use super::record_socket::RecordSocket;
 use crate::dns::{self, MAX_MESSAGE, Reply};
-use crate::limits::{DNS_TRIES, DNS_WAIT_MS, MAX_DNS_SERVERS};
+use crate::limits::{DNS_TRIES, DNS_WAIT_MS};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -26,11 +26,16 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
             if now >= until || sockets.is_empty() {
                 break;
             }
-            let awaited = sockets.iter().map(|s| (s.as_fd(), Awaits::Input));
-            let ready = poll::wait_each::<MAX_DNS_SERVERS>(awaited, now, Some(until)).ok()?;
-            let (mut ready, mut said) = (ready.iter(), None);
+            let mut entries = Vec::new();
+            for socket in &sockets {
+                entries.push(Entry::new(Some(socket.as_fd()), Awaits::Input));
+            }
+            let mut ready = poll::wait(&mut entries, now, Some(until)).ok()?;
+            let mut said = None;
             sockets.retain(|socket| {
-                if ready.next() != Some(&true) {
+                let is_ready = ready.has(0);
+                ready = ready.skip(1);
+                if !is_ready {
                     return true;
                 }
                 let Ok(length) = socket.receive(&mut buffer, false) else {

@@ -1,6 +1,6 @@
 //! The two clocks: monotonic time for every decision, local time for log lines.
 
-use crate::config;
+use super::read_file;
 use crate::door::Millis;
 use crate::zone::Zone;
 use std::ffi::{CStr, OsStr};
@@ -31,7 +31,7 @@ pub fn wall() -> UnixTime {
 /// The zone of the machine: `TZ`, /etc/localtime, or /etc/TZ, where OpenWrt and DD-WRT have the rule. (musl knows no /etc/TZ, and its
 /// `localtime_r` is 7 kB on mipsel.)
 pub fn zone() -> Zone {
-    let of_file = |path: &Path| Zone::of_file(&config::read(path).ok()?);
+    let of_file = |path: &Path| Zone::of_file(&read_file(path).ok()?);
     // SAFETY: a C string; this process has one thread, and nobody changes the environment.
     let tz = unsafe { libc::getenv(c"TZ".as_ptr()).as_ref() };
     let zone = match tz {
@@ -43,7 +43,7 @@ pub fn zone() -> Zone {
             of_file(&file).or_else(|| Zone::of_rule(tz))
         }
         None => of_file(Path::new("/etc/localtime")).or_else(|| {
-            let rule = config::read(Path::new("/etc/TZ")).ok()?;
+            let rule = read_file(Path::new("/etc/TZ")).ok()?;
             Zone::of_rule(rule.trim_ascii())
         }),
     };

@@ -1,11 +1,11 @@
 //! Becoming a daemon, and being the only one.
 
 use super::program::{self, ExitCode};
-use super::{cerr, folder};
+use super::{cerr, folder, open, read_all};
 use crate::limits::MAX_INHERITED;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
@@ -32,14 +32,14 @@ pub struct Starting(io::PipeWriter);
 /// Forks: the child goes on in a session of its own with directory `/`; the parent waits until the child calls
 /// [`Starting::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
 pub fn daemonize() -> io::Result<Starting> {
-    let (mut from_child, to_parent) = io::pipe()?;
+    let (from_child, to_parent) = io::pipe()?;
     // SAFETY: this process has one thread, so the child may run any code.
     if cerr(unsafe { libc::fork() })? != 0 {
         drop(to_parent);
-        let mut word = [0u8; 1];
-        program::exit(match from_child.read_exact(&mut word) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+        let told = read_all(from_child.as_fd(), 1).is_ok_and(|word| !word.is_empty());
+        program::exit(match told {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
         });
     }
     // SAFETY: no pointers.
@@ -51,7 +51,7 @@ pub fn daemonize() -> io::Result<Starting> {
 impl Starting {
     /// The start succeeded: standard input, output and error go to /dev/null, and the parent exits.
     pub fn done(mut self) -> io::Result<()> {
-        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let null = open(Path::new("/dev/null"), libc::O_RDWR, 0)?;
         for standard in 0..=2 {
             // SAFETY: no pointers; both are open descriptors.
             cerr(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;

@@ -1,13 +1,13 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, poll, retry, signals};
+use super::{cerr, open, poll, read_all, read_file, retry, signals};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
+use crate::number::number;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// Whether any process of the group is left.
@@ -35,14 +35,14 @@ pub fn signal(group: Group, number: libc::c_int) {
 
 /// Clock ticks since boot at which that process started, if it exists.
 fn start_time(process: libc::pid_t) -> Option<u64> {
-    let stat = std::fs::read(Path::new("/proc").join(process.to_string()).join("stat")).ok()?;
+    let stat = read_file(Path::new(&format!("/proc/{process}/stat"))).ok()?;
     // The second field is the program's name in parentheses, and may hold anything; 20 fields after it is the time.
     let after_name = stat.iter().rposition(|byte| *byte == b')')?;
     let field = stat
         .get(after_name + 1..)?
         .split(|byte| *byte == b' ')
         .nth(20)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
+    number(field, u64::MAX)
 }
 
 /// A command that is forked and waits for the word to go.
@@ -120,9 +120,9 @@ pub fn start_self(
     output: Option<BorrowedFd<'_>>,
 ) -> io::Result<libc::pid_t> {
     let name = CString::new(name)?;
-    let null = File::options().write(true).open("/dev/null")?;
+    let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
-    let (mut reader, mut writer) = io::pipe()?;
+    let (reader, mut writer) = io::pipe()?;
     // SAFETY: this process has one thread, so the child may run any code.
     let child = cerr(unsafe { libc::fork() })?;
     if child == 0 {
@@ -137,13 +137,13 @@ pub fn start_self(
         unsafe { libc::_exit(127) }
     }
     drop(writer);
-    let mut error = [0; size_of::<i32>()];
-    if reader.read_exact(&mut error).is_err() {
+    let error = read_all(reader.as_fd(), size_of::<i32>()).unwrap_or_default();
+    let Some(error) = error.first_chunk() else {
         return Ok(child);
-    }
+    };
     // SAFETY: a null status is allowed; the child is ours and about to end.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-    Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error)))
+    Err(io::Error::from_raw_os_error(i32::from_ne_bytes(*error)))
 }
 
 /// Returns only when it failed.

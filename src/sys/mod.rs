@@ -21,8 +21,13 @@ pub mod record_socket;
 pub mod seccomp;
 pub mod signals;
 
+use crate::limits::MAX_FILE_BYTES;
+use std::ffi::CString;
+use std::fmt;
+use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::path::Path;
 
 /// Turns the -1 of a system call into the error that `errno` holds.
 pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -60,6 +65,62 @@ pub fn set_nonblocking(descriptor: &impl AsRawFd, on: bool) -> io::Result<()> {
     };
     // SAFETY: as above.
     cerr(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }).map(drop)
+}
+
+/// An error in words of ours. (std's own for text brings the tables of Unicode, to show text in the way of Rust's source.)
+pub fn fault(kind: io::ErrorKind, text: String) -> io::Error {
+    io::Error::new(kind, Fault(text))
+}
+
+struct Fault(String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made.
+pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let open = || {
+        // SAFETY: the path is a C string that lives through the call.
+        cerr(unsafe { libc::open64(path.as_ptr(), flags | libc::O_CLOEXEC, mode) })
+    };
+    let fd = retry(open)?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
+pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut piece = [0u8; 4096];
+    while bytes.len() < most {
+        let room = piece.len().min(most - bytes.len());
+        let length = retry(|| {
+            // SAFETY: `piece` has room for that many bytes.
+            cerr_len(unsafe { libc::read(source.as_raw_fd(), piece.as_mut_ptr().cast(), room) })
+        })?;
+        if length == 0 {
+            break;
+        }
+        bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
+    }
+    Ok(bytes)
+}
+
+/// The bytes of a file, such as those of /proc.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(open(path, libc::O_RDONLY, 0)?.as_fd(), MAX_FILE_BYTES)
 }
 
 /// `size_of::<T>()` as the kernel takes it.

@@ -4,7 +4,7 @@
 use super::ask_dns::{self, connected};
 use super::netlink::Netlink;
 use super::random;
-use crate::config;
+use super::read_file;
 use crate::dns::{self, Kind, Reply};
 use crate::host_files;
 use crate::interfaces::{Interfaces, Link};
@@ -223,9 +223,9 @@ impl Resolver {
     }
 }
 
-/// Shows each line of a file, which may be missing. One of more than a megabyte is not read.
+/// Shows each line of a file, which may be missing. Of one that is very long ([`crate::limits::MAX_FILE_BYTES`]) the beginning.
 fn each_line(path: &str, show: &mut dyn FnMut(&str)) {
-    let text = config::read(Path::new(path)).unwrap_or_default();
+    let text = read_file(Path::new(path)).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().for_each(show);
 }
 

@@ -3,6 +3,7 @@
 use super::{cerr, retry};
 use crate::door::Millis;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What a descriptor is waited for.
@@ -16,56 +17,64 @@ pub enum Awaits {
     Nothing,
 }
 
-/// Sleeps until one of the descriptors can be read (or is at its end), or `now` reaches `deadline`. Returns for each
-/// whether it is ready; none is when the deadline came or a signal did.
-pub fn wait<const N: usize>(
-    descriptors: &heapless::Vec<BorrowedFd<'_>, N>,
-    now: Millis,
-    deadline: Option<Millis>,
-) -> io::Result<heapless::Vec<bool, N>> {
-    let entries = descriptors.iter().map(|fd| (*fd, Awaits::Input));
-    wait_each(entries, now, deadline)
-}
+/// A descriptor to wait for.
+#[repr(transparent)]
+pub struct Entry<'a>(libc::pollfd, PhantomData<BorrowedFd<'a>>);
 
-/// The same, with what each descriptor is waited for; takes `N` of them.
-pub fn wait_each<'a, const N: usize>(
-    descriptors: impl Iterator<Item = (BorrowedFd<'a>, Awaits)>,
-    now: Millis,
-    deadline: Option<Millis>,
-) -> io::Result<heapless::Vec<bool, N>> {
-    let mut entries: heapless::Vec<libc::pollfd, N> = descriptors
-        .take(N)
-        .map(|(fd, awaits)| libc::pollfd {
-            fd: fd.as_raw_fd(),
+impl<'a> Entry<'a> {
+    /// Where there is no descriptor, it is never ready.
+    pub fn new(descriptor: Option<BorrowedFd<'a>>, awaits: Awaits) -> Entry<'a> {
+        let pollfd = libc::pollfd {
+            fd: descriptor.map_or(-1, |fd| fd.as_raw_fd()),
             events: match awaits {
                 Awaits::Input => libc::POLLIN,
                 Awaits::Room => libc::POLLOUT,
                 Awaits::Nothing => 0,
             },
             revents: 0,
-        })
-        .collect();
-    sleep(&mut entries, now, deadline)?;
-    Ok(entries.iter().map(|entry| entry.revents != 0).collect())
+        };
+        Entry(pollfd, PhantomData)
+    }
 }
 
-/// The part that is the same for any number of them.
-fn sleep(entries: &mut [libc::pollfd], now: Millis, deadline: Option<Millis>) -> io::Result<()> {
+/// Which entries are ready: have what they are waited for, or their other end is gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ready(u32);
+
+impl Ready {
+    /// Whether that one is.
+    pub fn has(self, index: usize) -> bool {
+        self.0 >> index & 1 != 0
+    }
+
+    /// Without the first entries.
+    pub fn skip(self, number: usize) -> Ready {
+        Ready(self.0 >> number)
+    }
+
+    /// Whether any is.
+    pub fn any(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// Sleeps until one of the entries, at most 32, is ready, or `now` reaches `deadline`; none is when the deadline came or a signal did.
+pub fn wait(entries: &mut [Entry<'_>], now: Millis, deadline: Option<Millis>) -> io::Result<Ready> {
     let timeout = match deadline {
         None => -1,
         Some(deadline) => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),
     };
-    // SAFETY: `entries` is an array of that many initialised pollfd, and lives through the call.
-    let result =
-        cerr(unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, timeout) });
-    match result {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            entries.iter_mut().for_each(|entry| entry.revents = 0);
-            Ok(())
-        }
-        Err(error) => Err(error),
+    let (first, number) = (entries.as_mut_ptr(), entries.len() as libc::nfds_t);
+    // SAFETY: an entry is a pollfd and nothing else, and `entries` that many of them, all borrowed through the call.
+    match cerr(unsafe { libc::poll(first.cast(), number, timeout) }) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Ready(0)),
+        Err(error) => return Err(error),
     }
+    let ready = entries.iter().rev();
+    Ok(Ready(ready.fold(0, |bits, entry| {
+        bits << 1 | u32::from(entry.0.revents != 0)
+    })))
 }
 
 /// Whether that descriptor takes bytes within this time (ms): of a pipe, at least PIPE_BUF (4096, pipe(7)) of them.

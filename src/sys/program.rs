@@ -1,11 +1,12 @@
 //! How the program begins and ends, in place of the standard library's `main`, which is 4 kB more on mipsel: it brings threads, a
 //! handler of stack overflows, and what is done at the end.
 
+use super::cerr;
 use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::FromRawFd;
 use std::os::unix::ffi::OsStringExt;
 
 /// What a program tells who started it.
@@ -67,11 +68,12 @@ pub unsafe fn run(
 /// Opens /dev/null where standard input, output or error is closed, so that nothing else gets that number.
 fn fill_standard() -> io::Result<()> {
     for fd in 0..=2 {
-        // SAFETY: no pointers.
-        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
-            let null = File::options().read(true).write(true).open("/dev/null")?;
-            // The lowest number that is free, so this one. It stays open.
-            let _ = null.into_raw_fd();
+        // The number that open(2) takes is the lowest that is free, so this one. Commands inherit it, so it is not close-on-exec.
+        // SAFETY: no pointers but a C string.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) == -1 {
+                cerr(libc::open64(c"/dev/null".as_ptr(), libc::O_RDWR))?;
+            }
         }
     }
     Ok(())

@@ -125,6 +125,18 @@ impl Running {
         (seen, dropped)
     }
 
+    /// How many attempts are open, as ours says.
+    pub fn attempts(&self) -> u64 {
+        let home = self.scene.home.as_ref().display();
+        let binary = crate::lab::daemon_binary();
+        let text = self.scene.router.run(&format!(
+            "{} -c {home}/knockd.conf --status --json",
+            binary.display()
+        ));
+        let status: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        status["listener"]["attempts"].as_u64().expect("a number")
+    }
+
     /// Lines of a file that its commands write.
     pub fn count(&self, file: &str) -> usize {
         self.scene.home.read(file).lines().count()

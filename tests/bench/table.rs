@@ -20,11 +20,23 @@ pub struct Row {
     pub note: String,
 }
 
-/// The middle one.
+/// The middle one of those that are numbers: a round that is void is none.
 pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
+    let mut sorted: Vec<f64> = values
+        .iter()
+        .copied()
+        .filter(|value| !value.is_nan())
+        .collect();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NAN, f64::min)
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NAN, f64::max)
 }
 
 impl Row {
@@ -33,6 +45,12 @@ impl Row {
         let rounds = self.ours.iter().zip(&self.original);
         let ratios = rounds.map(|(ours, original)| ours / original);
         ratios.filter(|ratio| ratio.is_finite()).collect()
+    }
+
+    /// Rounds in which a packet got lost.
+    fn void(&self) -> usize {
+        let all = self.ours.iter().chain(&self.original);
+        all.filter(|value| value.is_nan()).count()
     }
 }
 
@@ -63,7 +81,8 @@ impl Table {
                     "what": row.what, "unit": row.unit, "note": row.note,
                     "knockd": row.original, "ours": row.ours,
                     "knockd_median": median(&row.original), "ours_median": median(&row.ours),
-                    "ratio_median": median(&row.ratios()),
+                    "ratio_median": median(&row.ratios()), "void_rounds": row.void(),
+                    "ratio_min": least(&row.ratios()), "ratio_max": most(&row.ratios()),
                 })
             })
             .collect();
@@ -73,18 +92,21 @@ impl Table {
 
 fn line(row: &Row) -> String {
     let ratios = row.ratios();
-    let least = ratios.iter().copied().fold(f64::NAN, f64::min);
-    let most = ratios.iter().copied().fold(f64::NAN, f64::max);
+    let (least, most) = (least(&ratios), most(&ratios));
     let ratio = match ratios.is_empty() {
         true => String::new(),
         false => format!("{:.3} ({least:.3} to {most:.3})", median(&ratios)),
+    };
+    let void = match row.void() {
+        0 => String::new(),
+        number => format!("  ({number} rounds void)"),
     };
     let figure = |values: &[f64]| match values.is_empty() {
         true => "-".to_string(),
         false => format!("{:.2}", median(values)),
     };
     format!(
-        "{:<58} {:>6} {:>10} {:>10}  {ratio}{}{}\n",
+        "{:<58} {:>6} {:>10} {:>10}  {ratio}{void}{}{}\n",
         row.what,
         row.unit,
         figure(&row.original),

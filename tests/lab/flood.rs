@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 pub struct Flood(Vec<Vec<u8>>);
 
 impl Flood {
-    /// One SYN to that port from each of so many addresses, beginning at 10.0.0.0 plus `first`.
+    /// One SYN to that port from each of so many addresses, beginning at 10.0.0.1 plus `first`.
     pub fn new(wire: &Wire, port: u16, first: u32, sources: u32) -> Flood {
         let start = u32::from(Ipv4Addr::new(10, 0, 0, 1)) + first;
         let frame = |source: u32| {
-            let source = Ipv4Addr::from(start + source).to_string();
-            wire.frame(&packet::syn(&source, ROUTER, port, source.len() as u32))
+            let address = Ipv4Addr::from(start + source).to_string();
+            wire.frame(&packet::syn(&address, ROUTER, port, source))
         };
         Flood((0..sources).map(frame).collect())
     }

@@ -75,7 +75,12 @@ impl Scene {
 
     /// Writes a config with these doors and starts the daemon on the WAN interface.
     pub fn daemon(&self, doors: &str) -> Daemon {
-        self.home.config(doors);
+        self.daemon_with_options("", doors)
+    }
+
+    /// The same with more lines in `[options]`.
+    pub fn daemon_with_options(&self, options: &str, doors: &str) -> Daemon {
+        self.home.config_with_options(options, doors);
         Daemon::start(&self.router, &self.home, &["-i", "wan0"])
     }
 

@@ -247,13 +247,17 @@ fn no_scan_opens_a_door_of_the_shipped_config() {
 
     let both = [Protocol::Tcp, Protocol::Udp];
     let mut random = Random(13);
-    for _ in 0..200 {
-        let tripwires = auto(&mut random);
-        let mut order = touched(&doors, &tripwires, &both);
-        random.shuffle(&mut order);
-        assert!(!opens(&mut lab(&doors, tripwires), order));
+    // Each alone, since the steps of the others are tripwires' neighbours too, and all together.
+    let alone = doors.iter().map(std::slice::from_ref);
+    for doors in alone.chain([&doors[..]]) {
+        for _ in 0..200 {
+            let tripwires = auto(&mut random);
+            let mut order = touched(doors, &tripwires, &both);
+            random.shuffle(&mut order);
+            assert!(!opens(&mut lab(doors, tripwires), order));
+        }
+        assert!(!ordered_scans(doors, &auto(&mut random)));
     }
-    assert!(!ordered_scans(&doors, &auto(&mut random)));
     // All 65,535 ports, to show that the others do not matter.
     let all = |protocol| (1..=u16::MAX).map(move |port| Step { protocol, port });
     let mut order: Vec<Step> = both.into_iter().flat_map(all).collect();
@@ -306,7 +310,7 @@ fn three_addresses_that_share_a_slow_scan_are_banned() {
         latest = latest.max(last.unwrap_or_default());
     }
     println!("all three banned after {latest} of 65,535 ports at the latest of 20 scans");
-    assert!(latest < 65_535 / 2, "{latest}");
+    assert!(latest < 65_535 * 3 / 10, "{latest}");
 }
 
 /// Tries to knock 7000, 300, 40000 with 100 ms between while forged packets come from the same address, `forge` giving the time to

@@ -28,14 +28,15 @@ pub fn every_knock_opens_in_a_flood() {
     let flood = Flood::new(&scene.wire, 7000, 0, SOURCES);
     let stop = AtomicBool::new(false);
     let address = |user: u32| format!("172.16.{}.{}", user / 16, 1 + user % 16);
+    let begin = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| flood.send(&scene.wire, usize::MAX, PER_SECOND, &stop));
         // The table is full, and each source was there once.
-        let begin = Instant::now() + Duration::from_secs((SOURCES / PER_SECOND).into());
+        let first = Instant::now() + Duration::from_secs((SOURCES / PER_SECOND).into());
         let mut steps: Vec<(Instant, u32, u16)> = Vec::new();
         for user in 0..USERS {
             for (number, port) in (0..).zip([7000, 8000, 9000]) {
-                steps.push((begin + user * PAUSE + number * GAP, user, port));
+                steps.push((first + user * PAUSE + number * GAP, user, port));
             }
         }
         steps.sort();
@@ -54,7 +55,8 @@ pub fn every_knock_opens_in_a_flood() {
         "{came} packets came, {} of them were lost",
         number("dropped")
     );
-    assert!(came > u64::from(SOURCES + 2 * PER_SECOND), "{came}");
+    let due = begin.elapsed().as_secs_f64() * f64::from(PER_SECOND);
+    assert!(came as f64 > 0.9 * due, "{came} of {due}");
     let opened = (0..USERS).filter(|user| daemon.count(&lines::opened(&address(*user), "A")) == 1);
     assert_eq!(opened.count(), USERS as usize);
 }

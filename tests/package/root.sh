@@ -31,7 +31,8 @@ make_root() {
 # nvram get NAME
 sed -n "s/^$2=//p" /etc/nvram
 END
-    chmod 755 "$root/usr/sbin/iptables" "$root/usr/sbin/ip6tables" "$root/usr/sbin/nvram"
+    printf '#!/bin/sh\nnvram get wanface\n' > "$root/usr/sbin/get_wanface"
+    chmod 755 "$root/usr/sbin/get_wanface" "$root/usr/sbin/iptables" "$root/usr/sbin/ip6tables" "$root/usr/sbin/nvram"
     mount -t proc proc "$root/proc"
     mount -t tmpfs -o mode=755 dev "$root/dev"
     mknod -m 666 "$root/dev/null" c 1 3
@@ -82,7 +83,7 @@ jffs() {
     mount -t tmpfs -o "size=${1}k,mode=755" jffs "$root/jffs"
 }
 
-# The daemons, without their listeners.
+# The daemons, without their listeners. A process that one has just forked, or that finds that one runs, looks like one for a moment.
 keepers() {
     for pid in $(pidof knockd); do
         # A listener is called so in its command line.
@@ -94,10 +95,18 @@ no_daemon() {
     [ -z "$(pidof knockd)" ]
 }
 
+daemon() {
+    cat "$root/var/run/knockd.pid" 2> /dev/null
+}
+
 one_daemon() {
     # shellcheck disable=SC2046 # counts words
     set -- $(keepers)
-    [ $# = 1 ] && [ "$(cat "$root/var/run/knockd.pid" 2> /dev/null)" = "$1" ]
+    [ $# = 1 ] && [ "$(daemon)" = "$1" ]
+}
+
+same_daemon() {
+    one_daemon && [ "$(daemon)" = "$1" ]
 }
 
 logged() {

@@ -6,15 +6,19 @@ sequence_of() {
 }
 
 # The knock command as it was shown, sent from the Internet.
-knock_as_shown() {
+knock_as_shown() { # knock_as_shown [ADDRESS OF THE ROUTER]
     words=$(sed -n 's/^ *knock ROUTER \([0-9a-z: ]*\) && ssh .*/\1/p' "$folder/knock-shown")
     [ -n "$words" ] || lost "no knock command was shown"
     # shellcheck disable=SC2086 # a list of steps
-    ip netns exec "$wan" "$folder/knock" -d 20 198.51.100.1 $words
+    ip netns exec "$wan" "$folder/knock" -d 20 "${1:-198.51.100.1}" $words
 }
 
 is_open() {
-    router iptables -S INPUT | grep -q -- '-s 198.51.100.2/32 -p tcp .*--dport 22 -j ACCEPT'
+    is_open_for 198.51.100.2
+}
+
+is_open_for() {
+    router iptables -S INPUT | grep -q -- "-s $1/32 -p tcp .*--dport 22 -j ACCEPT"
 }
 
 is_closed() {
@@ -58,14 +62,14 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     works "$tree"
 
     test="$1, $3: hooks again and again, and the classic way"
-    pid=$(keepers)
+    pid=$(daemon)
     for hook in etc/config/knockd.startup etc/config/knockd.wanup etc/config/knockd.startup .init; do
         router "$tree/$hook"
     done
     router "$tree/usr/sbin/knockd -d -i vlan1 -c $tree/etc/knockd.conf" > "$folder/said" 2>&1 || lost "a second start is a failure"
     grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
     await "the hooks are done" no_hook
-    is "$(keepers)" "$pid"
+    await "the same daemon runs, alone" same_daemon "$pid"
 
     test="$1, $3: reinstall"
     sequence=$(sequence_of "$tree")
@@ -77,7 +81,7 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     works "$tree"
 
     test="$1, $3: upgrade with a changed config"
-    pid=$(keepers)
+    pid=$(daemon)
     echo '# mine' >> "$config"
     ipkg -d "$1" -force-defaults install "/packages/$4"
     is "$(tail -n 1 "$config")" "# mine"
@@ -113,7 +117,7 @@ no_hook() {
 }
 
 another_daemon() {
-    one_daemon && [ "$(keepers)" != "$1" ]
+    one_daemon && [ "$(daemon)" != "$1" ]
 }
 
 nothing_left() { # nothing_left DESTINATION TREE [FILE]
@@ -176,7 +180,7 @@ test_reboot() {
     : > "$root/var/log/messages"
     router "/jffs/etc/config/knockd.startup; /jffs/.init; /jffs/etc/config/knockd.wanup; /jffs/etc/config/knockd.wanup"
     await "the hooks are done" no_hook
-    one_daemon || lost "not one daemon"
+    await "one daemon runs" one_daemon
     works /jffs
 
     test="a boot with PPPoE that takes its time"
@@ -223,6 +227,145 @@ test_reboot() {
     is "$(cat "$root/jffs/.init")" '# my own'
 }
 
+# starts_on INTERFACE SETTING...: with these settings in nvram, and whatever the config says
+starts_on() {
+    test="a router with $(shift; echo "$*")"
+    reboot_router
+    expected=$1
+    shift
+    nvram "$@"
+    : > "$root/var/log/messages"
+    router /jffs/etc/config/knockd.startup
+    await "it starts on $expected" logged "started on $expected with"
+    await "one daemon runs" one_daemon
+}
+
+test_interfaces() {
+    test="strange settings"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    starts_on auto
+    starts_on vlan1 wan_proto=dhcp wan_ifname= wanface=vlan1
+    starts_on vlan1 wan_proto=of_next_year wan_ifname=vlan1
+    starts_on auto wan_proto=disabled wan_ifname=vlan1
+    starts_on wwan0 wan_proto=3g wanface=wwan0
+    starts_on ppp0 wan_proto=3g
+    starts_on auto wan_proto=dhcp 'wan_ifname=vlan1; reboot'
+    mv "$root/usr/sbin/nvram" "$root/usr/sbin/nvram.away"
+    starts_on auto
+    mv "$root/usr/sbin/nvram.away" "$root/usr/sbin/nvram"
+
+    # The daemon takes the last of two, without blanks around it; so must the hooks.
+    sed -i 's/^Interface = auto/Interface = ppp7\nInterface = vlan1 \t\r\nPidFile = \/var\/run\/of-old\nPidFile = \/var\/run\/knockd.pid \r/' "$config"
+    starts_on vlan1 wan_proto=pppoe
+    works /jffs
+
+    ip link add vlan2 type veth peer name eth1 netns "$wan"
+    ip addr add 203.0.113.1/24 dev vlan2
+    ip link set vlan2 up
+    ip -n "$wan" addr add 203.0.113.2/24 dev eth1
+    ip -n "$wan" link set eth1 up
+    sed -i '/^Interface = ppp7/d; s/^Interface = .*/Interface = vlan1,vlan2/' "$config"
+    starts_on vlan1,vlan2 wan_proto=dhcp wan_ifname=vlan1
+    test="two WANs"
+    works /jffs
+    knock_as_shown 203.0.113.1
+    await "a knock at the second opens" is_open_for 203.0.113.2
+    ipkg remove knockd-rs
+    ip link del vlan2
+}
+
+test_other_cpu() {
+    test="a package for another CPU"
+    cp "$knockd" "$folder/other"
+    printf '\010' | dd of="$folder/other" bs=1 seek=18 conv=notrunc 2> /dev/null # e_machine: MIPS
+    ours=$knockd
+    knockd=$folder/other
+    pack 1.0.0-3 "$root/packages/knockd-rs_1.0.0-3_mips.ipk"
+    knockd=$ours
+    jffs 4096
+    refused install /packages/knockd-rs_1.0.0-3_mips.ipk
+    grep -q 'take the package for the CPU of this router' "$folder/said" || lost "it does not say why"
+    is "$(find "$root/jffs" ! -type d)" ""
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    works /jffs
+    before=$(sum) pid=$(daemon)
+    refused install /packages/knockd-rs_1.0.0-3_mips.ipk
+    is "$(sum)" "$before"
+    await "the same daemon runs, alone" same_daemon "$pid"
+    is_open || lost "the door was shut"
+    ipkg remove knockd-rs
+    rm "$root/packages/knockd-rs_1.0.0-3_mips.ipk"
+}
+
+test_broken_config() {
+    test="an upgrade with a config that was broken by hand"
+    jffs 4096
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    works /jffs
+    echo nonsense >> "$config"
+    before=$(sum) pid=$(daemon)
+    refused -force-defaults install /packages/knockd-rs_1.0.0-2_all.ipk
+    grep -q "the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
+    is "$(sum)" "$before"
+    await "the same daemon runs, alone" same_daemon "$pid"
+    is_open || lost "the door was shut"
+    router iptables -F
+    router /jffs/etc/config/knockd.wanup
+    await "the daemon lives on, with what it has read" is_open
+
+    test="the same where no daemon runs"
+    reboot_router
+    ipkg -force-defaults install /packages/knockd-rs_1.0.0-2_all.ipk
+    grep -q "not started: the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
+    no_daemon || lost "a daemon runs"
+    sed -i '$d' "$config"
+    router /jffs/etc/config/knockd.wanup
+
+    test="a downgrade, with an open door"
+    works /jffs
+    pid=$(daemon)
+    ipkg -force-defaults install /packages/knockd-rs_1.0.0-1_all.ipk
+    await "another daemon runs" another_daemon "$pid"
+    is_open && lost "a door of the old daemon is open"
+    works /jffs
+    ipkg remove knockd-rs
+}
+
+two_daemons() {
+    # shellcheck disable=SC2046 # counts words
+    set -- $(keepers)
+    [ $# = 2 ]
+}
+
+one_keeper() {
+    # shellcheck disable=SC2046 # counts words
+    set -- $(keepers)
+    [ $# = 1 ]
+}
+
+test_two_trees() {
+    test="on trial in RAM beside the one on flash"
+    jffs 4096
+    first_install ram /tmp knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "two daemons run" two_daemons
+    await "it listens" logged "listening on vlan1"
+    ipkg -d ram remove knockd-rs
+    await "one of them has ended" one_keeper
+    is "$(find "$root/tmp" ! -type d ! -name status)" ""
+    knock_as_shown
+    await "the knock opens" is_open
+    # They had the same pid file.
+    rm -f "$root/var/run/knockd.pid"
+    router iptables -F
+    router /jffs/etc/config/knockd.wanup
+    await "the rule is back" is_open
+    ipkg remove knockd-rs
+}
+
 test_full_flash() {
     test="a flash that is read-only"
     jffs 4096
@@ -231,12 +374,17 @@ test_full_flash() {
     await "the hooks are done" no_hook
     mount -o remount,ro "$root/jffs"
     refused install /packages/knockd-rs_1.0.0-2_all.ipk
-    one_daemon || lost "the daemon is gone"
+    grep -qi 'read-only' "$folder/said" || lost "it does not say why"
+    await "one daemon runs" one_daemon
+    reboot_router
+    : > "$root/var/log/messages"
+    router /jffs/etc/config/knockd.startup
+    works /jffs
     mount -o remount,rw "$root/jffs"
 
     test="a flash that is full"
     before=$(sum)
-    pid=$(keepers)
+    pid=$(daemon)
     used=$(du -sk "$root/jffs" | cut -f 1)
     used_up=0 done_up=0
     room=0
@@ -246,12 +394,13 @@ test_full_flash() {
         if router "ipkg install /packages/knockd-rs_1.0.0-2_all.ipk" > "$folder/said" 2>&1; then
             done_up=$((done_up + 1))
             await "the new daemon runs" another_daemon "$pid"
-            pid=$(keepers)
+            pid=$(daemon)
         else
             [ "$done_up" = 0 ] || lost "with $room kB it fails, with less it did not"
             used_up=$((used_up + 1))
             is "$(sum)" "$before"
-            is "$(keepers)" "$pid"
+            await "the same daemon runs, alone" same_daemon "$pid"
+            is "$(wc -l < "$folder/said")" "$(grep -c '^tar: \|^ipkg: \|^knockd-rs: ' "$folder/said")"
         fi
         room=$((room + step))
     done
@@ -302,6 +451,140 @@ test_sequences() {
     is "$(cat "$folder/said")" ""
 }
 
+# The program and a config with one door at the top of the router, below PREFIX, as OpenWrt's or Entware's package puts them.
+plain_install() { # plain_install PREFIX
+    reboot_router
+    mkdir -p "$root$1/etc/init.d" "$root$1/usr/sbin"
+    cp "$knockd" "$root$1/usr/sbin/knockd"
+    config=$root$1/etc/knockd.conf
+    cp files/etc/knockd.conf "$config"
+    router "sh /host$PWD/ipkg/postinst make-door $1/etc/knockd.conf $1/etc/knockd.conf" > "$folder/knock-shown"
+    : > "$root/var/log/messages"
+}
+
+service_knocks() {
+    await "it listens on the WAN" logged "listening on vlan1"
+    knock_as_shown
+    await "the knock opens" is_open
+}
+
+# The start script of OpenWrt, with stand-ins for what OpenWrt has: they show which command it hands to procd, and run that. Whether
+# procd starts it again, and when, is procd's and not shown.
+test_openwrt() {
+    test="OpenWrt's start script"
+    plain_install ""
+    cp files/openwrt/etc/init.d/knockd "$root/etc/init.d/knockd"
+    rm "$root/lib"
+    mkdir -p "$root/lib/functions"
+    for entry in /lib/*; do
+        ln -s "/host$entry" "$root/lib/"
+    done
+    cat > "$root/lib/functions/network.sh" << 'END'
+network_find_wan() { eval "$1=\$(nvram get network)"; [ -n "$(nvram get network)" ]; }
+network_get_device() { [ "$2" = wan ] && eval "$1=vlan1"; }
+END
+    cat > "$root/etc/rc.common" << 'END'
+procd_open_instance() { command=''; }
+procd_set_param() { [ "$1" != command ] || { shift; command=$*; }; }
+procd_close_instance() { echo "$command" > /var/run/command; $command < /dev/null > /dev/null 2>&1 & echo $! > /var/run/instance; }
+procd_send_signal() { [ "$1 $2" = "knockd *" ] && kill "-$3" "$(cat /var/run/instance)"; }
+procd_add_reload_interface_trigger() { echo "$1" > /var/run/trigger; }
+script=$1
+. "$script"
+case $2 in
+    start) service_triggers; start_service ;;
+    stop) kill "$(cat /var/run/instance)" ;;
+    reload) reload_service ;;
+esac
+END
+    nvram network=wan
+    router /etc/init.d/knockd start
+    is "$(cat "$root/var/run/command")" "/usr/sbin/knockd -i vlan1 -c /etc/knockd.conf"
+    is "$(cat "$root/var/run/trigger")" wan
+    service_knocks
+    router /etc/init.d/knockd reload
+    await "the config is read again" logged "the new config is in force"
+    is_open || lost "the reload shut the door"
+    router /etc/init.d/knockd stop
+    await "the daemon ends" no_daemon
+    is_closed || lost "a door is still open"
+
+    test="OpenWrt's start script, before there is a WAN"
+    nvram
+    router /etc/init.d/knockd start
+    is "$(cat "$root/var/run/command")" "/usr/sbin/knockd -c /etc/knockd.conf"
+    router /etc/init.d/knockd stop
+    await "the daemon ends" no_daemon
+    rm -r "${root:?}/lib" "$root/etc/init.d" "$root/etc/rc.common" "$root/usr/sbin/knockd" "$config"
+    ln -s host/lib "$root/lib"
+}
+
+# The start script of Entware, with a stand-in for its rc.func.
+test_entware() {
+    test="Entware's start script"
+    plain_install /opt
+    mkdir "$root/opt/sbin"
+    ln -s ../usr/sbin/knockd "$root/opt/sbin/knockd"
+    cp files/entware/opt/etc/init.d/S95knockd "$root/opt/etc/init.d/"
+    cat > "$root/opt/etc/init.d/rc.func" << 'END'
+[ "$ENABLED" = yes ] || exit
+case $1 in
+    start) [ -n "$(pidof "$PROCS")" ] || $PREARGS "$PROCS" $ARGS ;;
+    stop) killall "$PROCS" ;;
+    reconfigure) killall -HUP "$PROCS" ;;
+esac
+END
+    ip route add default via 198.51.100.2
+    router /opt/etc/init.d/S95knockd start
+    await "one daemon runs" one_daemon
+    service_knocks
+    router /opt/etc/init.d/S95knockd start
+    await "one daemon runs" one_daemon
+    router /opt/etc/init.d/S95knockd reconfigure
+    await "the config is read again" logged "the new config is in force"
+    is_open || lost "the reload shut the door"
+    router /opt/etc/init.d/S95knockd stop
+    await "the daemon ends" no_daemon
+    is_closed || lost "a door is still open"
+    ip route del default
+    rm -r "$root/opt"
+}
+
+# refuses_with TEXT COMMAND...: it fails and says so in one line
+refuses_with() {
+    text=$1
+    shift
+    if "$@" > "$folder/said" 2>&1; then
+        lost "it succeeds: $*"
+    fi
+    is "$(grep -c . "$folder/said")" 1
+    grep -qF -- "$text" "$folder/said" || lost "$* says something else"
+}
+
+# What scripts/build-ipk and its helpers say where something is wrong. Here is no network.
+test_build() {
+    test="building what cannot be built"
+    refuses_with 'unknown architecture "sparc"; use one of: mipsel' scripts/build-ipk sparc
+    refuses_with 'unknown system "tomato"; use ddwrt, openwrt or entware' scripts/build-ipk --for tomato mipsel
+    refuses_with 'OPKG_ARCH names one architecture' env OPKG_ARCH=all scripts/build-ipk mipsel armv5
+    refuses_with 'is no name of an architecture' env OPKG_ARCH='a b' scripts/build-ipk mipsel
+    refuses_with 'name a router (usage' scripts/test-router
+    refuses_with "Debian's kernel is here for mipsel only" scripts/test-router arm --debian-kernel
+    refuses_with 'no such file: none.ipk' scripts/test-package none.ipk
+    refuses_with 'unknown architecture "sparc"' tests/package/binaries sparc
+    refuses_with 'there is no folder' scripts/build-feed "$folder/none"
+    mkdir "$folder/few"
+    for program in dirname sed head; do
+        ln -s "$(command -v "$program")" "$folder/few/"
+    done
+    refuses_with 'are missing, and there is no apt-get to install them: clang lld' env PATH="$folder/few" /bin/sh scripts/build-ipk mipsel
+    if cross/fetch-source musl "$folder/musl" > "$folder/said" 2>&1; then
+        lost "the source of musl came without a network"
+    fi
+    tail -n 1 "$folder/said" | grep -q 'is there a network' || lost "it does not say that there is no network"
+    [ ! -e "$folder/musl" ] || lost "half a source is left"
+}
+
 # The installed daemon and its commands, where the kernel has nothing that 2.6.24 lacks. Only with musl: the C library of this
 # machine itself needs calls that are newer.
 test_old_kernel() {
@@ -311,11 +594,11 @@ test_old_kernel() {
     first_install root /jffs knockd-rs_1.0.0-1_all.ipk
     await "one daemon runs" one_daemon
     reboot_router
-    sed -i 's/^cmd_timeout .*/cmd_timeout = 3/' "$config"
+    sed -i 's/^cmd_timeout .*/cmd_timeout = 5/' "$config"
     : > "$root/var/log/messages"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 || lost "no start"
     await "one daemon runs" one_daemon
-    grep -q '^Seccomp:.*2' "/proc/$(keepers)/status" || lost "the daemon is not under oldsys"
+    grep -q '^Seccomp:.*2' "/proc/$(daemon)/status" || lost "the daemon is not under oldsys"
     works /jffs
     await "the door closes" is_closed
     knock_as_shown
@@ -323,20 +606,29 @@ test_old_kernel() {
 
     test="a kernel as old as 2.6.24: reload, a listener that dies, a second daemon, the end"
     : > "$root/var/log/messages"
-    kill -HUP "$(keepers)"
-    await "the config is read again" logged "re-reading config"
-    kill -9 "$(pgrep -f '^knockd: listener' | head -n 1)"
-    await "there is another listener" logged "listener"
+    kill -HUP "$(daemon)"
+    await "the config is read again" logged "the new config is in force"
+    await "the old listener has ended" one_listener
+    kill -9 "$(listeners)"
+    await "there is another listener" logged "the listener has died: starting it again"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 \
         || lost "a second start is a failure"
     grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
-    one_daemon || lost "a second daemon started"
+    await "one daemon runs" one_daemon
     await "the door closes" is_closed
     await "a knock opens" knock_until_open
-    kill "$(keepers)"
+    kill "$(daemon)"
     await "the daemon ends" no_daemon
     is_closed || lost "the end left a door open"
     ipkg remove knockd-rs
+}
+
+listeners() {
+    pgrep -f '^knockd: listener'
+}
+
+one_listener() {
+    [ "$(listeners | wc -l)" = 1 ]
 }
 
 # A reload ends attempts, so one knock may meet the listener that goes.

@@ -46,13 +46,13 @@ pub struct Era {
 pub const ERAS: &[Era] = &[
     Era {
         name: "calm",
-        weights: &[(Knock, 91), (Scan, 3), (Usr1, 2), (Flush, 2), (Second, 2)],
+        weights: &[(Knock, 86), (Scan, 8), (Usr1, 2), (Flush, 2), (Second, 2)],
     },
     Era {
         name: "reloads and signals",
         weights: &[
             (Knock, 57),
-            (Scan, 3),
+            (Scan, 8),
             (Usr1, 2),
             (Flush, 2),
             (Reload, 10),
@@ -77,7 +77,7 @@ pub const ERAS: &[Era] = &[
         name: "kills",
         weights: &[
             (Knock, 60),
-            (Scan, 5),
+            (Scan, 10),
             (Kill, 25),
             (Terminate, 4),
             (KillListener, 2),
@@ -101,7 +101,7 @@ pub const ERAS: &[Era] = &[
         name: "all",
         weights: &[
             (Knock, 55),
-            (Scan, 5),
+            (Scan, 10),
             (Usr1, 2),
             (Flush, 1),
             (Reload, 4),

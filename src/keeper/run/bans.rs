@@ -31,20 +31,13 @@ impl Keeper {
         );
         let (Some(start), Some(stop)) = commands else {
             let text = "error: BanCommand or UnbanCommand is too long: nobody is banned";
-            self.lines.say(Kind::Error, text);
+            self.lines.say(Kind::Error, &text);
             return true;
         };
         let (max, time) = (bans.max, bans.time);
         let is_new = !self.book.is_banned(source);
-        if is_new
-            && let (number, Some(first)) = self.book.bans()
-            && number >= max
-        {
-            self.end_leases(BAN, first, "ends early, for there are too many");
-        }
         let opening = Opening {
-            door: BAN.to_string(),
-            is_ban: true,
+            door: String::new(),
             source,
             start,
             stop,
@@ -54,19 +47,21 @@ impl Keeper {
         let opened = self
             .book
             .open(opening, Reknock::Renew, monotonic(), &mut actions);
-        match opened {
-            Ok(()) if is_new => {
-                let text = format!("{BAN}: {} s, for it touched tripwires", time / 1000);
-                self.lines.about(Kind::Event, source, &text);
-            }
-            Ok(()) => {}
-            Err(_) => self.lines.about(
-                Kind::Verbose,
-                source,
-                "not banned: too many bans are ending",
-            ),
+        if opened.is_err() {
+            let text = "not banned: too many bans are ending";
+            self.lines.about(Kind::Verbose, source, &text);
+            return true;
+        }
+        if is_new {
+            let text = format_args!("{BAN}: {} s, for it touched tripwires", time / 1000);
+            self.lines.about(Kind::Event, source, &text);
         }
         self.perform(actions);
+        if let (number, Some(first)) = self.book.bans()
+            && number > max
+        {
+            self.end_leases("", first, "ends early, for there are too many");
+        }
         true
     }
 
@@ -77,7 +72,7 @@ impl Keeper {
             return Some("Allow has it".to_string());
         }
         let mut leases = self.book.leases().iter();
-        if leases.any(|lease| !lease.is_ban && lease.source == source) {
+        if leases.any(|lease| !lease.is_ban() && lease.source == source) {
             return Some("a door is open for it".to_string());
         }
         match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {

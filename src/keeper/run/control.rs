@@ -4,15 +4,17 @@
 use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::control::{ERROR, OK, Question};
+use crate::lease::BAN;
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
 use crate::sys::clock::monotonic;
+use crate::sys::poll::Ready;
 use std::net::IpAddr;
 
 impl Keeper {
     /// Lets the clients that are ready go on.
-    pub(super) fn serve_clients(&mut self, ready: &[bool], now: Millis) {
+    pub(super) fn serve_clients(&mut self, ready: Ready, now: Millis) {
         // Out of the keeper meanwhile, since an answer may need all of it.
         let Some(mut control) = self.control.take() else {
             return;
@@ -29,7 +31,11 @@ impl Keeper {
     }
 
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
-        match self.end_leases(door, source, "closed by hand") {
+        let mut number = self.end_leases(door, source, "closed by hand");
+        if number == 0 && door == BAN {
+            number = self.end_leases("", source, "ended by hand");
+        }
+        match number {
             0 => format!("{ERROR}{door} is not open for {source}\n"),
             _ => format!("{OK}{door} closes for {source}\n"),
         }
@@ -38,7 +44,7 @@ impl Keeper {
     /// The status needs what the listener knows; it is waited for half as long as the client.
     fn ask_listener(&mut self, now: Millis) {
         let ready = self.listener.as_ref().filter(|l| l.ready_by.is_none());
-        match ready.map(|listener| (listener.say(&ToListener::Report), listener.started)) {
+        match ready.map(|listener| (listener.say(ToListener::Report), listener.started)) {
             Some((Ok(()), started)) => {
                 let status = ListenerStatus {
                     uptime: now.saturating_sub(started),

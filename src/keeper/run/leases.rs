@@ -6,7 +6,7 @@ use crate::door::Millis;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::{Kind, plain};
-use crate::lease::{Action, Lease, LeaseId, Opening, Phase};
+use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase};
 use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::exec::Ending;
@@ -31,18 +31,17 @@ impl Keeper {
         let Some(start) = expand(start, source) else {
             return self.lines.say(
                 Kind::Error,
-                "error: parsed start command has been truncated! --> won't execute it",
+                &"error: parsed start command has been truncated! --> won't execute it",
             );
         };
         match stop {
             Some(None) => self.lines.say(
                 Kind::Error,
-                "error: parsed stop command has been truncated! --> won't execute start command",
+                &"error: parsed stop command has been truncated! --> won't execute start command",
             ),
             Some(Some(stop)) => {
                 let opening = Opening {
                     door: name.clone(),
-                    is_ban: false,
                     source,
                     start,
                     stop,
@@ -54,7 +53,7 @@ impl Keeper {
                     Ok(()) => self.perform(actions),
                     Err(_) => self.lines.say(
                         Kind::Error,
-                        &format!("error: {name}: {MAX_LEASES} doors are open: not opened"),
+                        &format_args!("error: {name}: {MAX_LEASES} doors are open: not opened"),
                     ),
                 }
             }
@@ -69,7 +68,7 @@ impl Keeper {
                 if !self.commands.push(command) {
                     self.lines.say(
                         Kind::Error,
-                        &format!("error: {name}: too many commands wait: not run"),
+                        &format_args!("error: {name}: too many commands wait: not run"),
                     );
                 }
                 self.run_commands(monotonic());
@@ -77,7 +76,7 @@ impl Keeper {
         }
     }
 
-    /// Ends that door's leases, or the ban, of that source now. How many there were.
+    /// Ends that door's leases of that source now; without a door its ban. How many there were.
     pub(super) fn end_leases(&mut self, door: &str, source: IpAddr, why: &str) -> usize {
         let mut actions = Vec::new();
         let now = monotonic();
@@ -93,8 +92,9 @@ impl Keeper {
                 commands.hurry_start(lease.id, now.saturating_add(SHUTDOWN_START_MS));
             }
         }
+        let name = if door.is_empty() { BAN } else { door };
         self.lines
-            .about(Kind::Event, source, &format!("{door}: {why}"));
+            .about(Kind::Event, source, &format_args!("{name}: {why}"));
         self.perform(actions);
         number
     }
@@ -121,8 +121,8 @@ impl Keeper {
         let Some(lease) = self.book.get(id) else {
             return;
         };
-        let what = if lease.is_ban { of_ban } else { of_door };
-        let (source, text) = (lease.source, format!("{}: {what}", lease.door));
+        let what = if lease.is_ban() { of_ban } else { of_door };
+        let (source, text) = (lease.source, format!("{}: {what}", lease.name()));
         self.lines.about(Kind::Event, source, &text);
     }
 
@@ -130,7 +130,7 @@ impl Keeper {
         let Some(lease) = self.book.get(id) else {
             return;
         };
-        let (role, text) = match (lease.is_ban, starts) {
+        let (role, text) = match (lease.is_ban(), starts) {
             (false, true) => (Role::Start, &lease.start),
             (false, false) => (Role::Stop, &lease.stop),
             (true, true) => (Role::Ban, &lease.start),
@@ -144,7 +144,7 @@ impl Keeper {
         let command = Command {
             lease: Some(id),
             role,
-            door: lease.door.clone(),
+            door: lease.name().to_string(),
             text: text.clone(),
             again: false,
         };
@@ -162,23 +162,23 @@ impl Keeper {
                         self.book.command_started(id, process.group());
                         self.unsaved = true;
                     }
-                    begun.push((command, process));
+                    let text = String::from_utf8_lossy(&command.text);
+                    begun.push((
+                        format!("{}: running command: {text}", command.door),
+                        process,
+                    ));
                 }
                 Err(error) => self.lines.say(
                     Kind::Error,
-                    &format!("error: command fork failed! ({})", plain(&error)),
+                    &format_args!("error: command fork failed! ({})", plain(&error)),
                 ),
             }
         }
         self.save();
-        for (command, process) in begun {
+        for (line, process) in begun {
             // A child that is gone already is reaped like any other.
             let _ = process.go();
-            let text = String::from_utf8_lossy(&command.text);
-            self.lines.say(
-                Kind::Event,
-                &format!("{}: running command: {text}", command.door),
-            );
+            self.lines.say(Kind::Event, &line);
         }
     }
 
@@ -193,19 +193,18 @@ impl Keeper {
                 self.journal_fails = false;
                 self.save_again = None;
                 if failed_before {
-                    self.lines.say(Kind::Event, "the journal is written again");
+                    self.lines.say(Kind::Event, &"the journal is written again");
                 }
             }
             Err(error) => {
                 self.journal_fails = true;
                 self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
                 if !failed_before {
-                    let text = format!(
+                    self.lines.say(Kind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
                          will stay open",
                         plain(&error)
-                    );
-                    self.lines.say(Kind::Error, &text);
+                    ));
                 }
             }
         }
@@ -224,7 +223,7 @@ impl Keeper {
             if status != 0 {
                 self.lines.say(
                     Kind::Error,
-                    &format!(
+                    &format_args!(
                         "{}: command returned non-zero status code ({status})",
                         command.door
                     ),

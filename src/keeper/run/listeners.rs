@@ -28,7 +28,7 @@ impl Keeper {
             Err(error) => {
                 self.lines.say(
                     Kind::Error,
-                    &format!("error: cannot start a listener: {error}"),
+                    &format_args!("error: cannot start a listener: {error}"),
                 );
                 self.restart.after_death(now, now);
             }
@@ -74,7 +74,7 @@ impl Keeper {
         if self.closing.is_none() {
             self.lines.say(
                 Kind::Error,
-                &format!("error: the listener {how}: starting it again"),
+                &format_args!("error: the listener {how}: starting it again"),
             );
             self.restarts += 1;
             self.restart.after_death(listener.started, monotonic());
@@ -155,7 +155,7 @@ impl Keeper {
             ToKeeper::LeftOut(lines) => {
                 self.lines.say(
                     Kind::Event,
-                    &format!("LogRate: {lines} stage and failure lines left out"),
+                    &format_args!("LogRate: {lines} stage and failure lines left out"),
                 );
                 true
             }
@@ -179,7 +179,7 @@ impl Keeper {
                 };
                 self.lines.say(
                     Kind::Debug,
-                    &format!(
+                    &format_args!(
                         "{protocol}: {}:{} -> {}:{}{flags}",
                         knock.source, knock.source_port, knock.destination, knock.step.port
                     ),
@@ -196,8 +196,11 @@ impl Keeper {
         let Some(door) = self.doors.get(usize::from(progress.door)) else {
             return false;
         };
-        let text = format!("{}: {}", door.config.name, what(progress.stage));
-        self.lines.about(kind, progress.source, &text);
+        self.lines.about(
+            kind,
+            progress.source,
+            &format_args!("{}: {}", door.config.name, what(progress.stage)),
+        );
         true
     }
 
@@ -233,7 +236,7 @@ impl Keeper {
         }
         self.opened += 1;
         self.lines
-            .about(Kind::Event, source, &format!("{name}: OPEN SESAME"));
+            .about(Kind::Event, source, &format_args!("{name}: OPEN SESAME"));
         if self.use_sequence(index) {
             self.open(index, source);
         }

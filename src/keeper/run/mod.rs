@@ -11,7 +11,7 @@ mod takeover;
 
 use super::Settings;
 use super::commands::Commands;
-use super::control::{Control, MAX_ENTRIES};
+use super::control::Control;
 use super::doors::Door;
 use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Restart};
@@ -24,12 +24,19 @@ use crate::limits::{FORK_RETRY_MS, RELOAD_PAUSE_MS};
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::poll;
-use crate::sys::poll::Awaits;
+use crate::sys::poll::{Awaits, Entry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+
+/// What the keeper waits for itself, in this order.
+const SIGNALS: usize = 0;
+const LISTENER: usize = 1;
+const REPLACEMENT: usize = 2;
+const NAMES: usize = 3;
+const OWN_ENTRIES: usize = 4;
 
 /// A new config and the listener for it, which is not ready yet.
 struct Replacement {
@@ -138,30 +145,30 @@ impl Keeper {
                 return code;
             }
             self.lines.log.write_out();
-            let ([signals, listener, replacement, names], clients) = match self.sleep(now) {
+            let ready = match self.sleep(now) {
                 Ok(ready) => ready,
                 // Only a machine out of memory gets here; leases must still end.
                 Err(error) => {
                     self.lines
-                        .say(Kind::Error, &format!("error: poll: {error}"));
+                        .say(Kind::Error, &format_args!("error: poll: {error}"));
                     poll::pause(FORK_RETRY_MS);
-                    Default::default()
+                    Ready::default()
                 }
             };
             // First, since what the others say may let clients go.
-            if clients.contains(&true) {
-                self.serve_clients(&clients, monotonic());
+            if ready.skip(OWN_ENTRIES).any() {
+                self.serve_clients(ready.skip(OWN_ENTRIES), monotonic());
             }
-            if listener {
+            if ready.has(LISTENER) {
                 self.hear_listener();
             }
-            if replacement {
+            if ready.has(REPLACEMENT) {
                 self.hear_replacement();
             }
-            if names {
+            if ready.has(NAMES) {
                 self.lines.answer(monotonic());
             }
-            if signals {
+            if ready.has(SIGNALS) || self.signals.are_pending() {
                 for signal in self.signals.take() {
                     self.obey(signal);
                 }
@@ -169,26 +176,21 @@ impl Keeper {
         }
     }
 
-    /// Waits for something to do: whether signals, the listener, its replacement and the names child have something to say, and which
-    /// entries of the control socket are ready.
-    fn sleep(&self, now: Millis) -> io::Result<([bool; 4], heapless::Vec<bool, MAX_ENTRIES>)> {
-        let sources = [
-            Some(self.signals.as_fd()),
-            self.listener.as_ref().map(AsFd::as_fd),
-            self.replacement.as_ref().map(|new| new.listener.as_fd()),
-            self.lines.descriptor(),
-        ];
-        let own = sources.iter().flatten().map(|fd| (*fd, Awaits::Input));
-        let entries = own.chain(self.control.iter().flat_map(Control::entries));
+    /// Waits for something to do: which of its own entries and, after them, of the control socket's are ready.
+    fn sleep(&self, now: Millis) -> io::Result<Ready> {
+        let mut own = [None; OWN_ENTRIES];
+        own[SIGNALS] = Some(self.signals.as_fd());
+        own[LISTENER] = self.listener.as_ref().map(AsFd::as_fd);
+        own[REPLACEMENT] = self.replacement.as_ref().map(|new| new.listener.as_fd());
+        own[NAMES] = self.lines.descriptor();
+        let own = own.into_iter().map(|fd| Entry::new(fd, Awaits::Input));
+        let clients = self.control.iter().flat_map(Control::entries);
+        let mut entries: Vec<Entry<'_>> = own.chain(clients).collect();
         let deadline = match self.signals.are_pending() {
             true => Some(now),
             false => self.next_deadline(),
         };
-        let ready = poll::wait_each::<{ 4 + MAX_ENTRIES }>(entries, now, deadline)?;
-        let mut ready = ready.into_iter();
-        let mut own = sources.map(|source| source.is_some() && ready.next() == Some(true));
-        own[0] |= self.signals.are_pending();
-        Ok((own, ready.collect()))
+        poll::wait(&mut entries, now, deadline)
     }
 
     fn next_deadline(&self) -> Option<Millis> {
@@ -252,8 +254,10 @@ impl Keeper {
             self.report_openings = None;
             let refused = |door: &mut Door| door.openings.take_left_out();
             let number: u32 = self.doors.iter_mut().filter_map(refused).sum();
-            let text = format!("error: {number} openings were too many at once: not opened");
-            self.lines.say(Kind::Error, &text);
+            self.lines.say(
+                Kind::Error,
+                &format_args!("error: {number} openings were too many at once: not opened"),
+            );
         }
         if self.save_again.is_some_and(|due| due <= now) {
             self.unsaved = true;
@@ -268,12 +272,12 @@ impl Keeper {
             .and_then(Control::deadline)
             .is_some_and(|due| due <= now)
         {
-            self.serve_clients(&[], now);
+            self.serve_clients(Ready::default(), now);
         }
         for door in self.commands.end_overdue(now) {
             self.lines.say(
                 Kind::Error,
-                &format!("{door}: command takes too long: killed"),
+                &format_args!("{door}: command takes too long: killed"),
             );
         }
         if self.book.next_expiry().is_some_and(|due| due <= now) {

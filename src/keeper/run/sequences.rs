@@ -47,8 +47,10 @@ impl Keeper {
         let next = list.next(&mut |problem| problems.push(problem));
         match &next {
             Ok(Some(sequence)) => {
-                let text = format!("new sequence for door {name}: {sequence}");
-                self.lines.say(Kind::Debug, &text);
+                self.lines.say(
+                    Kind::Debug,
+                    &format_args!("new sequence for door {name}: {sequence}"),
+                );
             }
             Ok(None) => problems.push(exhausted(name)),
             Err(error) => problems.push(format!(
@@ -76,7 +78,7 @@ impl Keeper {
             generation,
             sequence,
         };
-        if listener.say(&record).is_err() {
+        if listener.say(record).is_err() {
             self.listener_died("does not take the next sequence");
         }
     }

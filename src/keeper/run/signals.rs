@@ -21,7 +21,7 @@ impl Keeper {
             Signal::Reapply if self.closing.is_none() => {
                 self.lines.say(
                     Kind::Event,
-                    &format!("applying {} again", in_words(self.book.leases())),
+                    &format_args!("applying {} again", in_words(self.book.leases())),
                 );
                 let mut actions = Vec::new();
                 self.book.reapply(&mut actions);
@@ -37,7 +37,7 @@ impl Keeper {
     pub(super) fn reload(&mut self) {
         let file = self.settings.config.display().to_string();
         self.lines
-            .say(Kind::Event, &format!("re-reading config file: {file}"));
+            .say(Kind::Event, &format_args!("re-reading config file: {file}"));
         let debug = self.settings.args.debug;
         let Keeper {
             settings, lines, ..
@@ -46,7 +46,7 @@ impl Keeper {
         let loaded = settings.load(
             &mut |line| {
                 if debug {
-                    lines.say(Kind::Debug, line);
+                    lines.say(Kind::Debug, &line);
                 }
             },
             &mut |problem| problems.push(problem),
@@ -58,15 +58,17 @@ impl Keeper {
             Ok(loaded) => loaded,
             Err(problem) => {
                 for line in problem.lines() {
-                    self.lines.say(Kind::Error, line);
+                    self.lines.say(Kind::Error, &line);
                 }
                 self.reopen_log(self.settings.log_file(&self.options), false);
                 return self.give_up_reload(&format!("{file} is not valid"));
             }
         };
         for warning in &config.warnings {
-            let text = format!("warning: {}", warning.show(&self.settings.config));
-            self.lines.say(Kind::Error, &text);
+            self.lines.say(
+                Kind::Error,
+                &format_args!("warning: {}", warning.show(&self.settings.config)),
+            );
         }
         // Also if the interface below is refused: a log rotation may be waiting for it.
         let path = self.settings.log_file(&config.options);
@@ -74,7 +76,7 @@ impl Keeper {
         if self.settings.state_dir(&config.options) != self.settings.state_dir(&self.options) {
             self.lines.say(
                 Kind::Error,
-                "warning: StateDir cannot change while knockd runs: keeping the old one",
+                &"warning: StateDir cannot change while knockd runs: keeping the old one",
             );
         }
         let same_interface =
@@ -94,13 +96,17 @@ impl Keeper {
     fn reopen_log(&mut self, path: Option<PathBuf>, syslog: bool) {
         self.lines.flush();
         if let Some(old) = self.settings.log_file(&self.options) {
-            let text = format!("closing log file: {}", old.display());
-            self.lines.say(Kind::Verbose, &text);
+            self.lines.say(
+                Kind::Verbose,
+                &format_args!("closing log file: {}", old.display()),
+            );
         }
         self.lines.log.open(path.as_deref(), syslog);
         if let Some(path) = path {
-            let text = format!("re-opening log file: {}", path.display());
-            self.lines.say(Kind::Event, &text);
+            self.lines.say(
+                Kind::Event,
+                &format_args!("re-opening log file: {}", path.display()),
+            );
         }
     }
 
@@ -108,7 +114,7 @@ impl Keeper {
         self.replacement = None;
         self.lines.say(
             Kind::Error,
-            &format!("error: {why}: keeping the doors as they were"),
+            &format_args!("error: {why}: keeping the doors as they were"),
         );
     }
 
@@ -134,7 +140,7 @@ impl Keeper {
                 self.next_sequence(index);
             }
         }
-        self.lines.say(Kind::Event, "the new config is in force");
+        self.lines.say(Kind::Event, &"the new config is in force");
     }
 
     /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
@@ -151,7 +157,7 @@ impl Keeper {
         self.restart.due = None;
         if !self.book.leases().is_empty() {
             self.lines
-                .say(Kind::Verbose, "waiting for child processes...");
+                .say(Kind::Verbose, &"waiting for child processes...");
         }
         let mut actions = Vec::new();
         let Keeper { book, commands, .. } = self;
@@ -168,14 +174,13 @@ impl Keeper {
         self.unsaved |= self.journal_fails;
         self.save();
         for lease in self.book.leases() {
-            let text = format!(
+            self.lines.say(Kind::Error, &format_args!(
                 "error: {}: {}: its stop command did not end in time; the next start runs it again",
-                lease.source, lease.door
-            );
-            self.lines.say(Kind::Error, &text);
+                lease.source, lease.name()
+            ));
         }
-        self.lines.say(Kind::Verbose, "closing...");
-        self.lines.say(Kind::LogOnly, "shutting down");
+        self.lines.say(Kind::Verbose, &"closing...");
+        self.lines.say(Kind::LogOnly, &"shutting down");
         self.lines.flush();
         if let Some(path) = &self.pid_file {
             // Whoever removed it before has saved us the work.

@@ -23,8 +23,10 @@ impl Keeper {
         end_orphans(&leases);
         if !leases.is_empty() {
             let number = in_words(&leases);
-            let text = format!("{number} taken over from the daemon before");
-            self.lines.say(Kind::Event, &text);
+            self.lines.say(
+                Kind::Event,
+                &format_args!("{number} taken over from the daemon before"),
+            );
         }
         let mut actions = Vec::new();
         self.book = LeaseBook::restore(leases, &mut actions);

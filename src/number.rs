@@ -1,0 +1,30 @@
+//! Numbers in text. (`str::parse` has a copy for each kind of number, and takes a sign.)
+#![forbid(unsafe_code)]
+
+/// A whole number up to `most`, in digits alone.
+pub fn number(text: &[u8], most: u64) -> Option<u64> {
+    let mut number = None;
+    for byte in text {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit <= 9)?;
+        let before: u64 = number.unwrap_or(0);
+        number = Some(before.checked_mul(10)?.checked_add(digit.into())?);
+    }
+    number.filter(|number| *number <= most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_digits_up_to_the_bound_are_a_number() {
+        assert_eq!(number(b"0", 0), Some(0));
+        assert_eq!(number(b"007", 7), Some(7));
+        let most = u64::MAX.to_string();
+        assert_eq!(number(most.as_bytes(), u64::MAX), Some(u64::MAX));
+        assert_eq!(number(b"18446744073709551616", u64::MAX), None);
+        for text in ["", "+1", "-1", " 1", "1 ", "1x", "8"] {
+            assert_eq!(number(text.as_bytes(), 7), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Fields on the wire: numbers big-endian, an address as its length (4 or 16) and octets, text as its length (2 bytes) and bytes,
+//! none of them a control character, a list as its length (1 byte) and items.
+#![forbid(unsafe_code)]
+
+use super::{Bytes, MAX_TEXT};
+use crate::door::{Protocol, Sequence, Step};
+use crate::limits::MAX_STEPS;
+use crate::tripwire::{BanRule, Tripwire};
+use std::net::IpAddr;
+
+/// Walks the fields of a record in order, and either writes each or reads it into its place: so there is one list of fields for both.
+pub struct Wire<'a> {
+    /// What is left to read; `None`: the fields are written.
+    input: Option<&'a [u8]>,
+    output: Bytes,
+    /// Nothing was read so far that cannot be.
+    is_sound: bool,
+}
+
+impl<'a> Wire<'a> {
+    /// Writes a record of that kind.
+    pub fn writer(kind: u8) -> Wire<'a> {
+        Wire {
+            input: None,
+            output: Bytes::from_iter([kind]),
+            is_sound: true,
+        }
+    }
+
+    /// Reads what comes after the kind.
+    pub fn reader(fields: &'a [u8]) -> Wire<'a> {
+        Wire {
+            input: Some(fields),
+            output: Bytes::new(),
+            is_sound: true,
+        }
+    }
+
+    /// What was written.
+    pub fn written(self) -> Bytes {
+        self.output
+    }
+
+    /// Whether all was read, and all of it can be.
+    pub fn is_whole(&self) -> bool {
+        self.is_sound && self.input.is_none_or(<[u8]>::is_empty)
+    }
+
+    fn bytes(&mut self, bytes: &mut [u8]) {
+        match &mut self.input {
+            // MAX_RECORD holds the longest record: the test `the_longest_records_fit` shows it.
+            None => drop(self.output.extend_from_slice(bytes)),
+            Some(rest) => match rest.split_at_checked(bytes.len()) {
+                Some((read, left)) => {
+                    bytes.copy_from_slice(read);
+                    *rest = left;
+                }
+                None => self.is_sound = false,
+            },
+        }
+    }
+
+    pub fn u8(&mut self, value: &mut u8) {
+        self.bytes(std::slice::from_mut(value));
+    }
+
+    pub fn u16(&mut self, value: &mut u16) {
+        let mut bytes = value.to_be_bytes();
+        self.bytes(&mut bytes);
+        *value = u16::from_be_bytes(bytes);
+    }
+
+    pub fn u32(&mut self, value: &mut u32) {
+        let mut bytes = value.to_be_bytes();
+        self.bytes(&mut bytes);
+        *value = u32::from_be_bytes(bytes);
+    }
+
+    pub fn u64(&mut self, value: &mut u64) {
+        let mut bytes = value.to_be_bytes();
+        self.bytes(&mut bytes);
+        *value = u64::from_be_bytes(bytes);
+    }
+
+    pub fn bool(&mut self, value: &mut bool) {
+        let mut byte = u8::from(*value);
+        self.u8(&mut byte);
+        self.is_sound &= byte <= 1;
+        *value = byte == 1;
+    }
+
+    /// Text that is too long is cut.
+    pub fn text(&mut self, text: &mut String) {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        let mut length = text.len() as u16;
+        self.u16(&mut length);
+        let mut bytes = std::mem::take(text).into_bytes();
+        bytes.resize(usize::from(length).min(MAX_TEXT), 0);
+        self.bytes(&mut bytes);
+        match String::from_utf8(bytes) {
+            // It may end up in a log: nothing in it may look like another line.
+            Ok(read) if !read.contains(char::is_control) => *text = read,
+            _ => self.is_sound = false,
+        }
+    }
+
+    pub fn ip(&mut self, ip: &mut IpAddr) {
+        let mut some = Some(*ip);
+        self.ip_if_any(&mut some);
+        match some {
+            Some(read) => *ip = read,
+            None => self.is_sound = false,
+        }
+    }
+
+    /// An address, or its length 0.
+    pub fn ip_if_any(&mut self, ip: &mut Option<IpAddr>) {
+        let (mut v4, mut v6) = ([0; 4], [0; 16]);
+        let mut length = match ip {
+            None => 0,
+            Some(IpAddr::V4(ip)) => {
+                v4 = ip.octets();
+                4
+            }
+            Some(IpAddr::V6(ip)) => {
+                v6 = ip.octets();
+                16
+            }
+        };
+        self.u8(&mut length);
+        *ip = match length {
+            4 => {
+                self.bytes(&mut v4);
+                Some(v4.into())
+            }
+            16 => {
+                self.bytes(&mut v6);
+                Some(v6.into())
+            }
+            other => {
+                self.is_sound &= other == 0;
+                None
+            }
+        };
+    }
+
+    pub fn step(&mut self, step: &mut Step) {
+        let mut protocol = match step.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        };
+        self.u8(&mut protocol);
+        self.is_sound &= matches!(protocol, 6 | 17);
+        step.protocol = match protocol {
+            17 => Protocol::Udp,
+            _ => Protocol::Tcp,
+        };
+        self.u16(&mut step.port);
+    }
+
+    pub fn sequence(&mut self, sequence: &mut Option<Sequence>) {
+        let mut steps = sequence.take().map_or(Vec::new(), |s| s.steps().to_vec());
+        self.list(&mut steps, Step::default(), Wire::step);
+        self.is_sound &= steps.len() <= MAX_STEPS;
+        *sequence = Sequence::new(&steps);
+    }
+
+    pub fn tripwire(&mut self, tripwire: &mut Tripwire<u16>) {
+        let (mut kind, mut count) = match tripwire {
+            Tripwire::None => (0, 0),
+            Tripwire::Auto => (1, 0),
+            Tripwire::Ports(count) => (2, *count),
+        };
+        self.u8(&mut kind);
+        self.u16(&mut count);
+        *tripwire = match kind {
+            1 => Tripwire::Auto,
+            2 => Tripwire::Ports(count),
+            other => {
+                self.is_sound &= other == 0;
+                Tripwire::None
+            }
+        };
+    }
+
+    /// Its number of hits, 0 where there is none, then its time.
+    pub fn ban(&mut self, rule: &mut Option<BanRule>) {
+        let (mut hits, mut window) = rule.map_or((0, 0), |rule| (rule.hits, rule.window));
+        self.u8(&mut hits);
+        self.u64(&mut window);
+        *rule = (hits > 0).then_some(BanRule { hits, window });
+    }
+
+    /// At most 255 items, each walked by `walk`.
+    pub fn list<T: Clone>(
+        &mut self,
+        items: &mut Vec<T>,
+        blank: T,
+        walk: fn(&mut Wire<'a>, &mut T),
+    ) {
+        let mut length = items.len() as u8;
+        self.u8(&mut length);
+        items.resize(length.into(), blank);
+        for item in items {
+            walk(self, item);
+        }
+    }
+}

@@ -3,11 +3,15 @@
 #![no_main]
 #![deny(unsafe_code)]
 
+use knockd_rs::sys::memory::Memory;
 use knockd_rs::sys::program::ExitCode;
 use knockd_rs::{cli, client, keeper, listener};
 use std::ffi::OsString;
 
 knockd_rs::program!(program);
+
+#[global_allocator]
+static MEMORY: Memory = Memory;
 
 fn program(argv: Vec<OsString>) -> ExitCode {
     match argv.first().and_then(|program| program.to_str()) {

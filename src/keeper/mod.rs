@@ -19,6 +19,7 @@ mod state;
 use crate::cli::KnockdArgs;
 use crate::config::{self, Config, Options};
 use crate::interfaces::Selector;
+use crate::sys;
 use doors::Door;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,7 @@ impl Settings {
     /// The same for every spelling of the path, to tell instances apart.
     fn instance(&self) -> PathBuf {
         let path = self.config_path();
-        path.canonicalize().unwrap_or(path)
+        sys::real_path(&path).unwrap_or(path)
     }
 
     /// `-i`, or the config's `Interface`, or eth0.

@@ -1,7 +1,7 @@
 //! Becoming a daemon, and being the only one.
 
 use super::program::{self, ExitCode};
-use super::{cerr, folder, open, read_all};
+use super::{cerr, folder, fork, open, read_all};
 use crate::limits::MAX_INHERITED;
 use std::fs::File;
 use std::io::{self, Write};
@@ -33,8 +33,7 @@ pub struct Starting(io::PipeWriter);
 /// [`Starting::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
 pub fn daemonize() -> io::Result<Starting> {
     let (from_child, to_parent) = io::pipe()?;
-    // SAFETY: this process has one thread, so the child may run any code.
-    if cerr(unsafe { libc::fork() })? != 0 {
+    if fork()? != 0 {
         drop(to_parent);
         let told = read_all(from_child.as_fd(), 1).is_ok_and(|word| !word.is_empty());
         program::exit(match told {

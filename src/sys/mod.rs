@@ -10,6 +10,7 @@ pub mod exec;
 #[cfg(feature = "faults")]
 pub mod faults;
 pub mod folder;
+pub mod memory;
 pub mod names;
 pub mod netlink;
 pub mod packet_socket;
@@ -27,7 +28,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Turns the -1 of a system call into the error that `errno` holds.
 pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -51,6 +52,31 @@ pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
+}
+
+#[cfg(target_env = "musl")]
+unsafe extern "C" {
+    /// fork(2) without care for other threads' locks, as POSIX has it since 2024.
+    fn _Fork() -> libc::pid_t;
+}
+
+/// A copy of this process: 0 in it, its id here. There is one thread, so the copy may run any code. (`fork` of musl takes locks that only
+/// threads need, 2 kB on mipsel; older glibc has no other.)
+fn fork() -> io::Result<libc::pid_t> {
+    #[cfg(target_env = "musl")]
+    // SAFETY: no arguments, and no lock is held by any other thread.
+    let process = unsafe { _Fork() };
+    #[cfg(not(target_env = "musl"))]
+    // SAFETY: no arguments.
+    let process = unsafe { libc::fork() };
+    cerr(process)
+}
+
+/// The path of a file without links, `.` and `..`, as /proc has it. O_PATH, to touch nothing, is newer than the oldest kernel, where it is
+/// ignored. (realpath(3) of musl is 2 kB on mipsel.)
+pub fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let file = open(path, libc::O_PATH | libc::O_NONBLOCK, 0)?;
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and

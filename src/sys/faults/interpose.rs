@@ -106,7 +106,6 @@ interpose! {
     prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int = -1;
     readdir64(folder: *mut c_void) -> *mut c_void = ptr::null_mut();
     readlink(path: *const c_char, buffer: *mut c_char, length: size_t) -> ssize_t = -1;
-    realpath(path: *const c_char, buffer: *mut c_char) -> *mut c_char = ptr::null_mut();
     recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t = -1;
     recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr,
         address_length: *mut socklen_t) -> ssize_t = -1;

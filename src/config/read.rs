@@ -20,9 +20,7 @@ pub struct ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // std adds the number of the error, strerror() does not.
-        let reason = self.error.to_string();
-        let reason = reason.split(" (os error").next().unwrap_or_default();
+        let reason = sys::reason(&self.error);
         write!(f, "{}: {reason}", self.path.display())
     }
 }

@@ -278,11 +278,7 @@ impl Drop for Log {
 
 /// The text of an error as C's strerror() gives it, without the number that Rust adds.
 pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_string()
+    sys::reason(error)
 }
 
 /// A connection to /dev/log (RFC 3164 as C libraries write it): facility daemon, severity notice, no process id.

@@ -215,17 +215,19 @@ fn quoted(name: &str) -> String {
     quote(name.as_bytes())
 }
 
-/// Attributes follow a header of a fixed size: length and type (2 bytes each, host order), then the value, padded to 4 bytes.
-fn attributes(body: &[u8], header: usize) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = body.get(header..).unwrap_or_default();
-    std::iter::from_fn(move || {
+/// The value of an attribute. They follow a header of a fixed size: length and type (2 bytes each, host order), then the value, padded
+/// to 4 bytes.
+fn attribute(body: &[u8], header: usize, wanted: u16) -> Option<&[u8]> {
+    let mut rest = body.get(header..)?;
+    loop {
         let (head, _) = rest.split_first_chunk::<4>()?;
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let kind = u16::from_ne_bytes([head[2], head[3]]);
         let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
+        if u16::from_ne_bytes([head[2], head[3]]) == wanted {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
 }
 
 fn u32_of(value: &[u8]) -> Option<u32> {
@@ -258,20 +260,11 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
     if kind != libc::RTM_NEWLINK {
         return None;
     }
-    let mut name = None;
-    let mut master = None;
-    for (kind, value) in attributes(body, 16) {
-        match kind {
-            IFLA_IFNAME => name = name_of(value),
-            IFLA_MASTER => master = u32_of(value),
-            _ => {}
-        }
-    }
     Some(Link {
         index: u32_of(body.get(4..8)?)?,
-        name: name?,
+        name: name_of(attribute(body, 16, IFLA_IFNAME)?)?,
         up: u32_of(body.get(8..12)?)? & libc::IFF_UP as u32 != 0,
-        master,
+        master: attribute(body, 16, IFLA_MASTER).and_then(u32_of),
     })
 }
 
@@ -284,15 +277,9 @@ fn address(kind: u16, body: &[u8]) -> Option<Address> {
     if kind != libc::RTM_NEWADDR {
         return None;
     }
-    let (mut far, mut local, mut label) = (None, None, None);
-    for (kind, value) in attributes(body, 8) {
-        match kind {
-            IFA_ADDRESS => far = ip_of(value),
-            IFA_LOCAL => local = ip_of(value),
-            IFA_LABEL => label = name_of(value),
-            _ => {}
-        }
-    }
+    let far = attribute(body, 8, IFA_ADDRESS).and_then(ip_of);
+    let local = attribute(body, 8, IFA_LOCAL).and_then(ip_of);
+    let label = attribute(body, 8, IFA_LABEL).and_then(name_of);
     Some(Address {
         link: u32_of(body.get(4..8)?)?,
         address: local.or(far)?,
@@ -325,19 +312,15 @@ fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
     {
         return None;
     }
-    let (mut link, mut metric) = (None, 0);
-    for (kind, value) in attributes(body, 12) {
-        match kind {
-            RTA_OIF => link = u32_of(value),
-            RTA_PRIORITY => metric = u32_of(value).unwrap_or(0),
-            // struct rtnexthop: length, flags, hops, then the index at 4. The first of several ways is followed.
-            RTA_MULTIPATH => link = value.get(4..8).and_then(u32_of),
-            _ => {}
-        }
-    }
+    let link = match attribute(body, 12, RTA_MULTIPATH) {
+        // struct rtnexthop: length, flags, hops, then the index at 4. The first of several ways is followed.
+        Some(ways) => ways.get(4..8)?,
+        None => attribute(body, 12, RTA_OIF)?,
+    };
+    let metric = attribute(body, 12, RTA_PRIORITY).and_then(u32_of);
     Some(DefaultRoute {
-        link: link?,
-        metric,
+        link: u32_of(link)?,
+        metric: metric.unwrap_or(0),
         ipv6: i32::from(header[0]) == libc::AF_INET6,
     })
 }

@@ -4,7 +4,7 @@
 use crate::door::Millis;
 use crate::lease::{Lease, Phase};
 use crate::record::{Counters, Interface};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// A daemon at one moment.
 pub struct Status<'a> {
@@ -77,19 +77,21 @@ impl Status<'_> {
             // Of two doors with one name it is not known which.
             let first = self.doors.iter().find(|other| other.name == door.name);
             if first.is_some_and(|first| std::ptr::eq(first, door)) {
-                self.leases_text(&mut out, |lease| lease.door == door.name);
+                self.leases_text(&mut out, &|lease: &Lease| lease.door == door.name);
             }
         }
         let is_known = |lease: &Lease| self.doors.iter().any(|door| door.name == lease.door);
-        self.leases_text(&mut out, |lease| !lease.is_ban() && !is_known(lease));
+        self.leases_text(&mut out, &|lease: &Lease| {
+            !lease.is_ban() && !is_known(lease)
+        });
         if self.leases.iter().any(Lease::is_ban) {
             out.push_str("bans\n");
-            self.leases_text(&mut out, Lease::is_ban);
+            self.leases_text(&mut out, &Lease::is_ban);
         }
         out
     }
 
-    fn leases_text(&self, out: &mut String, wanted: impl Fn(&Lease) -> bool) {
+    fn leases_text(&self, out: &mut String, wanted: &dyn Fn(&Lease) -> bool) {
         for lease in self.leases.iter().filter(|lease| wanted(lease)) {
             let _ = write!(out, "  {}, {}: ", lease.name(), lease.source);
             let _ = match lease.phase {
@@ -104,42 +106,51 @@ impl Status<'_> {
 
     /// One line of JSON (RFC 8259). Times are in milliseconds.
     pub fn json(&self) -> String {
-        let doors = list(&self.doors, |door| {
-            format!(
-                "{{\"name\":{},\"enabled\":{}}}",
-                string(door.name),
-                door.enabled
-            )
-        });
-        let mut leases = Vec::new();
-        let mut bans = Vec::new();
-        for lease in self.leases {
-            let left = match lease.phase {
-                Phase::Open { until } => until.saturating_sub(self.now).to_string(),
-                _ => "null".to_string(),
-            };
-            let rest = format!(
-                "\"source\":\"{}\",\"state\":\"{}\",\"left_ms\":{left}}}",
-                lease.source,
-                state(lease)
-            );
-            match lease.is_ban() {
-                true => bans.push(format!("{{{rest}")),
-                false => leases.push(format!("{{\"door\":{},{rest}", string(&lease.door))),
-            }
+        let mut out = Json::default();
+        out.begin("", '{');
+        out.text("version", env!("CARGO_PKG_VERSION"));
+        out.plain("process", &self.process);
+        out.text("config", self.config);
+        out.plain("uptime_ms", &self.uptime);
+        match self.listener {
+            Some(listener) => listener_json(&mut out, listener),
+            None => out.plain("listener", &"null"),
         }
-        let (leases, bans) = (leases.join(","), bans.join(","));
-        format!(
-            "{{\"version\":\"{}\",\"process\":{},\"config\":{},\"uptime_ms\":{},\"listener\":{},\
-             \"restarts\":{},\"opened\":{},\"doors\":{doors},\"leases\":[{leases}],\"bans\":[{bans}]}}\n",
-            env!("CARGO_PKG_VERSION"),
-            self.process,
-            string(self.config),
-            self.uptime,
-            self.listener.map_or("null".to_string(), listener_json),
-            self.restarts,
-            self.opened
-        )
+        out.plain("restarts", &self.restarts);
+        out.plain("opened", &self.opened);
+        out.begin("doors", '[');
+        for door in &self.doors {
+            out.begin("", '{');
+            out.text("name", door.name);
+            out.plain("enabled", &door.enabled);
+            out.end('}');
+        }
+        out.end(']');
+        for (name, are_bans) in [("leases", false), ("bans", true)] {
+            out.begin(name, '[');
+            let leases = self.leases.iter();
+            leases
+                .filter(|lease| lease.is_ban() == are_bans)
+                .for_each(|lease| self.lease_json(&mut out, lease));
+            out.end(']');
+        }
+        out.end('}');
+        out.0.push('\n');
+        out.0
+    }
+
+    fn lease_json(&self, out: &mut Json, lease: &Lease) {
+        out.begin("", '{');
+        if !lease.is_ban() {
+            out.text("door", &lease.door);
+        }
+        out.text("source", &lease.source.to_string());
+        out.text("state", state(lease));
+        match lease.phase {
+            Phase::Open { until } => out.plain("left_ms", &until.saturating_sub(self.now)),
+            _ => out.plain("left_ms", &"null"),
+        }
+        out.end('}');
     }
 }
 
@@ -186,44 +197,82 @@ fn listener_text(out: &mut String, listener: &ListenerStatus) {
     );
 }
 
-fn listener_json(listener: &ListenerStatus) -> String {
-    let interfaces = list(&listener.interfaces, |interface| {
-        format!(
-            "{{\"wanted\":{},\"name\":{},\"addresses\":{},\"more\":{}}}",
-            string(&interface.wanted),
-            string(&interface.name),
-            list(&interface.addresses, |address| format!("\"{address}\"")),
-            interface.more
-        )
-    });
+fn listener_json(out: &mut Json, listener: &ListenerStatus) {
     let counters = listener.counters;
-    format!(
-        "{{\"uptime_ms\":{},\"knocks\":{},\"dropped\":{},\"failed\":{},\"attempts\":{},\
-         \"interfaces\":{interfaces}}}",
-        listener.uptime, counters.knocks, counters.dropped, counters.failed, counters.attempts
-    )
+    out.begin("listener", '{');
+    out.plain("uptime_ms", &listener.uptime);
+    out.plain("knocks", &counters.knocks);
+    out.plain("dropped", &counters.dropped);
+    out.plain("failed", &counters.failed);
+    out.plain("attempts", &counters.attempts);
+    out.begin("interfaces", '[');
+    for interface in &listener.interfaces {
+        out.begin("", '{');
+        out.text("wanted", &interface.wanted);
+        out.text("name", &interface.name);
+        out.begin("addresses", '[');
+        for address in &interface.addresses {
+            out.text("", &address.to_string());
+        }
+        out.end(']');
+        out.plain("more", &interface.more);
+        out.end('}');
+    }
+    out.end(']');
+    out.end('}');
 }
 
-/// A JSON array.
-fn list<T>(items: &[T], item: impl Fn(&T) -> String) -> String {
-    let items: Vec<String> = items.iter().map(item).collect();
-    format!("[{}]", items.join(","))
-}
+/// JSON in the making. A value stands in an object under its name; in an array, and as the whole, its name is empty.
+#[derive(Default)]
+struct Json(String);
 
-/// A JSON string.
-fn string(text: &str) -> String {
-    let mut out = String::from("\"");
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => out.extend(['\\', character]),
-            '\0'..='\x1f' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(character));
-            }
-            _ => out.push(character),
+impl Json {
+    /// What comes before each value.
+    fn name(&mut self, name: &str) {
+        if !self.0.ends_with(['{', '[']) && !self.0.is_empty() {
+            self.0.push(',');
+        }
+        if !name.is_empty() {
+            self.string(name);
+            self.0.push(':');
         }
     }
-    out.push('"');
-    out
+
+    /// An object or array: what follows is in it, up to its [`end`](Json::end).
+    fn begin(&mut self, name: &str, bracket: char) {
+        self.name(name);
+        self.0.push(bracket);
+    }
+
+    fn end(&mut self, bracket: char) {
+        self.0.push(bracket);
+    }
+
+    /// A number, or a word of JSON.
+    fn plain(&mut self, name: &str, value: &dyn fmt::Display) {
+        self.name(name);
+        // Writing to a String cannot fail.
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        self.string(text);
+    }
+
+    fn string(&mut self, text: &str) {
+        self.0.push('"');
+        for character in text.chars() {
+            match character {
+                '"' | '\\' => self.0.extend(['\\', character]),
+                '\0'..='\x1f' => {
+                    let _ = write!(self.0, "\\u{:04x}", u32::from(character));
+                }
+                _ => self.0.push(character),
+            }
+        }
+        self.0.push('"');
+    }
 }
 
 /// The two largest units: `2 d 3 h`, `59 s`.

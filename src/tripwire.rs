@@ -144,16 +144,20 @@ impl Tripwires {
             Protocol::Tcp => self.tcp.clone(),
             Protocol::Udp => self.udp.clone(),
         };
-        if self.neighbours {
-            let near =
-                door_ports(patterns).flat_map(|port| [port.checked_sub(1), port.checked_add(1)]);
-            let free = near
-                .flatten()
-                .filter(|port| *port != 0 && self.services.binary_search(port).is_err());
-            ranges.extend(free.map(PortRange::single));
+        let mut doors = Vec::new();
+        for sequence in patterns.iter().flat_map(|pattern| &pattern.sequence) {
+            doors.extend(sequence.steps().iter().map(|step| step.port));
         }
-        let mut doors: Vec<u16> = door_ports(patterns).collect();
         doors.sort_unstable();
+        if self.neighbours {
+            for port in &doors {
+                for near in [port.saturating_sub(1), port.saturating_add(1)] {
+                    if near != 0 && self.services.binary_search(&near).is_err() {
+                        ranges.push(PortRange::single(near));
+                    }
+                }
+            }
+        }
         let mut apart = Vec::new();
         for PortRange { mut low, high } in merge(ranges) {
             let first = doors.partition_point(|port| *port < low);
@@ -174,15 +178,12 @@ impl Tripwires {
     }
 }
 
-fn door_ports(patterns: &[Pattern]) -> impl Iterator<Item = u16> {
-    let sequences = patterns.iter().flat_map(|pattern| &pattern.sequence);
-    sequences
-        .flat_map(|sequence| sequence.steps())
-        .map(|step| step.port)
-}
-
 fn is_door_port(port: u16, patterns: &[Pattern]) -> bool {
-    door_ports(patterns).any(|door| door == port)
+    let has_port = |pattern: &Pattern| {
+        let sequence = pattern.sequence.as_ref();
+        sequence.is_some_and(|sequence| sequence.steps().iter().any(|step| step.port == port))
+    };
+    patterns.iter().any(has_port)
 }
 
 /// The local ports in the text of /proc/net/tcp, tcp6, udp or udp6 of sockets in one of these states: `0A` is a TCP socket that

@@ -9,7 +9,7 @@ mod golden;
 #[path = "config/messages.rs"]
 mod messages;
 
-fn parse_with_trace(text: &[u8]) -> (Result<Config, Diagnostic>, Vec<String>) {
+fn parse_with_trace(text: &[u8]) -> (Result<Config, Box<Diagnostic>>, Vec<String>) {
     let mut trace = Vec::new();
     let result = parse(text, &mut |line| trace.push(line.to_string()));
     (result, trace)

@@ -4,7 +4,7 @@
 use super::draft::{Seen, at, command, resolve};
 use super::keys::Key;
 use super::line::{Line, quote, trim};
-use super::values::within;
+use super::values::number_within;
 use super::{Bans, Diagnostic};
 use crate::limits::{MAX_ALLOWED, MAX_BAN_SECONDS, MAX_BANS, MAX_HITS, TRIPWIRE_WINDOW_S};
 use crate::network::Network;
@@ -40,13 +40,10 @@ impl BanDraft {
         key: Key,
         value: &[u8],
         warnings: &mut Vec<Diagnostic>,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Box<Diagnostic>> {
         let number = |most: u64, what: &str| {
-            within(value, 1..=most).ok_or_else(|| {
-                let (name, found) = (key.name(), quote(value));
-                let text = format!("{name}: found {found}; give {what} from 1 to {most}");
-                line.error(value, "syntax error", text)
-            })
+            let right = format_args!("give {what} from 1 to {most}");
+            number_within(line, key, value, 1..=most, &right)
         };
         let seconds = || number(MAX_BAN_SECONDS, "whole seconds");
         match key {
@@ -84,7 +81,7 @@ impl BanDraft {
         let (start, stop) = (resolve(&self.start), resolve(&self.stop));
         let lacks =
             |one: &Option<Vec<u8>>, other: &Option<Vec<u8>>| one.is_some() && other.is_none();
-        let text = "there is no UnbanCommand for it, so what it does is never undone";
+        let text = "there is no UnbanCommand for it: what it does stays, unless it ends by itself";
         if lacks(&start.v4, &stop.v4) {
             warn(Key::BanCommand, text);
         } else if lacks(&start.v6, &stop.v6) {
@@ -98,7 +95,7 @@ impl BanDraft {
                 text,
             );
         }
-        let rule = self.hits.map(|hits| BanRule {
+        let rule = self.hits.filter(|_| trips).map(|hits| BanRule {
             hits: hits as u8,
             window: self.window.unwrap_or(TRIPWIRE_WINDOW_S) * 1000,
         });
@@ -112,7 +109,7 @@ impl BanDraft {
 }
 
 /// The value of `Allow`.
-fn networks(line: Line<'_>, value: &[u8]) -> Result<Vec<Network>, Diagnostic> {
+fn networks(line: Line<'_>, value: &[u8]) -> Result<Vec<Network>, Box<Diagnostic>> {
     let mut networks = Vec::new();
     for part in value.split(|b| *b == b',').map(trim) {
         let text = std::str::from_utf8(part).unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use super::line::{printable, quote};
 use super::{Bans, Commands, Config, Door, Options, Reknock};
-use crate::door::{FlagRule, Matching, Millis, Protocol, Step, TCP_FLAGS};
+use crate::door::{FlagRule, Matching, Millis, Protocol, TCP_FLAGS};
 use crate::tripwire::Tripwire;
 use std::path::Path;
 
@@ -57,25 +57,19 @@ fn about_options(out: &mut String, options: &Options) {
             "beside each step, and some ports by chance",
         ),
         Tripwire::Ports(ranges) => {
-            let ports = ranges.iter().map(|range| match range.high == range.low {
+            let ports = list(ranges, ", ", |range| match range.high == range.low {
                 true => range.low.to_string(),
                 false => format!("{}-{}", range.low, range.high),
             });
-            put(out, "tripwires", &ports.collect::<Vec<_>>().join(", "));
+            put(out, "tripwires", &ports);
         }
     }
     about_bans(out, &options.bans);
-    let mut log = Vec::new();
-    if options.use_syslog {
-        log.push("syslog".to_string());
-    }
-    if let Some(file) = &options.log_file {
-        log.push(path(file));
-    }
-    let mut log = if log.is_empty() {
-        "nowhere".to_string()
-    } else {
-        log.join(" and ")
+    let mut log = match (options.use_syslog, &options.log_file) {
+        (false, None) => "nowhere".to_string(),
+        (true, None) => "syslog".to_string(),
+        (false, Some(file)) => path(file),
+        (true, Some(file)) => format!("syslog and {}", path(file)),
     };
     if options.log_rate > 0 {
         log.push_str(&format!(
@@ -115,11 +109,11 @@ fn about_bans(out: &mut String, bans: &Bans) {
     put(out, "never banned", &text);
     families(
         out,
-        "banning",
+        "ban",
         pairs(&bans.start, "runs nothing: only knocks are ignored"),
     );
     if bans.stop != Commands::default() {
-        families(out, "unbanning", pairs(&bans.stop, "runs nothing"));
+        families(out, "unban", pairs(&bans.stop, "runs nothing"));
     }
 }
 
@@ -199,8 +193,13 @@ fn families(out: &mut String, what: &str, (v4, v6): (String, String)) {
     }
 }
 
-fn list(steps: &[Step], between: &str, show: impl Fn(&Step) -> String) -> String {
-    steps.iter().map(show).collect::<Vec<_>>().join(between)
+fn list<T>(items: &[T], between: &str, show: fn(&T) -> String) -> String {
+    let mut out = String::new();
+    for item in items {
+        out.push_str(if out.is_empty() { "" } else { between });
+        out.push_str(&show(item));
+    }
+    out
 }
 
 fn flags(rule: FlagRule) -> String {

@@ -89,7 +89,7 @@ impl Draft {
         value: &[u8],
         warnings: &mut Vec<Diagnostic>,
         trace: &mut dyn FnMut(&str),
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Box<Diagnostic>> {
         let name = self.name.as_str();
         let shown = String::from_utf8_lossy(value);
         let told = |what: &str, value: &str| format!("config: {name}: {what}: {value}");
@@ -104,10 +104,10 @@ impl Draft {
                 if value.is_empty() {
                     let text = "one_time_sequences needs the path of a file".to_string();
                     let wording = Some("No such file or directory".into());
-                    return Err(Diagnostic {
+                    return Err(Box::new(Diagnostic {
                         knockd_wording: wording,
                         ..line.at(value, text)
-                    });
+                    }));
                 }
                 trace(&told("one time sequences file", &shown));
                 self.one_time = Some(PathBuf::from(OsStr::from_bytes(value)));

@@ -13,7 +13,7 @@ pub(super) fn tcp_flags(
     rule: &mut FlagRule,
     warnings: &mut Vec<Diagnostic>,
     trace: &mut dyn FnMut(&str),
-) -> Result<(), Diagnostic> {
+) -> Result<(), Box<Diagnostic>> {
     for word in value.split(|b| *b == b',') {
         let flag = trim(word);
         let (name, negated) = match flag.strip_prefix(b"!") {
@@ -48,7 +48,7 @@ pub(super) fn tcp_flags(
     Ok(())
 }
 
-fn unknown(line: Line<'_>, word: &[u8], flag: &[u8]) -> Diagnostic {
+fn unknown(line: Line<'_>, word: &[u8], flag: &[u8]) -> Box<Diagnostic> {
     let upper = String::from_utf8_lossy(&word.to_ascii_uppercase()).into_owned();
     let legal = or_list(TCP_FLAGS.iter().map(|(name, _)| *name));
     let found = if flag.is_empty() {

@@ -73,12 +73,12 @@ impl<'a> Line<'a> {
     }
 
     /// An error about `part` of this line for which knockd 0.8 prints `config: line N: WORDS`.
-    pub fn error(&self, part: &[u8], words: &str, text: String) -> Diagnostic {
+    pub fn error(&self, part: &[u8], words: &str, text: String) -> Box<Diagnostic> {
         let wording = format!("config: line {}: {words}", self.number);
-        Diagnostic {
+        Box::new(Diagnostic {
             knockd_wording: Some(wording),
             ..self.at(part, text)
-        }
+        })
     }
 }
 
@@ -118,10 +118,12 @@ pub(super) fn characters_before(text: &[u8], part: &[u8]) -> usize {
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut out = String::new();
     for c in String::from_utf8_lossy(bytes).chars() {
-        if c.is_control() {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
+        match c {
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            c if c.is_control() => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            c => out.push(c),
         }
     }
     out

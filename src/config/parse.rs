@@ -6,7 +6,7 @@ use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
 use super::line::{Content, Line, quote, trim};
 use super::tripwire::{Single, futile, tripwire};
-use super::values::{interfaces, within};
+use super::values::{choice, interfaces, not_right, number_within};
 use super::{Config, Diagnostic, Door, Options, Reknock};
 use crate::door::Matching;
 use crate::limits::{
@@ -14,6 +14,8 @@ use crate::limits::{
 };
 use crate::tripwire::Tripwire;
 use std::ffi::OsStr;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -24,9 +26,9 @@ const KNOCKD_LINE: usize = 4095;
 ///
 /// One-time files are not opened here: a door with one has no sequence yet. The bytes need not be UTF-8: commands and
 /// paths keep theirs, names of doors become text (U+FFFD for what is not).
-pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnostic> {
+pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Box<Diagnostic>> {
     if text.len() > MAX_CONFIG_BYTES {
-        return Err(whole_file(format!("longer than {MAX_CONFIG_BYTES} bytes")));
+        return Err(whole_file(format!("longer than {MAX_CONFIG_BYTES} bytes")).into());
     }
     let utf16 = text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff");
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -51,7 +53,9 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Diagnos
             } else {
                 "a NUL byte"
             };
-            return Err(line.at(&text[nul..], format!("{cause}; a config is plain text")));
+            return Err(line
+                .at(&text[nul..], format!("{cause}; a config is plain text"))
+                .into());
         }
         parser.line(line)?;
     }
@@ -103,7 +107,7 @@ struct Parser<'t> {
 }
 
 impl Parser<'_> {
-    fn line(&mut self, line: Line<'_>) -> Result<(), Diagnostic> {
+    fn line(&mut self, line: Line<'_>) -> Result<(), Box<Diagnostic>> {
         match line.content() {
             Content::Nothing => return Ok(()),
             Content::Section(name) => self.header(line, name)?,
@@ -120,7 +124,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn header(&mut self, line: Line<'_>, name: &[u8]) -> Result<(), Diagnostic> {
+    fn header(&mut self, line: Line<'_>, name: &[u8]) -> Result<(), Box<Diagnostic>> {
         let shown = String::from_utf8_lossy(name).into_owned();
         (self.trace)(&format!("config: new section: '{shown}'"));
         if name.is_empty() {
@@ -132,7 +136,7 @@ impl Parser<'_> {
             return Ok(());
         }
         if self.doors.len() == MAX_DOORS {
-            return Err(line.at(name, format!("more than {MAX_DOORS} doors")));
+            return Err(line.at(name, format!("more than {MAX_DOORS} doors")).into());
         }
         if name.contains(&b']') || name.contains(&b'[') {
             let text = format!(
@@ -158,7 +162,7 @@ impl Parser<'_> {
         line: Line<'_>,
         name: &[u8],
         value: Option<&[u8]>,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Box<Diagnostic>> {
         let words = match self.section {
             Section::None => "all directives must belong to a section",
             _ => "syntax error",
@@ -285,13 +289,17 @@ impl Parser<'_> {
         }
     }
 
-    fn set_option(&mut self, line: Line<'_>, key: Key, value: &[u8]) -> Result<(), Diagnostic> {
+    fn set_option(
+        &mut self,
+        line: Line<'_>,
+        key: Key,
+        value: &[u8],
+    ) -> Result<(), Box<Diagnostic>> {
         let shown = String::from_utf8_lossy(value);
         let path = || (!value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(value)));
-        // knockd 0.8 knows no such key at all.
-        let wrong = |right: &str| {
-            let text = format!("{}: found {}; {right}", key.name(), quote(value));
-            line.error(value, "syntax error", text)
+        let wrong = |right: &str| not_right(line, key, value, &right);
+        let number = |bounds: RangeInclusive<u64>, right: &dyn fmt::Display| {
+            number_within(line, key, value, bounds, right)
         };
         let mut trace = |name: &str| (self.trace)(&format!("config: {name}: {shown}"));
         match key {
@@ -311,49 +319,46 @@ impl Parser<'_> {
             }
             Key::Matching => {
                 trace("matching");
-                self.options.matching = match value.to_ascii_lowercase().as_slice() {
-                    b"tolerant" => Matching::Tolerant,
-                    b"strict" => Matching::Strict,
-                    _ => return Err(wrong("use tolerant or strict")),
+                self.options.matching = match choice(value, &["tolerant", "strict"]) {
+                    Some(0) => Matching::Tolerant,
+                    Some(_) => Matching::Strict,
+                    None => return Err(wrong("use tolerant or strict")),
                 };
             }
             Key::Reknock => {
                 trace("reknock");
-                self.options.reknock = match value.to_ascii_lowercase().as_slice() {
-                    b"renew" => Reknock::Renew,
-                    b"stack" => Reknock::Stack,
-                    _ => return Err(wrong("use renew or stack")),
+                self.options.reknock = match choice(value, &["renew", "stack"]) {
+                    Some(0) => Reknock::Renew,
+                    Some(_) => Reknock::Stack,
+                    None => return Err(wrong("use renew or stack")),
                 };
             }
             Key::LogRate => {
                 trace("log rate");
-                self.options.log_rate = within(value, 0..=u64::from(u32::MAX))
-                    .ok_or_else(|| wrong("give lines per second such as 50, or 0 for no bound"))?
-                    as u32;
+                let right = "give lines per second such as 50, or 0 for no bound";
+                self.options.log_rate = number(0..=u64::from(u32::MAX), &right)? as u32;
             }
             Key::CommandTimeout => {
                 trace("time for commands");
-                let right =
-                    format!("give whole seconds, 1 to {MAX_COMMAND_TIMEOUT_S}, such as 600");
-                let seconds = within(value, 1..=MAX_COMMAND_TIMEOUT_S);
-                self.options.command_timeout = seconds.ok_or_else(|| wrong(&right))? * 1000;
+                const MOST: u64 = MAX_COMMAND_TIMEOUT_S;
+                let right = format_args!("give whole seconds, 1 to {MOST}, such as 600");
+                self.options.command_timeout = number(1..=MOST, &right)? * 1000;
             }
             Key::MaxCommands => {
                 trace("max commands");
-                let right = format!("give a number from 1 to {MAX_COMMANDS}, such as {COMMANDS}");
-                let number = within(value, 1..=MAX_COMMANDS as u64);
-                self.options.max_commands = number.ok_or_else(|| wrong(&right))? as usize;
+                let right =
+                    format_args!("give a number from 1 to {MAX_COMMANDS}, such as {COMMANDS}");
+                self.options.max_commands = number(1..=MAX_COMMANDS as u64, &right)? as usize;
             }
             Key::MaxAttempts => {
                 trace("max attempts");
                 let (least, most) = MAX_ATTEMPTS.into_inner();
-                self.options.max_attempts = within(value, least as u64..=most as u64)
-                    .ok_or_else(|| wrong(&format!("give a number from {least} to {most}")))?
-                    as u16;
+                let right = format_args!("give a number from {least} to {most}");
+                self.options.max_attempts = number(least as u64..=most as u64, &right)? as u16;
             }
             Key::Tripwire => {
                 trace("tripwire");
-                (self.options.tripwire, self.single_tripwires) = tripwire(line, value)?;
+                self.options.tripwire = tripwire(line, value, &mut self.single_tripwires)?;
             }
             Key::StateDir => {
                 trace("state directory");
@@ -370,9 +375,9 @@ impl Parser<'_> {
     }
 
     /// What only the whole file shows: doors without sequence, fallbacks, contradictions.
-    fn finish(mut self) -> Result<Config, Diagnostic> {
+    fn finish(mut self) -> Result<Config, Box<Diagnostic>> {
         if let Some(door) = self.doors.iter().find(|d| !d.has_knock()) {
-            return Err(door.no_sequence());
+            return Err(door.no_sequence().into());
         }
         if self.doors.is_empty() {
             self.warnings
@@ -400,11 +405,16 @@ impl Parser<'_> {
             .map(|door| door.finish(warnings))
             .collect();
         warnings.extend(futile(&self.single_tripwires, &doors));
-        self.warnings.sort_by_key(|w| (w.line, w.column));
+        let mut warnings: Vec<Diagnostic> = Vec::new();
+        for warning in self.warnings {
+            let place = (warning.line, warning.column);
+            let at = warnings.partition_point(|other| (other.line, other.column) <= place);
+            warnings.insert(at, warning);
+        }
         Ok(Config {
             options: self.options,
             doors,
-            warnings: self.warnings,
+            warnings,
         })
     }
 }

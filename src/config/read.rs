@@ -20,8 +20,7 @@ pub struct ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reason = sys::reason(&self.error);
-        write!(f, "{}: {reason}", self.path.display())
+        write!(f, "{}: {}", self.path.display(), sys::plain(&self.error))
     }
 }
 

@@ -47,16 +47,18 @@ pub fn parse_sequence(
     (line, column): (usize, usize),
     text: &[u8],
     warnings: &mut Vec<Diagnostic>,
-) -> Result<Sequence, Diagnostic> {
+) -> Result<Sequence, Box<Diagnostic>> {
     let at = |part: &[u8], message: String| Diagnostic {
         line,
         column: column + characters_before(text, part),
         knockd_wording: None,
         text: message,
     };
-    let error = |part: &[u8], wording: String, message: String| Diagnostic {
-        knockd_wording: Some(wording),
-        ..at(part, message)
+    let error = |part: &[u8], wording: String, message: String| {
+        Box::new(Diagnostic {
+            knockd_wording: Some(wording),
+            ..at(part, message)
+        })
     };
     let empty = || {
         let wording = format!("error: section '{door}' has an empty knock sequence");
@@ -155,7 +157,7 @@ fn check_port(text: &[u8]) -> Result<u16, String> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<(String, usize), Diagnostic> {
+    fn parsed(text: &str) -> Result<(String, usize), Box<Diagnostic>> {
         let mut warnings = Vec::new();
         parse_sequence("A", (3, 10), text.as_bytes(), &mut warnings)
             .map(|s| (s.to_string(), warnings.len()))

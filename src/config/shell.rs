@@ -3,100 +3,105 @@
 
 use super::line::is_blank;
 
+/// Words, with `|` between them.
+type Words = &'static str;
+
 /// Words that stand before the program they run.
-const WRAPPERS: [&[u8]; 16] = [
-    b"sudo", b"exec", b"nohup", b"setsid", b"env", b"busybox", b"sh", b"ash", b"bash", b"-c",
-    b"if", b"then", b"else", b"do", b"!", b"{",
+const WRAPPERS: Words = "sudo|exec|nohup|setsid|env|busybox|sh|ash|bash|-c|if|then|else|do|!|{";
+
+/// What tells a call: the program, one word of each of these lists, and none of those.
+struct Rule(Words, &'static [Words], Words);
+
+const IPTABLES: Words = "iptables";
+const REFUSAL: Words = "DROP|REJECT|drop|reject";
+
+const OPENS: [Rule; 4] = [
+    Rule(IPTABLES, &["-A|-I|--append|--insert"], REFUSAL),
+    Rule("nft", &["add|insert", "rule"], REFUSAL),
+    Rule("nft", &["add", "element"], "timeout"),
+    Rule("ipset", &["add|-A"], "timeout"),
 ];
 
-/// One program with its arguments.
-struct Call<'a> {
-    /// Without its folder.
-    program: &'a [u8],
-    arguments: Vec<&'a [u8]>,
+const CLOSES: [Rule; 3] = [
+    Rule(IPTABLES, &["-D|--delete|-F|--flush"], ""),
+    Rule("nft", &["delete|flush"], ""),
+    Rule("ipset", &["del|-D|flush"], ""),
+];
+
+const TAKES_LINE_DOWN: [Rule; 6] = [
+    Rule("ip", &["link", "set", "down"], ""),
+    Rule("ifconfig|wl", &["down"], ""),
+    Rule("service", &["wan", "stop|restart"], ""),
+    Rule("stop_service|stopservice", &["wan"], ""),
+    Rule("killall", &["pppd|udhcpc"], ""),
+    Rule("ifdown|reboot|poweroff|halt|shutdown", &[], ""),
+];
+
+/// A program without its folder, then its arguments.
+type Call<'a> = Vec<&'a [u8]>;
+
+/// The programs that a command line calls, without regard to quotes and conditions. `iptables` is each of its kinds.
+fn calls(command: &[u8]) -> Vec<Call<'_>> {
+    let mut calls = Vec::new();
+    for part in command.split(|b| b";&|\n()`".contains(b)) {
+        let mut call = Call::new();
+        for word in part.split(|b| is_blank(*b) || b"\"'".contains(b)) {
+            if word.is_empty() {
+                continue;
+            }
+            if !call.is_empty() {
+                call.push(word);
+                continue;
+            }
+            let slash = word.iter().rposition(|b| *b == b'/');
+            let program = slash.map_or(word, |at| &word[at + 1..]);
+            if program.starts_with(b"iptables") || program.starts_with(b"ip6tables") {
+                call.push(IPTABLES.as_bytes());
+            } else if !program.is_empty() && !is_one(program, WRAPPERS) && !word.contains(&b'=') {
+                call.push(program);
+            }
+        }
+        if !call.is_empty() {
+            calls.push(call);
+        }
+    }
+    calls
 }
 
-impl Call<'_> {
-    fn has(&self, argument: &str) -> bool {
-        self.arguments.contains(&argument.as_bytes())
-    }
-
-    fn has_any(&self, arguments: &[&str]) -> bool {
-        arguments.iter().any(|a| self.has(a))
-    }
-
-    /// Whether these two arguments stand side by side.
-    fn has_pair(&self, first: &[&str], second: &[&str]) -> bool {
-        let is = |word: &[u8], list: &[&str]| list.iter().any(|l| l.as_bytes() == word);
-        self.arguments
-            .windows(2)
-            .any(|w| is(w[0], first) && is(w[1], second))
-    }
-
-    fn is_iptables(&self) -> bool {
-        self.program.starts_with(b"iptables") || self.program.starts_with(b"ip6tables")
-    }
+fn is_one(word: &[u8], words: Words) -> bool {
+    let mut words = words.as_bytes().split(|b| *b == b'|');
+    words.any(|other| other == word)
 }
 
-/// The programs that a command line calls, without regard to quotes and conditions.
-fn calls(command: &[u8]) -> impl Iterator<Item = Call<'_>> {
-    command
-        .split(|b| b";&|\n()`".contains(b))
-        .filter_map(|part| {
-            let mut words = part
-                .split(|b| is_blank(*b) || *b == b'"' || *b == b'\'')
-                .filter(|word| !word.is_empty())
-                .map(|word| (word, word.rsplit(|b| *b == b'/').next().unwrap_or(word)))
-                .skip_while(|(word, base)| WRAPPERS.contains(base) || word.contains(&b'='));
-            let (_, program) = words.next()?;
-            Some(Call {
-                program,
-                arguments: words.map(|(word, _)| word).collect(),
-            })
-        })
+/// Whether a call fits one of the rules.
+fn fits(calls: &[Call<'_>], rules: &[Rule]) -> bool {
+    let has = |call: &Call<'_>, words| call.iter().skip(1).any(|word| is_one(word, words));
+    let fits = |call: &Call<'_>, rule: &Rule| {
+        is_one(call[0], rule.0) && rule.1.iter().all(|words| has(call, words)) && !has(call, rule.2)
+    };
+    calls
+        .iter()
+        .any(|call| rules.iter().any(|rule| fits(call, rule)))
 }
 
 /// Whether it appends a rule to INPUT or FORWARD, where a router's last rule drops all.
 pub(super) fn appends_rule(command: &[u8]) -> bool {
+    let appends =
+        |pair: &[&[u8]]| is_one(pair[0], "-A|--append") && is_one(pair[1], "INPUT|FORWARD");
     calls(command)
-        .any(|call| call.is_iptables() && call.has_pair(&["-A", "--append"], &["INPUT", "FORWARD"]))
+        .iter()
+        .any(|call| is_one(call[0], IPTABLES) && call.windows(2).any(appends))
 }
 
 /// Whether it opens something in a firewall that it does not take back itself and that has no timeout.
 pub(super) fn opens(command: &[u8]) -> bool {
-    let refuses = |call: &Call<'_>| call.has_any(&["DROP", "REJECT", "drop", "reject"]);
-    let adds = |call: &Call<'_>| match call.program {
-        _ if call.is_iptables() => {
-            call.has_any(&["-A", "-I", "--append", "--insert"]) && !refuses(call)
-        }
-        b"nft" => {
-            call.has_pair(&["add", "insert"], &["rule"]) && !refuses(call)
-                || call.has_pair(&["add"], &["element"]) && !call.has("timeout")
-        }
-        b"ipset" => call.has_any(&["add", "-A"]) && !call.has("timeout"),
-        _ => false,
-    };
-    let removes = |call: &Call<'_>| match call.program {
-        _ if call.is_iptables() => call.has_any(&["-D", "--delete", "-F", "--flush"]),
-        b"nft" => call.has_any(&["delete", "flush"]),
-        b"ipset" => call.has_any(&["del", "-D", "flush"]),
-        _ => false,
-    };
-    calls(command).any(|call| adds(&call)) && !calls(command).any(|call| removes(&call))
+    let calls = calls(command);
+    fits(&calls, &OPENS) && !fits(&calls, &CLOSES)
 }
 
 /// Whether it takes a link, or the whole router, down.
 pub(super) fn takes_line_down(command: &[u8]) -> bool {
-    calls(command).any(|call| match call.program {
-        b"ip" => call.has("link") && call.has("set") && call.has("down"),
-        b"ifconfig" | b"wl" => call.has("down"),
-        b"service" => call.has("wan") && call.has_any(&["stop", "restart"]),
-        b"stop_service" | b"stopservice" => call.has("wan"),
-        b"killall" => call.has_any(&["pppd", "udhcpc"]),
-        program => {
-            [&b"ifdown"[..], b"reboot", b"poweroff", b"halt", b"shutdown"].contains(&program)
-        }
-    })
+    fits(&calls(command), &TAKES_LINE_DOWN)
 }
 
 #[cfg(test)]
@@ -157,6 +162,7 @@ mod tests {
             assert!(takes_line_down(yes.as_bytes()), "{yes}");
         }
         for no in [
+            "iptables  -I INPUT -s %IP% -j ACCEPT",
             "ip link set vlan1 up",
             "ifconfig ppp0 up",
             "echo down",

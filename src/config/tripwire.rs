@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::line::{Line, quote, trim};
-use super::values::within;
+use super::values::{choice, within};
 use super::{Diagnostic, Door};
 use crate::limits::MAX_TRIPWIRES;
 use crate::tripwire::{PortRange, Tripwire, merge};
@@ -10,22 +10,23 @@ use crate::tripwire::{PortRange, Tripwire, merge};
 /// A single port that is listed, and where: line and column.
 pub(super) type Single = (u16, (usize, usize));
 
-/// What the value says, and which ports it lists singly.
+/// What the value says; `singles` are then the ports that it lists singly.
 pub(super) fn tripwire(
     line: Line<'_>,
     value: &[u8],
-) -> Result<(Tripwire<Vec<PortRange>>, Vec<Single>), Diagnostic> {
-    match value.to_ascii_lowercase().as_slice() {
-        b"none" => return Ok((Tripwire::None, Vec::new())),
-        b"auto" => return Ok((Tripwire::Auto, Vec::new())),
-        _ => {}
+    singles: &mut Vec<Single>,
+) -> Result<Tripwire<Vec<PortRange>>, Box<Diagnostic>> {
+    singles.clear();
+    match choice(value, &["none", "auto"]) {
+        Some(0) => return Ok(Tripwire::None),
+        Some(_) => return Ok(Tripwire::Auto),
+        None => {}
     }
     let wrong = |part: &[u8], what: &str| {
         let text = format!("Tripwire: {what}; give auto, none, or ports such as 1-1023,5000");
         line.error(part, "syntax error", text)
     };
     let mut ranges = Vec::new();
-    let mut singles = Vec::new();
     for part in value.split(|b| *b == b',').map(trim) {
         let mut ends = part.splitn(2, |b| *b == b'-');
         let low = ends.next().and_then(port);
@@ -55,7 +56,7 @@ pub(super) fn tripwire(
         let what = format!("more than {MAX_TRIPWIRES} ranges");
         return Err(wrong(value, &what));
     }
-    Ok((Tripwire::Ports(ranges), singles))
+    Ok(Tripwire::Ports(ranges))
 }
 
 fn port(text: &[u8]) -> Option<u16> {

@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
+use super::keys::Key;
 use super::line::{Line, is_blank, quote, trim};
 use crate::number::number;
 use nom::bytes::complete::take_while;
 use nom::character::complete::{digit1, one_of};
 use nom::combinator::opt;
 use nom::{IResult, Parser};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
@@ -39,7 +41,7 @@ pub(super) fn seconds(
     line: Line<'_>,
     value: &[u8],
     warnings: &mut Vec<Diagnostic>,
-) -> Result<i32, Diagnostic> {
+) -> Result<i32, Box<Diagnostic>> {
     let Some((number, after)) = leading_number(value) else {
         let found = if value.is_empty() {
             "no time".into()
@@ -49,7 +51,7 @@ pub(super) fn seconds(
         let text = format!(
             "found {found}; give whole seconds, such as 10 (knockd 0.8 takes anything else for 0)"
         );
-        return Err(line.at(value, text));
+        return Err(line.at(value, text).into());
     };
     let Ok(seconds) = i32::try_from(number) else {
         let text = format!(
@@ -58,7 +60,7 @@ pub(super) fn seconds(
             i32::MAX,
             number as i32
         );
-        return Err(line.at(value, text));
+        return Err(line.at(value, text).into());
     };
     if !after.is_empty() {
         let text = format!(
@@ -76,8 +78,36 @@ pub(super) fn within(value: &[u8], bounds: RangeInclusive<u64>) -> Option<u64> {
     number(value, *bounds.end()).filter(|number| number >= bounds.start())
 }
 
+/// The same; `right` says what the error asks for.
+pub(super) fn number_within(
+    line: Line<'_>,
+    key: Key,
+    value: &[u8],
+    bounds: RangeInclusive<u64>,
+    right: &dyn fmt::Display,
+) -> Result<u64, Box<Diagnostic>> {
+    within(value, bounds).ok_or_else(|| not_right(line, key, value, right))
+}
+
+/// The error for a key that knockd 0.8 does not have.
+pub(super) fn not_right(
+    line: Line<'_>,
+    key: Key,
+    value: &[u8],
+    right: &dyn fmt::Display,
+) -> Box<Diagnostic> {
+    let text = format!("{}: found {}; {right}", key.name(), quote(value));
+    line.error(value, "syntax error", text)
+}
+
+/// Which of these words the value is, in any case.
+pub(super) fn choice(value: &[u8], words: &[&str]) -> Option<usize> {
+    let is = |word: &&str| word.as_bytes().eq_ignore_ascii_case(value);
+    words.iter().position(is)
+}
+
 /// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.
-pub(super) fn target(line: Line<'_>, value: &[u8]) -> Result<IpAddr, Diagnostic> {
+pub(super) fn target(line: Line<'_>, value: &[u8]) -> Result<IpAddr, Box<Diagnostic>> {
     let text = std::str::from_utf8(value).unwrap_or_default();
     if let Ok(address) = text.parse::<IpAddr>() {
         // Packets never carry the mapped form, which knockd 0.8 compares as text with their address.
@@ -101,11 +131,11 @@ pub(super) fn target(line: Line<'_>, value: &[u8]) -> Result<IpAddr, Diagnostic>
         "{} is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; {hint}",
         quote(value)
     );
-    Err(line.at(value, text))
+    Err(line.at(value, text).into())
 }
 
 /// A list of interface names, without blanks; `None` if the value is empty.
-pub(super) fn interfaces(line: Line<'_>, value: &[u8]) -> Result<Option<String>, Diagnostic> {
+pub(super) fn interfaces(line: Line<'_>, value: &[u8]) -> Result<Option<String>, Box<Diagnostic>> {
     if value.is_empty() {
         return Ok(None);
     }
@@ -129,7 +159,7 @@ pub(super) fn interfaces(line: Line<'_>, value: &[u8]) -> Result<Option<String>,
             "interface {}: {problem}; give a name such as ppp0, several as ppp0,vlan1, or any, or auto",
             quote(name)
         );
-        return Err(line.at(name, text));
+        return Err(line.at(name, text).into());
     }
     Ok(Some(list))
 }

@@ -22,7 +22,7 @@ pub use program::{Instruction, op};
 
 use crate::door::{FlagRule, Pattern, Protocol};
 use crate::number::number;
-use crate::tripwire::{TCP_RULE, Tripwires};
+use crate::tripwire::{PortRange, TCP_RULE, Tripwires};
 use std::net::IpAddr;
 
 /// What the running kernel's filters can do.
@@ -35,11 +35,10 @@ pub struct Kernel {
 /// Whether the kernel of this uname release (such as `3.10.108-d1`) can tell in a filter that a frame has a VLAN tag: 3.8
 /// and later. An older one drops every packet that it is asked this about.
 pub fn knows_vlan_tag(release: &str) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|digits| number(digits.as_bytes(), u64::MAX));
-    match (numbers.next(), numbers.next()) {
-        (Some(Some(major)), Some(Some(minor))) => (major, minor) >= (3, 8),
+    let mut numbers = release.as_bytes().split(|byte| !byte.is_ascii_digit());
+    let mut next = || number(numbers.next()?, u64::MAX);
+    match (next(), next()) {
+        (Some(major), Some(minor)) => (major, minor) >= (3, 8),
         _ => false,
     }
 }
@@ -136,10 +135,14 @@ struct Plan {
 impl Plan {
     fn new(patterns: &[Pattern], tripwires: &[Range], local: &[IpAddr], ipv4_only: bool) -> Plan {
         let targets = patterns.iter().filter_map(|pattern| pattern.target);
-        let mut addresses: Vec<IpAddr> = local.iter().copied().chain(targets).collect();
-        addresses.retain(|address| address.is_ipv4() || !ipv4_only);
-        addresses.sort_unstable();
-        addresses.dedup();
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in local.iter().copied().chain(targets) {
+            if (address.is_ipv4() || !ipv4_only)
+                && let Err(place) = addresses.binary_search(&address)
+            {
+                addresses.insert(place, address);
+            }
+        }
 
         let mut plan = Plan {
             classes: Vec::new(),
@@ -216,20 +219,21 @@ impl Plan {
 
 /// The tripwires, none of which is a port of a door.
 fn tripwire_ranges(tripwires: &Tripwires, patterns: &[Pattern]) -> Vec<Range> {
-    let transports = [
+    let mut ranges = Vec::new();
+    for (protocol, flags) in [
         (Protocol::Tcp, flag_table(TCP_RULE)),
         (Protocol::Udp, ANY_FLAGS),
-    ];
-    let of = |(protocol, flags)| {
-        let ports = tripwires.ranges(protocol, patterns);
-        ports.into_iter().map(move |ports| Range {
-            protocol,
-            low: ports.low,
-            high: ports.high,
-            flags,
-        })
-    };
-    transports.into_iter().flat_map(of).collect()
+    ] {
+        for PortRange { low, high } in tripwires.ranges(protocol, patterns) {
+            ranges.push(Range {
+                protocol,
+                low,
+                high,
+                flags,
+            });
+        }
+    }
+    ranges
 }
 
 /// The ports that these doors want, and the tripwires if there is such a door.

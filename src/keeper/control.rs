@@ -109,22 +109,22 @@ impl Control {
         UnixStream::connect(path).is_ok()
     }
 
-    /// What to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    /// Adds what to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
+    pub fn add_entries<'a>(&'a self, entries: &mut Vec<Entry<'a>>) {
         let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until.is_none();
-        let socket = match accepts {
+        let awaits = match accepts {
             true => Awaits::Input,
             false => Awaits::Nothing,
         };
-        let clients = self.clients.iter().map(|client| {
+        entries.push(Entry::new(Some(self.socket.as_fd()), awaits));
+        for client in &self.clients {
             let awaits = match client.stage {
                 Stage::Asks(_) => Awaits::Input,
                 Stage::Waits { .. } => Awaits::Nothing,
                 Stage::Hears(_) => Awaits::Room,
             };
-            Entry::new(Some(client.stream.as_fd()), awaits)
-        });
-        std::iter::once(Entry::new(Some(self.socket.as_fd()), socket)).chain(clients)
+            entries.push(Entry::new(Some(client.stream.as_fd()), awaits));
+        }
     }
 
     /// When [`serve`](Self::serve) must be called though nothing is ready.
@@ -133,7 +133,7 @@ impl Control {
         clients.chain(self.paused_until).min()
     }
 
-    /// Does what can be done without waiting. `ready`: which of [`entries`](Self::entries) are. Gives each question that is whole now to
+    /// Does what can be done without waiting. `ready`: which of [`add_entries`](Self::add_entries) are. Gives each question that is whole now to
     /// `answer`, whose answer is sent; `None`: the answer comes with [`answer_status`](Self::answer_status).
     pub fn serve(
         &mut self,

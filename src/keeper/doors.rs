@@ -1,13 +1,13 @@
 //! The doors as the keeper knows them: what the config says, and which one-time sequence is due.
 #![forbid(unsafe_code)]
 
-use super::log::plain;
 use super::one_time::OneTimeList;
-use crate::config::{self, Config};
+use crate::config;
 use crate::door::Pattern;
 use crate::limits::{MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
 use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
+use crate::sys::plain;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -40,37 +40,35 @@ pub fn exhausted(door: &str) -> String {
 /// The doors of a config, each one-time list opened at its first unused line. Relative paths start at `directory`.
 /// `trace` gets what `-D` shows, `report` what is wrong with single lines of the lists.
 pub fn open(
-    config: &Config,
+    doors: Vec<config::Door>,
     directory: &Path,
     trace: &mut dyn FnMut(&str),
     report: &mut dyn FnMut(String),
 ) -> Result<Vec<Door>, String> {
-    let mut open_one = |door: &config::Door| {
-        let mut door = Door {
-            config: door.clone(),
-            list: None,
-            generation: 0,
-            openings: LogRate::new(
-                MAX_OPENINGS_PER_SECOND,
-                MAX_OPENINGS_PER_SECOND,
-                monotonic(),
-            ),
-        };
-        if let Some(written) = &door.config.one_time {
+    let mut opened = Vec::new();
+    for mut config in doors {
+        let mut list = None;
+        if let Some(written) = &config.one_time {
             let failed = |error| format!("{}: {}", written.display(), plain(&error));
-            let list = OneTimeList::new(directory.join(written), &door.config.name);
-            list.check_writable().map_err(failed)?;
-            let next = list.next(report).map_err(failed)?;
-            let name = &door.config.name;
+            let name = &config.name;
+            let file = OneTimeList::new(directory.join(written), name);
+            file.check_writable().map_err(failed)?;
+            let next = file.next(report).map_err(failed)?;
             let next = next.ok_or_else(|| exhausted(name))?;
             trace(&format!("new sequence for door {name}: {next}"));
             trace(&format!("config: {name}: sequence: {next}"));
-            door.config.pattern.sequence = Some(next);
-            door.list = Some(list);
+            config.pattern.sequence = Some(next);
+            list = Some(file);
         }
-        Ok(door)
-    };
-    config.doors.iter().map(&mut open_one).collect()
+        let most = MAX_OPENINGS_PER_SECOND;
+        opened.push(Door {
+            config,
+            list,
+            generation: 0,
+            openings: LogRate::new(most, most, monotonic()),
+        });
+    }
+    Ok(opened)
 }
 
 /// A command ready to run: every `%IP%` replaced. `None`: longer than [`MAX_COMMAND`], which knockd 0.8 does not run either.

@@ -16,7 +16,7 @@ const MAX_LINKS: u32 = 40;
 /// Opens an absolute path as [`sys::open`] does. A link is followed only from a folder that nobody but root and this user can write to. A FIFO without a
 /// reader is an error and holds nothing up.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
-    let (path, careful) = match resolve(path)? {
+    let (path, careful) = match resolve(path, Links::Careful)? {
         Resolved::Plain(path) => (path, libc::O_NONBLOCK | libc::O_NOFOLLOW),
         Resolved::OfTheKernel(path) => (path, libc::O_NONBLOCK),
     };
@@ -30,9 +30,12 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
 
 /// The path of a folder without the links on the way, where each of them may be followed.
 pub fn folder(path: &Path) -> io::Result<PathBuf> {
-    match resolve(path)? {
-        Resolved::Plain(path) | Resolved::OfTheKernel(path) => Ok(path),
-    }
+    resolve(path, Links::Careful).map(Resolved::path)
+}
+
+/// The one spelling of an absolute path, whoever made the links on its way.
+pub fn canonical(path: &Path) -> io::Result<PathBuf> {
+    resolve(path, Links::All).map(Resolved::path)
 }
 
 fn refused(what: &str, path: &Path) -> io::Error {
@@ -56,7 +59,23 @@ enum Resolved {
     OfTheKernel(PathBuf),
 }
 
-fn resolve(path: &Path) -> io::Result<Resolved> {
+impl Resolved {
+    fn path(self) -> PathBuf {
+        match self {
+            Resolved::Plain(path) | Resolved::OfTheKernel(path) => path,
+        }
+    }
+}
+
+/// Which links are followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Links {
+    /// Those that nobody but root and this user can have made; another is an error.
+    Careful,
+    All,
+}
+
+fn resolve(path: &Path, links_followed: Links) -> io::Result<Resolved> {
     let mut links = 0;
     let mut done = PathBuf::from("/");
     // What is left of the path, the last part first.
@@ -68,7 +87,7 @@ fn resolve(path: &Path) -> io::Result<Resolved> {
             continue;
         }
         done.push(&part);
-        if done == Path::new("/proc") {
+        if done.as_os_str() == "/proc" {
             done.extend(rest.iter().rev());
             return Ok(Resolved::OfTheKernel(done));
         }
@@ -77,7 +96,7 @@ fn resolve(path: &Path) -> io::Result<Resolved> {
             continue;
         };
         links += 1;
-        if done.parent().is_some_and(is_exposed) {
+        if links_followed == Links::Careful && done.parent().is_some_and(is_exposed) {
             return Err(refused("a symbolic link", &done));
         }
         if links > MAX_LINKS {

@@ -5,7 +5,7 @@
 use super::files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::{self, poll, program};
+use crate::sys::{self, plain, poll, program};
 use crate::zone::{LocalTime, Zone};
 use std::fmt;
 use std::fs::{self, File};
@@ -274,11 +274,6 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.write_out();
     }
-}
-
-/// The text of an error as C's strerror() gives it, without the number that Rust adds.
-pub fn plain(error: &io::Error) -> String {
-    sys::reason(error)
 }
 
 /// A connection to /dev/log (RFC 3164 as C libraries write it): facility daemon, severity notice, no process id.

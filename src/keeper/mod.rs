@@ -19,7 +19,6 @@ mod state;
 use crate::cli::KnockdArgs;
 use crate::config::{self, Config, Options};
 use crate::interfaces::Selector;
-use crate::sys;
 use doors::Door;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +49,7 @@ impl Settings {
     /// The same for every spelling of the path, to tell instances apart.
     fn instance(&self) -> PathBuf {
         let path = self.config_path();
-        sys::real_path(&path).unwrap_or(path)
+        files::canonical(&path).unwrap_or(path)
     }
 
     /// `-i`, or the config's `Interface`, or eth0.
@@ -86,13 +85,8 @@ impl Settings {
         self.directory.join(named.unwrap_or(Path::new(PID_FILE)))
     }
 
-    /// Reads the config and the first lines of its one-time lists. `trace` gets what `-D` shows, `report` what is wrong with
-    /// single lines of the lists; the error is for a person.
-    pub fn load(
-        &self,
-        trace: &mut dyn FnMut(&str),
-        report: &mut dyn FnMut(String),
-    ) -> Result<(Config, Vec<Door>), String> {
+    /// Reads the config. `trace` gets what `-D` shows; the error is for a person.
+    fn parse(&self, trace: &mut dyn FnMut(&str)) -> Result<Config, String> {
         let text = match config::read(&self.config_path()) {
             Ok(text) => text,
             Err(mut error) => {
@@ -106,7 +100,19 @@ impl Settings {
             config.options.be_strict();
         }
         Selector::list(self.interface(&config.options))?;
-        let doors = doors::open(&config, &self.directory, trace, report)?;
+        Ok(config)
+    }
+
+    /// Reads the config and the first lines of its one-time lists: the config without its doors, and these. `trace` gets what `-D`
+    /// shows, `report` what is wrong with single lines of the lists; the error is for a person.
+    pub fn load(
+        &self,
+        trace: &mut dyn FnMut(&str),
+        report: &mut dyn FnMut(String),
+    ) -> Result<(Config, Vec<Door>), String> {
+        let mut config = self.parse(trace)?;
+        let doors = std::mem::take(&mut config.doors);
+        let doors = doors::open(doors, &self.directory, trace, report)?;
         Ok((config, doors))
     }
 }

@@ -4,7 +4,7 @@
 use super::control::{Control, Question};
 use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Received};
-use super::log::{Kind, Log, plain};
+use super::log::{Kind, Log};
 use super::run::Keeper;
 use super::state::{State, Unavailable, control_of};
 use super::{Settings, ask, check, files};
@@ -15,6 +15,7 @@ use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
+use crate::sys::plain;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
@@ -137,6 +138,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let mut keeper = Keeper::new(settings, config.options, doors, lines, signals);
     keeper.state = state;
     keeper.take_over_leases(leases);
+    keeper.end_unwanted_bans();
     let listener = keeper
         .spawn_own_listener()
         .map_err(|error| plain(&error))

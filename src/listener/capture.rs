@@ -118,17 +118,16 @@ impl Capture {
                 format!("{selector} has no address yet: only doors with a target can be knocked at")
             }
             (_, Some(link)) => {
-                let shown: Vec<String> = local
-                    .iter()
-                    .take(MAX_TOLD_ADDRESSES)
-                    .map(IpAddr::to_string)
-                    .collect();
-                let more = match local.len().saturating_sub(MAX_TOLD_ADDRESSES) {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
-                let (name, shown) = (&link.name, shown.join(", "));
-                format!("{selector}: listening on {name} at {shown}{more}")
+                let mut line = format!("{selector}: listening on {}", link.name);
+                for (index, address) in local.iter().take(MAX_TOLD_ADDRESSES).enumerate() {
+                    let before = if index == 0 { " at " } else { ", " };
+                    line.push_str(&format!("{before}{address}"));
+                }
+                match local.len().saturating_sub(MAX_TOLD_ADDRESSES) {
+                    0 => {}
+                    more => line.push_str(&format!(" and {more} more")),
+                }
+                line
             }
         };
         Place {

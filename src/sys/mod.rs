@@ -28,7 +28,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Turns the -1 of a system call into the error that `errno` holds.
 pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -72,26 +72,6 @@ fn fork() -> io::Result<libc::pid_t> {
     cerr(process)
 }
 
-/// The path of a file without links, `.` and `..`, as /proc has it. O_PATH, to touch nothing, is newer than the oldest kernel, where it is
-/// ignored. (realpath(3) of musl is 2 kB on mipsel.)
-pub fn real_path(path: &Path) -> io::Result<PathBuf> {
-    let file = open(path, libc::O_PATH | libc::O_NONBLOCK, 0)?;
-    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-/// The text of an error as strerror(3) gives it, without the ` (os error 2)` that std adds. (To look for a word brings 2 kB of `core` on
-/// mipsel, for a character it does not.)
-pub fn reason(error: &io::Error) -> String {
-    let mut text = error.to_string();
-    if error.raw_os_error().is_some()
-        && let Some(at) = text.rfind('(')
-    {
-        text.truncate(at);
-        text.truncate(text.trim_end().len());
-    }
-    text
-}
-
 /// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and
 /// that of musl translates structures for 1 kB.)
 pub fn set_nonblocking(descriptor: &impl AsRawFd, on: bool) -> io::Result<()> {
@@ -109,6 +89,18 @@ pub fn set_nonblocking(descriptor: &impl AsRawFd, on: bool) -> io::Result<()> {
 /// An error in words of ours. (std's own for text brings the tables of Unicode, to show text in the way of Rust's source.)
 pub fn fault(kind: io::ErrorKind, text: String) -> io::Error {
     io::Error::new(kind, Fault(text))
+}
+
+/// The text of an error as C's strerror() gives it, without the number that Rust adds.
+pub fn plain(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    if error.raw_os_error().is_some()
+        && let Some(number) = text.bytes().rposition(|byte| byte == b'(')
+    {
+        text.truncate(number);
+        text.truncate(text.trim_ascii_end().len());
+    }
+    text
 }
 
 struct Fault(String);
@@ -173,10 +165,10 @@ mod tests {
 
     #[test]
     fn the_reason_of_an_error_has_no_number() {
-        let reason_of = |code| reason(&io::Error::from_raw_os_error(code));
-        assert_eq!(reason_of(libc::ENOENT), "No such file or directory");
-        assert_eq!(reason_of(12_345), "Unknown error 12345");
+        let reason = |code| plain(&io::Error::from_raw_os_error(code));
+        assert_eq!(reason(libc::ENOENT), "No such file or directory");
+        assert_eq!(reason(12_345), "Unknown error 12345");
         let ours = fault(io::ErrorKind::Other, "of ours (really)".to_string());
-        assert_eq!(reason(&ours), "of ours (really)");
+        assert_eq!(plain(&ours), "of ours (really)");
     }
 }

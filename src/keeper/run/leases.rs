@@ -5,11 +5,12 @@ use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
-use crate::keeper::log::{Kind, plain};
+use crate::keeper::log::Kind;
 use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase};
 use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::exec::Ending;
+use crate::sys::plain;
 use std::net::IpAddr;
 
 impl Keeper {

@@ -20,7 +20,8 @@ use super::state::State;
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::LeaseBook;
-use crate::limits::{FORK_RETRY_MS, RELOAD_PAUSE_MS};
+use crate::limits::{BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, RELOAD_PAUSE_MS};
+use crate::log_rate::LogRate;
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::poll;
@@ -79,6 +80,8 @@ pub struct Keeper {
     /// The pid file, if there is one.
     pub pid_file: Option<PathBuf>,
     closing: Option<Closing>,
+    /// Bounds the bans.
+    bans_rate: LogRate,
     /// Openings were too many; how many is logged then.
     report_openings: Option<Millis>,
     /// The control socket, if there is one.
@@ -121,6 +124,7 @@ impl Keeper {
             state: None,
             pid_file: None,
             closing: None,
+            bans_rate: LogRate::new(BANS_PER_SECOND, BAN_BURST, monotonic()),
             report_openings: None,
             control: None,
             started: monotonic(),
@@ -183,9 +187,10 @@ impl Keeper {
         own[LISTENER] = self.listener.as_ref().map(AsFd::as_fd);
         own[REPLACEMENT] = self.replacement.as_ref().map(|new| new.listener.as_fd());
         own[NAMES] = self.lines.descriptor();
-        let own = own.into_iter().map(|fd| Entry::new(fd, Awaits::Input));
-        let clients = self.control.iter().flat_map(Control::entries);
-        let mut entries: Vec<Entry<'_>> = own.chain(clients).collect();
+        let mut entries = Vec::from(own.map(|fd| Entry::new(fd, Awaits::Input)));
+        if let Some(control) = &self.control {
+            control.add_entries(&mut entries);
+        }
         let deadline = match self.signals.are_pending() {
             true => Some(now),
             false => self.next_deadline(),

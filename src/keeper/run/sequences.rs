@@ -3,8 +3,9 @@
 
 use super::Keeper;
 use crate::keeper::doors::exhausted;
-use crate::keeper::log::{Kind, plain};
+use crate::keeper::log::Kind;
 use crate::record::ToListener;
+use crate::sys::plain;
 
 impl Keeper {
     /// Marks the one-time sequence of that door as used, on disk. `false`: it could not be, and the door must stay shut.

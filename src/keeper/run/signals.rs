@@ -5,10 +5,11 @@ use super::{Closing, Keeper, Replacement};
 use crate::config::Options;
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::Restart;
-use crate::keeper::log::{Kind, plain};
+use crate::keeper::log::Kind;
 use crate::lease::in_words;
 use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
+use crate::sys::plain;
 use crate::sys::signals::Signal;
 use std::path::PathBuf;
 
@@ -73,7 +74,8 @@ impl Keeper {
         // Also if the interface below is refused: a log rotation may be waiting for it.
         let path = self.settings.log_file(&config.options);
         self.reopen_log(path, config.options.use_syslog);
-        if self.settings.state_dir(&config.options) != self.settings.state_dir(&self.options) {
+        let state_dir = |options: &Options| self.settings.state_dir(options).into_os_string();
+        if state_dir(&config.options) != state_dir(&self.options) {
             self.lines.say(
                 Kind::Error,
                 &"warning: StateDir cannot change while knockd runs: keeping the old one",
@@ -140,6 +142,7 @@ impl Keeper {
                 self.next_sequence(index);
             }
         }
+        self.end_unwanted_bans();
         self.lines.say(Kind::Event, &"the new config is in force");
     }
 

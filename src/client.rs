@@ -1,16 +1,15 @@
 //! `knock`: sends the knocks of a sequence, one after another.
 #![forbid(unsafe_code)]
 
-use crate::cli::{self, KnockArgs, KnockStep, say};
-use crate::door::Protocol;
+use crate::cli::{self, KnockArgs, KnockStep, print, say};
+use crate::door::{Millis, Protocol};
 use crate::number::number;
 use crate::sys::connect::Knocker;
-use crate::sys::names;
+use crate::sys::program::ExitCode;
+use crate::sys::{names, poll};
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// Whether the program was called as the client: by the name `knock`, in whatever folder.
 pub fn is_called_by(argv: &[OsString]) -> bool {
@@ -89,7 +88,7 @@ fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
             .map_err(|error| format!("Cannot open socket: {error}"))?;
         if args.verbose {
             let line = ["hitting ", &step_line(step, target), "\n"].concat();
-            let _ = io::stdout().write_all(line.as_bytes());
+            print(&line);
         }
         match knocker.knock() {
             Ok(()) => sent = true,
@@ -98,9 +97,7 @@ fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
                 step_line(step, target)
             )),
         }
-        if !args.delay.is_zero() {
-            std::thread::sleep(args.delay);
-        }
+        poll::pause(args.delay.as_millis() as Millis);
     }
     if sent {
         Ok(())

@@ -9,8 +9,10 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod dns;
 pub mod door;
 pub mod filter;
+pub mod host_files;
 pub mod interfaces;
 pub mod keeper;
 pub mod lease;
@@ -25,3 +27,4 @@ pub mod record;
 pub mod status;
 pub mod sys;
 pub mod tripwire;
+pub mod zone;

@@ -155,6 +155,15 @@ pub const LOG_BURST: u32 = 500;
 /// A log line waits at most this long (ms) for the name of its source (`-l`).
 pub const NAME_WAIT_MS: u64 = 2_000;
 
+/// DNS servers of /etc/resolv.conf that are asked, all at once: the first three, as by other resolvers.
+pub const MAX_DNS_SERVERS: usize = 3;
+
+/// A DNS question is asked so often in all ...
+pub const DNS_TRIES: u32 = 2;
+
+/// ... and has this long (ms) each time: 5 s together, as in musl.
+pub const DNS_WAIT_MS: u64 = 2_500;
+
 /// Log lines that wait for names at once; the oldest goes without when there are more. About 200 bytes each.
 pub const MAX_WAITING_LINES: usize = 256;
 

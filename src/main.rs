@@ -1,13 +1,19 @@
 //! One binary, two programs: `knock` when called by that name, otherwise `knockd`. The daemon calls it by two more
 //! names, to make its other processes.
-#![forbid(unsafe_code)]
+#![no_main]
+#![deny(unsafe_code)]
 
+use knockd_rs::sys::memory::Memory;
+use knockd_rs::sys::program::ExitCode;
 use knockd_rs::{cli, client, keeper, listener};
 use std::ffi::OsString;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    let argv: Vec<OsString> = std::env::args_os().collect();
+knockd_rs::program!(program);
+
+#[global_allocator]
+static MEMORY: Memory = Memory;
+
+fn program(argv: Vec<OsString>) -> ExitCode {
     match argv.first().and_then(|program| program.to_str()) {
         Some(listener::PROGRAM) => return listener::main(),
         Some(keeper::lines::PROGRAM) => return keeper::lines::main(),

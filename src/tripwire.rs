@@ -64,6 +64,9 @@ pub fn merge(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
     ranges
 }
 
+/// Random numbers that [`Tripwires::auto`] draws at most for each transport.
+pub const MAX_DRAWS: usize = 16 * AUTO_TRIPWIRES;
+
 /// The tripwires of a config. The ports of its doors are none, whatever is said here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tripwires {
@@ -87,7 +90,8 @@ impl Tripwires {
         }
     }
 
-    /// The neighbours of each door port and, for each transport, [`AUTO_TRIPWIRES`] ports by chance, none of them of a service.
+    /// The neighbours of each door port and, for each transport, [`AUTO_TRIPWIRES`] ports by chance, none of them of a service. Of `random`
+    /// 16 bits are enough.
     /// UDP ones by chance are below [`FIRST_LAN_PORT`]: answers to what the LAN asked would wake us.
     pub fn auto(services: &[u16], mut random: impl FnMut() -> u64) -> Tripwires {
         let mut services = services.to_vec();
@@ -95,7 +99,7 @@ impl Tripwires {
         let mut draw = |below: u64| {
             let mut ports = Vec::new();
             // Ends also where everything listens.
-            for _ in 0..16 * AUTO_TRIPWIRES {
+            for _ in 0..MAX_DRAWS {
                 let range = PortRange::single((random() % (below - 1) + 1) as u16);
                 if services.binary_search(&range.low).is_err() && !ports.contains(&range) {
                     ports.push(range);

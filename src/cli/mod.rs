@@ -11,6 +11,7 @@ mod knockd;
 pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
 pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
 
+use crate::sys::program;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 
@@ -41,19 +42,17 @@ pub struct Program {
 impl<T> Outcome<T> {
     /// The arguments to run with; or says what there is to say and returns the exit status.
     pub fn settle(self, program: &Program) -> Result<T, u8> {
-        // A reader that has gone (`knockd -h | head -1`) is no reason to fail.
-        let out = |text: &str| drop(std::io::stdout().write_all(text.as_bytes()));
         match self {
             Outcome::Run(args) => Ok(args),
             Outcome::Version => {
-                out(program.version);
+                print(program.version);
                 Err(0)
             }
             Outcome::Usage(error) => {
                 if let Some(error) = error {
                     say(&error);
                 }
-                out(program.usage);
+                print(program.usage);
                 Err(program.usage_status)
             }
             Outcome::Refuse(error) => {
@@ -64,9 +63,14 @@ impl<T> Outcome<T> {
     }
 }
 
-/// A line on stderr.
+/// Text on standard output. A reader that has gone (`knockd -h | head -1`) is no reason to fail.
+pub(crate) fn print(text: &str) {
+    let _ = program::output().write_all(text.as_bytes());
+}
+
+/// A line on stderr; where that is closed there is nobody to tell.
 pub(crate) fn say(line: &str) {
-    let _ = std::io::stderr().write_all([line, "\n"].concat().as_bytes());
+    let _ = program::error().write_all([line, "\n"].concat().as_bytes());
 }
 
 /// An argv in UTF-8: the program's name and the words behind it; or the number of the word that is not.

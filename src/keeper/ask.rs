@@ -3,14 +3,15 @@
 
 use super::control::{ERROR, OK, Question};
 use super::{Settings, state};
+use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
 use crate::sys;
+use crate::sys::program::ExitCode;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// Asks, and prints the answer; exit code 1 where there is none, or a no.
@@ -20,8 +21,7 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         &settings.instance(),
     );
     let fail = |text: String| {
-        // Where standard error is closed there is nobody to tell.
-        let _ = writeln!(io::stderr(), "{text}");
+        say(&text);
         ExitCode::FAILURE
     };
     let answer = match ask(&path, question) {
@@ -29,8 +29,7 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         Err(error) => return fail(problem(settings, &path, &error)),
     };
     if let Some(text) = answer.strip_prefix(OK.as_bytes()) {
-        // A reader that has gone is no failure of ours.
-        let _ = io::stdout().write_all(text);
+        print(&String::from_utf8_lossy(text));
         return ExitCode::SUCCESS;
     }
     match answer.strip_prefix(ERROR.as_bytes()) {
@@ -45,7 +44,7 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
 /// Those of the config; what is wrong with it is told, and the daemon looked for all the same.
 fn options(settings: &Settings) -> Options {
     let warn = |problem: String| {
-        let _ = writeln!(io::stderr(), "warning: {problem}");
+        say(&["warning: ", &problem].concat());
     };
     let text = match config::read(&settings.config_path()) {
         Ok(text) => text,

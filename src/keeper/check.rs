@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::{Settings, doors};
+use crate::cli::{print, say};
 use crate::config::check::{advice, describe, mode_advice};
+use crate::sys::program::ExitCode;
 use std::fs;
-use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::process::ExitCode;
 
 /// Prints it all on standard output; errors and exit code 1 as at a start.
 pub fn main(settings: &Settings) -> ExitCode {
@@ -21,15 +21,14 @@ pub fn main(settings: &Settings) -> ExitCode {
         )?;
         Ok((text, config.warnings, advice))
     });
-    let mut out = io::stdout();
     let (text, warnings, advice) = match checked {
         Ok(checked) => checked,
         Err(problem) => {
-            let _ = writeln!(io::stderr(), "{problem}");
+            say(&problem);
             return ExitCode::FAILURE;
         }
     };
-    let _ = out.write_all(text.as_bytes());
+    print(&text);
     let mode = fs::metadata(settings.config_path());
     let mode = mode
         .ok()
@@ -39,7 +38,7 @@ pub fn main(settings: &Settings) -> ExitCode {
         .map(|warning| warning.show(&settings.config))
         .chain(reports)
     {
-        let _ = writeln!(out, "warning: {text}");
+        print(&["warning: ", &text, "\n"].concat());
     }
     ExitCode::SUCCESS
 }

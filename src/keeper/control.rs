@@ -4,6 +4,7 @@
 use crate::door::Millis;
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
 use crate::sys::poll::{Awaits, Entry, Ready};
+use crate::sys::set_nonblocking;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -94,7 +95,7 @@ impl Control {
         }
         let socket = UnixListener::bind(path)?;
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
-        socket.set_nonblocking(true)?;
+        set_nonblocking(&socket, true)?;
         Ok(Control {
             socket,
             path: path.to_path_buf(),
@@ -157,7 +158,7 @@ impl Control {
     fn accept(&mut self, now: Millis) {
         while self.clients.len() < MAX_CLIENTS {
             let accepted = self.socket.accept().and_then(|(stream, _)| {
-                stream.set_nonblocking(true)?;
+                set_nonblocking(&stream, true)?;
                 Ok(stream)
             });
             match accepted {

@@ -7,13 +7,13 @@ use super::process;
 use crate::door::Millis;
 use crate::limits::{MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::sys::clock::{self, UnixTime};
+use crate::sys::program::ExitCode;
 use crate::sys::record_socket::RecordSocket;
-use crate::sys::{exec, names, privileges};
+use crate::sys::{exec, names, privileges, program};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::ExitCode;
 
 /// The name that the keeper calls this program by, to make it look names up.
 pub const PROGRAM: &str = "knockd: names";
@@ -264,7 +264,7 @@ pub fn main() -> ExitCode {
     if privileges::is_root() && privileges::become_unprivileged().is_err() {
         return ExitCode::FAILURE;
     }
-    let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else {
+    let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
     let socket = RecordSocket::from_owned(socket);

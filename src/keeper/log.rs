@@ -5,7 +5,8 @@
 use super::files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::{self, plain, poll};
+use crate::sys::{self, plain, poll, program};
+use crate::zone::{LocalTime, Zone};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -31,7 +32,7 @@ pub enum Kind {
 }
 
 struct Line {
-    time: UnixTime,
+    time: LocalTime,
     kind: Kind,
     text: String,
 }
@@ -43,6 +44,8 @@ pub struct Log {
     syslog: Option<Syslog>,
     verbose: bool,
     debug: bool,
+    /// Read at the start and at each reload.
+    zone: Zone,
     pending: Vec<Line>,
     stdout: Printer,
     stderr: Printer,
@@ -59,6 +62,7 @@ impl Log {
             syslog: None,
             verbose,
             debug,
+            zone: clock::zone(),
             pending: Vec::new(),
             stdout: Printer::default(),
             stderr: Printer::default(),
@@ -69,6 +73,7 @@ impl Log {
     /// reload, it opens the log file anew, so that a rotated one is left. Syslog once on stays on.
     pub fn open(&mut self, file: Option<&Path>, syslog: bool) {
         self.write_out();
+        self.zone = clock::zone();
         if syslog && self.syslog.is_none() {
             self.syslog = Some(Syslog::new());
         }
@@ -101,6 +106,7 @@ impl Log {
             Kind::Debug => self.debug,
         };
         if wanted {
+            let time = self.zone.local(time);
             for line in text.to_string().lines() {
                 let text = line.to_string();
                 self.pending.push(Line { time, kind, text });
@@ -113,6 +119,7 @@ impl Log {
     pub fn write_out(&mut self) {
         let [mut to_file, mut to_stdout, mut to_stderr] = [const { String::new() }; 3];
         let printing = self.verbose || self.debug;
+        let now = self.zone.local(clock::wall());
         for Line { time, kind, text } in self.pending.drain(..) {
             if matches!(kind, Kind::Event | Kind::LogOnly | Kind::Error) {
                 if self.file.is_some() {
@@ -136,26 +143,25 @@ impl Log {
         }
         if let Some(file) = &mut self.file
             && !to_file.is_empty()
-            && let Err(error) = file.write(&to_file)
+            && let Err(error) = file.write(&to_file, now)
         {
             let text = format!(
                 "error: cannot write the log file: {}: lines are lost",
                 plain(&error)
             );
             if let Some(syslog) = &mut self.syslog {
-                syslog.send(clock::wall(), &text);
+                syslog.send(now, &text);
             }
             to_stderr.push_str(&text);
             to_stderr.push('\n');
         }
-        self.stdout.print(io::stdout().lock(), &to_stdout);
-        self.stderr.print(io::stderr().lock(), &to_stderr);
+        self.stdout.print(&mut program::output(), &to_stdout);
+        self.stderr.print(&mut program::error(), &to_stderr);
     }
 }
 
 /// A line of the log file.
-fn in_file(time: UnixTime, text: &str) -> String {
-    let t = clock::local(time);
+fn in_file(t: LocalTime, text: &str) -> String {
     format!(
         "[{:04}-{:02}-{:02} {:02}:{:02}] {text}\n",
         t.year, t.month, t.day, t.hour, t.minute
@@ -181,14 +187,14 @@ impl LogFile {
     }
 
     /// Adds these lines, and before them how many were lost. An error is given only once, until a line can be written.
-    fn write(&mut self, lines: &str) -> io::Result<()> {
+    fn write(&mut self, lines: &str, now: LocalTime) -> io::Result<()> {
         let mut text = String::new();
         if self.is_cut {
             text.push('\n');
         }
         if self.lost > 0 {
             let lost = format!("log file: {} lines lost", self.lost);
-            text.push_str(&in_file(clock::wall(), &lost));
+            text.push_str(&in_file(now, &lost));
         }
         let before = text.len();
         text.push_str(lines);
@@ -232,22 +238,22 @@ struct Printer {
 }
 
 impl Printer {
-    fn print(&mut self, stream: impl Write + AsFd, text: &str) {
+    fn print(&mut self, stream: &mut File, text: &str) {
         if text.is_empty() {
             return;
         }
         match reopened(stream.as_fd()) {
-            Some(file) => self.print_to(file, text),
+            Some(mut file) => self.print_to(&mut file, text),
             None => self.print_to(stream, text),
         }
     }
 
-    fn print_to(&mut self, mut stream: impl Write + AsFd, text: &str) {
+    fn print_to(&mut self, stream: &mut File, text: &str) {
         for piece in text.as_bytes().chunks(PIPE_BUF) {
             let wait = if self.hangs { 0 } else { LOG_WAIT_MS };
             self.hangs = !poll::writable(stream.as_fd(), wait);
             if !self.hangs {
-                let _ = stream.write_all(piece).and_then(|()| stream.flush());
+                let _ = stream.write_all(piece);
             }
         }
     }
@@ -292,7 +298,7 @@ impl Syslog {
     }
 
     /// Sends a line, and how many were lost before it.
-    fn send(&mut self, time: UnixTime, line: &str) {
+    fn send(&mut self, time: LocalTime, line: &str) {
         if self.lost > 0 {
             let lost = format!("syslog: {} lines lost", self.lost);
             if self.deliver(time, &lost) {
@@ -305,8 +311,7 @@ impl Syslog {
     }
 
     /// A syslog daemon that was restarted is found again; one that hangs is waited for once.
-    fn deliver(&mut self, time: UnixTime, line: &str) -> bool {
-        let t = clock::local(time);
+    fn deliver(&mut self, t: LocalTime, line: &str) -> bool {
         let month = usize::try_from(t.month - 1)
             .ok()
             .and_then(|month| MONTHS.get(month));
@@ -319,7 +324,7 @@ impl Syslog {
             t.second
         );
         let send = |socket: &UnixDatagram| {
-            socket.set_nonblocking(self.lost > 0)?;
+            sys::set_nonblocking(socket, self.lost > 0)?;
             socket.send(datagram.as_bytes()).map(drop)
         };
         match self.socket.as_ref().map(send) {

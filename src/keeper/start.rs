@@ -8,7 +8,7 @@ use super::log::{Kind, Log};
 use super::run::Keeper;
 use super::state::{State, Unavailable, control_of};
 use super::{Settings, ask, check, files};
-use crate::cli::{self, KnockdArgs};
+use crate::cli::{self, KnockdArgs, print, say};
 use crate::config::{self, Options};
 use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
@@ -17,6 +17,7 @@ use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
 use crate::sys::plain;
 use crate::sys::poll::{Awaits, Entry};
+use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
 use std::fs::{self, Permissions};
@@ -24,7 +25,6 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// The daemon's whole life.
 pub fn main(args: KnockdArgs) -> ExitCode {
@@ -49,7 +49,7 @@ pub fn main(args: KnockdArgs) -> ExitCode {
         Ok(Some(keeper)) => keeper.run(),
         Ok(None) => ExitCode::SUCCESS,
         Err(problem) => {
-            print_error(&problem);
+            say(&problem);
             ExitCode::FAILURE
         }
     }
@@ -66,30 +66,25 @@ fn question(args: &KnockdArgs) -> Option<Question> {
     }
 }
 
-fn print_error(text: &str) {
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
 /// `None`: with `-d`, and a daemon with this config runs already. Start-up scripts run twice.
 fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let debug = settings.args.debug;
     let mut trace = |line: &str| {
         if debug {
-            let _ = writeln!(io::stdout(), "{line}");
+            print(&[line, "\n"].concat());
         }
     };
-    let loaded = settings.load(&mut trace, &mut |problem| print_error(&problem));
+    let loaded = settings.load(&mut trace, &mut |problem| say(&problem));
     let (config, doors) = match loaded {
         Ok(loaded) => loaded,
         Err(problem) => {
             // knockd 0.8 does so, and a person who mistyped a file name is helped by it.
-            let _ = io::stdout().write_all(cli::KNOCKD.usage.as_bytes());
+            print(cli::KNOCKD.usage);
             return close_what_is_left(settings, problem);
         }
     };
     for warning in &config.warnings {
-        print_error(&format!("warning: {}", warning.show(&settings.config)));
+        say(&format!("warning: {}", warning.show(&settings.config)));
     }
 
     let starting = match settings.args.daemon {
@@ -118,7 +113,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
                     "{runs}; stop it first, or let it listen on more interfaces (-i eth0,ppp0)"
                 ));
             };
-            print_error(&runs);
+            say(&runs);
             return daemonized(starting).map(|()| None);
         }
         Err(Unavailable::Unusable(problem)) => {

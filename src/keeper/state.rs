@@ -6,7 +6,7 @@ use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_FILE_BYTES, STATE_PAUSE_MS, STATE_TRIES};
-use crate::sys::{self, daemon, poll};
+use crate::sys::{self, daemon, folder, poll};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
@@ -240,8 +240,7 @@ fn private_directory(path: &Path) -> io::Result<()> {
         "others can write to it"
     } else if found.mode() & 0o077 == 0 {
         return Ok(());
-    } else if fs::read_dir(path)?.all(|entry| entry.is_ok_and(|entry| is_ours(&entry.file_name())))
-    {
+    } else if folder::names(path)?.iter().all(|name| is_ours(name)) {
         return fs::set_permissions(path, Permissions::from_mode(0o700));
     } else {
         "others can look into it and it holds more than knockd's; name a folder of its own, or chmod 700 it"

@@ -21,18 +21,17 @@ use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
 use crate::sys::poll::{Awaits, Entry};
+use crate::sys::program::ExitCode;
 use crate::sys::record_socket::RecordSocket;
-use crate::sys::{self, poll, privileges, seccomp};
+use crate::sys::{self, poll, privileges, program, random, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::ExitCode;
 
 /// The name that the keeper calls this program by, to make it a listener.
 pub const PROGRAM: &str = "knockd: listener";
@@ -40,7 +39,7 @@ pub const PROGRAM: &str = "knockd: listener";
 /// The listener's whole life; standard input is its end of the socketpair.
 pub fn main() -> ExitCode {
     privileges::set_name(c"knockd");
-    let keeper = match io::stdin().as_fd().try_clone_to_owned() {
+    let keeper = match program::input().as_fd().try_clone_to_owned() {
         Ok(socket) => RecordSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
     };
@@ -90,7 +89,7 @@ fn receive(keeper: &RecordSocket) -> Option<ToListener> {
 }
 
 /// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
-fn auto_tripwires() -> Tripwires {
+fn auto_tripwires() -> io::Result<Tripwires> {
     let mut services = Vec::new();
     for (file, state) in [
         ("/proc/net/tcp", "0A"),
@@ -104,11 +103,14 @@ fn auto_tripwires() -> Tripwires {
             state,
         ));
     }
-    let (key, mut count) = (RandomState::new(), 0_u32);
-    Tripwires::auto(&services, || {
-        count += 1;
-        key.hash_one(count)
-    })
+    // Two bytes for each draw, of two transports.
+    let bytes: [u8; 4 * tripwire::MAX_DRAWS] = random::bytes()?;
+    let mut draws = bytes.as_chunks().0.iter();
+    Ok(Tripwires::auto(&services, || {
+        draws
+            .next()
+            .map_or(0, |draw| u16::from_ne_bytes(*draw).into())
+    }))
 }
 
 struct Listener<'a> {
@@ -185,7 +187,7 @@ impl<'a> Listener<'a> {
         }
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
-        let seed = RandomState::new().hash_one(0);
+        let seed = random::bytes().map_err(told("/dev/urandom"))?;
         let release = sys::read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
         let kernel = filter::Kernel {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
@@ -196,7 +198,7 @@ impl<'a> Listener<'a> {
             max_attempts: max_attempts.into(),
             tripwires: match tripwire {
                 Tripwire::None => Tripwires::default(),
-                Tripwire::Auto => auto_tripwires(),
+                Tripwire::Auto => auto_tripwires().map_err(told("/dev/urandom"))?,
                 Tripwire::Ports(_) => Tripwires::listed(listed),
             },
             ban,
@@ -250,7 +252,7 @@ impl<'a> Listener<'a> {
             refresh_due: None,
             refresh_fails: false,
             tell_due: None,
-            matcher: Matcher::new(patterns, rules, seed),
+            matcher: Matcher::new(patterns, rules, u64::from_ne_bytes(seed)),
             doors,
             output,
             pace: Pace::default(),

@@ -2,7 +2,7 @@
 //!
 //! Everything is reserved by [`Table::new`]; pages that no attempt has used stay untouched. A slot holds an attempt with
 //! up to [`CELLS`] alignments; more (false starts at a door that repeats its first step) take further slots. Attempts of one
-//! source share a hash chain, under a random key.
+//! source share a hash chain, under a random key ([`Keys`]).
 //!
 //! Who has to go is found through lists by age, one for each class: stages 1, 2, 3, and all above. The lowest class goes
 //! first, in it the attempt that changed least recently; so a flood of first knocks never evicts someone who is halfway. A
@@ -24,7 +24,7 @@ use crate::limits::{
     FEW_ATTEMPTS, MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES, TICK_MS,
 };
 use lists::{Links, List, first, link, unlink};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::array;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
@@ -129,6 +129,38 @@ fn octets(source: IpAddr) -> ([u8; 16], bool) {
     }
 }
 
+/// The key of the hash. A word of an address is multiplied by a random number, and the upper half of the sum of these and one more is the
+/// hash: to whoever does not know the numbers, any two addresses have the same lower n bits by a chance of 2^-n, whichever he
+/// chooses (Lemire and Kaser, "Strongly universal string hashing is fast"). MurmurHash3's last steps, which map 32 bits to 32 bits one to one
+/// and so leave that as it is, keep addresses in a row from crowding where one of the numbers is unlucky. Nothing that can be seen from
+/// outside depends on the hash, so the numbers cannot be learned.
+struct Keys([u64; 5]);
+
+impl Keys {
+    /// From random bits, which SplitMix64 (Steele, Lea, Flood) stretches.
+    fn new(seed: u64) -> Keys {
+        let mut state = seed;
+        Keys(array::from_fn(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ mixed >> 31
+        }))
+    }
+
+    fn hash(&self, words: [u32; 4]) -> usize {
+        let [a, b, c, d, more] = self.0;
+        let products = [a, b, c, d].into_iter().zip(words);
+        let sum = products.fold(more, |sum, (key, word)| {
+            sum.wrapping_add(key.wrapping_mul(word.into()))
+        });
+        let mut hash = (sum >> 32) as u32;
+        hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+        hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+        (hash ^ hash >> 16) as usize
+    }
+}
+
 pub(super) struct Table {
     /// Grows up to its capacity; slots of removed attempts are used again.
     entries: Vec<Entry>,
@@ -147,7 +179,7 @@ pub(super) struct Table {
     capacity: usize,
     /// Attempts of one network.
     share: usize,
-    seed: u64,
+    keys: Keys,
     /// No attempt's deadline is before this.
     soonest: Millis,
 }
@@ -175,7 +207,7 @@ impl Table {
             looked: 0,
             capacity,
             share,
-            seed,
+            keys: Keys::new(seed),
             soonest: Millis::MAX,
         }
     }
@@ -201,20 +233,17 @@ impl Table {
 
     /// Where the attempts of this source are looked for.
     pub fn place(&self, source: IpAddr) -> Place {
-        let hash = |what: &[u8]| {
-            let mut hasher = DefaultHasher::new();
-            (self.seed, what).hash(&mut hasher);
-            hasher.finish() as usize
-        };
         let networks = self.by_age / CLASSES - 1;
-        let (source, v6) = octets(source);
-        let (network, source) = match v6 {
-            true => (&source[..8], &source[..]),
-            false => (&source[..3], &source[..4]),
+        let (bytes, v6) = octets(source);
+        let (words, _) = bytes.as_chunks();
+        let words = array::from_fn(|at| words.get(at).copied().map_or(0, u32::from_be_bytes));
+        let network = match v6 {
+            true => [words[0], words[1], 0, 0],
+            false => [words[0] & !0xff, 0, 0, 0],
         };
         Place {
-            bucket: (hash(source) & (self.buckets.len() - 1)) as u16,
-            network: (hash(network) & (networks - 1)) as u16,
+            bucket: (self.keys.hash(words) & (self.buckets.len() - 1)) as u16,
+            network: (self.keys.hash(network) & (networks - 1)) as u16,
         }
     }
 

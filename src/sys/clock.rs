@@ -1,59 +1,73 @@
 //! The two clocks: monotonic time for every decision, local time for log lines.
 
+use super::read_file;
 use crate::door::Millis;
-use std::mem::MaybeUninit;
+use crate::zone::Zone;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Milliseconds of CLOCK_MONOTONIC.
 pub fn monotonic() -> Millis {
+    let time = read(libc::CLOCK_MONOTONIC);
+    time.tv_sec as Millis * 1000 + time.tv_nsec as Millis / 1_000_000
+}
+
+/// Wall-clock time, in seconds since 1970.
+pub type UnixTime = i64;
+
+/// The wall clock.
+pub fn wall() -> UnixTime {
+    let time = read(libc::CLOCK_REALTIME);
+    #[cfg(target_pointer_width = "32")]
+    // Where the kernel's clock has 32 bits, they are good until 2106.
+    return (time.tv_sec as u32).into();
+    #[cfg(not(target_pointer_width = "32"))]
+    time.tv_sec
+}
+
+/// CLOCK_MONOTONIC exists on every kernel since 2.6.
+fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is valid for writing; CLOCK_MONOTONIC exists on every kernel since 2.6.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as Millis * 1000 + time.tv_nsec as Millis / 1_000_000
-}
-
-/// Wall-clock time as C calls it.
-pub type UnixTime = libc::time_t;
-
-/// The wall clock, in seconds since 1970.
-pub fn wall() -> UnixTime {
-    // SAFETY: a null pointer is allowed and asks for the return value only.
-    unsafe { libc::time(std::ptr::null_mut()) }
-}
-
-/// Local date and time, broken down as in C's `struct tm` but with plain numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalTime {
-    /// Year, such as 2026.
-    pub year: i32,
-    /// Month, 1 to 12.
-    pub month: i32,
-    /// Day of the month, 1 to 31.
-    pub day: i32,
-    /// 0 to 23.
-    pub hour: i32,
-    /// 0 to 59.
-    pub minute: i32,
-    /// 0 to 60.
-    pub second: i32,
-}
-
-/// That time in the zone of the machine (`TZ`, /etc/localtime).
-pub fn local(time: UnixTime) -> LocalTime {
-    let mut broken_down = MaybeUninit::<libc::tm>::zeroed();
-    // SAFETY: both pointers are valid for the call, and an all-zero `tm` is a valid one should it fail.
-    let tm = unsafe {
-        libc::localtime_r(&time, broken_down.as_mut_ptr());
-        broken_down.assume_init()
-    };
-    LocalTime {
-        year: tm.tm_year + 1900,
-        month: tm.tm_mon + 1,
-        day: tm.tm_mday,
-        hour: tm.tm_hour,
-        minute: tm.tm_min,
-        second: tm.tm_sec,
+    // By number: these CPUs' kernels have no faster way, and to look for one is 1.5 kB of musl.
+    #[cfg(any(target_arch = "mips", target_arch = "arm"))]
+    // SAFETY: `time` is valid for writing, two words as this call has it.
+    unsafe {
+        libc::syscall(libc::SYS_clock_gettime, clock, &raw mut time);
     }
+    #[cfg(not(any(target_arch = "mips", target_arch = "arm")))]
+    // SAFETY: `time` is valid for writing.
+    unsafe {
+        libc::clock_gettime(clock, &raw mut time);
+    }
+    time
+}
+
+/// Two words, as the kernel's call of that number has it.
+#[cfg(any(target_arch = "mips", target_arch = "arm"))]
+const _: () = assert!(size_of::<libc::timespec>() == 8);
+
+/// The zone of the machine: `TZ`, /etc/localtime, or /etc/TZ, where OpenWrt and DD-WRT have the rule. (musl knows no /etc/TZ, and its
+/// `localtime_r` is 7 kB on mipsel.)
+pub fn zone() -> Zone {
+    let of_file = |path: &Path| Zone::of_file(&read_file(path).ok()?);
+    // SAFETY: a C string; this process has one thread, and nobody changes the environment.
+    let tz = unsafe { libc::getenv(c"TZ".as_ptr()).as_ref() };
+    let zone = match tz {
+        Some(tz) => {
+            // SAFETY: an entry of the environment is a C string.
+            let tz = unsafe { CStr::from_ptr(tz) }.to_bytes();
+            let tz = tz.strip_prefix(b":").unwrap_or(tz);
+            let file = Path::new("/usr/share/zoneinfo").join(OsStr::from_bytes(tz));
+            of_file(&file).or_else(|| Zone::of_rule(tz))
+        }
+        None => of_file(Path::new("/etc/localtime")).or_else(|| {
+            let rule = read_file(Path::new("/etc/TZ")).ok()?;
+            Zone::of_rule(rule.trim_ascii())
+        }),
+    };
+    zone.unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! The two knocks of the client: one SYN, or one datagram.
 
-use super::cerr;
 use super::names::RawAddress;
+use super::{cerr, set_nonblocking};
 use crate::door::Protocol;
 use std::io;
 use std::net::SocketAddr;
@@ -33,10 +33,7 @@ impl Knocker {
         // SAFETY: socket() has just returned this descriptor and nobody else knows it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         if protocol == Protocol::Tcp {
-            // SAFETY: no pointers; the descriptor is open.
-            let flags = cerr(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
-            // SAFETY: as above.
-            cerr(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+            set_nonblocking(&socket, true)?;
         }
         Ok(Knocker {
             socket,

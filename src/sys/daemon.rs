@@ -1,12 +1,12 @@
 //! Becoming a daemon, and being the only one.
 
-use super::{cerr, open, read_all};
+use super::program::{self, ExitCode};
+use super::{cerr, folder, fork, open, read_all};
 use crate::limits::MAX_INHERITED;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::exit;
 
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
 /// gets it. Only as the first thing in the program: later such a number is something of ours.
@@ -21,16 +21,9 @@ pub fn close_inherited() {
 }
 
 fn list_open() -> io::Result<Vec<libc::c_int>> {
-    let mut open = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        open.extend(
-            entry?
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse::<libc::c_int>().ok()),
-        );
-    }
-    Ok(open)
+    let names = folder::names(Path::new("/proc/self/fd"))?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    Ok(numbers.collect())
 }
 
 /// The daemon's half of the promise to tell its parent how the start went.
@@ -40,11 +33,13 @@ pub struct Starting(io::PipeWriter);
 /// [`Starting::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
 pub fn daemonize() -> io::Result<Starting> {
     let (from_child, to_parent) = io::pipe()?;
-    // SAFETY: this process has one thread, so the child may run any code.
-    if cerr(unsafe { libc::fork() })? != 0 {
+    if fork()? != 0 {
         drop(to_parent);
         let told = read_all(from_child.as_fd(), 1).is_ok_and(|word| !word.is_empty());
-        exit(if told { 0 } else { 1 });
+        program::exit(match told {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
     }
     // SAFETY: no pointers.
     cerr(unsafe { libc::setsid() })?;

@@ -1,7 +1,7 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, open, poll, read_all, read_file, retry, signals};
+use super::{cerr, fork, open, poll, read_all, read_file, retry, signals};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::number::number;
@@ -68,8 +68,7 @@ impl Prepared {
 pub fn prepare(command: &[u8]) -> io::Result<Prepared> {
     let command = CString::new(command)?;
     let (waiting, gate) = io::pipe()?;
-    // SAFETY: this process has one thread, so the child may run any code.
-    match cerr(unsafe { libc::fork() })? {
+    match fork()? {
         0 => {
             drop(gate);
             become_shell(&command, waiting.as_raw_fd())
@@ -123,8 +122,7 @@ pub fn start_self(
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
     let (reader, mut writer) = io::pipe()?;
-    // SAFETY: this process has one thread, so the child may run any code.
-    let child = cerr(unsafe { libc::fork() })?;
+    let child = fork()?;
     if child == 0 {
         let error = become_self(
             &name,

@@ -2,17 +2,22 @@
 //! none of them decides anything.
 #![allow(unsafe_code)]
 
+mod ask_dns;
 pub mod clock;
 pub mod connect;
 pub mod daemon;
 pub mod exec;
 #[cfg(feature = "faults")]
 pub mod faults;
+pub mod folder;
+pub mod memory;
 pub mod names;
 pub mod netlink;
 pub mod packet_socket;
 pub mod poll;
 pub mod privileges;
+pub mod program;
+pub mod random;
 pub mod record_socket;
 pub mod seccomp;
 pub mod signals;
@@ -47,6 +52,38 @@ pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
+}
+
+#[cfg(target_env = "musl")]
+unsafe extern "C" {
+    /// fork(2) without care for other threads' locks, as POSIX has it since 2024.
+    fn _Fork() -> libc::pid_t;
+}
+
+/// A copy of this process: 0 in it, its id here. There is one thread, so the copy may run any code. (`fork` of musl takes locks that only
+/// threads need, 2 kB on mipsel; older glibc has no other.)
+fn fork() -> io::Result<libc::pid_t> {
+    #[cfg(target_env = "musl")]
+    // SAFETY: no arguments, and no lock is held by any other thread.
+    let process = unsafe { _Fork() };
+    #[cfg(not(target_env = "musl"))]
+    // SAFETY: no arguments.
+    let process = unsafe { libc::fork() };
+    cerr(process)
+}
+
+/// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and
+/// that of musl translates structures for 1 kB.)
+pub fn set_nonblocking(descriptor: &impl AsRawFd, on: bool) -> io::Result<()> {
+    let fd = descriptor.as_raw_fd();
+    // SAFETY: no pointers.
+    let flags = cerr(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    let flags = match on {
+        true => flags | libc::O_NONBLOCK,
+        false => flags & !libc::O_NONBLOCK,
+    };
+    // SAFETY: as above.
+    cerr(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }).map(drop)
 }
 
 /// An error in words of ours. (std's own for text brings the tables of Unicode, to show text in the way of Rust's source.)
@@ -120,4 +157,18 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 /// `size_of::<T>()` as the kernel takes it.
 fn socklen<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_an_error_has_no_number() {
+        let reason = |code| plain(&io::Error::from_raw_os_error(code));
+        assert_eq!(reason(libc::ENOENT), "No such file or directory");
+        assert_eq!(reason(12_345), "Unknown error 12345");
+        let ours = fault(io::ErrorKind::Other, "of ours (really)".to_string());
+        assert_eq!(plain(&ours), "of ours (really)");
+    }
 }

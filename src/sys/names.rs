@@ -1,9 +1,17 @@
-//! Names and addresses: `getaddrinfo` and `getnameinfo`. Both may ask a DNS server and block for many seconds.
+//! Names and addresses: what the files of the machine say, then what DNS servers say. Asking these blocks for up to 5 seconds.
+//! (`getaddrinfo` and `getnameinfo` of musl would be 20 kB more on mipsel.)
 
-use std::ffi::{CStr, CString};
+use super::ask_dns::{self, connected};
+use super::netlink::Netlink;
+use super::random;
+use super::read_file;
+use crate::dns::{self, Kind, Reply};
+use crate::host_files;
+use crate::interfaces::{Interfaces, Link};
+use crate::limits::MAX_DNS_SERVERS;
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
 use std::ptr;
 
 /// Which addresses a name may stand for.
@@ -18,136 +26,225 @@ pub enum Family {
     V6,
 }
 
-/// Why a name did not resolve. Shown in the C library's words, as knockd 0.8 does.
-#[derive(Debug)]
-pub struct NameError {
-    /// `EAI_...`
-    code: libc::c_int,
-    /// What `errno` was; says more when the code is `EAI_SYSTEM`.
-    system: io::Error,
+/// Why a name did not resolve, in the words that knock 0.8 has from glibc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameError {
+    /// An address of another family than was asked for.
+    Family,
+    /// No such name.
+    Unknown,
+    /// The name has no such address.
+    NoAddress,
+    /// No server could tell.
+    NoServer,
+    /// No such service.
+    Service,
 }
 
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.code == libc::EAI_SYSTEM {
-            return self.system.fmt(f);
-        }
-        // SAFETY: gai_strerror returns a C string that lives as long as the program, for any code.
-        let text = unsafe { CStr::from_ptr(libc::gai_strerror(self.code)) };
-        f.write_str(&text.to_string_lossy())
+        f.write_str(match self {
+            NameError::Family => "Address family for hostname not supported",
+            NameError::Unknown => "Name or service not known",
+            NameError::NoAddress => "No address associated with hostname",
+            NameError::NoServer => "Temporary failure in name resolution",
+            NameError::Service => "Servname not supported for ai_socktype",
+        })
     }
 }
 
-/// The first address of a host (name or address, with a zone as in `fe80::1%eth0`).
+/// The first address of a host (name or address, with a zone as in `fe80::1%eth0`), for any family the IPv6 address if
+/// there is a way to it.
 pub fn resolve_host(host: &str, family: Family) -> Result<SocketAddr, NameError> {
-    let family = match family {
-        Family::Any => libc::AF_UNSPEC,
-        Family::V4 => libc::AF_INET,
-        Family::V6 => libc::AF_INET6,
+    let fits = |address: &IpAddr| match family {
+        Family::Any => true,
+        Family::V4 => address.is_ipv4(),
+        Family::V6 => address.is_ipv6(),
     };
-    first_result(Some(host), None, family)
+    if let Some(address) = numeric(host, 0) {
+        return match fits(&address.ip()) {
+            true => Ok(address),
+            false => Err(NameError::Family),
+        };
+    }
+    let mut found = Found::default();
+    each_line(HOSTS, &mut |line| {
+        found.extend(host_files::address_of(line, host).filter(fits));
+    });
+    if found == Found::default() {
+        found = ask_for_addresses(host, family)?;
+    }
+    let Found { v4, v6 } = found;
+    let is_near = |v6: &IpAddr| v4.is_none() || connected(&(*v6, DNS_PORT).into()).is_ok();
+    let first = v6.filter(is_near).or(v4);
+    first
+        .map(|ip| SocketAddr::new(ip, 0))
+        .ok_or(NameError::Unknown)
+}
+
+/// The first address of each family.
+#[derive(Default, PartialEq, Eq)]
+struct Found {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+impl Found {
+    fn extend(&mut self, address: Option<IpAddr>) {
+        match address {
+            Some(v4 @ IpAddr::V4(_)) => self.v4.get_or_insert(v4),
+            Some(v6) => self.v6.get_or_insert(v6),
+            None => return,
+        };
+    }
+}
+
+/// The addresses that the DNS has of a name, at least one.
+fn ask_for_addresses(host: &str, family: Family) -> Result<Found, NameError> {
+    let resolver = Resolver::new();
+    let has_dot = host.bytes().any(|byte| byte == b'.');
+    let mut domains = resolver
+        .domains
+        .split_ascii_whitespace()
+        .filter(|_| !has_dot);
+    let mut error = NameError::Unknown;
+    loop {
+        let domain = domains.next();
+        let name = domain.map(|domain| [host, ".", domain].concat());
+        let name = name.as_deref().unwrap_or(host);
+        let mut found = Found::default();
+        for (kind, unwanted) in [(Kind::A, Family::V6), (Kind::Aaaa, Family::V4)] {
+            if family == unwanted {
+                continue;
+            }
+            match resolver.ask(name, kind) {
+                Ok(Reply::Address(address)) => found.extend(Some(address)),
+                Ok(Reply::NoRecord) => error = NameError::NoAddress,
+                Err(NameError::NoServer) if found == Found::default() => {
+                    return Err(NameError::NoServer);
+                }
+                _ => {}
+            }
+        }
+        if found != Found::default() {
+            return Ok(found);
+        }
+        if domain.is_none() {
+            return Err(error);
+        }
+    }
 }
 
 /// The port of a service name. As in knock 0.8 the name may be of any transport: `ssh:udp` is 22.
 pub fn resolve_service(service: &str) -> Result<u16, NameError> {
-    first_result(None, Some(service), libc::AF_UNSPEC).map(|address| address.port())
+    let mut found: Option<(u16, bool)> = None;
+    each_line("/etc/services", &mut |line| {
+        let here = host_files::port_of(line, service);
+        // TCP's before another's, then the first.
+        if here.is_some_and(|(_, is_tcp)| found.is_none_or(|(_, has_tcp)| is_tcp && !has_tcp)) {
+            found = here;
+        }
+    });
+    found.map(|(port, _)| port).ok_or(NameError::Service)
 }
 
-/// The address as text, with the name of its zone if it has one: knock 0.8 prints it so.
+/// The address as text, with the name of its zone (or the number where there is no such interface): knock 0.8 prints it so.
 pub fn address_text(address: &SocketAddr) -> String {
-    name_info(address, libc::NI_NUMERICHOST).unwrap_or_else(|| address.ip().to_string())
+    let text = address.ip().to_string();
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            let links = links();
+            let link = links.iter().find(|link| link.index == v6.scope_id());
+            let zone = link.map_or_else(|| v6.scope_id().to_string(), |link| link.name.to_string());
+            [&text, "%", &zone].concat()
+        }
+        _ => text,
+    }
 }
 
 /// The host name of an address by reverse lookup; `None` if it has none or nobody answers.
 pub fn host_name(address: IpAddr) -> Option<String> {
-    name_info(&SocketAddr::new(address, 0), libc::NI_NAMEREQD)
-}
-
-fn first_result(
-    host: Option<&str>,
-    service: Option<&str>,
-    family: libc::c_int,
-) -> Result<SocketAddr, NameError> {
-    let error = |code| NameError {
-        code,
-        system: io::Error::last_os_error(),
-    };
-    let c_string = |text: Option<&str>| text.map(CString::new).transpose();
-    let (Ok(host), Ok(service)) = (c_string(host), c_string(service)) else {
-        return Err(error(libc::EAI_NONAME)); // a NUL inside; argv cannot hold one
-    };
-    let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |t| t.as_ptr());
-
-    // SAFETY: addrinfo is plain C data, for which all zeros is the documented way to say "no hints".
-    let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
-    hints.ai_family = family;
-    let mut list: *mut libc::addrinfo = ptr::null_mut();
-    // SAFETY: both names are null or C strings that outlive the call, `hints` is a valid addrinfo, and `list` is
-    // a place for the result.
-    let code = unsafe { libc::getaddrinfo(pointer(&host), pointer(&service), &hints, &mut list) };
-    if code != 0 {
-        return Err(error(code));
-    }
-
-    let mut found = None;
-    let mut entry: *const libc::addrinfo = list;
-    // SAFETY: after success `list` heads a list of addrinfo that is valid until freeaddrinfo; its links are valid or null.
-    while let (None, Some(info)) = (found, unsafe { entry.as_ref() }) {
-        // SAFETY: getaddrinfo makes `ai_addr` point to a sockaddr of `ai_family`, null or of the length it says.
-        found = unsafe { from_raw(info.ai_family, info.ai_addr) };
-        entry = info.ai_next;
-    }
-    // SAFETY: `list` came from getaddrinfo and is freed once; nothing points into it any more.
-    unsafe { libc::freeaddrinfo(list) };
-    found.ok_or_else(|| error(libc::EAI_NONAME))
-}
-
-fn name_info(address: &SocketAddr, flags: libc::c_int) -> Option<String> {
-    let raw = RawAddress::new(address);
-    let mut host = [0u8; libc::NI_MAXHOST as usize];
-    // SAFETY: the address is a valid sockaddr of the length given, `host` a buffer of the length given; no service is
-    // asked for, which a null buffer of length 0 says.
-    let code = unsafe {
-        libc::getnameinfo(
-            raw.pointer(),
-            raw.length(),
-            host.as_mut_ptr().cast(),
-            host.len() as libc::socklen_t,
-            ptr::null_mut(),
-            0,
-            flags,
-        )
-    };
-    if code != 0 {
-        return None;
-    }
-    CStr::from_bytes_until_nul(&host)
-        .ok()
-        .map(|name| name.to_string_lossy().into_owned())
-}
-
-/// # Safety
-/// `address` is null, or points to a sockaddr of that family, whole and aligned.
-unsafe fn from_raw(family: libc::c_int, address: *const libc::sockaddr) -> Option<SocketAddr> {
-    if address.is_null() {
-        return None;
-    }
-    match family {
-        libc::AF_INET => {
-            // SAFETY: the caller says that it is a whole sockaddr_in.
-            let v4 = unsafe { &*address.cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
-            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+    let mut name = None;
+    each_line(HOSTS, &mut |line| {
+        if name.is_none() {
+            name = host_files::name_of(line, address).map(String::from);
         }
-        libc::AF_INET6 => {
-            // SAFETY: the caller says that it is a whole sockaddr_in6.
-            let v6 = unsafe { &*address.cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            let port = u16::from_be(v6.sin6_port);
-            Some(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
-        }
+    });
+    if name.is_some() {
+        return name;
+    }
+    match Resolver::new().ask(&dns::reverse_name(address), Kind::Ptr) {
+        Ok(Reply::Name(name)) => Some(name),
         _ => None,
     }
+}
+
+const HOSTS: &str = "/etc/hosts";
+
+const DNS_PORT: u16 = 53;
+
+/// What /etc/resolv.conf says.
+struct Resolver {
+    servers: heapless::Vec<SocketAddr, MAX_DNS_SERVERS>,
+    /// With blanks between them.
+    domains: String,
+}
+
+impl Resolver {
+    fn new() -> Resolver {
+        let mut resolver = Resolver {
+            servers: heapless::Vec::new(),
+            domains: String::new(),
+        };
+        each_line("/etc/resolv.conf", &mut |line| {
+            if let Some(server) =
+                host_files::server_of(line).and_then(|text| numeric(text, DNS_PORT))
+            {
+                // More are not asked.
+                let _ = resolver.servers.push(server);
+            }
+            if let Some(domains) = host_files::domains_of(line) {
+                resolver.domains = domains.to_string();
+            }
+        });
+        if resolver.servers.is_empty() {
+            let _ = resolver
+                .servers
+                .push((Ipv4Addr::LOCALHOST, DNS_PORT).into());
+        }
+        resolver
+    }
+
+    /// What the servers say of that name; `Unknown` also if no host has such a name.
+    fn ask(&self, name: &str, kind: Kind) -> Result<Reply, NameError> {
+        let id = random::bytes().map_err(|_| NameError::NoServer)?;
+        let question = dns::question(name, kind, id).ok_or(NameError::Unknown)?;
+        ask_dns::ask(&self.servers, &question).ok_or(NameError::NoServer)
+    }
+}
+
+/// Shows each line of a file, which may be missing. Of one that is very long ([`crate::limits::MAX_FILE_BYTES`]) the beginning.
+fn each_line(path: &str, show: &mut dyn FnMut(&str)) {
+    let text = read_file(Path::new(path)).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().for_each(show);
+}
+
+/// An address as text, with or without a zone.
+fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
+    let Some((ip, zone)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, port));
+    };
+    let index = match zone.parse() {
+        Ok(index) => index,
+        Err(_) => links().iter().find(|link| link.name == zone)?.index,
+    };
+    Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, index).into())
+}
+
+/// The interfaces, by which zones are called.
+fn links() -> Vec<Link> {
+    let read = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
+    read.map_or_else(|_| Vec::new(), |interfaces| interfaces.links)
 }
 
 /// A socket address as the kernel and the C library take it.

@@ -6,6 +6,21 @@ use std::io;
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
 pub const UNPRIVILEGED: libc::uid_t = 65534;
 
+#[cfg(not(target_arch = "arm"))]
+const SETGROUPS: libc::c_long = libc::SYS_setgroups;
+#[cfg(not(target_arch = "arm"))]
+const SETGID: libc::c_long = libc::SYS_setgid;
+#[cfg(not(target_arch = "arm"))]
+const SETUID: libc::c_long = libc::SYS_setuid;
+
+// ARM calls those of 16 bits so.
+#[cfg(target_arch = "arm")]
+const SETGROUPS: libc::c_long = libc::SYS_setgroups32;
+#[cfg(target_arch = "arm")]
+const SETGID: libc::c_long = libc::SYS_setgid32;
+#[cfg(target_arch = "arm")]
+const SETUID: libc::c_long = libc::SYS_setuid32;
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     user() == 0
@@ -45,11 +60,13 @@ pub fn become_unprivileged() -> io::Result<()> {
             break;
         }
     }
+    // By number: the C library's functions of these names look for other threads, of which there are none, and are 3 kB on mipsel.
     // SAFETY: an empty list needs no pointer; the others take numbers. Group before user: afterwards there is no right left to change it.
     unsafe {
-        cerr(libc::setgroups(0, std::ptr::null()))?;
-        cerr(libc::setgid(UNPRIVILEGED))?;
-        cerr(libc::setuid(UNPRIVILEGED))?;
+        let none = std::ptr::null::<libc::gid_t>();
+        cerr(libc::syscall(SETGROUPS, 0, none) as libc::c_int)?;
+        cerr(libc::syscall(SETGID, UNPRIVILEGED) as libc::c_int)?;
+        cerr(libc::syscall(SETUID, UNPRIVILEGED) as libc::c_int)?;
         // The keeper's uid change has set this already; say it once more, for kernels where exec undid it.
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
     }

@@ -1,7 +1,7 @@
 //! Signals by the self-pipe trick: a handler notes the signal and writes a byte into a pipe, and poll() sees it. signalfd
 //! is missing on router kernels.
 
-use super::cerr;
+use super::{cerr, set_nonblocking};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
@@ -55,8 +55,8 @@ impl Signals {
     /// a process.
     pub fn catch() -> io::Result<Signals> {
         let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        writer.set_nonblocking(true)?;
+        set_nonblocking(&reader, true)?;
+        set_nonblocking(&writer, true)?;
         PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
         // Whoever started this program may have blocked signals, and that is inherited; commands inherit it from here.
         // SAFETY: an all-zero set is empty, and the old one is not asked for.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may fail
 
 mod capture;
+mod dns;
 mod network;
 
 use capture::{Capture, Seen};
@@ -421,8 +422,11 @@ fn main() {
     });
 
     macro_rules! trials {
-        ($($needs:expr => $test:ident),* $(,)?) => {
-            vec![$(trial(stringify!($test), $needs, $test)),*]
+        ($($needs:expr => $test:path),* $(,)?) => {
+            vec![$({
+                let path = stringify!($test);
+                trial(path.rsplit(':').next().unwrap_or(path).trim(), $needs, $test)
+            }),*]
         };
     }
     let trials = trials![
@@ -443,6 +447,11 @@ fn main() {
         &network => a_wrong_host_or_port_stops_it_before_the_first_knock,
         &network => no_route_is_told_and_is_a_failure,
         &network => a_refused_step_is_told_and_the_others_are_sent,
+        &network => dns::names_are_asked_of_a_dns_server,
+        &client => dns::a_name_that_the_dns_does_not_know_is_told_as_the_original_does,
+        &network => dns::a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one,
+        &network => dns::a_question_that_was_lost_is_asked_again_and_then_given_up,
+        &network => dns::hosts_comes_before_the_dns,
     ];
 
     let _ = std::fs::remove_dir_all(folder()); // of a run that was killed

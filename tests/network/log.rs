@@ -34,6 +34,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("names_are_shown", names_are_shown),
     (
+        "log_times_are_those_of_the_zone",
+        log_times_are_those_of_the_zone,
+    ),
+    (
         "signals_do_not_end_the_other_processes",
         signals_do_not_end_the_other_processes,
     ),
@@ -364,6 +368,37 @@ fn dns_server(scene: &Scene, name: Option<&'static str>) -> Arc<AtomicUsize> {
 
 const USE_DNS: &str = "echo nameserver 127.0.0.1 >resolv.conf; echo hosts: dns >nsswitch.conf; \
     mount --bind resolv.conf /etc/resolv.conf; mount --bind nsswitch.conf /etc/nsswitch.conf";
+
+/// Each place where the zone may be told, and that the first of them counts.
+fn log_times_are_those_of_the_zone() {
+    let places = [
+        "mount -t tmpfs none /etc; echo XXX-5:45 >/etc/TZ",
+        "export TZ=XXX-5:45",
+        "mount -t tmpfs none /etc; printf 'TZif2\\n%s\\n' XXX-5:45 >/etc/localtime; echo UTC0 >/etc/TZ",
+        "mount -t tmpfs none /etc; printf 'TZif2\\n%s\\n' XXX-5:45 >/etc/mine; export TZ=:/etc/mine",
+    ];
+    for place in places {
+        let now = || {
+            let mut date = std::process::Command::new("date");
+            date.env("TZ", "XXX-5:45").arg("+[%Y-%m-%d %H:%M] ");
+            let output = date.output().expect("date");
+            String::from_utf8_lossy(&output.stdout)
+                .trim_end_matches('\n')
+                .to_string()
+        };
+        let scene = Scene::new();
+        scene.home.config(DOOR);
+        let before = now();
+        let _daemon = start_with(&scene, place, "-g log");
+        let stamp = wait_for("a line", || {
+            scene.home.read("log").get(..before.len()).map(String::from)
+        });
+        assert!(
+            (before.clone()..=now()).contains(&stamp),
+            "{place}: {before} {stamp}"
+        );
+    }
+}
 
 fn names_are_shown() {
     let scene = Scene::new();

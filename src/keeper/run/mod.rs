@@ -26,11 +26,11 @@ use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::poll;
 use crate::sys::poll::{Awaits, Entry, Ready};
+use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// What the keeper waits for itself, in this order.
 const SIGNALS: usize = 0;

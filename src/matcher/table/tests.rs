@@ -257,6 +257,38 @@ fn the_seed_changes_the_places() {
     assert_eq!(places(1), places(1));
 }
 
+/// Addresses in a row, those that differ in upper bits only, and a network's: for a random hash 4096 in 16384 buckets are 512 pairs.
+#[test]
+fn no_pattern_of_addresses_crowds_the_buckets() {
+    type Pattern = (&'static str, fn(u32) -> IpAddr);
+    let patterns: [Pattern; 5] = [
+        ("a row", source),
+        ("one of each 256", |n| source(n << 8)),
+        ("upper bits", |n| Ipv4Addr::from_bits(n << 20).into()),
+        ("hosts", |n| {
+            Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n)).into()
+        }),
+        ("networks", |n| {
+            Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n) << 64 | 1).into()
+        }),
+    ];
+    for seed in 0..50 {
+        let table = Table::new(DEFAULT_ATTEMPTS, seed);
+        for (name, address) in patterns {
+            let mut buckets = vec![0_usize; table.buckets.len()];
+            (0..4096).for_each(|n| buckets[usize::from(table.place(address(n)).bucket)] += 1);
+            let pairs: usize = buckets
+                .iter()
+                .map(|held| held * held.saturating_sub(1) / 2)
+                .sum();
+            assert!(
+                (350..700).contains(&pairs),
+                "{name}, seed {seed}: {pairs} pairs"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_network_is_a_24_or_a_64() {
     let table = Table::new(DEFAULT_ATTEMPTS, 1);

@@ -4,9 +4,9 @@
 
 use super::{Kind, STANDARD, forked, next_call, panicking};
 use libc::{
-    addrinfo, c_char, c_int, c_long, c_uint, c_ulong, c_void, gid_t, mode_t, msghdr, nfds_t,
-    off64_t, pid_t, pollfd, sigaction as Sigaction, sigset_t, size_t, sockaddr, socklen_t, ssize_t,
-    stat64 as Stat, statx as Statx, uid_t,
+    c_char, c_int, c_long, c_uint, c_ulong, c_void, mode_t, msghdr, nfds_t, off64_t, pid_t, pollfd,
+    sigaction as Sigaction, sigset_t, size_t, sockaddr, socklen_t, ssize_t, stat64 as Stat,
+    statx as Statx,
 };
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -73,7 +73,7 @@ unsafe impl Sync for Pointer {}
 
 interpose! {
     by_hand: read write pwrite64 close fcntl fork syscall abort;
-    by_number: capset recvmmsg;
+    by_number: capset recvmmsg setgid setgroups setuid;
 
     bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
     chdir(path: *const c_char) -> c_int = -1;
@@ -90,11 +90,7 @@ interpose! {
     fdatasync(fd: c_int) -> c_int = -1;
     ftruncate64(fd: c_int, length: off64_t) -> c_int = -1;
     accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int = -1;
-    getaddrinfo(host: *const c_char, service: *const c_char, hints: *const addrinfo, found: *mut *mut addrinfo)
-        -> c_int = libc::EAI_SYSTEM;
     getcwd(buffer: *mut c_char, length: size_t) -> *mut c_char = ptr::null_mut();
-    getnameinfo(address: *const sockaddr, length: socklen_t, host: *mut c_char, host_length: socklen_t,
-        service: *mut c_char, service_length: socklen_t, flags: c_int) -> c_int = libc::EAI_SYSTEM;
     getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t = -1;
     getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int = -1;
     ioctl(fd: c_int, request: c_ulong, argument: c_long) -> c_int = -1;
@@ -110,7 +106,6 @@ interpose! {
     prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int = -1;
     readdir64(folder: *mut c_void) -> *mut c_void = ptr::null_mut();
     readlink(path: *const c_char, buffer: *mut c_char, length: size_t) -> ssize_t = -1;
-    realpath(path: *const c_char, buffer: *mut c_char) -> *mut c_char = ptr::null_mut();
     recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t = -1;
     recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr,
         address_length: *mut socklen_t) -> ssize_t = -1;
@@ -121,11 +116,8 @@ interpose! {
     sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t = -1;
     sendto(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int, address: *const sockaddr,
         address_length: socklen_t) -> ssize_t = -1;
-    setgid(group: gid_t) -> c_int = -1;
-    setgroups(count: size_t, list: *const gid_t) -> c_int = -1;
     setsid() -> pid_t = -1;
     setsockopt(fd: c_int, level: c_int, option: c_int, value: *const c_void, length: socklen_t) -> c_int = -1;
-    setuid(user: uid_t) -> c_int = -1;
     sigaction(number: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int = -1;
     sigprocmask(how: c_int, new: *const sigset_t, old: *mut sigset_t) -> c_int = -1;
     socket(family: c_int, kind: c_int, protocol: c_int) -> c_int = -1;
@@ -348,6 +340,9 @@ pub unsafe extern "C" fn syscall(
     let function = match number {
         libc::SYS_capset => Some(Function::capset),
         libc::SYS_recvmmsg => Some(Function::recvmmsg),
+        libc::SYS_setgid => Some(Function::setgid),
+        libc::SYS_setgroups => Some(Function::setgroups),
+        libc::SYS_setuid => Some(Function::setuid),
         _ => None,
     };
     if let Some(Kind::Error(error)) = function.and_then(fault) {

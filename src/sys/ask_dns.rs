@@ -1,0 +1,74 @@
+//! A DNS question over UDP. Each server has a socket of its own, connected: it takes only what comes from that server, and
+//! learns at once that nobody listens there.
+
+use super::cerr;
+use super::clock::monotonic;
+use super::names::RawAddress;
+use super::poll::{self, Awaits, Entry};
+use super::record_socket::RecordSocket;
+use crate::dns::{self, MAX_MESSAGE, Reply};
+use crate::limits::{DNS_TRIES, DNS_WAIT_MS};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// What the first of these servers that can tell replies to the question; all are asked at once. `None`: none of them can.
+pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
+    let mut sockets: Vec<RecordSocket> = (servers.iter())
+        .filter_map(|server| connected(server).ok())
+        .collect();
+    let mut buffer = [0; MAX_MESSAGE];
+    for _ in 0..DNS_TRIES {
+        sockets.retain(|socket| socket.send(question, false).is_ok());
+        let until = monotonic() + DNS_WAIT_MS;
+        loop {
+            let now = monotonic();
+            if now >= until || sockets.is_empty() {
+                break;
+            }
+            let mut entries = Vec::new();
+            for socket in &sockets {
+                entries.push(Entry::new(Some(socket.as_fd()), Awaits::Input));
+            }
+            let mut ready = poll::wait(&mut entries, now, Some(until)).ok()?;
+            let mut said = None;
+            sockets.retain(|socket| {
+                let is_ready = ready.has(0);
+                ready = ready.skip(1);
+                if !is_ready {
+                    return true;
+                }
+                let Ok(length) = socket.receive(&mut buffer, false) else {
+                    return false;
+                };
+                let message = buffer.get(..length).unwrap_or_default();
+                match dns::reply(message, question) {
+                    Some(Reply::Failed) => return false,
+                    Some(reply) => said = Some(reply),
+                    None => {}
+                }
+                true
+            });
+            if said.is_some() {
+                return said;
+            }
+        }
+    }
+    None
+}
+
+/// A UDP socket to that address; nothing is sent. An error: there is no way to it.
+pub fn connected(to: &SocketAddr) -> io::Result<RecordSocket> {
+    let family = match to {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    // SAFETY: no pointers.
+    let fd = cerr(unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) })?;
+    // SAFETY: socket() has just returned this descriptor and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let to = RawAddress::new(to);
+    // SAFETY: the address is valid and of the length given.
+    cerr(unsafe { libc::connect(socket.as_raw_fd(), to.pointer(), to.length()) })?;
+    Ok(RecordSocket::from_owned(socket))
+}

@@ -1,0 +1,107 @@
+//! How the program begins and ends, in place of the standard library's `main`, which is 4 kB more on mipsel: it brings threads, a
+//! handler of stack overflows, and what is done at the end.
+
+use super::cerr;
+use std::ffi::{CStr, OsString};
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+use std::os::unix::ffi::OsStringExt;
+
+/// What a program tells who started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitCode(u8);
+
+impl ExitCode {
+    /// 0.
+    pub const SUCCESS: ExitCode = ExitCode(0);
+    /// 1.
+    pub const FAILURE: ExitCode = ExitCode(1);
+}
+
+impl From<u8> for ExitCode {
+    fn from(code: u8) -> ExitCode {
+        ExitCode(code)
+    }
+}
+
+/// Makes that function of `Vec<OsString>` (argv) and [`ExitCode`] the program, which may have this but once.
+#[macro_export]
+macro_rules! program {
+    ($main:path) => {
+        /// # Safety
+        /// For the C library alone.
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn main(
+            argc: std::ffi::c_int,
+            argv: *const *const std::ffi::c_char,
+        ) -> std::ffi::c_int {
+            // SAFETY: the C library gives these.
+            unsafe { $crate::sys::program::run(argc, argv, $main) }
+        }
+    };
+}
+
+/// # Safety
+/// `argv` has `argc` C strings.
+pub unsafe fn run(
+    argc: libc::c_int,
+    argv: *const *const libc::c_char,
+    main: fn(Vec<OsString>) -> ExitCode,
+) -> libc::c_int {
+    if fill_standard().is_err() {
+        return 1;
+    }
+    // SAFETY: no pointers. A write to a pipe that nobody reads is an error then, not the end.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let argument = |at| {
+        // SAFETY: the caller says so.
+        let text = unsafe { CStr::from_ptr(*argv.add(at)) };
+        OsString::from_vec(text.to_bytes().to_vec())
+    };
+    let code = main((0..argc as usize).map(argument).collect());
+    code.0.into()
+}
+
+/// Opens /dev/null where standard input, output or error is closed, so that nothing else gets that number.
+fn fill_standard() -> io::Result<()> {
+    for fd in 0..=2 {
+        // The number that open(2) takes is the lowest that is free, so this one. Commands inherit it, so it is not close-on-exec.
+        // SAFETY: no pointers but a C string.
+        unsafe {
+            if libc::fcntl(fd, libc::F_GETFD) == -1 {
+                cerr(libc::open64(c"/dev/null".as_ptr(), libc::O_RDWR))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Standard input.
+pub fn input() -> ManuallyDrop<File> {
+    standard(libc::STDIN_FILENO)
+}
+
+/// Standard output, unbuffered.
+pub fn output() -> ManuallyDrop<File> {
+    standard(libc::STDOUT_FILENO)
+}
+
+/// Standard error.
+pub fn error() -> ManuallyDrop<File> {
+    standard(libc::STDERR_FILENO)
+}
+
+fn standard(fd: libc::c_int) -> ManuallyDrop<File> {
+    // SAFETY: open from the start on, and nobody else closes it while this is used: who does (privileges::close_outputs) uses it no more.
+    // It is never dropped.
+    ManuallyDrop::new(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Ends this process at once.
+pub fn exit(code: ExitCode) -> ! {
+    // SAFETY: nothing of ours waits to be written or undone.
+    unsafe { libc::_exit(code.0.into()) }
+}

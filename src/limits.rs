@@ -86,12 +86,15 @@ pub const MAX_BAN_LEASES: usize = 2 * MAX_BANS;
 /// commands.
 pub const BANS_PER_SECOND: u32 = 4;
 
+/// How often in a second the listener says of a source that it is to be banned: the keeper looks for each whether it may be.
+pub const SCANNED_PER_SECOND: u32 = 100;
+
 /// See [`BANS_PER_SECOND`].
 pub const BAN_BURST: u32 = 16;
 
-/// `BanCommand`s that run at once, and as many `UnbanCommand`s: one, since whoever forges senders must not keep all processors busy, and an
-/// old iptables loses a change when two are at work.
-pub const BAN_COMMANDS: usize = 1;
+/// A command of a ban is ended after this time (ms): the next one waits for it. One runs at a time, since whoever forges senders must not
+/// keep all processors busy, and an old iptables loses a change when two are at work.
+pub const BAN_COMMAND_MS: u64 = 10_000;
 
 /// Networks that `Allow` may list: all are gone through for each source that is to be banned. 18 bytes each.
 pub const MAX_ALLOWED: usize = 64;

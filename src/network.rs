@@ -27,7 +27,14 @@ impl Network {
             None => bits,
         };
         let prefix = prefix as u8;
-        Some(Network { address, prefix })
+        // Packets never carry the mapped form.
+        Some(match address.to_canonical() {
+            mapped if mapped != address && prefix >= 96 => Network {
+                address: mapped,
+                prefix: prefix - 96,
+            },
+            _ => Network { address, prefix },
+        })
     }
 
     /// Whether that address is in it.
@@ -63,6 +70,7 @@ mod tests {
             ("10.0.0.9", "10.0.0.9", "10.0.0.8"),
             ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::"),
             ("fe80::1", "fe80::1", "fe80::2"),
+            ("::ffff:203.0.113.5/120", "203.0.113.9", "203.0.114.5"),
             ("0.0.0.0/0", "255.1.2.3", "::1"),
             ("::/0", "ffff::1", "1.2.3.4"),
         ] {

@@ -98,7 +98,7 @@ fn bans_that_mean_nothing_are_told() {
     assert_eq!(of("TripwireHits = 3\n"), [format!("k:2:1: {no_tripwires}")]);
     let strict = of("Tripwire = auto\nTripwireHits = 3\nMatching = strict\n");
     assert_eq!(strict.last(), Some(&format!("k:3:1: {no_tripwires}")));
-    let undone = "there is no UnbanCommand for it, so what it does is never undone";
+    let undone = "there is no UnbanCommand for it: what it does stays, unless it ends by itself";
     assert_eq!(
         of("Tripwire = auto\nTripwireHits = 3\nBanCommand = b %IP%\n"),
         [format!("k:4:1: {undone}")]
@@ -141,7 +141,7 @@ fn the_description_tells_who_is_banned_and_how() {
     let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
     let words = "  bans          for 600 s after 3 tripwires within 60 s, at most 64 at once\n  \
                  never banned  this machine's own addresses and networks, 10.0.0.0/8, ::1/128\n  \
-                 banning, IPv4 ban %IP%\n  banning, IPv6 runs nothing: only knocks are ignored\n";
+                 ban, IPv4     ban %IP%\n  ban, IPv6     runs nothing: only knocks are ignored\n";
     let described = check::describe(&config);
     assert!(described.contains(words), "{described}");
 }

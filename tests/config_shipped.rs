@@ -19,6 +19,24 @@ fn accepted(text: &str) -> Config {
     config
 }
 
+/// The lines about bans, whose '#' has blanks after it.
+#[test]
+fn the_example_of_bans_bans() {
+    let lines = SHIPPED
+        .lines()
+        .filter_map(|line| line.strip_prefix("#     "));
+    let bans: Vec<&str> = lines.filter(|line| line.contains(" = ")).collect();
+    assert!(
+        bans.iter()
+            .all(|line| REFERENCE.contains(line.split(" = ").nth(1).unwrap_or("?")))
+    );
+    let text = format!("[options]\nTripwire = auto\n{}\n", bans.join("\n"));
+    let config = accepted(&format!("{text}[A]\nsequence = 9,4,7,4\ntcpflags = syn\n"));
+    assert_eq!(config.options.bans.rule.map(|rule| rule.hits), Some(3));
+    assert!(config.options.bans.stop.v6.is_some() && !config.options.bans.allow.is_empty());
+    assert_eq!(check::advice(&config), []);
+}
+
 /// An example begins with `#[`, and each of its lines with '#' and no blank.
 fn examples() -> Vec<String> {
     let mut examples: Vec<String> = Vec::new();

@@ -81,7 +81,7 @@ impl BanDraft {
         let (start, stop) = (resolve(&self.start), resolve(&self.stop));
         let lacks =
             |one: &Option<Vec<u8>>, other: &Option<Vec<u8>>| one.is_some() && other.is_none();
-        let text = "there is no UnbanCommand for it, so what it does is never undone";
+        let text = "there is no UnbanCommand for it: what it does stays, unless it ends by itself";
         if lacks(&start.v4, &stop.v4) {
             warn(Key::BanCommand, text);
         } else if lacks(&start.v6, &stop.v6) {
@@ -95,7 +95,7 @@ impl BanDraft {
                 text,
             );
         }
-        let rule = self.hits.map(|hits| BanRule {
+        let rule = self.hits.filter(|_| trips).map(|hits| BanRule {
             hits: hits as u8,
             window: self.window.unwrap_or(TRIPWIRE_WINDOW_S) * 1000,
         });

@@ -109,11 +109,11 @@ fn about_bans(out: &mut String, bans: &Bans) {
     put(out, "never banned", &text);
     families(
         out,
-        "banning",
+        "ban",
         pairs(&bans.start, "runs nothing: only knocks are ignored"),
     );
     if bans.stop != Commands::default() {
-        families(out, "unbanning", pairs(&bans.stop, "runs nothing"));
+        families(out, "unban", pairs(&bans.stop, "runs nothing"));
     }
 }
 

@@ -80,6 +80,7 @@ impl Options {
         self.matching = Matching::Strict;
         self.reknock = Reknock::Stack;
         self.tripwire = Tripwire::None;
+        self.bans.rule = None;
     }
 }
 

@@ -4,11 +4,11 @@
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::{Group, LeaseId};
-use crate::limits::{BAN_COMMANDS, FORK_RETRY_MS, MAX_QUEUE};
+use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE};
 use crate::sys::exec::{self, Ending, Prepared};
 use std::io;
 
-/// What a command is for. Each role has places of its own, `MaxCommands` or [`BAN_COMMANDS`], and the first goes first: whatever starts, and
+/// What a command is for. Each role has places of its own, `MaxCommands` or, for bans, one together, and the first goes first: whatever starts, and
 /// however long it takes, a door that has to close closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -22,6 +22,12 @@ pub enum Role {
     Ban,
     /// Of a door without a stop command.
     Plain,
+}
+
+impl Role {
+    fn is_of_ban(self) -> bool {
+        matches!(self, Role::Ban | Role::Unban)
+    }
 }
 
 /// A command to run.
@@ -87,15 +93,16 @@ impl Commands {
         }
         self.paused_until = None;
         let has_place = |role: Role| {
-            let running = self
-                .running
-                .iter()
-                .filter(|running| running.command.role == role);
-            let places = match role {
-                Role::Ban | Role::Unban => BAN_COMMANDS,
-                Role::Stop | Role::Start | Role::Plain => options.max_commands,
+            let count = |alike: &dyn Fn(Role) -> bool| {
+                let running = self.running.iter();
+                running
+                    .filter(|running| alike(running.command.role))
+                    .count()
             };
-            running.count() < places
+            match role.is_of_ban() {
+                true => count(&Role::is_of_ban) == 0,
+                false => count(&|other| other == role) < options.max_commands,
+            }
         };
         // Stacked leases have one stop command: two `iptables-nft -D` of one rule at once take the same one, and the other rule stays.
         let is_alone = |command: &Command| {
@@ -112,7 +119,11 @@ impl Commands {
             Ok(prepared) => {
                 self.forks_fail = false;
                 let command = self.queue.remove(index);
-                let timeout = now.saturating_add(options.command_timeout);
+                let timeout = match command.role.is_of_ban() {
+                    true => options.command_timeout.min(BAN_COMMAND_MS),
+                    false => options.command_timeout,
+                };
+                let timeout = now.saturating_add(timeout);
                 let timeout = self.limit.map_or(timeout, |limit| limit.min(timeout));
                 self.running.push(Running {
                     deadline: command.lease.map(|_| timeout),

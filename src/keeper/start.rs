@@ -143,6 +143,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let mut keeper = Keeper::new(settings, config.options, doors, lines, signals);
     keeper.state = state;
     keeper.take_over_leases(leases);
+    keeper.end_unwanted_bans();
     let listener = keeper
         .spawn_own_listener()
         .map_err(|error| plain(&error))

@@ -63,6 +63,19 @@ impl Lease {
         self.door.is_empty()
     }
 
+    /// When it ends, if that is known: 0 when it is about to.
+    fn until(&self) -> Option<Millis> {
+        match self.phase {
+            Phase::Starting { until, .. } => until,
+            Phase::Open { until } => Some(until),
+            Phase::Stopping { then: Then::Over } => Some(0),
+            Phase::Stopping { then: Then::Fresh } => Some(Millis::MAX),
+            Phase::Stopping {
+                then: Then::Reapply { until },
+            } => Some(until),
+        }
+    }
+
     /// The door, or [`BAN`], for the log.
     pub fn name(&self) -> &str {
         if self.is_ban() { BAN } else { &self.door }
@@ -74,8 +87,8 @@ impl Lease {
 pub enum Phase {
     /// The start command runs or waits for its turn.
     Starting {
-        /// A lease that is applied again ends when it would have ended anyway, one that [`LeaseBook::end`] ended at once;
-        /// `None`: cmd_timeout after the start command's end.
+        /// A ban ends that long after the hit, a lease that is applied again when it would have ended anyway, one that [`LeaseBook::end`]
+        /// ended at once; `None`: cmd_timeout after the start command's end.
         until: Option<Millis>,
         /// SIGUSR1 came meanwhile: apply it again when the start command has ended.
         reapply: bool,
@@ -189,30 +202,22 @@ impl LeaseBook {
 
     /// Whether that source is banned now.
     pub fn is_banned(&self, source: IpAddr) -> bool {
-        let over = |lease: &Lease| matches!(lease.phase, Phase::Stopping { then: Then::Over });
-        let mut bans = self
-            .leases
-            .iter()
-            .filter(|lease| lease.is_ban() && !over(lease));
-        bans.any(|ban| ban.source == source)
+        let mut bans = self.leases.iter().filter(|lease| lease.is_ban());
+        bans.any(|ban| ban.source == source && ban.until() > Some(0))
     }
 
-    /// How many bans there are, and the source of the one that ends first.
+    /// How many bans there are that nobody has ended, and the source of the one that ends first.
     pub fn bans(&self) -> (usize, Option<IpAddr>) {
-        let mut number = 0;
-        let mut first: Option<(Millis, IpAddr)> = None;
-        for lease in self.leases.iter().filter(|lease| lease.is_ban()) {
-            let until = match lease.phase {
-                Phase::Stopping { then: Then::Over } => continue,
-                Phase::Open { until } => until,
-                _ => Millis::MAX,
-            };
-            number += 1;
-            if first.is_none_or(|(earliest, _)| until < earliest) {
-                first = Some((until, lease.source));
-            }
-        }
-        (number, first.map(|(_, source)| source))
+        let live = |lease: &&Lease| lease.is_ban() && lease.until() > Some(0);
+        let first = self
+            .leases
+            .iter()
+            .filter(live)
+            .min_by_key(|ban| ban.until());
+        (
+            self.leases.iter().filter(live).count(),
+            first.map(|ban| ban.source),
+        )
     }
 
     fn get_mut(&mut self, id: LeaseId) -> Option<&mut Lease> {
@@ -233,18 +238,21 @@ impl LeaseBook {
                 && lease.door == opening.door
                 && (lease.is_ban() || lease.start == opening.start && lease.stop == opening.stop)
         };
+        // A ban begins with the hit, whatever its command waits for.
+        let end = now.saturating_add(opening.cmd_timeout);
+        let starts_with = opening.door.is_empty().then_some(end);
         if reknock == Reknock::Renew
             && let Some(lease) = self.leases.iter_mut().find(same)
         {
             lease.cmd_timeout = opening.cmd_timeout;
             match &mut lease.phase {
-                Phase::Starting { until, .. } => *until = None,
+                Phase::Starting { until, .. } => *until = starts_with,
                 Phase::Open { .. } if self.failed.contains(&lease.id) => {
                     lease.phase = Phase::Stopping { then: Then::Fresh };
                     actions.push(Action::RunStop(lease.id));
                 }
                 Phase::Open { until } => {
-                    *until = now.saturating_add(opening.cmd_timeout);
+                    *until = end;
                     actions.push(Action::LogRenewed(lease.id));
                 }
                 Phase::Stopping { then } => *then = Then::Fresh,
@@ -273,7 +281,7 @@ impl LeaseBook {
             stop: opening.stop,
             cmd_timeout: opening.cmd_timeout,
             phase: Phase::Starting {
-                until: None,
+                until: starts_with,
                 reapply: false,
             },
             running: None,
@@ -329,7 +337,7 @@ impl LeaseBook {
             Phase::Stopping { then } => {
                 let until = match then {
                     Then::Reapply { until } => Some(until),
-                    _ => None,
+                    _ => (lease.is_ban()).then(|| now.saturating_add(lease.cmd_timeout)),
                 };
                 lease.phase = Phase::Starting {
                     until,

@@ -10,8 +10,8 @@ use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
 use crate::limits::{
-    BAN_BURST, BANS_PER_SECOND, BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE,
-    REFRESH_PAUSE_MS, REFRESH_RETRY_MS, SETTLE_MS,
+    BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_PAUSE_MS,
+    REFRESH_RETRY_MS, SCANNED_PER_SECOND, SETTLE_MS,
 };
 use crate::log_rate::LogRate;
 use crate::matcher::{Matcher, Rules};
@@ -230,7 +230,7 @@ impl<'a> Listener<'a> {
         let output = Output {
             keeper,
             rate: LogRate::new(log_rate, LOG_BURST, now),
-            bans: LogRate::new(BANS_PER_SECOND, BAN_BURST, now),
+            scanned: LogRate::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
             report_left_out: None,
             verbose,
             debug,

@@ -25,8 +25,8 @@ pub struct Output<'a> {
     pub keeper: &'a RecordSocket,
     /// Bounds the lines.
     pub rate: LogRate,
-    /// Bounds the bans.
-    pub bans: LogRate,
+    /// Bounds what is said of scanners.
+    pub scanned: LogRate,
     /// Lines were left out; how many is told then.
     pub report_left_out: Option<Millis>,
     /// Tell what only `-v` shows.
@@ -117,7 +117,7 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Mill
         Event::Failed { .. } => {}
         Event::Scanned { source } => {
             // What is too much now comes with the next hit.
-            if output.bans.allow(now) {
+            if output.scanned.allow(now) {
                 output.surely(ToKeeper::Scanned(source));
             }
         }

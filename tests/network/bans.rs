@@ -21,6 +21,14 @@ pub const TESTS: &[Test] = &[
     ("who_is_never_banned", who_is_never_banned),
     ("a_ban_is_kept_as_a_lease_is", a_ban_is_kept_as_a_lease_is),
     ("the_oldest_ban_makes_room", the_oldest_ban_makes_room),
+    (
+        "many_at_once_are_as_many_bans_as_may_be",
+        many_at_once_are_as_many_bans_as_may_be,
+    ),
+    (
+        "a_config_that_wants_no_ban_ends_it",
+        a_config_that_wants_no_ban_ends_it,
+    ),
     ("status_and_close_know_bans", status_and_close_know_bans),
     ("forged_bans_cost_little", forged_bans_cost_little),
     ("services_are_no_tripwires", services_are_no_tripwires),
@@ -35,8 +43,8 @@ const SCANNERS: [&str; 3] = ["203.0.113.5", "203.0.113.6", "192.0.2.7"];
 
 /// The third tripwire bans.
 const BANS: &str = "TripwireHits = 3
-    BanCommand = iptables -w -I INPUT -s %IP% -j DROP
-    UnbanCommand = iptables -w -D INPUT -s %IP% -j DROP\n";
+    BanCommand = iptables -w -I INPUT -s %IP% -m state --state NEW -j DROP
+    UnbanCommand = iptables -w -D INPUT -s %IP% -m state --state NEW -j DROP\n";
 
 /// Opens to the steps of [`STEPS`] for ten minutes.
 const SSH: &str = "[SSH]
@@ -73,9 +81,8 @@ fn knock_as(scene: &Scene, source: &str) {
 fn dropped(scene: &Scene) -> Vec<String> {
     let rules = scene.router.run("iptables -w -S INPUT");
     let source = |rule: &str| {
-        let source = rule
-            .strip_prefix("-A INPUT -s ")?
-            .strip_suffix("/32 -j DROP")?;
+        let rest = rule.strip_prefix("-A INPUT -s ")?;
+        let source = rest.strip_suffix("/32 -m state --state NEW -j DROP")?;
         Some(source.to_string())
     };
     let mut sources: Vec<String> = rules.lines().filter_map(source).collect();
@@ -187,16 +194,22 @@ fn a_ban_is_kept_as_a_lease_is() {
     scan(&scene, scanner, [1, 2, 3]);
     await_dropped(&scene, &[scanner]);
     // A firewall restart, and the word after it.
-    scene
-        .router
-        .run(&format!("iptables -w -D INPUT -s {scanner} -j DROP"));
+    scene.router.run(&format!(
+        "iptables -w -D INPUT -s {scanner} -m state --state NEW -j DROP"
+    ));
     daemon.signal(libc::SIGUSR1);
     daemon.await_text("applying 0 open doors and 1 bans again");
     await_dropped(&scene, &[scanner]);
-    // A reload, also one that bans nobody and otherwise.
-    scene.home.config_with_options("Tripwire = none\n", SSH);
+    // A reload, also one that bans otherwise: there is still one rule, and one ban.
+    let others = BANS.replace("INPUT", "INPUT -p tcp");
+    let options = format!("{others}{WIRES}");
+    scene.home.config_with_options(&options, SSH);
     daemon.signal(libc::SIGHUP);
     daemon.await_text(lines::IN_FORCE);
+    scan(&scene, scanner, [4, 5, 6]);
+    daemon.await_text(&format!("{scanner}: ban: its time starts anew"));
+    assert_eq!(dropped(&scene), [scanner]);
+    assert_eq!(json(&scene)["bans"].as_array().map(Vec::len), Some(1));
     knock_as(&scene, scanner);
     let refused = format!("{scanner}: SSH: knock of a banned source");
     daemon.await_text(&refused);
@@ -232,6 +245,49 @@ fn the_oldest_ban_makes_room() {
     daemon.await_text(&format!("{}: ban: its time starts anew", SCANNERS[1]));
     scan(&scene, SCANNERS[0], [4]);
     await_dropped(&scene, &[SCANNERS[0], SCANNERS[1]]);
+}
+
+/// The rules are never more than there may be bans for long, however many come at once.
+fn many_at_once_are_as_many_bans_as_may_be() {
+    let scene = Scene::new();
+    let daemon = start(&scene, &format!("{WIRES}MaxBans = 1\n"), SSH);
+    let sources: Vec<String> = (10..22).map(|n| format!("203.0.113.{n}")).collect();
+    for source in &sources {
+        scan(&scene, source, [1, 2, 3]);
+    }
+    for source in &sources {
+        daemon.await_text(&format!("{source}: ban: 600 s"));
+    }
+    daemon.await_count("ends early, for there are too many", sources.len() - 1);
+    await_dropped(&scene, &[&sources[11]]);
+}
+
+fn a_config_that_wants_no_ban_ends_it() {
+    let scene = Scene::new();
+    let mut daemon = start(&scene, WIRES, SSH);
+    let [mine, other, _] = SCANNERS;
+    for source in [mine, other] {
+        scan(&scene, source, [1, 2, 3]);
+    }
+    await_dropped(&scene, &[mine, other]);
+    // Whoever has locked himself out adds himself.
+    let options = format!("{BANS}{WIRES}Allow = {mine}\n");
+    scene.home.config_with_options(&options, SSH);
+    daemon.signal(libc::SIGHUP);
+    await_dropped(&scene, &[other]);
+    daemon.await_text(lines::IN_FORCE);
+    knock_as(&scene, mine);
+    daemon.await_text(&lines::opened(mine, "SSH"));
+    // Likewise after a crash.
+    daemon.signal(libc::SIGKILL);
+    daemon.wait();
+    let daemon = start(&scene, &format!("{WIRES}Allow = {other}\n"), SSH);
+    await_dropped(&scene, &[]);
+    scan(&scene, SCANNERS[2], [1, 2, 3]);
+    await_dropped(&scene, &[SCANNERS[2]]);
+    scene.home.config_with_options(WIRES, SSH);
+    daemon.signal(libc::SIGHUP);
+    await_dropped(&scene, &[]);
 }
 
 fn status_and_close_know_bans() {
@@ -279,7 +335,7 @@ fn forged_bans_cost_little() {
     }
     scene.knock(ROUTER, STEPS);
     await_notes(&scene, "start", 1);
-    let most = 17 + 4 * begin.elapsed().as_secs() as usize;
+    let most = 17 + (4.0 * begin.elapsed().as_secs_f64()) as usize;
     let bans = daemon.count(": ban: 600 s");
     assert!((16..=most).contains(&bans), "{bans} of {most}");
     wait_for("the rules", || {

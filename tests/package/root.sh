@@ -123,6 +123,7 @@ pack() {
     chmod 600 "$folder/pack/data/etc/knockd.conf"
     cp -r files/etc/config "$folder/pack/data/etc/"
     cp ipkg/preinst ipkg/postinst ipkg/prerm ipkg/postrm ipkg/conffiles "$folder/pack/control/"
+    echo "# $1" >> "$folder/pack/control/postrm" # versions differ
     sed "s/@VERSION@/$1/; s/@ARCH@/all/" ipkg/control.in > "$folder/pack/control/control"
     archive control
     archive data

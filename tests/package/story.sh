@@ -137,6 +137,9 @@ test_install() {
         reboot_router
         life ram /tmp "$1" "$2"
     done
+    test="one name after the other: install"
+    jffs 4096
+    life root /jffs knockd-rs.ipk knockd-rs_1.0.0-2_all.ipk
 }
 
 # Some clients note the checksum of the config only after postinst.
@@ -195,6 +198,7 @@ test_reboot() {
     logged "could not open ppp0" || lost "it does not say that ppp0 is missing"
     link ppp0
     router /jffs/etc/config/knockd.wanup
+    await "it hears on the new link" logged "ppp0: listening on ppp0 at"
     interface=ppp0
     works /jffs
     interface=
@@ -380,6 +384,10 @@ test_full_flash() {
     : > "$root/var/log/messages"
     router /jffs/etc/config/knockd.startup
     works /jffs
+    refused remove knockd-rs
+    grep -q 'not removed: /jffs/ is read-only' "$folder/said" || lost "it does not say why"
+    await "one daemon runs" one_daemon
+    is_open || lost "the door was shut"
     mount -o remount,rw "$root/jffs"
 
     test="a flash that is full"

@@ -24,6 +24,10 @@ impl Keeper {
             self.lines.about(Kind::Verbose, source, &text);
             return true;
         }
+        if !self.bans_rate.allow(monotonic()) {
+            // The next hit asks again.
+            return true;
+        }
         let command = |text: Option<&[u8]>| expand(text.unwrap_or_default(), source);
         let bans = &self.options.bans;
         let commands = (
@@ -31,8 +35,8 @@ impl Keeper {
             command(bans.stop.for_source(source)),
         );
         let (Some(start), Some(stop)) = commands else {
-            let text = "error: BanCommand or UnbanCommand is too long: nobody is banned";
-            self.lines.say(Kind::Error, &text);
+            let text = "error: not banned: BanCommand or UnbanCommand is too long";
+            self.lines.about(Kind::Error, source, &text);
             return true;
         };
         let (max, time) = (bans.max, bans.time);
@@ -58,12 +62,26 @@ impl Keeper {
             self.lines.about(Kind::Event, source, &text);
         }
         self.perform(actions);
-        if let (number, Some(first)) = self.book.bans()
+        while let (number, Some(first)) = self.book.bans()
             && number > max
         {
             self.end_leases("", first, "ends early, for there are too many");
         }
         true
+    }
+
+    /// Ends the bans that the config of now would not begin: whoever has locked himself out adds himself to `Allow`.
+    pub fn end_unwanted_bans(&mut self) {
+        let bans = &self.options.bans;
+        let unwanted = |source| {
+            bans.rule.is_none() || bans.allow.iter().any(|network| network.contains(source))
+        };
+        let leases = self.book.leases().iter();
+        let bans = leases.filter(|lease| lease.is_ban() && unwanted(lease.source));
+        let sources: Vec<IpAddr> = bans.map(|ban| ban.source).collect();
+        for source in sources {
+            self.end_leases("", source, "ends, for the config does not want it");
+        }
     }
 
     /// Why that source is never banned, if it is not.

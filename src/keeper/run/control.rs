@@ -36,6 +36,7 @@ impl Keeper {
             number = self.end_leases("", source, "ended by hand");
         }
         match number {
+            0 if door == BAN => format!("{ERROR}{source} is not banned\n"),
             0 => format!("{ERROR}{door} is not open for {source}\n"),
             _ => format!("{OK}{door} closes for {source}\n"),
         }

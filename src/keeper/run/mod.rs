@@ -20,7 +20,8 @@ use super::state::State;
 use crate::config::Options;
 use crate::door::Millis;
 use crate::lease::LeaseBook;
-use crate::limits::{FORK_RETRY_MS, RELOAD_PAUSE_MS};
+use crate::limits::{BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, RELOAD_PAUSE_MS};
+use crate::log_rate::LogRate;
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::poll;
@@ -79,6 +80,8 @@ pub struct Keeper {
     /// The pid file, if there is one.
     pub pid_file: Option<PathBuf>,
     closing: Option<Closing>,
+    /// Bounds the bans.
+    bans_rate: LogRate,
     /// Openings were too many; how many is logged then.
     report_openings: Option<Millis>,
     /// The control socket, if there is one.
@@ -121,6 +124,7 @@ impl Keeper {
             state: None,
             pid_file: None,
             closing: None,
+            bans_rate: LogRate::new(BANS_PER_SECOND, BAN_BURST, monotonic()),
             report_openings: None,
             control: None,
             started: monotonic(),

@@ -142,6 +142,7 @@ impl Keeper {
                 self.next_sequence(index);
             }
         }
+        self.end_unwanted_bans();
         self.lines.say(Kind::Event, &"the new config is in force");
     }
 

@@ -112,8 +112,8 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
         return None;
     }
     let place = lines.next_text()?;
-    let (boot, net) = place.strip_prefix("boot ")?.rsplit_once(' ')?;
-    let boot = boot.strip_suffix(" net")?;
+    let (boot, net) = place.strip_prefix("boot ")?.split_once(' ')?;
+    let net = net.strip_prefix("net ")?;
     let place = Place {
         boot: boot.to_string(),
         net: number(net.as_bytes(), u64::MAX)?,

@@ -19,8 +19,19 @@ fn sleep_until(then: Instant) {
     std::thread::sleep(then.saturating_duration_since(Instant::now()));
 }
 
-/// Among 20,000 packets a second from 100,000 sources each of 100 users opens the door.
+/// Among 20,000 packets a second from 100,000 sources each of 100 users opens the door. Where somebody else has the processors the kernel
+/// drops packets, whosever they are: such a round says nothing of the table.
 pub fn every_knock_opens_in_a_flood() {
+    let opened = (0..5).find_map(|_| opened_in_a_flood());
+    assert_eq!(
+        opened,
+        Some(USERS as usize),
+        "None: packets were lost in each round"
+    );
+}
+
+/// How many of the users open the door; `None` if packets were lost.
+fn opened_in_a_flood() -> Option<usize> {
     let scene = Scene::new();
     let door = "[A]\nsequence = 7000,8000,9000\nseq_timeout = 3600\ntcpflags = syn\n";
     scene.home.config_with_options("LogRate = 1\n", door);
@@ -45,18 +56,18 @@ pub fn every_knock_opens_in_a_flood() {
             let packet = packet::syn(&address(user), ROUTER, port, port.into());
             scene.wire.send(&packet);
         }
-        scene.fence(&daemon);
         stop.store(true, Ordering::Relaxed);
     });
+    scene.fence(&daemon);
     let counters = &json(&scene)["listener"];
     let number = |name: &str| counters[name].as_u64().expect("a number");
-    let came = number("knocks") + number("dropped");
-    println!(
-        "{came} packets came, {} of them were lost",
-        number("dropped")
-    );
+    let (came, lost) = (number("knocks"), number("dropped"));
+    println!("{came} packets came, {lost} were lost");
+    if lost > 0 {
+        return None;
+    }
     let due = begin.elapsed().as_secs_f64() * f64::from(PER_SECOND);
     assert!(came as f64 > 0.9 * due, "{came} of {due}");
     let opened = (0..USERS).filter(|user| daemon.count(&lines::opened(&address(*user), "A")) == 1);
-    assert_eq!(opened.count(), USERS as usize);
+    Some(opened.count())
 }

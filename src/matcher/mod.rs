@@ -116,7 +116,7 @@ impl Matcher {
             && let Some(hits) = &mut self.hits
         {
             let source = knock.source;
-            let hash = self.table.place(source).bucket();
+            let hash = self.table.place(source).bucket;
             if hits.add(hash, source, knock.step.port, now) {
                 tell(Event::Scanned { source });
             }

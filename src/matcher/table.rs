@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod lists;
+mod place;
 
 use super::alignment::{Alignment, Packed, Readings};
 use crate::door::Millis;
@@ -24,7 +25,7 @@ use crate::limits::{
     FEW_ATTEMPTS, MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES, TICK_MS,
 };
 use lists::{Links, List, first, link, unlink};
-use std::array;
+use place::{Keys, Place, octets};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
@@ -48,20 +49,6 @@ const _: () = assert!(size_of::<Entry>() <= 64);
 
 /// The place of an attempt, from 1; valid until the attempt is removed.
 pub(super) type Slot = NonZeroU16;
-
-/// Where a source is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    bucket: u16,
-    network: u16,
-}
-
-impl Place {
-    /// A hash of the source, with the random key.
-    pub fn bucket(self) -> u16 {
-        self.bucket
-    }
-}
 
 /// Which list of a slot's links.
 #[derive(Clone, Copy)]
@@ -116,48 +103,6 @@ impl Entry {
 
     fn is(&self, source: ([u8; 16], bool), door: u16) -> bool {
         u16::from(self.door) == door && (self.source, self.state >> 7 != 0) == source
-    }
-}
-
-fn octets(source: IpAddr) -> ([u8; 16], bool) {
-    match source {
-        IpAddr::V4(source) => {
-            let [a, b, c, d] = source.octets();
-            ([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], false)
-        }
-        IpAddr::V6(source) => (source.octets(), true),
-    }
-}
-
-/// The key of the hash. A word of an address is multiplied by a random number, and the upper half of the sum of these and one more is the
-/// hash: to whoever does not know the numbers, any two addresses have the same lower n bits by a chance of 2^-n, whichever he
-/// chooses (Lemire and Kaser, "Strongly universal string hashing is fast"). MurmurHash3's last steps, which map 32 bits to 32 bits one to one
-/// and so leave that as it is, keep addresses in a row from crowding where one of the numbers is unlucky. Nothing that can be seen from
-/// outside depends on the hash, so the numbers cannot be learned.
-struct Keys([u64; 5]);
-
-impl Keys {
-    /// From random bits, which SplitMix64 (Steele, Lea, Flood) stretches.
-    fn new(seed: u64) -> Keys {
-        let mut state = seed;
-        Keys(array::from_fn(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ mixed >> 31
-        }))
-    }
-
-    fn hash(&self, words: [u32; 4]) -> usize {
-        let [a, b, c, d, more] = self.0;
-        let products = [a, b, c, d].into_iter().zip(words);
-        let sum = products.fold(more, |sum, (key, word)| {
-            sum.wrapping_add(key.wrapping_mul(word.into()))
-        });
-        let mut hash = (sum >> 32) as u32;
-        hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
-        hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
-        (hash ^ hash >> 16) as usize
     }
 }
 
@@ -234,17 +179,7 @@ impl Table {
     /// Where the attempts of this source are looked for.
     pub fn place(&self, source: IpAddr) -> Place {
         let networks = self.by_age / CLASSES - 1;
-        let (bytes, v6) = octets(source);
-        let (words, _) = bytes.as_chunks();
-        let words = array::from_fn(|at| words.get(at).copied().map_or(0, u32::from_be_bytes));
-        let network = match v6 {
-            true => [words[0], words[1], 0, 0],
-            false => [words[0] & !0xff, 0, 0, 0],
-        };
-        Place {
-            bucket: (self.keys.hash(words) & (self.buckets.len() - 1)) as u16,
-            network: (self.keys.hash(network) & (networks - 1)) as u16,
-        }
+        self.keys.place(source, self.buckets.len(), networks)
     }
 
     /// Whether there is no attempt at all there.

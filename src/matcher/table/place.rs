@@ -1,0 +1,70 @@
+//! Where a source is looked for: a hash that strangers cannot aim at.
+#![forbid(unsafe_code)]
+
+use std::array;
+use std::net::IpAddr;
+
+/// Where a source is looked for: by hashes with a random key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Place {
+    pub bucket: u16,
+    pub network: u16,
+}
+
+/// The key of the hash. A word of an address is multiplied by a random number, and the upper half of the sum of these and one more is the
+/// hash: to whoever does not know the numbers, any two addresses have the same lower n bits by a chance of 2^-n, whichever he
+/// chooses (Lemire and Kaser, "Strongly universal string hashing is fast"). MurmurHash3's last steps, which map 32 bits to 32 bits one to one
+/// and so leave that as it is, keep addresses in a row from crowding where one of the numbers is unlucky. Nothing that can be seen from
+/// outside depends on the hash, so the numbers cannot be learned.
+pub(super) struct Keys([u64; 5]);
+
+impl Keys {
+    /// From random bits, which SplitMix64 (Steele, Lea, Flood) stretches.
+    pub fn new(seed: u64) -> Keys {
+        let mut state = seed;
+        Keys(array::from_fn(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ mixed >> 31
+        }))
+    }
+
+    fn hash(&self, words: [u32; 4]) -> usize {
+        let [a, b, c, d, more] = self.0;
+        let products = [a, b, c, d].into_iter().zip(words);
+        let sum = products.fold(more, |sum, (key, word)| {
+            sum.wrapping_add(key.wrapping_mul(word.into()))
+        });
+        let mut hash = (sum >> 32) as u32;
+        hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
+        hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
+        (hash ^ hash >> 16) as usize
+    }
+
+    /// Where a source is looked for among so many buckets and networks, which are powers of two.
+    pub fn place(&self, source: IpAddr, buckets: usize, networks: usize) -> Place {
+        let (bytes, v6) = octets(source);
+        let (words, _) = bytes.as_chunks();
+        let words = array::from_fn(|at| words.get(at).copied().map_or(0, u32::from_be_bytes));
+        let network = match v6 {
+            true => [words[0], words[1], 0, 0],
+            false => [words[0] & !0xff, 0, 0, 0],
+        };
+        Place {
+            bucket: (self.hash(words) & (buckets - 1)) as u16,
+            network: (self.hash(network) & (networks - 1)) as u16,
+        }
+    }
+}
+
+/// An address as 16 bytes, and whether it is IPv6.
+pub(super) fn octets(source: IpAddr) -> ([u8; 16], bool) {
+    match source {
+        IpAddr::V4(source) => {
+            let [a, b, c, d] = source.octets();
+            ([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], false)
+        }
+        IpAddr::V6(source) => (source.octets(), true),
+    }
+}

@@ -3,10 +3,11 @@
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::door::{Millis, Protocol};
+use crate::names;
 use crate::number::number;
 use crate::sys::connect::Knocker;
+use crate::sys::poll;
 use crate::sys::program::ExitCode;
-use crate::sys::{names, poll};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;

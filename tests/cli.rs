@@ -3,7 +3,7 @@
 
 use knockd_rs::cli::{self, KNOCK, KNOCKD, KnockArgs, KnockdArgs, Outcome, default_config};
 use knockd_rs::door::Protocol;
-use knockd_rs::sys::names::Family;
+use knockd_rs::names::Family;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -4,8 +4,8 @@
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Words, early, fill};
 use crate::door::Protocol;
+use crate::names::Family;
 use crate::number::number;
-use crate::sys::names::Family;
 use std::ffi::OsString;
 use std::time::Duration;
 

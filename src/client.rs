@@ -19,6 +19,7 @@ pub fn is_called_by(argv: &[OsString]) -> bool {
 }
 
 /// The client. Exit status 0: knocks were sent (a step that the kernel refused is told on stderr); 1: none was.
+#[inline(never)] // In `main` it would lie among the code that the daemon has resident (cross/layout.ld).
 pub fn main(argv: &[OsString]) -> ExitCode {
     let args = match cli::knock(argv).settle(&cli::KNOCK) {
         Ok(args) => args,

@@ -3,10 +3,11 @@
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::door::{Millis, Protocol};
+use crate::names;
 use crate::number::number;
 use crate::sys::connect::Knocker;
+use crate::sys::poll;
 use crate::sys::program::ExitCode;
-use crate::sys::{names, poll};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,6 +19,7 @@ pub fn is_called_by(argv: &[OsString]) -> bool {
 }
 
 /// The client. Exit status 0: knocks were sent (a step that the kernel refused is told on stderr); 1: none was.
+#[inline(never)] // In `main` it would lie among the code that the daemon has resident (cross/layout.ld).
 pub fn main(argv: &[OsString]) -> ExitCode {
     let args = match cli::knock(argv).settle(&cli::KNOCK) {
         Ok(args) => args,

@@ -20,6 +20,7 @@ pub mod limits;
 pub mod listener;
 pub mod log_rate;
 pub mod matcher;
+pub mod names;
 pub mod network;
 pub mod number;
 pub mod packet;

@@ -246,6 +246,7 @@ pub const MAX_QUESTION: usize = 1024;
 
 /// Addresses of one interface that the listener tells for `--status`; the rest is counted. They fill half a record.
 pub const MAX_STATUS_ADDRESSES: usize = 16;
+
 /// From one reload to the next (ms). A reload ends all attempts, so SIGHUP again and again would keep every door shut; in this time
 /// a knock has room.
 pub const RELOAD_PAUSE_MS: u64 = 2_000;

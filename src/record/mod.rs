@@ -1,7 +1,7 @@
 //! What keeper and listener say to each other: bounded records over a socketpair. A record that cannot be decoded
 //! ends the listener, since an honest one sends none.
 //!
-//! On the wire: one byte that tells the kind, then the fields in order, as [`wire`] has them.
+//! On the wire: one byte that tells the kind, then the fields in order, as `wire` has them.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]

@@ -209,6 +209,14 @@ fn text_that_could_forge_a_log_line_is_refused() {
 }
 
 #[test]
+fn text_that_is_longer_than_its_record_is_refused() {
+    let mut bytes = ToKeeper::Notice("x".repeat(MAX_TEXT)).encode();
+    assert!(ToKeeper::decode(&bytes).is_some());
+    bytes[2] += 1;
+    assert_eq!(ToKeeper::decode(&bytes), None);
+}
+
+#[test]
 fn the_longest_records_fit() {
     let text = "x".repeat(MAX_TEXT + 1);
     let setup = ToListener::Setup(Setup {

@@ -95,7 +95,7 @@ impl<'a> Wire<'a> {
         let mut length = text.len() as u16;
         self.u16(&mut length);
         let mut bytes = std::mem::take(text).into_bytes();
-        bytes.resize(usize::from(length).min(MAX_TEXT), 0);
+        bytes.resize(length.into(), 0);
         self.bytes(&mut bytes);
         match String::from_utf8(bytes) {
             // It may end up in a log: nothing in it may look like another line.

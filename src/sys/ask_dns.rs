@@ -3,8 +3,8 @@
 
 use super::cerr;
 use super::clock::monotonic;
-use super::names::RawAddress;
 use super::poll::{self, Awaits, Entry};
+use super::raw_address::RawAddress;
 use super::record_socket::RecordSocket;
 use crate::dns::{self, MAX_MESSAGE, Reply};
 use crate::limits::{DNS_TRIES, DNS_WAIT_MS};

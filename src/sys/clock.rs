@@ -27,21 +27,33 @@ pub fn wall() -> UnixTime {
 }
 
 /// CLOCK_MONOTONIC exists on every kernel since 2.6.
+#[cfg(not(any(target_arch = "mips", target_arch = "arm")))]
 fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // By number: these CPUs' kernels have no faster way, and to look for one is 1.5 kB of musl.
-    #[cfg(any(target_arch = "mips", target_arch = "arm"))]
-    // SAFETY: `time` is valid for writing, two words as this call has it.
-    unsafe {
-        libc::syscall(libc::SYS_clock_gettime, clock, &raw mut time);
-    }
-    #[cfg(not(any(target_arch = "mips", target_arch = "arm")))]
     // SAFETY: `time` is valid for writing.
-    unsafe {
-        libc::clock_gettime(clock, &raw mut time);
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time
+}
+
+/// The same by number: to look for the vDSO, which most of these CPUs' kernels lack, is 1.5 kB of musl.
+#[cfg(any(target_arch = "mips", target_arch = "arm"))]
+fn read(clock: libc::clockid_t) -> libc::timespec {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is valid for writing, two words as this call has it.
+    let result = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut time) };
+    if result == -1 {
+        // A kernel without CONFIG_COMPAT_32BIT_TIME has only this one (since 5.1).
+        let mut long = [0i64; 2];
+        // SAFETY: `long` is valid for writing, two numbers of 64 bits as this call has it.
+        unsafe { libc::syscall(CLOCK_GETTIME64, clock, long.as_mut_ptr()) };
+        time.tv_sec = long[0] as _;
+        time.tv_nsec = long[1] as _;
     }
     time
 }
@@ -49,6 +61,12 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
 /// Two words, as the kernel's call of that number has it.
 #[cfg(any(target_arch = "mips", target_arch = "arm"))]
 const _: () = assert!(size_of::<libc::timespec>() == 8);
+
+/// clock_gettime64, for which libc has no name.
+#[cfg(target_arch = "arm")]
+pub(super) const CLOCK_GETTIME64: libc::c_long = 403;
+#[cfg(target_arch = "mips")]
+pub(super) const CLOCK_GETTIME64: libc::c_long = 4403;
 
 /// The zone of the machine: `TZ`, /etc/localtime, or /etc/TZ, where OpenWrt and DD-WRT have the rule. (musl knows no /etc/TZ, and its
 /// `localtime_r` is 7 kB on mipsel.)

@@ -1,6 +1,6 @@
 //! The two knocks of the client: one SYN, or one datagram.
 
-use super::names::RawAddress;
+use super::raw_address::RawAddress;
 use super::{cerr, set_nonblocking};
 use crate::door::Protocol;
 use std::io;

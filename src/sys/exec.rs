@@ -158,7 +158,7 @@ fn become_self(
     }
     let argv = [name.as_ptr(), std::ptr::null()];
     for (from, to) in [(input, 0), (output, 1), (null, 2)] {
-        // SAFETY: no pointers. Both are open, and neither is a standard descriptor: the runtime fills those at the start.
+        // SAFETY: no pointers. Both are open, and neither is a standard descriptor: `program::run` fills those at the start.
         if let Err(error) = cerr(unsafe { libc::dup2(from, to) }) {
             return error;
         }

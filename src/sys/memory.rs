@@ -1,4 +1,4 @@
-//! Memory for the router binaries: the C library's, without the way to more alignment than it gives, which nothing here needs.
+//! Memory: the C library's, without the way to more alignment than it gives, which nothing here needs.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;

@@ -2,7 +2,7 @@
 //! none of them decides anything.
 #![allow(unsafe_code)]
 
-mod ask_dns;
+pub mod ask_dns;
 pub mod clock;
 pub mod connect;
 pub mod daemon;
@@ -11,13 +11,13 @@ pub mod exec;
 pub mod faults;
 pub mod folder;
 pub mod memory;
-pub mod names;
 pub mod netlink;
 pub mod packet_socket;
 pub mod poll;
 pub mod privileges;
 pub mod program;
 pub mod random;
+mod raw_address;
 pub mod record_socket;
 pub mod seccomp;
 pub mod signals;

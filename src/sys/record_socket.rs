@@ -1,5 +1,5 @@
 //! The socketpair between keeper and listener: SOCK_SEQPACKET, so a record arrives whole or not at all, and the end
-//! of either process shows as end of file.
+//! of either process shows as end of file. (A DNS server's socket is used as one, too: a datagram is a record.)
 
 use super::{cerr, cerr_len, poll, retry, socklen};
 use crate::door::Millis;

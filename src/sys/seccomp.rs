@@ -64,11 +64,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_recv,
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
     libc::SYS_gettimeofday,
-    // clock_gettime64 of 32-bit kernels since 5.1; musl asks for it first and falls back.
-    #[cfg(target_arch = "arm")]
-    403,
-    #[cfg(target_arch = "mips")]
-    4403,
+    #[cfg(any(target_arch = "arm", target_arch = "mips"))]
+    super::clock::CLOCK_GETTIME64,
 ];
 
 /// Jumps in classic BPF reach 255 instructions.

@@ -137,7 +137,7 @@ pub(super) fn leave_to_keeper() -> io::Result<()> {
     Ok(())
 }
 
-/// Undoes what [`Signals::catch`] and the Rust runtime changed, for a child that is about to call exec.
+/// Undoes what [`Signals::catch`] and [`super::program::run`] changed, for a child that is about to call exec.
 pub(super) fn restore_for_exec() {
     // exec itself resets handlers, but what is ignored stays ignored.
     for number in [libc::SIGPIPE, libc::SIGUSR2, libc::SIGXFSZ] {

@@ -4,7 +4,7 @@
 
 use super::{Kind, STANDARD, forked, next_call, panicking};
 use libc::{
-    c_char, c_int, c_long, c_uint, c_ulong, c_void, mode_t, msghdr, nfds_t, off64_t, pid_t, pollfd,
+    c_char, c_int, c_long, c_uint, c_ulong, c_void, mode_t, nfds_t, off64_t, pid_t, pollfd,
     sigaction as Sigaction, sigset_t, size_t, sockaddr, socklen_t, ssize_t, stat64 as Stat,
     statx as Statx,
 };
@@ -80,20 +80,15 @@ interpose! {
     chmod(path: *const c_char, mode: mode_t) -> c_int = -1;
     chroot(path: *const c_char) -> c_int = -1;
     connect(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
-    dup(fd: c_int) -> c_int = -1;
     dup2(from: c_int, to: c_int) -> c_int = -1;
     execv(path: *const c_char, arguments: *const *const c_char) -> c_int = -1;
     fchdir(fd: c_int) -> c_int = -1;
-    fchmod(fd: c_int, mode: mode_t) -> c_int = -1;
     fstat64(fd: c_int, found: *mut Stat) -> c_int = -1;
     fsync(fd: c_int) -> c_int = -1;
-    fdatasync(fd: c_int) -> c_int = -1;
     ftruncate64(fd: c_int, length: off64_t) -> c_int = -1;
     accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int = -1;
     getcwd(buffer: *mut c_char, length: size_t) -> *mut c_char = ptr::null_mut();
-    getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t = -1;
     getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int = -1;
-    ioctl(fd: c_int, request: c_ulong, argument: c_long) -> c_int = -1;
     kill(process: pid_t, signal: c_int) -> c_int = -1;
     listen(fd: c_int, waiting: c_int) -> c_int = -1;
     lseek64(fd: c_int, offset: off64_t, whence: c_int) -> off64_t = -1;
@@ -109,11 +104,8 @@ interpose! {
     recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t = -1;
     recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr,
         address_length: *mut socklen_t) -> ssize_t = -1;
-    recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t = -1;
     rename(from: *const c_char, to: *const c_char) -> c_int = -1;
-    rmdir(path: *const c_char) -> c_int = -1;
     send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t = -1;
-    sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t = -1;
     sendto(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int, address: *const sockaddr,
         address_length: socklen_t) -> ssize_t = -1;
     setsid() -> pid_t = -1;

@@ -1,18 +1,17 @@
 //! Names and addresses: what the files of the machine say, then what DNS servers say. Asking these blocks for up to 5 seconds.
 //! (`getaddrinfo` and `getnameinfo` of musl would be 20 kB more on mipsel.)
+#![forbid(unsafe_code)]
 
-use super::ask_dns::{self, connected};
-use super::netlink::Netlink;
-use super::random;
-use super::read_file;
 use crate::dns::{self, Kind, Reply};
 use crate::host_files;
 use crate::interfaces::{Interfaces, Link};
 use crate::limits::MAX_DNS_SERVERS;
+use crate::sys::ask_dns::{self, connected};
+use crate::sys::netlink::Netlink;
+use crate::sys::{random, read_file};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
-use std::ptr;
 
 /// Which addresses a name may stand for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -245,52 +244,6 @@ fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
 fn links() -> Vec<Link> {
     let read = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
     read.map_or_else(|_| Vec::new(), |interfaces| interfaces.links)
-}
-
-/// A socket address as the kernel and the C library take it.
-#[derive(Debug)]
-pub(super) enum RawAddress {
-    V4(libc::sockaddr_in),
-    V6(libc::sockaddr_in6),
-}
-
-impl RawAddress {
-    pub(super) fn new(address: &SocketAddr) -> RawAddress {
-        match address {
-            SocketAddr::V4(v4) => RawAddress::V4(libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
-                },
-                sin_zero: [0; 8],
-            }),
-            SocketAddr::V6(v6) => RawAddress::V6(libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: v6.port().to_be(),
-                sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: v6.ip().octets(),
-                },
-                sin6_scope_id: v6.scope_id(),
-            }),
-        }
-    }
-
-    /// Valid as long as this value stays where it is.
-    pub(super) fn pointer(&self) -> *const libc::sockaddr {
-        match self {
-            RawAddress::V4(v4) => ptr::from_ref(v4).cast(),
-            RawAddress::V6(v6) => ptr::from_ref(v6).cast(),
-        }
-    }
-
-    pub(super) fn length(&self) -> libc::socklen_t {
-        (match self {
-            RawAddress::V4(_) => size_of::<libc::sockaddr_in>(),
-            RawAddress::V6(_) => size_of::<libc::sockaddr_in6>(),
-        }) as libc::socklen_t
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use super::files;
 use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
-use crate::limits::{MAX_FILE_BYTES, STATE_PAUSE_MS, STATE_TRIES};
+use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::sys::{self, daemon, folder, poll};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -218,7 +218,7 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
     } else {
-        return sys::read_all(file.as_fd(), MAX_FILE_BYTES);
+        return sys::read_all(file.as_fd(), MAX_JOURNAL_BYTES);
     };
     Err(sys::fault(
         io::ErrorKind::PermissionDenied,

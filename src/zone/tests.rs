@@ -87,9 +87,8 @@ fn files_of_the_zone_database_mean_what_the_c_library_makes_of_them() {
         "Etc/GMT+5",
         "UTC",
     ] {
-        let Ok(bytes) = std::fs::read(format!("/usr/share/zoneinfo/{name}")) else {
-            continue; // no tzdata here
-        };
+        let bytes =
+            std::fs::read(format!("/usr/share/zoneinfo/{name}")).expect("the package tzdata");
         let zone = Zone::of_file(&bytes).expect(name);
         let ours: Vec<String> = times.iter().map(|time| text(zone.local(*time))).collect();
         let theirs = by_date(name, &times);

@@ -23,6 +23,7 @@ pub mod matcher;
 pub mod network;
 pub mod number;
 pub mod packet;
+pub mod path;
 pub mod record;
 pub mod status;
 pub mod sys;

@@ -4,9 +4,10 @@
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Words, early};
 use crate::config::quote;
+use crate::path::{folder_of, parts_backwards};
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// The daemon's options, in the order in which knockd 0.8 names them when one is ambiguous; then ours.
 pub const OPTIONS: &[Opt] = &[
@@ -157,10 +158,9 @@ pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
 /// `program`: the absolute path of the program, symbolic links resolved, as in /proc/self/exe; with any other
 /// path the answer is /etc/knockd.conf.
 pub fn default_config(program: &Path, exists: impl Fn(&Path) -> bool) -> PathBuf {
-    let plain = |c: Component| matches!(c, Component::RootDir | Component::Normal(_));
-    if program.is_absolute() && program.components().all(plain) {
-        // Up from the program to its folder, then twice more; the root's parent is the root.
-        let tree = program.ancestors().nth(3).unwrap_or(Path::new("/"));
+    if program.is_absolute() && parts_backwards(program).all(|part| part != "..") {
+        // Up from the program to its folder, then twice more.
+        let tree = folder_of(folder_of(folder_of(program)));
         let beside = tree.join("etc/knockd.conf");
         if exists(&beside) {
             return beside;

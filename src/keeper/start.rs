@@ -15,13 +15,13 @@ use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
-use crate::sys::plain;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
+use crate::sys::{plain, write_all};
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -249,13 +249,13 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
 
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
 fn write_pid(path: &Path) -> io::Result<bool> {
-    let mut file = files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
+    let file = files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file.metadata()?.is_file();
     if is_file {
         file.set_len(0)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
-    let written = writeln!(file, "{}", std::process::id());
+    let written = write_all(file.as_fd(), format!("{}\n", std::process::id()).as_bytes());
     if written.is_err() && is_file {
         // An empty file tells nobody anything.
         let _ = fs::remove_file(path);

@@ -9,6 +9,7 @@ use crate::dns::{self, Kind, Reply};
 use crate::host_files;
 use crate::interfaces::{Interfaces, Link};
 use crate::limits::MAX_DNS_SERVERS;
+use crate::number::number;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
@@ -234,9 +235,9 @@ fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
     let Some((ip, zone)) = text.split_once('%') else {
         return Some(SocketAddr::new(text.parse().ok()?, port));
     };
-    let index = match zone.parse() {
-        Ok(index) => index,
-        Err(_) => links().iter().find(|link| link.name == zone)?.index,
+    let index = match number(zone.as_bytes(), u32::MAX.into()) {
+        Some(index) => index as u32,
+        None => links().iter().find(|link| link.name == zone)?.index,
     };
     Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, index).into())
 }

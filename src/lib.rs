@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod deadline;
 pub mod dns;
 pub mod door;
 pub mod filter;

@@ -10,6 +10,7 @@ use super::state::{State, Unavailable, control_of};
 use super::{Settings, ask, check, files};
 use crate::cli::{self, KnockdArgs, print, say};
 use crate::config::{self, Options};
+use crate::deadline::is_due;
 use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
@@ -234,7 +235,7 @@ fn daemonized(starting: Starting) -> Result<(), String> {
 fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailable> {
     const PAUSE_MS: Millis = 20;
     let (folder, instance) = (settings.state_dir(options), settings.instance());
-    let deadline = monotonic().saturating_add(SHUTDOWN_MS + LISTENER_START_MS);
+    let deadline = monotonic() + SHUTDOWN_MS + LISTENER_START_MS;
     loop {
         match State::take(&folder, &instance) {
             Err(Unavailable::Taken(_))
@@ -270,7 +271,7 @@ fn await_ready(
 ) -> Result<ListenerProcess, String> {
     loop {
         let now = monotonic();
-        if listener.ready_by.is_some_and(|due| due <= now) {
+        if is_due(&listener.ready_by, now) {
             return Err("the listener does not get ready".to_string());
         }
         let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);

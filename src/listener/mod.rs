@@ -6,6 +6,7 @@ mod capture;
 mod output;
 mod pace;
 
+use crate::deadline::{is_due, soonest};
 use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
@@ -279,7 +280,7 @@ impl<'a> Listener<'a> {
             let followed = capture.follow(&self.interfaces, &wanted, &self.output);
             result = result.and(followed);
             if capture.is_late(&self.interfaces) {
-                self.refresh_due = Some(monotonic().saturating_add(REFRESH_RETRY_MS));
+                self.refresh_due = Some(monotonic() + REFRESH_RETRY_MS);
             }
         }
         result
@@ -288,7 +289,7 @@ impl<'a> Listener<'a> {
     /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and
     /// one line.
     fn follow(&mut self, now: Millis) {
-        if self.refresh_due.is_some_and(|due| due <= now) {
+        if is_due(&self.refresh_due, now) {
             self.refreshed = now;
             self.refresh_due = None;
             let refreshed = self.refresh();
@@ -298,13 +299,13 @@ impl<'a> Listener<'a> {
                     let text = format!("error: {problem}; trying again each second");
                     self.output.surely(ToKeeper::Problem(text));
                 }
-                self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
+                self.refresh_due = Some(now + REFRESH_RETRY_MS);
             }
             if self.captures.iter().any(Capture::has_news) {
-                self.tell_due.get_or_insert(now.saturating_add(SETTLE_MS));
+                self.tell_due.get_or_insert(now + SETTLE_MS);
             }
         }
-        if self.tell_due.is_some_and(|due| due <= now) {
+        if is_due(&self.tell_due, now) {
             self.tell_due = None;
             for capture in &mut self.captures {
                 capture.tell(&self.output);
@@ -319,7 +320,7 @@ impl<'a> Listener<'a> {
             }
             let now = monotonic();
             self.expire(now);
-            let deadline = [
+            let deadlines = [
                 self.matcher.next_expiry(),
                 self.output.report_left_out,
                 self.refresh_due,
@@ -332,7 +333,7 @@ impl<'a> Listener<'a> {
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
                     let _ = entries.push(Entry::new(Some(fd), Awaits::Input));
                 }
-                poll::wait(&mut entries, now, deadline.into_iter().flatten().min())
+                poll::wait(&mut entries, now, soonest(&deadlines))
                     .map_err(|error| error.to_string())?
             };
             if ready.has(0) && !self.obey() {
@@ -340,7 +341,7 @@ impl<'a> Listener<'a> {
             }
             if ready.has(1) {
                 self.changes.drain();
-                let due = now.max(self.refreshed.saturating_add(REFRESH_PAUSE_MS));
+                let due = now.max(self.refreshed + REFRESH_PAUSE_MS);
                 self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }
             self.follow(now);
@@ -410,7 +411,7 @@ impl<'a> Listener<'a> {
     }
 
     fn expire(&mut self, now: Millis) {
-        if self.matcher.next_expiry().is_some_and(|due| due <= now) {
+        if is_due(&self.matcher.next_expiry(), now) {
             let Listener {
                 matcher,
                 output,

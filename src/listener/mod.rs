@@ -116,7 +116,7 @@ fn auto_tripwires() -> io::Result<Tripwires> {
 
 struct Listener<'a> {
     keeper: &'a RecordSocket,
-    captures: heapless::Vec<Capture, MAX_INTERFACES>,
+    captures: Vec<Capture>,
     changes: Netlink,
     netlink: Netlink,
     interfaces: Interfaces,
@@ -181,10 +181,9 @@ impl<'a> Listener<'a> {
 
         let selectors = Selector::list(&interface)?;
         let follows_routes = selectors.contains(&Selector::Auto);
-        let mut captures = heapless::Vec::new();
+        let mut captures = Vec::new();
         for selector in selectors {
-            // Selector::list makes no more of them than there is room for.
-            let _ = captures.push(Capture::open(selector)?);
+            captures.push(Capture::open(selector)?);
         }
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
@@ -328,7 +327,7 @@ impl<'a> Listener<'a> {
             ];
             let ready = {
                 let own = [self.keeper.as_fd(), self.changes.as_fd()];
-                // There is room for all: the captures are at most MAX_INTERFACES.
+                // There is room for all: Selector::list makes at most MAX_INTERFACES of the captures.
                 let mut entries = heapless::Vec::<Entry<'_>, { MAX_INTERFACES + 2 }>::new();
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
                     let _ = entries.push(Entry::new(Some(fd), Awaits::Input));

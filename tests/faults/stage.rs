@@ -92,8 +92,14 @@ impl<'a> Stage<'a> {
 
     fn with(scene: &'a Scene, fault: Option<Fault>, options: &str) -> Stage<'a> {
         let home = Home::new();
+        let rule = home.path("rules/ban").display().to_string();
         let options = format!(
-            "{options}\nLogFile = {}\nPidFile = {}",
+            "{options}\nLogFile = {}\nPidFile = {}
+            Tripwire = 20-29
+            TripwireHits = 2
+            BanTime = 1
+            BanCommand = mktemp {rule}.XXXXXX > /dev/null
+            UnbanCommand = rm {rule}.*",
             home.path("log").display(),
             home.path("pid").display()
         );
@@ -293,6 +299,16 @@ impl<'a> Stage<'a> {
             "an open door",
             || self.knock(CLIENT, SSH),
             |_| self.rules(CLIENT) > 0,
+        )
+    }
+
+    /// Has somebody banned.
+    pub fn ban(&self, daemon: &mut Subject) -> Result<(), Killed> {
+        self.knock_until(
+            daemon,
+            "a ban",
+            || self.knock("203.0.113.5", &["20", "21"]),
+            |_| self.rules("ban") > 0,
         )
     }
 

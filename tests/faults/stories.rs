@@ -27,7 +27,7 @@ pub const STORIES: &[Story] = &[
     ("asker", asker),
 ];
 
-/// Knock, open, apply again, close, reload, one-time door, shut down with an open door.
+/// Knock, open, apply again, ban, close, reload, one-time door, shut down with an open door.
 fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
     let mut daemon = stage.spawn(&[], true);
@@ -49,6 +49,7 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
             let status = stage.ask(&["--status", "--json"], false);
             status.status.success() || stage.said(daemon, "no control socket")
         })?;
+        stage.ban(&mut daemon)?;
         stage.await_closed(&mut daemon)?;
         daemon.signal(libc::SIGHUP);
         stage.await_alive(&mut daemon, Duration::from_secs(14), "a reload", |daemon| {

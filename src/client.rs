@@ -5,6 +5,7 @@ use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::door::{Millis, Protocol};
 use crate::names;
 use crate::number::number;
+use crate::path::file_name;
 use crate::sys::connect::Knocker;
 use crate::sys::poll;
 use crate::sys::program::ExitCode;
@@ -15,7 +16,7 @@ use std::path::Path;
 /// Whether the program was called as the client: by the name `knock`, in whatever folder.
 pub fn is_called_by(argv: &[OsString]) -> bool {
     argv.first()
-        .is_some_and(|name| Path::new(name).file_name() == Some("knock".as_ref()))
+        .is_some_and(|name| file_name(Path::new(name)) == "knock")
 }
 
 /// The client. Exit status 0: knocks were sent (a step that the kernel refused is told on stderr); 1: none was.

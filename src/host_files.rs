@@ -1,6 +1,7 @@
 //! The files that say what names mean, line by line: hosts(5), services(5) and resolv.conf(5).
 #![forbid(unsafe_code)]
 
+use crate::number::number;
 use std::net::IpAddr;
 
 /// The server that this line of resolv.conf names: an IPv6 address may have a zone.
@@ -42,7 +43,10 @@ pub fn port_of(line: &str, service: &str) -> Option<(u16, bool)> {
     let name = words.next()?;
     let (port, protocol) = words.next()?.split_once('/')?;
     (name == service || words.any(|other| other == service)).then_some(())?;
-    Some((port.parse().ok()?, protocol == "tcp"))
+    Some((
+        number(port.as_bytes(), u16::MAX.into())? as u16,
+        protocol == "tcp",
+    ))
 }
 
 fn words(line: &str) -> std::str::SplitAsciiWhitespace<'_> {

@@ -9,6 +9,7 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod deadline;
 pub mod dns;
 pub mod door;
 pub mod filter;
@@ -24,6 +25,7 @@ pub mod names;
 pub mod network;
 pub mod number;
 pub mod packet;
+pub mod path;
 pub mod record;
 pub mod status;
 pub mod sys;

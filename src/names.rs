@@ -6,6 +6,7 @@ use crate::dns::{self, Kind, Reply};
 use crate::host_files;
 use crate::interfaces::{Interfaces, Link};
 use crate::limits::MAX_DNS_SERVERS;
+use crate::number::number;
 use crate::sys::ask_dns::{self, connected};
 use crate::sys::netlink::Netlink;
 use crate::sys::{random, read_file};
@@ -233,9 +234,9 @@ fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
     let Some((ip, zone)) = text.split_once('%') else {
         return Some(SocketAddr::new(text.parse().ok()?, port));
     };
-    let index = match zone.parse() {
-        Ok(index) => index,
-        Err(_) => links().iter().find(|link| link.name == zone)?.index,
+    let index = match number(zone.as_bytes(), u32::MAX.into()) {
+        Some(index) => index as u32,
+        None => links().iter().find(|link| link.name == zone)?.index,
     };
     Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, index).into())
 }

@@ -12,6 +12,14 @@ pub fn number(text: &[u8], most: u64) -> Option<u64> {
     number.filter(|number| *number <= most)
 }
 
+/// The value of four digits of base 16, at most.
+pub fn hex(text: &[u8]) -> Option<u16> {
+    let digits = Some(text).filter(|text| (1..=4).contains(&text.len()))?;
+    digits.iter().try_fold(0, |number, byte| {
+        Some(number << 4 | char::from(*byte).to_digit(16)? as u16)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +33,15 @@ mod tests {
         assert_eq!(number(b"18446744073709551616", u64::MAX), None);
         for text in ["", "+1", "-1", " 1", "1 ", "1x", "8"] {
             assert_eq!(number(text.as_bytes(), 7), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn up_to_four_digits_of_base_16_are_a_port() {
+        assert_eq!(hex(b"0016"), Some(22));
+        assert_eq!(hex(b"fFfF"), Some(u16::MAX));
+        for text in ["", "10000", "+1", "-1", "1G", " 1"] {
+            assert_eq!(hex(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::door::{FlagRule, Knock, Millis, Pattern, Protocol, TCP_FLAGS};
 use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT};
+use crate::number::hex;
 
 /// A TCP packet that is none of these is an answer to somebody, not a scan: SYN without ACK.
 pub const TCP_RULE: FlagRule = FlagRule {
@@ -193,7 +194,7 @@ pub fn ports_in_state<'a>(text: &'a str, state: &'a str) -> impl Iterator<Item =
         let mut words = line.split_ascii_whitespace();
         let (_, port) = words.nth(1)?.split_once(':')?;
         let has_state = words.nth(1)? == state;
-        u16::from_str_radix(port, 16).ok().filter(|_| has_state)
+        hex(port.as_bytes()).filter(|_| has_state)
     })
 }
 

@@ -1,7 +1,6 @@
 //! The command lines of both programs: argv in, what to do out. Nothing here prints but [`Outcome::settle`].
 //!
-//! argh alone refuses much of what knockd 0.8 takes (`-dc FILE`, `--config=FILE`, `--conf`, repeats), so [`getopt`]
-//! makes one canonical argv first.
+//! [`getopt`] takes what knockd 0.8 takes (`-dc FILE`, `--config=FILE`, `--conf`, repeats, of which the last counts).
 #![forbid(unsafe_code)]
 
 pub mod getopt;
@@ -11,9 +10,9 @@ mod knockd;
 pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
 pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
 
-use crate::sys::program;
+use crate::sys::{program, write_all};
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::os::fd::AsFd;
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,12 +64,12 @@ impl<T> Outcome<T> {
 
 /// Text on standard output. A reader that has gone (`knockd -h | head -1`) is no reason to fail.
 pub(crate) fn print(text: &str) {
-    let _ = program::output().write_all(text.as_bytes());
+    let _ = write_all(program::output().as_fd(), text.as_bytes());
 }
 
 /// A line on stderr; where that is closed there is nobody to tell.
 pub(crate) fn say(line: &str) {
-    let _ = program::error().write_all([line, "\n"].concat().as_bytes());
+    let _ = write_all(program::error().as_fd(), [line, "\n"].concat().as_bytes());
 }
 
 /// An argv in UTF-8: the program's name and the words behind it; or the number of the word that is not.
@@ -129,15 +128,4 @@ fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
         Some(Outcome::Usage(Some(format!("{program}: {error}"))))
     };
     asked.or_else(wrong)
-}
-
-/// Has argh fill the struct. It cannot refuse what [`getopt::canonical`] made; if it did, its words are shown.
-fn fill<T: argh::FromArgs>(
-    program: &str,
-    options: &[getopt::Given],
-    operands: &[&str],
-) -> Result<T, String> {
-    let argv = getopt::canonical(options, operands);
-    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    T::from_args(&[program], &argv).map_err(|early| early.output)
 }

@@ -8,7 +8,7 @@ use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
 use crate::sys;
 use crate::sys::program::ExitCode;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -63,10 +63,10 @@ fn options(settings: &Settings) -> Options {
 }
 
 fn ask(path: &Path, question: &Question) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(path)?;
+    let stream = UnixStream::connect(path)?;
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
-    stream.write_all(format!("{}\n", question.line()).as_bytes())?;
+    sys::write_all(stream.as_fd(), format!("{}\n", question.line()).as_bytes())?;
     sys::read_all(stream.as_fd(), MAX_FILE_BYTES)
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::Options;
+use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
 use crate::lease::{Group, LeaseId};
 use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE};
@@ -123,7 +124,7 @@ impl Commands {
                     true => options.command_timeout.min(BAN_COMMAND_MS),
                     false => options.command_timeout,
                 };
-                let timeout = now.saturating_add(timeout);
+                let timeout = now + timeout;
                 let timeout = self.limit.map_or(timeout, |limit| limit.min(timeout));
                 self.running.push(Running {
                     deadline: command.lease.map(|_| timeout),
@@ -135,7 +136,7 @@ impl Commands {
                 Some(Ok((&running.command, prepared)))
             }
             Err(error) => {
-                self.paused_until = Some(now.saturating_add(FORK_RETRY_MS));
+                self.paused_until = Some(now + FORK_RETRY_MS);
                 let is_first = !std::mem::replace(&mut self.forks_fail, true);
                 is_first.then_some(Err(error))
             }
@@ -198,7 +199,7 @@ impl Commands {
     }
 
     fn is_too_late(&self, now: Millis) -> bool {
-        self.limit.is_some_and(|limit| limit <= now)
+        is_due(&self.limit, now)
     }
 
     /// Whether no command runs and none will.
@@ -209,17 +210,17 @@ impl Commands {
     /// When [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) has something to do.
     pub fn next_deadline(&self) -> Option<Millis> {
         let deadlines = self.running.iter().filter_map(|running| running.deadline);
-        let begins = |until: &Millis| self.limit.is_none_or(|limit| *until < limit);
-        deadlines.chain(self.paused_until.filter(begins)).min()
+        let begins = |until: &Millis| !is_due(&self.limit, *until);
+        soonest(&[deadlines.min(), self.paused_until.filter(begins)])
     }
 
     /// Kills the groups of commands whose time is over; they are reaped like any other. Returns their doors.
     pub fn end_overdue(&mut self, now: Millis) -> Vec<String> {
         let mut doors = Vec::new();
         for running in &mut self.running {
-            if running.deadline.is_some_and(|deadline| deadline <= now) {
+            if is_due(&running.deadline, now) {
                 // Again in a second, should it not have been its own group yet.
-                running.deadline = Some(now.saturating_add(FORK_RETRY_MS));
+                running.deadline = Some(now + FORK_RETRY_MS);
                 exec::signal(running.group, libc::SIGKILL);
                 if std::mem::replace(&mut running.overdue, true) {
                     continue;

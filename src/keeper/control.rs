@@ -1,6 +1,7 @@
 //! The control socket: a few clients at once, each with one question and one answer. None of them can hold the keeper up.
 #![forbid(unsafe_code)]
 
+use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
 use crate::sys::poll::{Awaits, Entry, Ready};
@@ -129,8 +130,9 @@ impl Control {
 
     /// When [`serve`](Self::serve) must be called though nothing is ready.
     pub fn deadline(&self) -> Option<Millis> {
-        let clients = self.clients.iter().map(|client| client.until);
-        clients.chain(self.paused_until).min()
+        // They are in the order in which they came, and each has the same time.
+        let client = self.clients.first().map(|client| client.until);
+        soonest(&[client, self.paused_until])
     }
 
     /// Does what can be done without waiting. `ready`: which of [`add_entries`](Self::add_entries) are. Gives each question that is whole now to
@@ -141,7 +143,7 @@ impl Control {
         now: Millis,
         answer: &mut dyn FnMut(Question) -> Option<String>,
     ) {
-        if self.paused_until.is_some_and(|until| until <= now) {
+        if is_due(&self.paused_until, now) {
             self.paused_until = None;
         }
         let mut entry = 0;
@@ -164,13 +166,13 @@ impl Control {
             match accepted {
                 Ok(stream) => self.clients.push(Client {
                     stream,
-                    until: now.saturating_add(CLIENT_MS),
+                    until: now + CLIENT_MS,
                     stage: Stage::Asks(Vec::new()),
                 }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
                     // Too many open files, perhaps: whoever waits must not keep the keeper awake.
-                    self.paused_until = Some(now.saturating_add(FORK_RETRY_MS));
+                    self.paused_until = Some(now + FORK_RETRY_MS);
                     return;
                 }
             }

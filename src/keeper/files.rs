@@ -2,13 +2,14 @@
 //! there, to have it write to another file.
 #![forbid(unsafe_code)]
 
+use crate::path::{folder_of, parts_backwards};
 use crate::sys;
 use crate::sys::privileges::user;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// As the kernel's own bound (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
@@ -22,7 +23,7 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
     };
     let file = sys::open(&path, flags | careful, mode)?;
     let found = file.metadata()?;
-    if found.is_file() && found.nlink() > 1 && path.parent().is_some_and(is_exposed) {
+    if found.is_file() && found.nlink() > 1 && is_exposed(folder_of(&path)) {
         return Err(refused("a hard link", &path));
     }
     Ok(file)
@@ -83,7 +84,7 @@ fn resolve(path: &Path, links_followed: Links) -> io::Result<Resolved> {
     push_parts(&mut rest, path);
     while let Some(part) = rest.pop() {
         if part == ".." {
-            done.pop();
+            done = folder_of(&done).to_path_buf();
             continue;
         }
         done.push(&part);
@@ -96,13 +97,13 @@ fn resolve(path: &Path, links_followed: Links) -> io::Result<Resolved> {
             continue;
         };
         links += 1;
-        if links_followed == Links::Careful && done.parent().is_some_and(is_exposed) {
+        if links_followed == Links::Careful && is_exposed(folder_of(&done)) {
             return Err(refused("a symbolic link", &done));
         }
         if links > MAX_LINKS {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));
         }
-        done.pop();
+        done = folder_of(&done).to_path_buf();
         if target.is_absolute() {
             done = PathBuf::from("/");
         }
@@ -113,11 +114,8 @@ fn resolve(path: &Path, links_followed: Links) -> io::Result<Resolved> {
 
 /// Puts the parts of a path between the slashes on the stack, the first on top.
 fn push_parts(stack: &mut Vec<OsString>, path: &Path) {
-    for part in path.components().rev() {
-        if let Component::Normal(_) | Component::ParentDir = part {
-            stack.push(part.as_os_str().to_os_string());
-        }
-    }
+    let parts = parts_backwards(path).filter(|part| !part.is_empty() && *part != ".");
+    stack.extend(parts.map(OsStr::to_os_string));
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use super::log::{Kind, Log};
 use super::process;
+use crate::deadline::soonest;
 use crate::door::Millis;
 use crate::limits::{MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::names;
@@ -89,7 +90,7 @@ impl Lines {
         if self.waiting.len() >= MAX_WAITING_LINES {
             self.release();
         }
-        let until = now.saturating_add(NAME_WAIT_MS);
+        let until = now + NAME_WAIT_MS;
         let text = text.to_string();
         self.waiting.push(Line {
             time: clock::wall(),
@@ -127,7 +128,7 @@ impl Lines {
         self.names.push(Name {
             source,
             name,
-            until: now.saturating_add(NAME_LIFE_MS),
+            until: now + NAME_LIFE_MS,
         });
     }
 
@@ -178,7 +179,7 @@ impl Lines {
             }
         };
         child.socket.send(source.to_string().as_bytes(), false)?;
-        child.asked = Some((source, now.saturating_add(NAME_WAIT_MS)));
+        child.asked = Some((source, now + NAME_WAIT_MS));
         Ok(())
     }
 
@@ -235,12 +236,7 @@ impl Lines {
             .as_ref()
             .and_then(|child| child.asked)
             .map(|(_, due)| due);
-        self.waiting
-            .first()
-            .map(|line| line.until)
-            .into_iter()
-            .chain(asked)
-            .min()
+        soonest(&[asked, self.waiting.first().map(|line| line.until)])
     }
 
     /// Writes all lines that still wait, before the end.

@@ -52,7 +52,7 @@ impl ListenerProcess {
         let cage = state.map(State::empty_directory);
         let (socket, process) = process::spawn(listener::PROGRAM, cage)?;
         let started = monotonic();
-        let ready_by = Some(started.saturating_add(LISTENER_START_MS));
+        let ready_by = Some(started + LISTENER_START_MS);
         let listener = ListenerProcess {
             socket,
             process,
@@ -168,7 +168,7 @@ impl Restart {
         if now.saturating_sub(started) > MAX_RESTART_DELAY_MS {
             self.delay = 0;
         }
-        self.due = Some(now.saturating_add(self.delay));
+        self.due = Some(now + self.delay);
         self.delay = (self.delay * 2).clamp(1000, MAX_RESTART_DELAY_MS);
     }
 }

@@ -253,7 +253,7 @@ impl Printer {
             let wait = if self.hangs { 0 } else { LOG_WAIT_MS };
             self.hangs = !poll::writable(stream.as_fd(), wait);
             if !self.hangs {
-                let _ = stream.write_all(piece);
+                let _ = sys::write_all(stream.as_fd(), piece);
             }
         }
     }

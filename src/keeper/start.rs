@@ -10,18 +10,19 @@ use super::state::{State, Unavailable, control_of};
 use super::{Settings, ask, check, files};
 use crate::cli::{self, KnockdArgs, print, say};
 use crate::config::{self, Options};
+use crate::deadline::is_due;
 use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
-use crate::sys::plain;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
+use crate::sys::{plain, write_all};
 use std::fs::{self, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -234,7 +235,7 @@ fn daemonized(starting: Starting) -> Result<(), String> {
 fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailable> {
     const PAUSE_MS: Millis = 20;
     let (folder, instance) = (settings.state_dir(options), settings.instance());
-    let deadline = monotonic().saturating_add(SHUTDOWN_MS + LISTENER_START_MS);
+    let deadline = monotonic() + SHUTDOWN_MS + LISTENER_START_MS;
     loop {
         match State::take(&folder, &instance) {
             Err(Unavailable::Taken(_))
@@ -249,13 +250,13 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
 
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
 fn write_pid(path: &Path) -> io::Result<bool> {
-    let mut file = files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
+    let file = files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file.metadata()?.is_file();
     if is_file {
         file.set_len(0)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
-    let written = writeln!(file, "{}", std::process::id());
+    let written = write_all(file.as_fd(), format!("{}\n", std::process::id()).as_bytes());
     if written.is_err() && is_file {
         // An empty file tells nobody anything.
         let _ = fs::remove_file(path);
@@ -270,7 +271,7 @@ fn await_ready(
 ) -> Result<ListenerProcess, String> {
     loop {
         let now = monotonic();
-        if listener.ready_by.is_some_and(|due| due <= now) {
+        if is_due(&listener.ready_by, now) {
             return Err("the listener does not get ready".to_string());
         }
         let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);

@@ -6,10 +6,11 @@ use super::log::Kind;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
+use crate::path::file_name;
 use crate::sys::{self, daemon, folder, poll};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ pub enum Unavailable {
 fn instance_name(config: &Path) -> String {
     let bytes = config.as_os_str().as_encoded_bytes();
     let checksum = journal::checksum(journal::NO_BYTES, bytes);
-    let file = config.file_name().unwrap_or_default().to_string_lossy();
+    let file = file_name(config).to_string_lossy();
     format!("{}-{checksum:016x}", &file[..file.floor_char_boundary(64)])
 }
 
@@ -183,8 +184,8 @@ impl State {
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
         let new = self.folder.join(JOURNAL_NEW);
-        let mut file = sys::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
-        file.write_all(&journal::encode(&self.place, leases))?;
+        let file = sys::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
+        sys::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
     }
 }

@@ -6,6 +6,7 @@ mod capture;
 mod output;
 mod pace;
 
+use crate::deadline::{is_due, soonest};
 use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{Interfaces, Selector};
@@ -115,7 +116,7 @@ fn auto_tripwires() -> io::Result<Tripwires> {
 
 struct Listener<'a> {
     keeper: &'a RecordSocket,
-    captures: heapless::Vec<Capture, MAX_INTERFACES>,
+    captures: Vec<Capture>,
     changes: Netlink,
     netlink: Netlink,
     interfaces: Interfaces,
@@ -180,10 +181,9 @@ impl<'a> Listener<'a> {
 
         let selectors = Selector::list(&interface)?;
         let follows_routes = selectors.contains(&Selector::Auto);
-        let mut captures = heapless::Vec::new();
+        let mut captures = Vec::new();
         for selector in selectors {
-            // Selector::list makes no more of them than there is room for.
-            let _ = captures.push(Capture::open(selector)?);
+            captures.push(Capture::open(selector)?);
         }
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
@@ -279,7 +279,7 @@ impl<'a> Listener<'a> {
             let followed = capture.follow(&self.interfaces, &wanted, &self.output);
             result = result.and(followed);
             if capture.is_late(&self.interfaces) {
-                self.refresh_due = Some(monotonic().saturating_add(REFRESH_RETRY_MS));
+                self.refresh_due = Some(monotonic() + REFRESH_RETRY_MS);
             }
         }
         result
@@ -288,7 +288,7 @@ impl<'a> Listener<'a> {
     /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and
     /// one line.
     fn follow(&mut self, now: Millis) {
-        if self.refresh_due.is_some_and(|due| due <= now) {
+        if is_due(&self.refresh_due, now) {
             self.refreshed = now;
             self.refresh_due = None;
             let refreshed = self.refresh();
@@ -298,13 +298,13 @@ impl<'a> Listener<'a> {
                     let text = format!("error: {problem}; trying again each second");
                     self.output.surely(ToKeeper::Problem(text));
                 }
-                self.refresh_due = Some(now.saturating_add(REFRESH_RETRY_MS));
+                self.refresh_due = Some(now + REFRESH_RETRY_MS);
             }
             if self.captures.iter().any(Capture::has_news) {
-                self.tell_due.get_or_insert(now.saturating_add(SETTLE_MS));
+                self.tell_due.get_or_insert(now + SETTLE_MS);
             }
         }
-        if self.tell_due.is_some_and(|due| due <= now) {
+        if is_due(&self.tell_due, now) {
             self.tell_due = None;
             for capture in &mut self.captures {
                 capture.tell(&self.output);
@@ -319,7 +319,7 @@ impl<'a> Listener<'a> {
             }
             let now = monotonic();
             self.expire(now);
-            let deadline = [
+            let deadlines = [
                 self.matcher.next_expiry(),
                 self.output.report_left_out,
                 self.refresh_due,
@@ -327,12 +327,12 @@ impl<'a> Listener<'a> {
             ];
             let ready = {
                 let own = [self.keeper.as_fd(), self.changes.as_fd()];
-                // There is room for all: the captures are at most MAX_INTERFACES.
+                // There is room for all: Selector::list makes at most MAX_INTERFACES of the captures.
                 let mut entries = heapless::Vec::<Entry<'_>, { MAX_INTERFACES + 2 }>::new();
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
                     let _ = entries.push(Entry::new(Some(fd), Awaits::Input));
                 }
-                poll::wait(&mut entries, now, deadline.into_iter().flatten().min())
+                poll::wait(&mut entries, now, soonest(&deadlines))
                     .map_err(|error| error.to_string())?
             };
             if ready.has(0) && !self.obey() {
@@ -340,7 +340,7 @@ impl<'a> Listener<'a> {
             }
             if ready.has(1) {
                 self.changes.drain();
-                let due = now.max(self.refreshed.saturating_add(REFRESH_PAUSE_MS));
+                let due = now.max(self.refreshed + REFRESH_PAUSE_MS);
                 self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }
             self.follow(now);
@@ -410,7 +410,7 @@ impl<'a> Listener<'a> {
     }
 
     fn expire(&mut self, now: Millis) {
-        if self.matcher.next_expiry().is_some_and(|due| due <= now) {
+        if is_due(&self.matcher.next_expiry(), now) {
             let Listener {
                 matcher,
                 output,

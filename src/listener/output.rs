@@ -1,6 +1,7 @@
 //! What the listener tells the keeper, and how much of it.
 #![forbid(unsafe_code)]
 
+use crate::deadline::is_due;
 use crate::door::Millis;
 use crate::limits::LEFT_OUT_REPORT_MS;
 use crate::log_rate::LogRate;
@@ -52,7 +53,7 @@ impl Output<'_> {
             self.rate.left_out();
         }
         if self.rate.has_left_out() && self.report_left_out.is_none() {
-            self.report_left_out = Some(now.saturating_add(LEFT_OUT_REPORT_MS));
+            self.report_left_out = Some(now + LEFT_OUT_REPORT_MS);
         }
     }
 
@@ -73,7 +74,7 @@ impl Output<'_> {
 
     /// Tells how many lines were left out, when that is due.
     pub fn report(&mut self, now: Millis) {
-        if self.report_left_out.is_some_and(|due| due <= now) {
+        if is_due(&self.report_left_out, now) {
             self.report_left_out = None;
             if let Some(lines) = self.rate.take_left_out() {
                 self.surely(ToKeeper::LeftOut(lines));

@@ -10,7 +10,7 @@ use std::path::Path;
 /// Milliseconds of CLOCK_MONOTONIC.
 pub fn monotonic() -> Millis {
     let time = read(libc::CLOCK_MONOTONIC);
-    time.tv_sec as Millis * 1000 + time.tv_nsec as Millis / 1_000_000
+    time.tv_sec as Millis * 1000 + (time.tv_nsec / 1_000_000) as Millis
 }
 
 /// Wall-clock time, in seconds since 1970.

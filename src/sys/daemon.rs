@@ -1,11 +1,13 @@
 //! Becoming a daemon, and being the only one.
 
 use super::program::{self, ExitCode};
-use super::{cerr, folder, fork, open, read_all};
+use super::{cerr, folder, fork, open, read_all, write_all};
 use crate::limits::MAX_INHERITED;
+use crate::number::number;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
@@ -22,8 +24,10 @@ pub fn close_inherited() {
 
 fn list_open() -> io::Result<Vec<libc::c_int>> {
     let names = folder::names(Path::new("/proc/self/fd"))?;
-    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
-    Ok(numbers.collect())
+    let numbers = names
+        .iter()
+        .filter_map(|name| number(name.as_bytes(), libc::c_int::MAX as u64));
+    Ok(numbers.map(|fd| fd as libc::c_int).collect())
 }
 
 /// The daemon's half of the promise to tell its parent how the start went.
@@ -49,13 +53,13 @@ pub fn daemonize() -> io::Result<Starting> {
 
 impl Starting {
     /// The start succeeded: standard input, output and error go to /dev/null, and the parent exits.
-    pub fn done(mut self) -> io::Result<()> {
+    pub fn done(self) -> io::Result<()> {
         let null = open(Path::new("/dev/null"), libc::O_RDWR, 0)?;
         for standard in 0..=2 {
             // SAFETY: no pointers; both are open descriptors.
             cerr(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;
         }
-        self.0.write_all(b"!")
+        write_all(self.0.as_fd(), b"!")
     }
 }
 

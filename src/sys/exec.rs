@@ -1,12 +1,12 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, fork, open, poll, read_all, read_file, retry, signals};
+use super::{cerr, fork, open, poll, read_all, read_file, retry, signals, write_all};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::number::number;
 use std::ffi::{CStr, CString};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
@@ -58,8 +58,8 @@ impl Prepared {
     }
 
     /// Lets it run. If this is never called, because the daemon dies first, the command never runs.
-    pub fn go(mut self) -> io::Result<()> {
-        self.gate.write_all(b"!")
+    pub fn go(self) -> io::Result<()> {
+        write_all(self.gate.as_fd(), b"!")
     }
 }
 
@@ -121,7 +121,7 @@ pub fn start_self(
     let name = CString::new(name)?;
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
-    let (reader, mut writer) = io::pipe()?;
+    let (reader, writer) = io::pipe()?;
     let child = fork()?;
     if child == 0 {
         let error = become_self(
@@ -130,7 +130,8 @@ pub fn start_self(
             output.map_or(null.as_raw_fd(), |output| output.as_raw_fd()),
             null.as_raw_fd(),
         );
-        let _ = writer.write_all(&error.raw_os_error().unwrap_or(0).to_ne_bytes());
+        let number = error.raw_os_error().unwrap_or(0);
+        let _ = write_all(writer.as_fd(), &number.to_ne_bytes());
         // SAFETY: _exit runs nothing of the parent's.
         unsafe { libc::_exit(127) }
     }

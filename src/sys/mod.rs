@@ -149,6 +149,22 @@ pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// All of these bytes to `destination`. (Of std's there would be a copy for each kind of it, too.)
+pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let length = retry(|| {
+            let (first, number) = (bytes.as_ptr().cast(), bytes.len());
+            // SAFETY: so many bytes are there.
+            cerr_len(unsafe { libc::write(destination.as_raw_fd(), first, number) })
+        })?;
+        if length == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    Ok(())
+}
+
 /// The bytes of a file, such as those of /proc.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     read_all(open(path, libc::O_RDONLY, 0)?.as_fd(), MAX_FILE_BYTES)

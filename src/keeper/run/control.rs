@@ -51,7 +51,7 @@ impl Keeper {
                     uptime: now.saturating_sub(started),
                     ..ListenerStatus::default()
                 };
-                self.report = Some((status, now.saturating_add(CLIENT_MS / 2)));
+                self.report = Some((status, now + CLIENT_MS / 2));
             }
             _ => self.answer_status(None, now),
         }

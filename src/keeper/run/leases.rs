@@ -90,7 +90,7 @@ impl Keeper {
         for lease in book.leases() {
             if lease.door == door && lease.source == source {
                 // As at SIGTERM: a start command that hangs must not keep the door open.
-                commands.hurry_start(lease.id, now.saturating_add(SHUTDOWN_START_MS));
+                commands.hurry_start(lease.id, now + SHUTDOWN_START_MS);
             }
         }
         let name = if door.is_empty() { BAN } else { door };
@@ -199,7 +199,7 @@ impl Keeper {
             }
             Err(error) => {
                 self.journal_fails = true;
-                self.save_again = Some(monotonic().saturating_add(JOURNAL_RETRY_MS));
+                self.save_again = Some(monotonic() + JOURNAL_RETRY_MS);
                 if !failed_before {
                     self.lines.say(Kind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \

@@ -221,7 +221,7 @@ impl Keeper {
         // A one-time list bounds itself.
         let now = monotonic();
         if door.list.is_none() && !door.openings.allow(now) {
-            let due = now.saturating_add(LEFT_OUT_REPORT_MS);
+            let due = now + LEFT_OUT_REPORT_MS;
             self.report_openings.get_or_insert(due);
             return true;
         }

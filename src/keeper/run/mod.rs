@@ -18,6 +18,7 @@ use super::listener_process::{ListenerProcess, Restart};
 use super::log::Kind;
 use super::state::State;
 use crate::config::Options;
+use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
 use crate::lease::LeaseBook;
 use crate::limits::{BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, RELOAD_PAUSE_MS};
@@ -209,7 +210,7 @@ impl Keeper {
             .as_ref()
             .and_then(|listener| listener.ready_by);
         let may_reload = self.reload_wanted && self.replacement.is_none();
-        [
+        soonest(&[
             closing,
             replacement,
             may_reload.then_some(self.reload_after),
@@ -222,40 +223,31 @@ impl Keeper {
             self.lines.deadline(),
             self.control.as_ref().and_then(Control::deadline),
             self.report.as_ref().map(|(_, due)| *due),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ])
     }
 
     fn meet_deadlines(&mut self, now: Millis) {
         if self.reload_wanted && self.replacement.is_none() && self.reload_after <= now {
             self.reload_wanted = false;
-            self.reload_after = now.saturating_add(RELOAD_PAUSE_MS);
+            self.reload_after = now + RELOAD_PAUSE_MS;
             self.reload();
         }
-        if self.restart.due.is_some_and(|due| due <= now) {
+        if is_due(&self.restart.due, now) {
             self.restart.due = None;
             self.start_listener(now);
         }
-        if self
-            .listener
-            .as_ref()
-            .is_some_and(|l| l.ready_by.is_some_and(|due| due <= now))
-        {
+        let listener = self.listener.as_ref();
+        if listener.is_some_and(|listener| is_due(&listener.ready_by, now)) {
             self.listener_died("does not get ready");
         }
-        if self
-            .replacement
-            .as_ref()
-            .is_some_and(|n| n.listener.ready_by.is_some_and(|d| d <= now))
-        {
+        let replacement = self.replacement.as_ref();
+        if replacement.is_some_and(|new| is_due(&new.listener.ready_by, now)) {
             self.give_up_reload("the new listener does not get ready");
         }
-        if self.lines.deadline().is_some_and(|due| due <= now) {
+        if is_due(&self.lines.deadline(), now) {
             self.lines.proceed(now);
         }
-        if self.report_openings.is_some_and(|due| due <= now) {
+        if is_due(&self.report_openings, now) {
             self.report_openings = None;
             let refused = |door: &mut Door| door.openings.take_left_out();
             let number: u32 = self.doors.iter_mut().filter_map(refused).sum();
@@ -264,19 +256,14 @@ impl Keeper {
                 &format_args!("error: {number} openings were too many at once: not opened"),
             );
         }
-        if self.save_again.is_some_and(|due| due <= now) {
+        if is_due(&self.save_again, now) {
             self.unsaved = true;
             self.save();
         }
         if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {
             self.answer_status(None, now);
         }
-        if self
-            .control
-            .as_ref()
-            .and_then(Control::deadline)
-            .is_some_and(|due| due <= now)
-        {
+        if is_due(&self.control.as_ref().and_then(Control::deadline), now) {
             self.serve_clients(Ready::default(), now);
         }
         for door in self.commands.end_overdue(now) {
@@ -285,7 +272,7 @@ impl Keeper {
                 &format_args!("{door}: command takes too long: killed"),
             );
         }
-        if self.book.next_expiry().is_some_and(|due| due <= now) {
+        if is_due(&self.book.next_expiry(), now) {
             let mut actions = Vec::new();
             self.book.expire(now, &mut actions);
             self.perform(actions);

@@ -151,7 +151,7 @@ impl Keeper {
         let now = monotonic();
         self.closing = Some(Closing {
             code,
-            deadline: now.saturating_add(SHUTDOWN_MS),
+            deadline: now + SHUTDOWN_MS,
         });
         self.listener = None;
         self.control = None;
@@ -166,10 +166,7 @@ impl Keeper {
         let Keeper { book, commands, .. } = self;
         book.close(|id| commands.is_running(id), &mut actions);
         commands.drop_waiting(|command| command.lease.is_some_and(|id| book.get(id).is_some()));
-        commands.limit(
-            now.saturating_add(SHUTDOWN_START_MS),
-            now.saturating_add(SHUTDOWN_COMMAND_MS),
-        );
+        commands.limit(now + SHUTDOWN_START_MS, now + SHUTDOWN_COMMAND_MS);
         self.perform(actions);
     }
 

@@ -33,7 +33,7 @@ impl Keeper {
         self.book.expire(monotonic(), &mut actions);
         self.perform(actions);
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
-        let deadline = monotonic().saturating_add(ORPHAN_MS);
+        let deadline = monotonic() + ORPHAN_MS;
         while self.book.leases().iter().any(stopping) && monotonic() < deadline {
             poll::pause(PAUSE_MS);
             self.reap();
@@ -54,7 +54,7 @@ fn end_orphans(leases: &[Lease]) {
             exec::signal(group, libc::SIGTERM);
         }
     }
-    let deadline = monotonic().saturating_add(ORPHAN_MS);
+    let deadline = monotonic() + ORPHAN_MS;
     while groups().any(|(_, group)| exec::is_alive(group)) && monotonic() < deadline {
         poll::pause(PAUSE_MS);
     }

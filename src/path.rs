@@ -1,0 +1,48 @@
+//! The parts of paths. (std takes paths apart in ways that nobody here needs, for 2 kB on mipsel.)
+#![forbid(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The folder that an absolute path, which does not end with a slash, is in; that of the root is the root.
+pub fn folder_of(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    let length = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    let folder = bytes.get(..length.max(1)).unwrap_or_default();
+    Path::new(OsStr::from_bytes(folder))
+}
+
+/// What stands between the slashes, the last first; empty where two slashes meet.
+pub fn parts_backwards(path: &Path) -> impl Iterator<Item = &OsStr> {
+    let parts = path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/');
+    parts.map(OsStr::from_bytes)
+}
+
+/// What comes after the last slash.
+pub fn file_name(path: &Path) -> &OsStr {
+    parts_backwards(path).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_taken_apart_at_its_slashes() {
+        let folder = |path| folder_of(Path::new(path));
+        assert_eq!(folder("/jffs/etc/knockd.conf"), Path::new("/jffs/etc"));
+        assert_eq!(folder("/etc"), Path::new("/"));
+        assert_eq!(folder("/"), Path::new("/"));
+        for (path, name) in [
+            ("/usr/bin/knock", "knock"),
+            ("knock", "knock"),
+            ("/", ""),
+            ("", ""),
+        ] {
+            assert_eq!(file_name(Path::new(path)), name, "{path}");
+        }
+        let parts: Vec<_> = parts_backwards(Path::new("/a//../b")).collect();
+        assert_eq!(parts, ["b", "..", "", "a", ""]);
+    }
+}

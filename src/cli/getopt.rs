@@ -127,6 +127,23 @@ pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
     scan
 }
 
+/// The one argv that a plain parser needs: each option once, the last repeat, spelled out whole with its value in the
+/// next word; then, where there are any, `--` and the operands.
+pub fn canonical<'a>(options: &[Given<'a>], operands: &[&'a str]) -> Vec<String> {
+    let mut argv = Vec::new();
+    for (i, (option, value)) in options.iter().enumerate() {
+        if options[i + 1..].iter().all(|(later, _)| later != option) {
+            argv.push(["--", option.name].concat());
+            argv.extend(value.map(String::from));
+        }
+    }
+    if !operands.is_empty() {
+        argv.push("--".into());
+        argv.extend(operands.iter().map(|&word| word.into()));
+    }
+    argv
+}
+
 /// `NAME` or `NAME=VALUE`, the dashes taken off.
 fn long_option<'a>(
     table: &'static [Opt],

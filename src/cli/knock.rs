@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::getopt::{self, Opt};
-use super::{Outcome, Program, Words, early};
+use super::{Outcome, Program, Words, early, fill};
 use crate::door::Protocol;
 use crate::names::Family;
 use crate::number::number;
@@ -89,46 +89,73 @@ pub struct KnockArgs {
     pub verbose: bool,
 }
 
+/// The words of the command line.
+#[derive(argh::FromArgs)]
+/// knocks
+struct Typed {
+    #[argh(switch)]
+    /// option -u
+    udp: bool,
+    #[argh(option)]
+    /// option -d
+    delay: Option<String>,
+    #[argh(switch)]
+    /// option -4
+    ipv4: bool,
+    #[argh(switch)]
+    /// option -6
+    ipv6: bool,
+    #[argh(switch)]
+    /// option -v
+    verbose: bool,
+    #[argh(positional)]
+    /// host
+    host: String,
+    #[argh(positional)]
+    /// ports
+    ports: Vec<String>,
+}
+
 /// Reads the client's command line; the first word is the program's name.
 pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
     let words = match Words::new(argv, "knock") {
         Ok(words) => words,
         Err(error) => return Outcome::Refuse(error),
     };
-    let scan = getopt::scan(OPTIONS, &words.args);
+    let mut scan = getopt::scan(OPTIONS, &words.args);
     if let Some(outcome) = early(&scan, &words.program) {
         return outcome;
     }
-    let (host, ports) = match scan.operands.as_slice() {
-        [host, ports @ ..] if !ports.is_empty() => (*host, ports),
-        _ => return Outcome::Usage(None),
-    };
-    let (mut all_udp, mut verbose) = (false, false);
-    let (mut family, mut wait) = (Family::Any, None);
-    for (option, value) in &scan.options {
-        match option.name {
-            "udp" => all_udp = true,
-            "verbose" => verbose = true,
-            "delay" => wait = *value,
-            // Of these two the last one counts.
-            "ipv4" => family = Family::V4,
-            "ipv6" => family = Family::V6,
-            _ => {}
-        }
+    if scan.operands.len() < 2 {
+        return Outcome::Usage(None);
     }
-    match wait.map_or(Ok(Duration::ZERO), delay) {
-        Err(error) => Outcome::Refuse(error),
-        Ok(delay) => Outcome::Run(KnockArgs {
-            host: host.to_string(),
-            steps: ports
-                .iter()
-                .map(|text| KnockStep::new(text, all_udp))
-                .collect(),
-            delay,
-            family,
-            verbose,
-        }),
-    }
+    // Of -4 and -6 the last one counts; argh would not see their order.
+    let family = |option: &Opt| option.name.starts_with("ipv");
+    let last = scan.options.iter().rposition(|(o, _)| family(o));
+    let mut at = 0..;
+    scan.options
+        .retain(|(o, _)| at.next() == last || !family(o));
+
+    let read = fill(&words.program, &scan.options, &scan.operands).and_then(checked);
+    read.map_or_else(Outcome::Refuse, Outcome::Run)
+}
+
+fn checked(typed: Typed) -> Result<KnockArgs, String> {
+    Ok(KnockArgs {
+        delay: typed.delay.as_deref().map_or(Ok(Duration::ZERO), delay)?,
+        steps: typed
+            .ports
+            .iter()
+            .map(|text| KnockStep::new(text, typed.udp))
+            .collect(),
+        host: typed.host,
+        family: match (typed.ipv4, typed.ipv6) {
+            (true, _) => Family::V4,
+            (_, true) => Family::V6,
+            _ => Family::Any,
+        },
+        verbose: typed.verbose,
+    })
 }
 
 /// Milliseconds in an `int`, as 0.8's `atoi` has them; what `atoi` would make 0 or cut off is an error.

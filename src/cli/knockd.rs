@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::getopt::{self, Opt};
-use super::{Outcome, Program, Words, early};
+use super::{Outcome, Program, Words, early, fill};
 use crate::config::quote;
 use crate::path::{folder_of, parts_backwards};
 use std::ffi::OsString;
@@ -68,36 +68,52 @@ examples:
 };
 
 /// The daemon's options. `None` is: not given on the command line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(argh::FromArgs, Clone, Debug, Default, PartialEq, Eq)]
+/// listens for knocks
 pub struct KnockdArgs {
+    #[argh(option)]
     /// option `-i`: beats the config's `Interface`.
     pub interface: Option<String>,
+    #[argh(switch)]
     /// option `-d`
     pub daemon: bool,
+    #[argh(option)]
     /// option `-c`; `None`: see [`default_config`]
     pub config: Option<PathBuf>,
+    #[argh(switch)]
     /// option `-D`
     pub debug: bool,
+    #[argh(switch)]
     /// option `-l`
     pub lookup: bool,
+    #[argh(option, long = "pidfile")]
     /// option `-p`: the config's `PidFile` beats it.
     pub pid_file: Option<PathBuf>,
+    #[argh(option, long = "logfile")]
     /// option `-g`: the config's `LogFile` beats it.
     pub log_file: Option<PathBuf>,
+    #[argh(switch)]
     /// option `-v`
     pub verbose: bool,
+    #[argh(switch)]
     /// option `-4`
     pub only_ip_v4: bool,
+    #[argh(switch)]
     /// option `--check`: explain the config and exit.
     pub check: bool,
+    #[argh(switch)]
     /// option `--strict`: beats the config's `Matching`.
     pub strict: bool,
+    #[argh(switch)]
     /// option `--status`: ask the daemon that runs, and exit.
     pub status: bool,
+    #[argh(switch)]
     /// option `--json`: the status for programs.
     pub json: bool,
+    #[argh(option)]
     /// option `--close`: the name of a door that the daemon that runs closes.
     pub close: Option<String>,
+    #[argh(positional)]
     /// the operand of `--close`: for whom.
     pub source: Option<IpAddr>,
 }
@@ -113,44 +129,26 @@ pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     if let Some(outcome) = early(&scan, &words.program) {
         return outcome;
     }
-    let mut args = KnockdArgs::default();
-    for (option, value) in &scan.options {
-        match (option.name, *value) {
-            ("interface", Some(text)) => args.interface = Some(text.to_string()),
-            ("config", Some(text)) => args.config = Some(text.into()),
-            ("pidfile", Some(text)) => args.pid_file = Some(text.into()),
-            ("logfile", Some(text)) => args.log_file = Some(text.into()),
-            ("close", Some(text)) => args.close = Some(text.to_string()),
-            ("daemon", _) => args.daemon = true,
-            ("debug", _) => args.debug = true,
-            ("lookup", _) => args.lookup = true,
-            ("verbose", _) => args.verbose = true,
-            ("only-ip-v4", _) => args.only_ip_v4 = true,
-            ("check", _) => args.check = true,
-            ("strict", _) => args.strict = true,
-            ("status", _) => args.status = true,
-            ("json", _) => args.json = true,
-            _ => {}
-        }
-    }
-    if args.close.is_some() {
-        args.source = match scan.operands.as_slice() {
-            [source] => source.parse().ok(),
-            _ => None,
-        };
-        if args.source.is_none() {
+    let given = |name| scan.options.iter().any(|(option, _)| option.name == name);
+    let operands = match (given("close"), scan.operands.as_slice()) {
+        (false, _) => &[],
+        (true, [source]) if source.parse::<IpAddr>().is_ok() => scan.operands.as_slice(),
+        (true, other) => {
             return Outcome::Refuse(format!(
                 "{}: --close takes a door and the address that it is open for, not {}; for example: \
                  knockd --close SSH 203.0.113.7",
                 words.program,
-                quote(scan.operands.join(" ").as_bytes())
+                quote(other.join(" ").as_bytes())
             ));
         }
-    }
-    if args.json && !args.status {
+    };
+    if given("json") && !given("status") {
         return Outcome::Refuse(format!("{}: --json goes with --status", words.program));
     }
-    Outcome::Run(args)
+    match fill(&words.program, &scan.options, operands) {
+        Ok(args) => Outcome::Run(args),
+        Err(error) => Outcome::Refuse(error),
+    }
 }
 
 /// The config to read when there is no `-c`: `../../etc/knockd.conf` beside the program where that exists (the whole

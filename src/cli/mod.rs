@@ -1,6 +1,7 @@
 //! The command lines of both programs: argv in, what to do out. Nothing here prints but [`Outcome::settle`].
 //!
-//! [`getopt`] takes what knockd 0.8 takes (`-dc FILE`, `--config=FILE`, `--conf`, repeats, of which the last counts).
+//! argh alone refuses much of what knockd 0.8 takes (`-dc FILE`, `--config=FILE`, `--conf`, repeats), so [`getopt`]
+//! makes one canonical argv first.
 #![forbid(unsafe_code)]
 
 pub mod getopt;
@@ -128,4 +129,15 @@ fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
         Some(Outcome::Usage(Some(format!("{program}: {error}"))))
     };
     asked.or_else(wrong)
+}
+
+/// Has argh fill the struct. It cannot refuse what [`getopt::canonical`] made; if it did, its words are shown.
+fn fill<T: argh::FromArgs>(
+    program: &str,
+    options: &[getopt::Given],
+    operands: &[&str],
+) -> Result<T, String> {
+    let argv = getopt::canonical(options, operands);
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    T::from_args(&[program], &argv).map_err(|early| early.output)
 }

@@ -18,6 +18,10 @@ pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 /// Bytes that are read of any other file. The longest is a journal of the longest commands.
 pub const MAX_FILE_BYTES: usize = (MAX_LEASES + MAX_BAN_LEASES) * (2 * MAX_COMMAND + 512);
 
+/// Bytes of a line of /etc/hosts and the like, and of what is read of such a file at once: all names of the longest kind and what is
+/// written beside them.
+pub const MAX_LINE: usize = 4096;
+
 /// Bytes of one packet that the listener reads: an IPv6 header, three extension headers and 14 bytes of TCP fit.
 pub const SNAP_LENGTH: usize = 256;
 

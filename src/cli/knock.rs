@@ -161,7 +161,7 @@ fn checked(typed: Typed) -> Result<KnockArgs, String> {
 /// Milliseconds in an `int`, as 0.8's `atoi` has them; what `atoi` would make 0 or cut off is an error.
 fn delay(text: &str) -> Result<Duration, String> {
     let trimmed = text.trim_ascii();
-    let unsigned = trimmed.trim_start_matches(['+', '-']);
+    let unsigned = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
     match number(unsigned.as_bytes(), i32::MAX as u64) {
         Some(1..) if trimmed.starts_with('-') => Err("error: delay cannot be negative".into()),
         Some(ms) => Ok(Duration::from_millis(ms)),

@@ -94,10 +94,16 @@ pub fn reply(message: &[u8], question: &[u8]) -> Option<Reply> {
     if !is_ours {
         return None;
     }
+    // What is asked for may be in the part that did not fit, and a server that is asked too much sends no record at all.
+    let is_cut = header[2] & 2 != 0;
     Some(match header[3] & 15 {
         0 => {
             let records = u16::from_be_bytes([header[6], header[7]]);
-            first_record(message, question, records).unwrap_or(Reply::NoRecord)
+            let none = match is_cut {
+                true => Reply::Failed,
+                false => Reply::NoRecord,
+            };
+            first_record(message, question, records).unwrap_or(none)
         }
         3 => Reply::NoName,
         _ => Reply::Failed,

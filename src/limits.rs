@@ -15,11 +15,15 @@ pub const MAX_COMMAND: usize = 4095;
 /// Bytes of a config file or a one-time list. A config is a few hundred bytes; what is longer is not a config.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 
-/// Bytes that are read of any other file; /etc/hosts with a list of what is blocked may be longer, and is used up to there.
+/// Bytes that are read of any other file, such as those of /proc.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// Bytes that are read of a journal: all leases with the longest commands, and names of doors of a few hundred bytes.
 pub const MAX_JOURNAL_BYTES: usize = (MAX_LEASES + MAX_BAN_LEASES) * (2 * MAX_COMMAND + 512);
+
+/// Bytes of a line of /etc/hosts and the like, and of what is read of such a file at once: all names of the longest kind and what is
+/// written beside them.
+pub const MAX_LINE: usize = 4096;
 
 /// Bytes of one packet that the listener reads: an IPv6 header, three extension headers and 14 bytes of TCP fit.
 pub const SNAP_LENGTH: usize = 256;

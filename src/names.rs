@@ -5,13 +5,14 @@
 use crate::dns::{self, Kind, Reply};
 use crate::host_files;
 use crate::interfaces::{Interfaces, Link};
-use crate::limits::MAX_DNS_SERVERS;
+use crate::limits::{MAX_DNS_SERVERS, MAX_LINE};
 use crate::number::number;
 use crate::sys::ask_dns::{self, connected};
 use crate::sys::netlink::Netlink;
-use crate::sys::{random, read_file};
+use crate::sys::{open, random, read_all};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Which addresses a name may stand for.
@@ -119,7 +120,9 @@ fn ask_for_addresses(host: &str, family: Family) -> Result<Found, NameError> {
             }
             match resolver.ask(name, kind) {
                 Ok(Reply::Address(address)) => found.extend(Some(address)),
-                Ok(Reply::NoRecord) => error = NameError::NoAddress,
+                // As with glibc, another record or domain may still be had.
+                Ok(Reply::Failed) => error = NameError::NoServer,
+                Ok(Reply::NoRecord) if error == NameError::Unknown => error = NameError::NoAddress,
                 Err(NameError::NoServer) if found == Found::default() => {
                     return Err(NameError::NoServer);
                 }
@@ -223,10 +226,28 @@ impl Resolver {
     }
 }
 
-/// Shows each line of a file, which may be missing. Of one that is very long ([`crate::limits::MAX_FILE_BYTES`]) the beginning.
+/// Shows each line of a file, which may be missing, and, where it blocks advertisers, larger than the memory that there is to spare. A line that
+/// is too long ([`MAX_LINE`]) is its end.
 fn each_line(path: &str, show: &mut dyn FnMut(&str)) {
-    let text = read_file(Path::new(path)).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().for_each(show);
+    let Ok(file) = open(Path::new(path), libc::O_RDONLY, 0) else {
+        return;
+    };
+    let mut rest = Vec::new();
+    while rest.len() < MAX_LINE {
+        let piece = read_all(file.as_fd(), MAX_LINE).unwrap_or_default();
+        rest.extend_from_slice(&piece);
+        let last = rest.iter().rposition(|byte| *byte == b'\n');
+        let whole = match last {
+            _ if piece.is_empty() => rest.len(),
+            Some(last) => last + 1,
+            None => continue,
+        };
+        let lines: Vec<u8> = rest.drain(..whole).collect();
+        String::from_utf8_lossy(&lines).lines().for_each(&mut *show);
+        if piece.is_empty() {
+            return;
+        }
+    }
 }
 
 /// An address as text, with or without a zone.
@@ -268,6 +289,30 @@ mod tests {
         };
         assert_ne!(v6.scope_id(), 0);
         assert_eq!(address_text(&address), "fe80::1%lo");
+    }
+
+    #[test]
+    fn each_line_of_a_file_is_shown_however_long_the_file_is() {
+        let path = std::env::temp_dir().join(format!("knockd-lines-{}", std::process::id()));
+        let shown = |text: &[u8]| {
+            std::fs::write(&path, text).unwrap();
+            let mut lines = Vec::new();
+            each_line(path.to_str().unwrap(), &mut |line| {
+                lines.push(line.to_string());
+            });
+            std::fs::remove_file(&path).unwrap();
+            lines
+        };
+        assert_eq!(shown(b""), Vec::<String>::new());
+        assert_eq!(shown(b"a\r\n\nb\xff\nc"), ["a", "", "b\u{fffd}", "c"]);
+        let many: Vec<String> = (0..3000).map(|number| number.to_string()).collect();
+        assert_eq!(shown(many.join("\n").as_bytes()), many);
+        let long = "x".repeat(MAX_LINE - 1);
+        let text = format!("a\n{long}\nb\n");
+        assert_eq!(shown(text.as_bytes()), ["a", &long, "b"]);
+        let text = format!("a\n{long}{long}xx\nb\n");
+        assert_eq!(shown(text.as_bytes()), ["a"]);
+        each_line("/dev/zero", &mut |line| panic!("{line}"));
     }
 
     #[test]

@@ -274,7 +274,7 @@ fn the_delay_is_a_number_that_is_not_negative() {
         knock("-d -5 h 1"),
         Outcome::Refuse("error: delay cannot be negative".into())
     );
-    for text in ["x", "5x", "0.5", "2147483648", "--", "+-5", "--5"] {
+    for text in ["x", "5x", "0.5", "2147483648", "--", "+-5", "--5", "-+5"] {
         match knock(&format!("-d {text} h 1")) {
             Outcome::Refuse(error) => {
                 assert!(error.contains(text) && error.contains("milliseconds"))

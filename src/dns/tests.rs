@@ -137,6 +137,11 @@ fn a_reply_cut_short_is_used_as_far_as_it_goes() {
     message.truncate(message.len() - 3);
     let address = "192.0.2.1".parse().expect("address");
     assert_eq!(reply(&message, &question), Some(Reply::Address(address)));
+
+    // Without the record it is not known whether there is one.
+    let mut message = replied(&question, 0, &[]);
+    message[2] |= 2;
+    assert_eq!(reply(&message, &question), Some(Reply::Failed));
 }
 
 /// What a PTR record with this data is read as; `tail` stands before the question's end as a name to point to.

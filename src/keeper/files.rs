@@ -34,9 +34,11 @@ pub fn folder(path: &Path) -> io::Result<PathBuf> {
     resolve(path, Links::Careful).map(Resolved::path)
 }
 
-/// The one spelling of an absolute path, whoever made the links on its way.
+/// The one spelling of an absolute path of something that is there, whoever made the links on its way.
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {
-    resolve(path, Links::All).map(Resolved::path)
+    let path = resolve(path, Links::All)?.path();
+    // The link to a pipe has no path as its target.
+    fs::symlink_metadata(&path).map(|_| path)
 }
 
 fn refused(what: &str, path: &Path) -> io::Error {
@@ -88,7 +90,7 @@ fn resolve(path: &Path, links_followed: Links) -> io::Result<Resolved> {
             continue;
         }
         done.push(&part);
-        if done.as_os_str() == "/proc" {
+        if links_followed == Links::Careful && done.as_os_str() == "/proc" {
             done.extend(rest.iter().rev());
             return Ok(Resolved::OfTheKernel(done));
         }
@@ -190,6 +192,28 @@ mod tests {
                 .unwrap()
                 .contains("No such file")
         );
+    }
+
+    #[test]
+    fn a_path_has_one_spelling_as_realpath_has_it() {
+        let place = Place::new("spelling");
+        fs::write(place.path("safe/file"), "").unwrap();
+        symlink("../safe/file", place.path("open/link")).unwrap();
+        let file = File::open(place.path("safe/file")).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+        let (pipe, _writer) = io::pipe().unwrap();
+        let pipe = std::os::fd::AsRawFd::as_raw_fd(&pipe);
+        for path in [
+            place.path("safe/../open/./link"),
+            place.path("none"),
+            format!("/dev/fd/{fd}").into(),
+            format!("/proc/self/fd/{fd}").into(),
+            format!("/dev/fd/{pipe}").into(),
+            "/proc/self/cwd/Cargo.toml".into(),
+        ] {
+            let (ours, theirs) = (canonical(&path).ok(), fs::canonicalize(&path).ok());
+            assert_eq!(ours, theirs, "{}", path.display());
+        }
     }
 
     #[test]

@@ -12,12 +12,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// What the first of these servers that can tell replies to the question; all are asked at once. `None`: none of them can.
+/// What the first of these servers that can tell replies to the question; all are asked at once. `Failed`: the last of them cannot, and says so;
+/// `None`: one or more say nothing.
 pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
     let mut sockets: Vec<RecordSocket> = (servers.iter())
         .filter_map(|server| connected(server).ok())
         .collect();
     let mut buffer = [0; MAX_MESSAGE];
+    let mut failed = None;
     for _ in 0..DNS_TRIES {
         sockets.retain(|socket| socket.send(question, false).is_ok());
         let until = monotonic() + DNS_WAIT_MS;
@@ -43,7 +45,10 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
                 };
                 let message = buffer.get(..length).unwrap_or_default();
                 match dns::reply(message, question) {
-                    Some(Reply::Failed) => return false,
+                    Some(Reply::Failed) => {
+                        failed = Some(Reply::Failed);
+                        return false;
+                    }
                     Some(reply) => said = Some(reply),
                     None => {}
                 }
@@ -54,7 +59,7 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
             }
         }
     }
-    None
+    failed.filter(|_| sockets.is_empty())
 }
 
 /// A UDP socket to that address; nothing is sent. An error: there is no way to it.

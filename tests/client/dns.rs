@@ -183,6 +183,24 @@ pub fn a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one
     assert_eq!(hits("-4 a.example"), "10.9.0.9");
 }
 
+pub fn a_server_that_fails_for_one_kind_or_domain_is_asked_for_the_others() {
+    with_files(&[ONE_SERVER, NO_HOSTS]);
+    serve("127.0.0.1", |name, kind, _| {
+        vec![match (name, kind) {
+            ("v6.example", AAAA) => Reply(0, vec![v6("fd00:9::9")]),
+            ("router.lan", A) => Reply(0, vec![v4()]),
+            ("v6.example", _) | ("router.nowhere" | "gone.nowhere", _) => Reply(2, vec![]),
+            ("router.lan", _) => Reply(0, vec![]),
+            _ => Reply(3, vec![]),
+        }]
+    });
+    assert_eq!(hits("v6.example"), "fd00:9::9");
+    assert_eq!(hits("router"), "10.9.0.9");
+    let ran = knock("gone 7000");
+    let words = "Temporary failure in name resolution";
+    assert!(ran.stderr.contains(words), "{}", ran.stderr);
+}
+
 pub fn a_question_that_was_lost_is_asked_again_and_then_given_up() {
     with_files(&[ONE_SERVER, NO_HOSTS]);
     serve("127.0.0.1", |_, _, count| match count {

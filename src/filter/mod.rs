@@ -36,7 +36,7 @@ pub struct Kernel {
 /// and later. An older one drops every packet that it is asked this about.
 pub fn knows_vlan_tag(release: &str) -> bool {
     let mut numbers = release.as_bytes().split(|byte| !byte.is_ascii_digit());
-    let mut next = || number(numbers.next()?, u64::MAX);
+    let mut next = || number(numbers.next()?, u32::MAX.into());
     match (next(), next()) {
         (Some(major), Some(minor)) => (major, minor) >= (3, 8),
         _ => false,

@@ -11,7 +11,8 @@ mod knockd;
 pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
 pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
 
-use crate::sys::{program, write_all};
+use crate::sys::file::write_all;
+use crate::sys::program;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 

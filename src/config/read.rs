@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::MAX_CONFIG_BYTES;
-use crate::sys;
+use crate::sys::error::{plain, with_text};
+use crate::sys::file;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -20,7 +21,7 @@ pub struct ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), sys::plain(&self.error))
+        write!(f, "{}: {}", self.path.display(), plain(&self.error))
     }
 }
 
@@ -29,7 +30,7 @@ impl std::error::Error for ReadError {}
 /// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
 /// more than [`MAX_CONFIG_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let read = sys::open(path, libc::O_RDONLY, 0).and_then(read_open);
+    let read = file::open(path, libc::O_RDONLY, 0).and_then(read_open);
     read.map_err(|error| ReadError {
         path: path.to_path_buf(),
         error,
@@ -38,10 +39,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 
 /// As [`read`], of a file that is open.
 pub fn read_open(file: File) -> io::Result<Vec<u8>> {
-    let text = sys::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
+    let text = file::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
     if text.len() > MAX_CONFIG_BYTES {
         let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");
-        return Err(sys::fault(io::ErrorKind::InvalidData, reason));
+        return Err(with_text(io::ErrorKind::InvalidData, reason));
     }
     Ok(text)
 }

@@ -6,7 +6,7 @@ use super::{Settings, state};
 use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
-use crate::sys;
+use crate::sys::file::{read_all, write_all};
 use crate::sys::program::ExitCode;
 use std::io;
 use std::os::fd::AsFd;
@@ -66,8 +66,8 @@ fn ask(path: &Path, question: &Question) -> io::Result<Vec<u8>> {
     let stream = UnixStream::connect(path)?;
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
-    sys::write_all(stream.as_fd(), format!("{}\n", question.line()).as_bytes())?;
-    sys::read_all(stream.as_fd(), MAX_FILE_BYTES)
+    write_all(stream.as_fd(), format!("{}\n", question.line()).as_bytes())?;
+    read_all(stream.as_fd(), MAX_FILE_BYTES)
 }
 
 fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {

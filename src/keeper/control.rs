@@ -4,8 +4,8 @@
 use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
+use crate::sys::file::set_nonblocking;
 use crate::sys::poll::{Awaits, Entry, Ready};
-use crate::sys::set_nonblocking;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;

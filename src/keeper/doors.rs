@@ -7,7 +7,7 @@ use crate::door::Pattern;
 use crate::limits::{MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
 use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
-use crate::sys::plain;
+use crate::sys::error::plain;
 use std::net::IpAddr;
 use std::path::Path;
 

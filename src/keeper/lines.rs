@@ -9,8 +9,8 @@ use crate::door::Millis;
 use crate::limits::{MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::names;
 use crate::sys::clock::{self, UnixTime};
+use crate::sys::message_socket::MessageSocket;
 use crate::sys::program::ExitCode;
-use crate::sys::record_socket::RecordSocket;
 use crate::sys::{exec, privileges, program};
 use std::fmt;
 use std::io;
@@ -40,7 +40,7 @@ struct Name {
 
 /// The child that asks the DNS, which may take many seconds: one question at a time.
 struct Child {
-    socket: RecordSocket,
+    socket: MessageSocket,
     process: libc::pid_t,
     asked: Option<(IpAddr, Millis)>,
 }
@@ -264,7 +264,7 @@ pub fn main() -> ExitCode {
     let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
-    let socket = RecordSocket::from_owned(socket);
+    let socket = MessageSocket::from_owned(socket);
     let mut buffer = [0u8; MAX_NAME];
     loop {
         let length = match socket.receive(&mut buffer, true) {

@@ -11,14 +11,14 @@ use crate::listener;
 use crate::record::{RANGES_AT_ONCE, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::exec;
-use crate::sys::record_socket::RecordSocket;
+use crate::sys::message_socket::MessageSocket;
 use crate::tripwire::Tripwire;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A listener that lives.
 pub struct ListenerProcess {
-    socket: RecordSocket,
+    socket: MessageSocket,
     process: libc::pid_t,
     /// Its process was reaped: the number may be somebody else's now.
     ended: bool,

@@ -2,10 +2,11 @@
 //! name still tells the right time.
 #![forbid(unsafe_code)]
 
-use super::files;
+use super::named_files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::{self, plain, poll, program};
+use crate::sys::error::{plain, retry};
+use crate::sys::{file, poll, program};
 use crate::zone::{LocalTime, Zone};
 use std::fmt;
 use std::fs::{self, File};
@@ -80,7 +81,7 @@ impl Log {
         self.file = None;
         let Some(path) = file else { return };
         let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
-        match files::open(path, flags, 0o600) {
+        match named_files::open(path, flags, 0o600) {
             Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
                 Kind::Error,
@@ -222,7 +223,7 @@ impl LogFile {
 fn write_what_fits(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        match sys::retry(|| file.write(rest)) {
+        match retry(|| file.write(rest)) {
             Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
             Ok(length) => written += length,
             Err(error) => return (written, Err(error)),
@@ -253,7 +254,7 @@ impl Printer {
             let wait = if self.hangs { 0 } else { LOG_WAIT_MS };
             self.hangs = !poll::writable(stream.as_fd(), wait);
             if !self.hangs {
-                let _ = sys::write_all(stream.as_fd(), piece);
+                let _ = file::write_all(stream.as_fd(), piece);
             }
         }
     }
@@ -267,7 +268,7 @@ fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
     let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
     // Not a file: it would be written from the beginning.
     (kind.is_fifo() || kind.is_char_device()).then_some(())?;
-    sys::open(&path, flags, 0).ok()
+    file::open(&path, flags, 0).ok()
 }
 
 impl Drop for Log {
@@ -324,7 +325,7 @@ impl Syslog {
             t.second
         );
         let send = |socket: &UnixDatagram| {
-            sys::set_nonblocking(socket, self.lost > 0)?;
+            file::set_nonblocking(socket, self.lost > 0)?;
             socket.send(datagram.as_bytes()).map(drop)
         };
         match self.socket.as_ref().map(send) {

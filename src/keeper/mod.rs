@@ -6,10 +6,10 @@ mod check;
 mod commands;
 mod control;
 mod doors;
-mod files;
 pub mod lines;
 mod listener_process;
 mod log;
+mod named_files;
 mod one_time;
 mod process;
 mod run;
@@ -49,7 +49,7 @@ impl Settings {
     /// The same for every spelling of the path, to tell instances apart.
     fn instance(&self) -> PathBuf {
         let path = self.config_path();
-        files::canonical(&path).unwrap_or(path)
+        named_files::canonical(&path).unwrap_or(path)
     }
 
     /// `-i`, or the config's `Interface`, or eth0.

@@ -1,10 +1,10 @@
 //! One-time sequences: a file with one sequence a line, of which each opens the door once.
 #![forbid(unsafe_code)]
 
-use super::files;
+use super::named_files;
 use crate::config::{self, parse_sequence};
 use crate::door::Sequence;
-use crate::sys;
+use crate::sys::error::with_text;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -54,21 +54,21 @@ impl OneTimeList {
 
     /// Whether the file could be marked, without marking it.
     pub fn check_writable(&self) -> io::Result<()> {
-        files::open(&self.path, libc::O_RDWR, 0).map(drop)
+        named_files::open(&self.path, libc::O_RDWR, 0).map(drop)
     }
 
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
     pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
         let lines = self.lines(&mut |_| {})?;
-        let file = files::open(&self.path, libc::O_WRONLY, 0)?;
+        let file = named_files::open(&self.path, libc::O_WRONLY, 0)?;
         let mut marked = false;
         for line in lines.iter().filter(|line| line.sequence == *sequence) {
             file.write_all_at(b"#", line.offset)?;
             marked = true;
         }
         if !marked {
-            return Err(sys::fault(
+            return Err(with_text(
                 io::ErrorKind::NotFound,
                 "the sequence is not in the file".into(),
             ));
@@ -77,7 +77,7 @@ impl OneTimeList {
     }
 
     fn lines(&self, report: &mut dyn FnMut(String)) -> io::Result<Vec<Line>> {
-        let file = files::open(&self.path, libc::O_RDONLY, 0)?;
+        let file = named_files::open(&self.path, libc::O_RDONLY, 0)?;
         let text = config::read_open(file)?;
         let mut lines = Vec::new();
         let mut offset = 0;

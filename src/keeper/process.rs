@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::LISTENER_SEND_MS;
-use crate::sys::record_socket::RecordSocket;
-use crate::sys::{self, exec};
+use crate::sys::error::with_text;
+use crate::sys::exec;
+use crate::sys::message_socket::MessageSocket;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -14,12 +15,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 pub fn spawn(
     name: &str,
     output: Option<BorrowedFd<'_>>,
-) -> io::Result<(RecordSocket, libc::pid_t)> {
-    let (ours, theirs) = RecordSocket::pair()?;
+) -> io::Result<(MessageSocket, libc::pid_t)> {
+    let (ours, theirs) = MessageSocket::pair()?;
     ours.limit_sending(LISTENER_SEND_MS)?;
     let child =
         exec::start_self(name, theirs.as_fd(), output).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => sys::fault(
+            io::ErrorKind::NotFound => with_text(
                 io::ErrorKind::Other,
                 "/proc/self/exe is missing; mount /proc".into(),
             ),

@@ -7,7 +7,7 @@ use super::listener_process::{ListenerProcess, Received};
 use super::log::{Kind, Log};
 use super::run::Keeper;
 use super::state::{State, Unavailable, control_of};
-use super::{Settings, ask, check, files};
+use super::{Settings, ask, check, named_files};
 use crate::cli::{self, KnockdArgs, print, say};
 use crate::config::{self, Options};
 use crate::deadline::is_due;
@@ -16,11 +16,12 @@ use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
+use crate::sys::error::plain;
+use crate::sys::file::write_all;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
-use crate::sys::{plain, write_all};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::AsFd;
@@ -250,7 +251,7 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
 
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
 fn write_pid(path: &Path) -> io::Result<bool> {
-    let file = files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
+    let file = named_files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file.metadata()?.is_file();
     if is_file {
         file.set_len(0)?;

@@ -1,13 +1,14 @@
 //! The instance's folder under `StateDir`: the lock that keeps it the only one, and the journal.
 #![forbid(unsafe_code)]
 
-use super::files;
 use super::log::Kind;
+use super::named_files;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::path::file_name;
-use crate::sys::{self, daemon, folder, poll};
+use crate::sys::error::with_text;
+use crate::sys::{daemon, file, folder, poll, privileges};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -74,22 +75,22 @@ impl State {
             let path = path.display().to_string();
             move |error| Unavailable::Unusable(format!("{path}: {error}"))
         };
-        let state_dir = &files::folder(state_dir).map_err(unusable(state_dir))?;
+        let state_dir = &named_files::folder(state_dir).map_err(unusable(state_dir))?;
         private_directory(state_dir).map_err(unusable(state_dir))?;
         let empty = state_dir.join(EMPTY);
         private_directory(&empty).map_err(unusable(&empty))?;
-        let empty = sys::open(&empty, libc::O_RDONLY, 0).map_err(unusable(&empty))?;
+        let empty = file::open(&empty, libc::O_RDONLY, 0).map_err(unusable(&empty))?;
         let folder = state_dir.join(instance_name(config));
         private_directory(&folder).map_err(unusable(&folder))?;
         let path = folder.join(LOCK);
-        let lock = sys::open(&path, PRIVATE_FILE, 0o600).map_err(unusable(&path))?;
+        let lock = file::open(&path, PRIVATE_FILE, 0o600).map_err(unusable(&path))?;
         match daemon::lock(&lock) {
             Ok(None) => {}
             Ok(Some(process)) => return Err(Unavailable::Taken(process)),
             Err(error) => return Err(unusable(&path)(error)),
         }
         let path = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot = sys::read_file(path).map_err(unusable(path))?;
+        let boot = file::read_file(path).map_err(unusable(path))?;
         let path = Path::new("/proc/self/ns/net");
         let net = match fs::metadata(path) {
             Ok(namespace) => namespace.ino(),
@@ -184,8 +185,8 @@ impl State {
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
         let new = self.folder.join(JOURNAL_NEW);
-        let file = sys::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
-        sys::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
+        let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
+        file::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
     }
 }
@@ -210,18 +211,18 @@ fn patiently<T, E>(
 /// The bytes of a journal that nobody else can have written.
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
-    let file = sys::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
+    let file = file::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let found = file.metadata()?;
     let fault = if !found.is_file() {
         "not a file"
-    } else if found.uid() != crate::sys::privileges::user() {
+    } else if found.uid() != privileges::user() {
         "belongs to another user"
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
     } else {
-        return sys::read_all(file.as_fd(), MAX_JOURNAL_BYTES);
+        return file::read_all(file.as_fd(), MAX_JOURNAL_BYTES);
     };
-    Err(sys::fault(
+    Err(with_text(
         io::ErrorKind::PermissionDenied,
         fault.to_string(),
     ))
@@ -235,7 +236,7 @@ fn private_directory(path: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(path).map_err(|error| made.err().unwrap_or(error))?;
     let fault = if !found.is_dir() {
         "not a folder"
-    } else if found.uid() != crate::sys::privileges::user() {
+    } else if found.uid() != privileges::user() {
         "belongs to another user"
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
@@ -246,7 +247,7 @@ fn private_directory(path: &Path) -> io::Result<()> {
     } else {
         "others can look into it and it holds more than knockd's; name a folder of its own, or chmod 700 it"
     };
-    Err(sys::fault(
+    Err(with_text(
         io::ErrorKind::PermissionDenied,
         fault.to_string(),
     ))

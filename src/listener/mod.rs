@@ -19,12 +19,13 @@ use crate::matcher::{Matcher, Rules};
 use crate::packet;
 use crate::record::{Counters, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
+use crate::sys::file::read_file;
+use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
-use crate::sys::record_socket::RecordSocket;
-use crate::sys::{self, poll, privileges, program, random, seccomp};
+use crate::sys::{poll, privileges, program, random, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
 use capture::{Capture, Wanted};
 use output::{Door, Output, tell};
@@ -41,7 +42,7 @@ pub const PROGRAM: &str = "knockd: listener";
 pub fn main() -> ExitCode {
     privileges::set_name(c"knockd");
     let keeper = match program::input().as_fd().try_clone_to_owned() {
-        Ok(socket) => RecordSocket::from_owned(socket),
+        Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
     };
     match listen(&keeper) {
@@ -58,7 +59,7 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
-fn listen(keeper: &RecordSocket) -> Result<(), String> {
+fn listen(keeper: &MessageSocket) -> Result<(), String> {
     let Some(mut listener) = Listener::set_up(keeper)? else {
         return Ok(());
     };
@@ -83,7 +84,7 @@ fn listen(keeper: &RecordSocket) -> Result<(), String> {
 }
 
 /// The next record, waited for; `None` when the keeper is gone or talks nonsense.
-fn receive(keeper: &RecordSocket) -> Option<ToListener> {
+fn receive(keeper: &MessageSocket) -> Option<ToListener> {
     let mut buffer = [0u8; MAX_RECORD];
     let length = keeper.receive(&mut buffer, true).ok()?;
     ToListener::decode(buffer.get(..length)?)
@@ -98,7 +99,7 @@ fn auto_tripwires() -> io::Result<Tripwires> {
         ("/proc/net/udp", "07"),
         ("/proc/net/udp6", "07"),
     ] {
-        let text = sys::read_file(Path::new(file)).unwrap_or_default();
+        let text = read_file(Path::new(file)).unwrap_or_default();
         services.extend(tripwire::ports_in_state(
             &String::from_utf8_lossy(&text),
             state,
@@ -115,7 +116,7 @@ fn auto_tripwires() -> io::Result<Tripwires> {
 }
 
 struct Listener<'a> {
-    keeper: &'a RecordSocket,
+    keeper: &'a MessageSocket,
     captures: Vec<Capture>,
     changes: Netlink,
     netlink: Netlink,
@@ -140,7 +141,7 @@ struct Listener<'a> {
 
 impl<'a> Listener<'a> {
     /// Takes the keeper's orders, opens what needs root, and gives root away. `None`: the keeper is gone.
-    fn set_up(keeper: &'a RecordSocket) -> Result<Option<Listener<'a>>, String> {
+    fn set_up(keeper: &'a MessageSocket) -> Result<Option<Listener<'a>>, String> {
         let Some(ToListener::Setup(Setup {
             doors: count,
             matching,
@@ -188,7 +189,7 @@ impl<'a> Listener<'a> {
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
         let seed = random::bytes().map_err(told("/dev/urandom"))?;
-        let release = sys::read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
+        let release = read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
         let kernel = filter::Kernel {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
         };

@@ -7,7 +7,7 @@ use crate::limits::LEFT_OUT_REPORT_MS;
 use crate::log_rate::LogRate;
 use crate::matcher::Event;
 use crate::record::{Counters, Progress, ToKeeper};
-use crate::sys::record_socket::RecordSocket;
+use crate::sys::message_socket::MessageSocket;
 use std::cell::Cell;
 
 /// What the listener remembers of a door beside its pattern.
@@ -23,7 +23,7 @@ pub struct Door {
 /// What goes to the keeper, and at which rate.
 pub struct Output<'a> {
     /// Where it goes.
-    pub keeper: &'a RecordSocket,
+    pub keeper: &'a MessageSocket,
     /// Bounds the lines.
     pub rate: LogRate,
     /// Bounds what is said of scanners.

@@ -1,11 +1,11 @@
 //! A DNS question over UDP. Each server has a socket of its own, connected: it takes only what comes from that server, and
 //! learns at once that nobody listens there.
 
-use super::cerr;
 use super::clock::monotonic;
+use super::error::cerr;
+use super::message_socket::MessageSocket;
 use super::poll::{self, Awaits, Entry};
 use super::raw_address::RawAddress;
-use super::record_socket::RecordSocket;
 use crate::dns::{self, MAX_MESSAGE, Reply};
 use crate::limits::{DNS_TRIES, DNS_WAIT_MS};
 use std::io;
@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 /// What the first of these servers that can tell replies to the question; all are asked at once. `Failed`: the last of them cannot, and says so;
 /// `None`: one or more say nothing.
 pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
-    let mut sockets: Vec<RecordSocket> = (servers.iter())
+    let mut sockets: Vec<MessageSocket> = (servers.iter())
         .filter_map(|server| connected(server).ok())
         .collect();
     let mut buffer = [0; MAX_MESSAGE];
@@ -63,7 +63,7 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
 }
 
 /// A UDP socket to that address; nothing is sent. An error: there is no way to it.
-pub fn connected(to: &SocketAddr) -> io::Result<RecordSocket> {
+pub fn connected(to: &SocketAddr) -> io::Result<MessageSocket> {
     let family = match to {
         SocketAddr::V4(_) => libc::AF_INET,
         SocketAddr::V6(_) => libc::AF_INET6,
@@ -75,5 +75,5 @@ pub fn connected(to: &SocketAddr) -> io::Result<RecordSocket> {
     let to = RawAddress::new(to);
     // SAFETY: the address is valid and of the length given.
     cerr(unsafe { libc::connect(socket.as_raw_fd(), to.pointer(), to.length()) })?;
-    Ok(RecordSocket::from_owned(socket))
+    Ok(MessageSocket::from_owned(socket))
 }

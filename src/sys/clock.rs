@@ -1,6 +1,6 @@
 //! The two clocks: monotonic time for every decision, local time for log lines.
 
-use super::read_file;
+use super::file::read_file;
 use crate::door::Millis;
 use crate::zone::Zone;
 use std::ffi::{CStr, OsStr};

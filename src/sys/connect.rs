@@ -1,7 +1,8 @@
 //! The two knocks of the client: one SYN, or one datagram.
 
+use super::error::cerr;
+use super::file::set_nonblocking;
 use super::raw_address::RawAddress;
-use super::{cerr, set_nonblocking};
 use crate::door::Protocol;
 use std::io;
 use std::net::SocketAddr;

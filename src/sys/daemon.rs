@@ -1,7 +1,10 @@
 //! Becoming a daemon, and being the only one.
 
+use super::error::cerr;
+use super::exec::fork;
+use super::file::{open, read_all, write_all};
+use super::folder;
 use super::program::{self, ExitCode};
-use super::{cerr, folder, fork, open, read_all, write_all};
 use crate::limits::MAX_INHERITED;
 use crate::number::number;
 use std::fs::File;

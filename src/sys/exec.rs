@@ -1,7 +1,9 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
 
-use super::{cerr, fork, open, poll, read_all, read_file, retry, signals, write_all};
+use super::error::{cerr, retry};
+use super::file::{open, read_all, read_file, write_all};
+use super::{poll, signals};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::number::number;
@@ -43,6 +45,24 @@ fn start_time(process: libc::pid_t) -> Option<u64> {
         .split(|byte| *byte == b' ')
         .nth(20)?;
     number(field, u64::MAX)
+}
+
+#[cfg(target_env = "musl")]
+unsafe extern "C" {
+    /// fork(2) without care for other threads' locks, as POSIX has it since 2024.
+    fn _Fork() -> libc::pid_t;
+}
+
+/// A copy of this process: 0 in it, its id here. There is one thread, so the copy may run any code. (`fork` of musl takes locks that only
+/// threads need, 2 kB on mipsel; older glibc has no other.)
+pub(super) fn fork() -> io::Result<libc::pid_t> {
+    #[cfg(target_env = "musl")]
+    // SAFETY: no arguments, and no lock is held by any other thread.
+    let process = unsafe { _Fork() };
+    #[cfg(not(target_env = "musl"))]
+    // SAFETY: no arguments.
+    let process = unsafe { libc::fork() };
+    cerr(process)
 }
 
 /// A command that is forked and waits for the word to go.

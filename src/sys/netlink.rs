@@ -1,7 +1,8 @@
 //! The rtnetlink(7) socket: asks what links, addresses and routes there are, and tells when they change. What the
 //! bytes mean is in [`crate::interfaces`].
 
-use super::{cerr, cerr_len, retry, socklen};
+use super::error::{cerr, cerr_len, retry};
+use super::raw_address::socklen;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

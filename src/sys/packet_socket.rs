@@ -1,6 +1,7 @@
 //! AF_PACKET sockets (packet(7)): IP packets without their link header, whatever the link is.
 
-use super::{cerr, cerr_len, retry, socklen};
+use super::error::{cerr, cerr_len, retry};
+use super::raw_address::socklen;
 use crate::filter::Instruction;
 use crate::limits::{BATCH, PACKET_BUFFER_BYTES, SNAP_LENGTH};
 use std::io;

@@ -1,6 +1,6 @@
 //! poll(2), the only place where either process sleeps.
 
-use super::{cerr, retry};
+use super::error::{cerr, retry};
 use crate::door::Millis;
 use std::io;
 use std::marker::PhantomData;

@@ -1,6 +1,6 @@
 //! Dropping root: what the listener does after its sockets are open and before it reads a packet.
 
-use super::cerr;
+use super::error::cerr;
 use std::io;
 
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.

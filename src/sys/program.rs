@@ -1,7 +1,7 @@
 //! How the program begins and ends, in place of the standard library's `main`, which is 4 kB more on mipsel: it brings threads, a
 //! handler of stack overflows, and what is done at the end.
 
-use super::cerr;
+use super::error::cerr;
 use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io;

@@ -1,6 +1,6 @@
 //! Numbers that nobody can foresee.
 
-use super::{open, read_all};
+use super::file::{open, read_all};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;

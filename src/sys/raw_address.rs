@@ -1,7 +1,12 @@
-//! Socket addresses as C has them.
+//! Socket addresses, and lengths, as C has them.
 
 use std::net::SocketAddr;
 use std::ptr;
+
+/// `size_of::<T>()` as the kernel takes it.
+pub fn socklen<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
 
 /// A socket address as the kernel and the C library take it.
 #[derive(Debug)]
@@ -42,9 +47,9 @@ impl RawAddress {
     }
 
     pub fn length(&self) -> libc::socklen_t {
-        (match self {
-            RawAddress::V4(_) => size_of::<libc::sockaddr_in>(),
-            RawAddress::V6(_) => size_of::<libc::sockaddr_in6>(),
-        }) as libc::socklen_t
+        match self {
+            RawAddress::V4(_) => socklen::<libc::sockaddr_in>(),
+            RawAddress::V6(_) => socklen::<libc::sockaddr_in6>(),
+        }
     }
 }

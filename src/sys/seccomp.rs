@@ -1,7 +1,7 @@
 //! The listener's last lock: a seccomp filter (seccomp(2)) that leaves it the few system calls that its loop makes. It can
 //! open nothing, start nothing and reach no other process.
 
-use super::cerr;
+use super::error::cerr;
 use crate::filter::Instruction;
 use std::io;
 

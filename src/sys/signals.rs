@@ -1,7 +1,8 @@
 //! Signals by the self-pipe trick: a handler notes the signal and writes a byte into a pipe, and poll() sees it. signalfd
 //! is missing on router kernels.
 
-use super::{cerr, set_nonblocking};
+use super::error::cerr;
+use super::file::set_nonblocking;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::UnixStream;

@@ -8,8 +8,8 @@ use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
 use crate::lease::{BAN, Opening};
 use crate::sys::clock::monotonic;
+use crate::sys::error::plain;
 use crate::sys::netlink::Netlink;
-use crate::sys::plain;
 use std::net::IpAddr;
 
 impl Keeper {

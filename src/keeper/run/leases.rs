@@ -6,11 +6,11 @@ use crate::door::Millis;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
-use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase};
+use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase, in_words};
 use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
+use crate::sys::error::plain;
 use crate::sys::exec::Ending;
-use crate::sys::plain;
 use std::net::IpAddr;
 
 impl Keeper {
@@ -98,6 +98,17 @@ impl Keeper {
             .about(Kind::Event, source, &format_args!("{name}: {why}"));
         self.perform(actions);
         number
+    }
+
+    /// SIGUSR1: the firewall was flushed, so each live lease's stop command runs and then its start command.
+    pub(super) fn reapply(&mut self) {
+        self.lines.say(
+            Kind::Event,
+            &format_args!("applying {} again", in_words(self.book.leases())),
+        );
+        let mut actions = Vec::new();
+        self.book.reapply(&mut actions);
+        self.perform(actions);
     }
 
     /// Does what the lease book asks for.

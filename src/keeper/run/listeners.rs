@@ -123,7 +123,7 @@ impl Keeper {
                 new.listener.ready_by = None;
                 new.listener.let_go();
                 if let Some(new) = self.replacement.take() {
-                    self.take_over(new);
+                    self.put_in_force(new);
                 }
             }
             Received::Record(ToKeeper::Problem(text)) => self.lines.say(Kind::Error, &text),

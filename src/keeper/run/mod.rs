@@ -5,8 +5,9 @@ mod bans;
 mod control;
 mod leases;
 mod listeners;
+mod reload;
 mod sequences;
-mod signals;
+mod shutdown;
 mod takeover;
 
 use super::Settings;
@@ -25,10 +26,9 @@ use crate::limits::{BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, RELOAD_PAUSE_MS};
 use crate::log_rate::LogRate;
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
-use crate::sys::poll;
-use crate::sys::poll::{Awaits, Entry, Ready};
+use crate::sys::poll::{self, Awaits, Entry, Ready};
 use crate::sys::program::ExitCode;
-use crate::sys::signals::Signals;
+use crate::sys::signals::{Signal, Signals};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -178,6 +178,17 @@ impl Keeper {
                     self.obey(signal);
                 }
             }
+        }
+    }
+
+    fn obey(&mut self, signal: Signal) {
+        match signal {
+            Signal::Child => self.reap(),
+            // The loop reloads; what comes meanwhile and soon after is one reload more.
+            Signal::Reload => self.reload_wanted = self.closing.is_none(),
+            Signal::Reapply if self.closing.is_none() => self.reapply(),
+            Signal::Shutdown(number) if self.closing.is_none() => self.close(number as u8),
+            _ => {}
         }
     }
 

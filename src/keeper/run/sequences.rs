@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::keeper::doors::exhausted;
 use crate::keeper::log::Kind;
 use crate::record::ToListener;
-use crate::sys::plain;
+use crate::sys::error::plain;
 
 impl Keeper {
     /// Marks the one-time sequence of that door as used, on disk. `false`: it could not be, and the door must stay shut.

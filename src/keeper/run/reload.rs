@@ -1,38 +1,15 @@
-//! What signals ask for: reload, apply again, shut down.
+//! A new config: read, checked, and in force once its listener is ready.
 #![forbid(unsafe_code)]
 
-use super::{Closing, Keeper, Replacement};
+use super::{Keeper, Replacement};
 use crate::config::Options;
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::Restart;
 use crate::keeper::log::Kind;
-use crate::lease::in_words;
-use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
-use crate::sys::clock::monotonic;
-use crate::sys::plain;
-use crate::sys::signals::Signal;
+use crate::sys::error::plain;
 use std::path::PathBuf;
 
 impl Keeper {
-    pub(super) fn obey(&mut self, signal: Signal) {
-        match signal {
-            Signal::Child => self.reap(),
-            // The loop reloads; what comes meanwhile and soon after is one reload more.
-            Signal::Reload => self.reload_wanted = self.closing.is_none(),
-            Signal::Reapply if self.closing.is_none() => {
-                self.lines.say(
-                    Kind::Event,
-                    &format_args!("applying {} again", in_words(self.book.leases())),
-                );
-                let mut actions = Vec::new();
-                self.book.reapply(&mut actions);
-                self.perform(actions);
-            }
-            Signal::Shutdown(number) if self.closing.is_none() => self.close(number as u8),
-            _ => {}
-        }
-    }
-
     /// SIGHUP: the new config takes over when it is valid and its listener is ready; until then, and if it is not, all
     /// stays as it was.
     pub(super) fn reload(&mut self) {
@@ -121,7 +98,7 @@ impl Keeper {
     }
 
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
-    pub(super) fn take_over(&mut self, new: Replacement) {
+    pub(super) fn put_in_force(&mut self, new: Replacement) {
         self.end_listener();
         self.listener = Some(new.listener);
         self.restart = Restart::default();
@@ -144,47 +121,5 @@ impl Keeper {
         }
         self.end_unwanted_bans();
         self.lines.say(Kind::Event, &"the new config is in force");
-    }
-
-    /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
-    pub fn close(&mut self, code: u8) {
-        let now = monotonic();
-        self.closing = Some(Closing {
-            code,
-            deadline: now + SHUTDOWN_MS,
-        });
-        self.listener = None;
-        self.control = None;
-        self.replacement = None;
-        self.reload_wanted = false;
-        self.restart.due = None;
-        if !self.book.leases().is_empty() {
-            self.lines
-                .say(Kind::Verbose, &"waiting for child processes...");
-        }
-        let mut actions = Vec::new();
-        let Keeper { book, commands, .. } = self;
-        book.close(|id| commands.is_running(id), &mut actions);
-        commands.drop_waiting(|command| command.lease.is_some_and(|id| book.get(id).is_some()));
-        commands.limit(now + SHUTDOWN_START_MS, now + SHUTDOWN_COMMAND_MS);
-        self.perform(actions);
-    }
-
-    pub(super) fn finish(&mut self) {
-        self.unsaved |= self.journal_fails;
-        self.save();
-        for lease in self.book.leases() {
-            self.lines.say(Kind::Error, &format_args!(
-                "error: {}: {}: its stop command did not end in time; the next start runs it again",
-                lease.source, lease.name()
-            ));
-        }
-        self.lines.say(Kind::Verbose, &"closing...");
-        self.lines.say(Kind::LogOnly, &"shutting down");
-        self.lines.flush();
-        if let Some(path) = &self.pid_file {
-            // Whoever removed it before has saved us the work.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }

@@ -1,18 +1,20 @@
-//! The socketpair between keeper and listener: SOCK_SEQPACKET, so a record arrives whole or not at all, and the end
-//! of either process shows as end of file. (A DNS server's socket is used as one, too: a datagram is a record.)
+//! Sockets whose messages arrive whole or not at all: the socketpairs between the keeper and its other processes (SOCK_SEQPACKET, so that the
+//! end of either process shows as end of file), and UDP to a DNS server.
 
-use super::{cerr, cerr_len, poll, retry, socklen};
+use super::error::{cerr, cerr_len, retry};
+use super::poll;
+use super::raw_address::socklen;
 use crate::door::Millis;
 use crate::limits::{SEND_PAUSE_MS, SEND_TRIES};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// One end.
-pub struct RecordSocket(OwnedFd);
+/// One end of the way.
+pub struct MessageSocket(OwnedFd);
 
-impl RecordSocket {
+impl MessageSocket {
     /// Two connected ends, both close-on-exec.
-    pub fn pair() -> io::Result<(RecordSocket, RecordSocket)> {
+    pub fn pair() -> io::Result<(MessageSocket, MessageSocket)> {
         let mut ends = [-1; 2];
         // SAFETY: `ends` has room for the two descriptors.
         cerr(unsafe {
@@ -24,13 +26,13 @@ impl RecordSocket {
             )
         })?;
         // SAFETY: the kernel has just made both descriptors, and nobody else knows them.
-        let [a, b] = ends.map(|fd| RecordSocket(unsafe { OwnedFd::from_raw_fd(fd) }));
+        let [a, b] = ends.map(|fd| MessageSocket(unsafe { OwnedFd::from_raw_fd(fd) }));
         Ok((a, b))
     }
 
-    /// The end that was handed over as that descriptor.
-    pub fn from_owned(fd: OwnedFd) -> RecordSocket {
-        RecordSocket(fd)
+    /// The one that was opened or handed over as that descriptor.
+    pub fn from_owned(fd: OwnedFd) -> MessageSocket {
+        MessageSocket(fd)
     }
 
     /// From now on [`send`](Self::send) waits this long (ms) at most, and fails with `WouldBlock` after it.
@@ -52,11 +54,11 @@ impl RecordSocket {
         .map(drop)
     }
 
-    /// Sends one record; waits for room, and for memory, if `wait`; otherwise fails with `WouldBlock` when there is no room.
-    pub fn send(&self, record: &[u8], wait: bool) -> io::Result<()> {
+    /// Sends one message; waits for room, and for memory, if `wait`; otherwise fails with `WouldBlock` when there is no room.
+    pub fn send(&self, message: &[u8], wait: bool) -> io::Result<()> {
         let mut tries = if wait { SEND_TRIES } else { 1 };
         loop {
-            let result = self.try_send(record, wait);
+            let result = self.try_send(message, wait);
             let code = result.as_ref().err().and_then(io::Error::raw_os_error);
             tries -= 1;
             if tries == 0 || !matches!(code, Some(libc::ENOBUFS | libc::ENOMEM)) {
@@ -66,15 +68,15 @@ impl RecordSocket {
         }
     }
 
-    fn try_send(&self, record: &[u8], wait: bool) -> io::Result<()> {
+    fn try_send(&self, message: &[u8], wait: bool) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
         retry(|| {
-            // SAFETY: the pointer and length describe `record`.
+            // SAFETY: the pointer and length describe `message`.
             cerr_len(unsafe {
                 libc::send(
                     self.0.as_raw_fd(),
-                    record.as_ptr().cast(),
-                    record.len(),
+                    message.as_ptr().cast(),
+                    message.len(),
                     flags,
                 )
             })
@@ -82,7 +84,7 @@ impl RecordSocket {
         .map(drop)
     }
 
-    /// Receives one record into `buffer`: its length, 0 at the end; longer records are cut, which no decoder accepts.
+    /// Receives one message into `buffer`: its length, 0 at the end; longer ones are cut, which no decoder accepts.
     /// Fails with `WouldBlock` when there is none and `wait` is not set.
     pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
         let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
@@ -100,7 +102,7 @@ impl RecordSocket {
     }
 }
 
-impl AsFd for RecordSocket {
+impl AsFd for MessageSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

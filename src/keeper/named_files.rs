@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use crate::path::{folder_of, parts_backwards};
-use crate::sys;
+use crate::sys::error::with_text;
+use crate::sys::file;
 use crate::sys::privileges::user;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -14,14 +15,14 @@ use std::path::{Path, PathBuf};
 /// As the kernel's own bound (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
-/// Opens an absolute path as [`sys::open`] does. A link is followed only from a folder that nobody but root and this user can write to. A FIFO without a
+/// Opens an absolute path as [`file::open`] does. A link is followed only from a folder that nobody but root and this user can write to. A FIFO without a
 /// reader is an error and holds nothing up.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
     let (path, careful) = match resolve(path, Links::Careful)? {
         Resolved::Plain(path) => (path, libc::O_NONBLOCK | libc::O_NOFOLLOW),
         Resolved::OfTheKernel(path) => (path, libc::O_NONBLOCK),
     };
-    let file = sys::open(&path, flags | careful, mode)?;
+    let file = file::open(&path, flags | careful, mode)?;
     let found = file.metadata()?;
     if found.is_file() && found.nlink() > 1 && is_exposed(folder_of(&path)) {
         return Err(refused("a hard link", &path));
@@ -46,7 +47,7 @@ fn refused(what: &str, path: &Path) -> io::Error {
         "refused: {} is {what} in a folder that others can write to",
         path.display()
     );
-    sys::fault(io::ErrorKind::PermissionDenied, text)
+    with_text(io::ErrorKind::PermissionDenied, text)
 }
 
 /// Whether somebody else than root and this user can put a link into that folder.

@@ -1,0 +1,51 @@
+//! The end: everything that is open closes, and what could not be closed in time stays in the journal.
+#![forbid(unsafe_code)]
+
+use super::{Closing, Keeper};
+use crate::keeper::log::Kind;
+use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
+use crate::sys::clock::monotonic;
+
+impl Keeper {
+    /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
+    pub fn close(&mut self, code: u8) {
+        let now = monotonic();
+        self.closing = Some(Closing {
+            code,
+            deadline: now + SHUTDOWN_MS,
+        });
+        self.listener = None;
+        self.control = None;
+        self.replacement = None;
+        self.reload_wanted = false;
+        self.restart.due = None;
+        if !self.book.leases().is_empty() {
+            self.lines
+                .say(Kind::Verbose, &"waiting for child processes...");
+        }
+        let mut actions = Vec::new();
+        let Keeper { book, commands, .. } = self;
+        book.close(|id| commands.is_running(id), &mut actions);
+        commands.drop_waiting(|command| command.lease.is_some_and(|id| book.get(id).is_some()));
+        commands.limit(now + SHUTDOWN_START_MS, now + SHUTDOWN_COMMAND_MS);
+        self.perform(actions);
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.unsaved |= self.journal_fails;
+        self.save();
+        for lease in self.book.leases() {
+            self.lines.say(Kind::Error, &format_args!(
+                "error: {}: {}: its stop command did not end in time; the next start runs it again",
+                lease.source, lease.name()
+            ));
+        }
+        self.lines.say(Kind::Verbose, &"closing...");
+        self.lines.say(Kind::LogOnly, &"shutting down");
+        self.lines.flush();
+        if let Some(path) = &self.pid_file {
+            // Whoever removed it before has saved us the work.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

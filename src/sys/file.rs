@@ -1,0 +1,74 @@
+//! Opening files, and reading and writing descriptors.
+
+use super::error::{cerr, cerr_len, retry};
+use crate::limits::MAX_FILE_BYTES;
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::path::Path;
+
+/// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made.
+pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let open = || {
+        // SAFETY: the path is a C string that lives through the call.
+        cerr(unsafe { libc::open64(path.as_ptr(), flags | libc::O_CLOEXEC, mode) })
+    };
+    let fd = retry(open)?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
+pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut piece = [0u8; 4096];
+    while bytes.len() < most {
+        let room = piece.len().min(most - bytes.len());
+        let length = retry(|| {
+            // SAFETY: `piece` has room for that many bytes.
+            cerr_len(unsafe { libc::read(source.as_raw_fd(), piece.as_mut_ptr().cast(), room) })
+        })?;
+        if length == 0 {
+            break;
+        }
+        bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
+    }
+    Ok(bytes)
+}
+
+/// All of these bytes to `destination`. (Of std's there would be a copy for each kind of it, too.)
+pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let length = retry(|| {
+            let (first, number) = (bytes.as_ptr().cast(), bytes.len());
+            // SAFETY: so many bytes are there.
+            cerr_len(unsafe { libc::write(destination.as_raw_fd(), first, number) })
+        })?;
+        if length == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// The bytes of a file, such as those of /proc.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(open(path, libc::O_RDONLY, 0)?.as_fd(), MAX_FILE_BYTES)
+}
+
+/// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and
+/// that of musl translates structures for 1 kB.)
+pub fn set_nonblocking(descriptor: &impl AsRawFd, on: bool) -> io::Result<()> {
+    let fd = descriptor.as_raw_fd();
+    // SAFETY: no pointers.
+    let flags = cerr(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    let flags = match on {
+        true => flags | libc::O_NONBLOCK,
+        false => flags & !libc::O_NONBLOCK,
+    };
+    // SAFETY: as above.
+    cerr(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) }).map(drop)
+}

@@ -2,9 +2,9 @@
 //! Layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 #![forbid(unsafe_code)]
 
-use crate::config::quote;
 use crate::limits::MAX_INTERFACES;
 use crate::network::Network;
+use crate::quote::quote;
 use crate::sys::netlink::{Dump, Netlink};
 use std::fmt;
 use std::io;

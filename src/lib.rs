@@ -26,6 +26,7 @@ pub mod network;
 pub mod number;
 pub mod packet;
 pub mod path;
+pub mod quote;
 pub mod record;
 pub mod status;
 pub mod sys;

@@ -3,8 +3,8 @@
 
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Words, early, fill};
-use crate::config::quote;
 use crate::path::{folder_of, parts_backwards};
+use crate::quote::quote;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

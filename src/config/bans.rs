@@ -3,11 +3,12 @@
 
 use super::draft::{Seen, at, command, resolve};
 use super::keys::Key;
-use super::line::{Line, quote, trim};
+use super::line::{Line, trim};
 use super::values::number_within;
 use super::{Bans, Diagnostic};
 use crate::limits::{MAX_ALLOWED, MAX_BAN_SECONDS, MAX_BANS, MAX_HITS, TRIPWIRE_WINDOW_S};
 use crate::network::Network;
+use crate::quote::quote;
 use crate::tripwire::BanRule;
 
 /// All of them but `TripwireHits`, without which they mean nothing.

@@ -3,11 +3,11 @@
 
 pub use super::describe::describe;
 
-use super::line::{printable, quote};
 use super::shadow::{Relation, shadow};
 use super::shell::{appends_rule, opens, takes_line_down};
 use super::{Bans, Config, Diagnostic, Door};
 use crate::door::{Protocol, Step};
+use crate::quote::{printable, quote};
 
 /// Fewer steps than this draw advice. A scanner that hits the ports of a door in random order opens one of 3 steps
 /// in 1 of 6 tries, of 4 in 1 of 24.

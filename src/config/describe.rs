@@ -1,9 +1,9 @@
 //! A config in words that a person can check.
 #![forbid(unsafe_code)]
 
-use super::line::{printable, quote};
 use super::{Bans, Commands, Config, Door, Options, Reknock};
 use crate::door::{FlagRule, Matching, Millis, Protocol, TCP_FLAGS};
+use crate::quote::{printable, quote};
 use crate::tripwire::Tripwire;
 use std::path::Path;
 

@@ -3,8 +3,9 @@
 
 use super::Diagnostic;
 use super::keys::or_list;
-use super::line::{Line, quote, trim};
+use super::line::{Line, trim};
 use crate::door::{FlagRule, TCP_FLAGS};
+use crate::quote::quote;
 
 /// Adds the flags of `value` to `rule`: a flag that is named again takes the new state, others stay.
 pub(super) fn tcp_flags(

@@ -1,4 +1,4 @@
-//! One line of the config: what it is, where its parts stand, how bytes are shown to a person.
+//! One line of the config: what it is, and where its parts stand.
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
@@ -14,7 +14,7 @@ pub(super) fn is_blank(byte: u8) -> bool {
 }
 
 /// The text without C-locale white space at both ends.
-pub fn trim(mut text: &[u8]) -> &[u8] {
+pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [first, tail @ ..] = text
         && is_blank(*first)
     {
@@ -114,30 +114,6 @@ pub(super) fn characters_before(text: &[u8], part: &[u8]) -> usize {
         .count()
 }
 
-/// Bytes as text for a terminal: what is not UTF-8 is replaced, control characters are escaped.
-pub(super) fn printable(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for c in String::from_utf8_lossy(bytes).chars() {
-        match c {
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            c if c.is_control() => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// The bytes in quotes for a message, cut at 60 characters.
-pub fn quote(bytes: &[u8]) -> String {
-    let text = printable(bytes);
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("'{}...'", &text[..end]),
-        None => format!("'{text}'"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,12 +167,5 @@ mod tests {
         let text = b"\xff=x";
         assert_eq!(Line { number: 1, text }.column(&text[2..]), 3);
         assert_eq!(Line { number: 1, text }.column(&text[3..]), 4);
-    }
-
-    #[test]
-    fn quotes_are_short_and_tame() {
-        assert_eq!(quote(b"a\x1b[2J\xff"), "'a\\u{1b}[2J\u{fffd}'");
-        assert_eq!(quote(&[b'x'; 61]).len(), 65);
-        assert_eq!(quote(&[b'x'; 60]).len(), 62);
     }
 }

@@ -19,7 +19,6 @@ mod shell;
 mod tripwire;
 mod values;
 
-pub use line::{quote, trim};
 pub use parse::{options_of_broken, parse};
 pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;

@@ -4,7 +4,7 @@
 use super::bans::BanDraft;
 use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
-use super::line::{Content, Line, quote, trim};
+use super::line::{Content, Line, trim};
 use super::tripwire::{Single, futile, tripwire};
 use super::values::{choice, interfaces, not_right, number_within};
 use super::{Config, Diagnostic, Door, Options, Reknock};
@@ -12,6 +12,7 @@ use crate::door::Matching;
 use crate::limits::{
     COMMANDS, MAX_ATTEMPTS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_DOORS,
 };
+use crate::quote::quote;
 use crate::tripwire::Tripwire;
 use std::ffi::OsStr;
 use std::fmt;
@@ -319,19 +320,18 @@ impl Parser<'_> {
             }
             Key::Matching => {
                 trace("matching");
-                self.options.matching = match choice(value, &["tolerant", "strict"]) {
-                    Some(0) => Matching::Tolerant,
-                    Some(_) => Matching::Strict,
-                    None => return Err(wrong("use tolerant or strict")),
-                };
+                let words = [
+                    ("tolerant", Matching::Tolerant),
+                    ("strict", Matching::Strict),
+                ];
+                self.options.matching =
+                    choice(value, words).ok_or_else(|| wrong("use tolerant or strict"))?;
             }
             Key::Reknock => {
                 trace("reknock");
-                self.options.reknock = match choice(value, &["renew", "stack"]) {
-                    Some(0) => Reknock::Renew,
-                    Some(_) => Reknock::Stack,
-                    None => return Err(wrong("use renew or stack")),
-                };
+                let words = [("renew", Reknock::Renew), ("stack", Reknock::Stack)];
+                self.options.reknock =
+                    choice(value, words).ok_or_else(|| wrong("use renew or stack"))?;
             }
             Key::LogRate => {
                 trace("log rate");

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
-use super::line::{characters_before, is_blank, quote, trim};
+use super::line::{characters_before, is_blank, trim};
 use super::values::leading_number;
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
+use crate::quote::quote;
 use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
 use nom::sequence::preceded;

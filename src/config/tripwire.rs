@@ -1,10 +1,11 @@
 //! The value of `Tripwire`.
 #![forbid(unsafe_code)]
 
-use super::line::{Line, quote, trim};
+use super::line::{Line, trim};
 use super::values::{choice, within};
 use super::{Diagnostic, Door};
 use crate::limits::MAX_TRIPWIRES;
+use crate::quote::quote;
 use crate::tripwire::{PortRange, Tripwire, merge};
 
 /// A single port that is listed, and where: line and column.
@@ -17,10 +18,9 @@ pub(super) fn tripwire(
     singles: &mut Vec<Single>,
 ) -> Result<Tripwire<Vec<PortRange>>, Box<Diagnostic>> {
     singles.clear();
-    match choice(value, &["none", "auto"]) {
-        Some(0) => return Ok(Tripwire::None),
-        Some(_) => return Ok(Tripwire::Auto),
-        None => {}
+    let words = [("none", Tripwire::None), ("auto", Tripwire::Auto)];
+    if let Some(tripwire) = choice(value, words) {
+        return Ok(tripwire);
     }
     let wrong = |part: &[u8], what: &str| {
         let text = format!("Tripwire: {what}; give auto, none, or ports such as 1-1023,5000");

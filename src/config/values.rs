@@ -3,8 +3,9 @@
 
 use super::Diagnostic;
 use super::keys::Key;
-use super::line::{Line, is_blank, quote, trim};
+use super::line::{Line, is_blank, trim};
 use crate::number::number;
+use crate::quote::quote;
 use nom::bytes::complete::take_while;
 use nom::character::complete::{digit1, one_of};
 use nom::combinator::opt;
@@ -100,10 +101,11 @@ pub(super) fn not_right(
     line.error(value, "syntax error", text)
 }
 
-/// Which of these words the value is, in any case.
-pub(super) fn choice(value: &[u8], words: &[&str]) -> Option<usize> {
-    let is = |word: &&str| word.as_bytes().eq_ignore_ascii_case(value);
-    words.iter().position(is)
+/// What the value means, which is one of these words in any case.
+pub(super) fn choice<T>(value: &[u8], words: [(&str, T); 2]) -> Option<T> {
+    let mut words = words.into_iter();
+    let chosen = words.find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(value));
+    chosen.map(|(_, meaning)| meaning)
 }
 
 /// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.

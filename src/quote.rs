@@ -1,0 +1,38 @@
+//! Bytes of others as a person may see them: in messages and on a terminal.
+#![forbid(unsafe_code)]
+
+/// Bytes as text for a terminal: what is not UTF-8 is replaced, control characters are escaped.
+pub fn printable(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for c in String::from_utf8_lossy(bytes).chars() {
+        match c {
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            c if c.is_control() => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The bytes in quotes for a message, cut at 60 characters.
+pub fn quote(bytes: &[u8]) -> String {
+    let text = printable(bytes);
+    match text.char_indices().nth(60) {
+        Some((end, _)) => format!("'{}...'", &text[..end]),
+        None => format!("'{text}'"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_short_and_tame() {
+        assert_eq!(quote(b"a\x1b[2J\xff"), "'a\\u{1b}[2J\u{fffd}'");
+        assert_eq!(quote(&[b'x'; 61]).len(), 65);
+        assert_eq!(quote(&[b'x'; 60]).len(), 62);
+    }
+}

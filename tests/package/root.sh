@@ -1,6 +1,6 @@
 # A router to install packages on: busybox in a root of its own, with a fake nvram, in namespaces that end with the test.
 # Sourced by scripts/test-package, inside those namespaces. Sets: $root; $wan is the namespace of the Internet.
-# shellcheck shell=sh disable=SC2154 # test-package and story.sh set the rest
+# shellcheck shell=sh disable=SC2154 # test-package and the tests set the rest
 
 root=$folder/root
 wan=internet

@@ -6,7 +6,7 @@ use crate::door::{Millis, Protocol};
 use crate::names;
 use crate::number::number;
 use crate::path::file_name;
-use crate::sys::connect::Knocker;
+use crate::sys::knocker::Knocker;
 use crate::sys::poll;
 use crate::sys::program::ExitCode;
 use std::ffi::OsString;

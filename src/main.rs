@@ -16,7 +16,7 @@ static MEMORY: Memory = Memory;
 fn program(argv: Vec<OsString>) -> ExitCode {
     match argv.first().and_then(|program| program.to_str()) {
         Some(listener::PROGRAM) => return listener::main(),
-        Some(keeper::lines::PROGRAM) => return keeper::lines::main(),
+        Some(keeper::lookup::PROGRAM) => return keeper::lookup::main(),
         _ => {}
     }
     if client::is_called_by(&argv) {

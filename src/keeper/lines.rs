@@ -3,25 +3,18 @@
 #![forbid(unsafe_code)]
 
 use super::log::{Kind, Log};
+use super::lookup::{self, MAX_NAME};
 use super::process;
 use crate::deadline::soonest;
 use crate::door::Millis;
 use crate::limits::{MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
-use crate::names;
 use crate::sys::clock::{self, UnixTime};
+use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
-use crate::sys::program::ExitCode;
-use crate::sys::{exec, privileges, program};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-
-/// The name that the keeper calls this program by, to make it look names up.
-pub const PROGRAM: &str = "knockd: names";
-
-/// Longest name in DNS, in bytes.
-const MAX_NAME: usize = 255;
 
 struct Line {
     time: UnixTime,
@@ -170,7 +163,7 @@ impl Lines {
         let child = match &mut self.child {
             Some(child) => child,
             None => {
-                let (socket, process) = process::spawn(PROGRAM, None)?;
+                let (socket, process) = process::spawn(lookup::PROGRAM, None)?;
                 self.child.insert(Child {
                     socket,
                     process,
@@ -253,35 +246,6 @@ fn clean(name: &[u8]) -> Option<String> {
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
     let name = std::str::from_utf8(name).ok()?;
     (!name.is_empty() && name.bytes().all(|byte| fit(&byte))).then(|| name.to_string())
-}
-
-/// The child's whole life: an address in, a name out, `?` if it has none.
-pub fn main() -> ExitCode {
-    privileges::set_name(c"knockd");
-    if privileges::is_root() && privileges::become_unprivileged().is_err() {
-        return ExitCode::FAILURE;
-    }
-    let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
-        return ExitCode::FAILURE;
-    };
-    let socket = MessageSocket::from_owned(socket);
-    let mut buffer = [0u8; MAX_NAME];
-    loop {
-        let length = match socket.receive(&mut buffer, true) {
-            Ok(length) if length > 0 => length,
-            _ => return ExitCode::SUCCESS,
-        };
-        let address = buffer
-            .get(..length)
-            .and_then(|text| std::str::from_utf8(text).ok());
-        let Some(source) = address.and_then(|text| text.parse().ok()) else {
-            return ExitCode::FAILURE;
-        };
-        let name = names::host_name(source).unwrap_or_else(|| "?".to_string());
-        if socket.send(name.as_bytes(), true).is_err() {
-            return ExitCode::SUCCESS;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,8 +12,6 @@
 
 pub mod journal;
 #[cfg(test)]
-mod rules;
-#[cfg(test)]
 mod tests;
 
 use crate::config::Reknock;

@@ -1,5 +1,7 @@
 //! What the lease book promises, driven by a keeper made of numbers.
 
+mod rules;
+
 use super::*;
 use proptest::prelude::*;
 

@@ -4,7 +4,6 @@
 
 pub mod ask_dns;
 pub mod clock;
-pub mod connect;
 pub mod daemon;
 pub mod error;
 pub mod exec;
@@ -12,6 +11,7 @@ pub mod exec;
 pub mod faults;
 pub mod file;
 pub mod folder;
+pub mod knocker;
 pub mod memory;
 pub mod message_socket;
 pub mod netlink;

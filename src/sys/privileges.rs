@@ -67,7 +67,7 @@ pub fn become_unprivileged() -> io::Result<()> {
         cerr(libc::syscall(SETGROUPS, 0, none) as libc::c_int)?;
         cerr(libc::syscall(SETGID, UNPRIVILEGED) as libc::c_int)?;
         cerr(libc::syscall(SETUID, UNPRIVILEGED) as libc::c_int)?;
-        // The keeper's uid change has set this already; say it once more, for kernels where exec undid it.
+        // The change of user has made it what fs.suid_dumpable says, which need not be 0.
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
     }
     Ok(())

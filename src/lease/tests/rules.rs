@@ -2,8 +2,8 @@
 //! if there is one (`iptables -I`, `-D`), a firewall restart removes all. Each of them takes effect at some moment between the beginning
 //! and the end of its command, and a crash may come before or after it.
 
-use super::journal::{self, Place};
-use super::*;
+use crate::lease::journal::{self, Place};
+use crate::lease::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,43 @@
+//! The process that asks the DNS for the names of sources, which may take many seconds: without root, over a socketpair with the keeper.
+#![forbid(unsafe_code)]
+
+use crate::names;
+use crate::sys::message_socket::MessageSocket;
+use crate::sys::program::ExitCode;
+use crate::sys::{privileges, program};
+use std::os::fd::AsFd;
+
+/// The name that the keeper calls this program by, to make it look names up.
+pub const PROGRAM: &str = "knockd: names";
+
+/// Longest name in DNS, in bytes.
+pub(super) const MAX_NAME: usize = 255;
+
+/// The process's whole life: an address in, a name out, `?` if it has none.
+pub fn main() -> ExitCode {
+    privileges::set_name(c"knockd");
+    if privileges::is_root() && privileges::become_unprivileged().is_err() {
+        return ExitCode::FAILURE;
+    }
+    let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
+        return ExitCode::FAILURE;
+    };
+    let socket = MessageSocket::from_owned(socket);
+    let mut buffer = [0u8; MAX_NAME];
+    loop {
+        let length = match socket.receive(&mut buffer, true) {
+            Ok(length) if length > 0 => length,
+            _ => return ExitCode::SUCCESS,
+        };
+        let address = buffer
+            .get(..length)
+            .and_then(|text| std::str::from_utf8(text).ok());
+        let Some(source) = address.and_then(|text| text.parse().ok()) else {
+            return ExitCode::FAILURE;
+        };
+        let name = names::host_name(source).unwrap_or_else(|| "?".to_string());
+        if socket.send(name.as_bytes(), true).is_err() {
+            return ExitCode::SUCCESS;
+        }
+    }
+}

@@ -1,26 +1,29 @@
 //! The kernel's own verdict on our filters: packets written into a tun device, and which of them a filtered packet
 //! socket gets. In a network namespace of its own; needs root and /dev/net/tun, and counts as ignored without.
 
-#[path = "filter/cases.rs"]
+#[path = "filter/packets.rs"]
 #[allow(
     dead_code,
     reason = "the tun device tells the protocol from the packet alone"
 )]
-mod cases;
+mod packets;
+#[path = "filter/world.rs"]
+mod world;
 
-use cases::{World, ip, packet, world};
 use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::filter::Instruction;
 use knockd_rs::filter::interpret::{Meta, run};
 use knockd_rs::limits::SNAP_LENGTH;
 use knockd_rs::tripwire::Tripwires;
 use libtest_mimic::{Arguments, Failed, Trial};
+use packets::packet;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use world::{World, ip, world};
 
 const WORLDS: usize = 120;
 const PACKETS: usize = 200;
@@ -70,8 +73,8 @@ fn kernel_interpreter_and_rule_agree() -> Result<(), Failed> {
             let bytes = packet.bytes(&world);
             // The tun device tells the protocol from the version, and takes no other packets.
             let protocol = match bytes.first().map(|byte| byte >> 4) {
-                Some(4) => cases::ETH_P_IP,
-                Some(6) => cases::ETH_P_IPV6,
+                Some(4) => world::ETH_P_IP,
+                Some(6) => world::ETH_P_IPV6,
                 _ => continue,
             };
             let interpreter = run(&filter.program, &bytes, &Meta::host(protocol)) != 0;

@@ -1,5 +1,6 @@
 //! Random configs, and random knocks that are nearly right.
 
+use crate::lab::Random;
 use crate::model::Door;
 use crate::packet::{Packet, SERVER, SERVER_SECOND, SERVER6, SYN};
 use knockd_rs::door::TCP_FLAGS;
@@ -22,35 +23,6 @@ impl Session {
     pub fn chunks(&self) -> Vec<&[Packet]> {
         let size = self.packets.len().div_ceil(self.parts).max(1);
         self.packets.chunks(size).collect()
-    }
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): a seed gives the same numbers everywhere.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn percent(&mut self, chance: usize) -> bool {
-        self.below(100) < chance
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
     }
 }
 
@@ -260,7 +232,7 @@ fn knock(random: &mut Random, doors: &[Door], source: IpAddr) -> Vec<Packet> {
     for &(port, udp) in &door.steps {
         let flags = (!udp).then_some(match door.set | door.clear {
             0 => SYN,
-            _ => door.set | random.next() as u8 & 0x3f & !door.clear,
+            _ => door.set | random.bits() as u8 & 0x3f & !door.clear,
         });
         let right = Packet {
             source,
@@ -297,7 +269,7 @@ fn knock(random: &mut Random, doors: &[Door], source: IpAddr) -> Vec<Packet> {
             }),
             17..20 => way.extend([
                 Packet {
-                    flags: flags.map(|_| random.next() as u8 & 0x3f),
+                    flags: flags.map(|_| random.bits() as u8 & 0x3f),
                     ..right
                 },
                 right,

@@ -1,7 +1,8 @@
 //! Part 2: generated cases. Both daemons sniff the same wire at the same time; each must log to the letter what [`crate::model`] says of
 //! it. Where the two habits of 0.8 in which the programs differ play no part, that is the same for both.
 
-use crate::generate::{Random, STREAMS, Session, session, timed_session};
+use crate::generate::{STREAMS, Session, session, timed_session};
+use crate::lab::Random;
 use crate::lab::{Daemon, Home, is_original, lines, wait_for};
 use crate::lane::{Lane, Lanes, start};
 use crate::model::{Door, Habits, Logged, ORIGINAL, OURS, play};

@@ -1,15 +1,18 @@
 //! The kernel filter, run by our own interpreter, against the plain rule.
 #![forbid(unsafe_code)]
 
-mod cases;
+mod packets;
+mod room;
+mod world;
 
-use cases::{ETH_P_IP, ETH_P_IPV6, World, ip, packet, world};
 use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
-use knockd_rs::filter::interpret::{Meta, check, count, run};
+use knockd_rs::filter::interpret::{Meta, check, run};
 use knockd_rs::filter::{Filter, Instruction, Kernel, compile, knows_vlan_tag, op};
-use knockd_rs::limits::{MAX_DOORS, MAX_FILTER_INSTRUCTIONS, MAX_STEPS, SNAP_LENGTH};
-use knockd_rs::tripwire::{PortRange, Tripwires};
+use knockd_rs::limits::{MAX_FILTER_INSTRUCTIONS, SNAP_LENGTH};
+use knockd_rs::tripwire::Tripwires;
+use packets::packet;
 use proptest::prelude::*;
+use world::{ETH_P_IP, ETH_P_IPV6, World, ip, world};
 
 const KERNEL: Kernel = Kernel {
     vlan_tag_present: true,
@@ -288,128 +291,6 @@ fn extension([next, units]: [u8; 2]) -> [u8; 8] {
 }
 
 #[test]
-fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {
-    let doors: Vec<Pattern> = (0..MAX_DOORS as u16)
-        .map(|n| {
-            let ports: Vec<u16> = (0..MAX_STEPS as u16)
-                .map(|step| 256 * step + n + 1000)
-                .collect();
-            // Every second port, so that none are neighbours.
-            tcp(&ports.iter().map(|port| port * 2).collect::<Vec<_>>())
-        })
-        .collect();
-    let local = [ip("10.0.0.1")];
-    let filter = compile(&doors, &none(), &local, KERNEL, false);
-    assert!(!filter.exact);
-    assert!(
-        filter.program.len() > MAX_FILTER_INSTRUCTIONS - 20,
-        "the room is used"
-    );
-    assert_eq!(check(&filter.program), Ok(()));
-    let mut packet = syn_v4(0, 0);
-    for port in (2000..18384_u16).step_by(2) {
-        packet[22..24].copy_from_slice(&port.to_be_bytes());
-        assert!(passes(&filter, &packet), "{port}");
-    }
-    packet[33] = 0x10;
-    assert!(!passes(&filter, &packet), "flags are still tested");
-    packet[33] = 2;
-    packet[19] = 2;
-    assert!(!passes(&filter, &packet), "the address is still tested");
-}
-
-/// Every second port, so that none are neighbours, with 20 doors.
-#[test]
-fn a_thousand_tripwires_become_ranges_and_none_is_missed() {
-    let doors: Vec<Pattern> = (0..20).map(|n| tcp(&[60_000 + n, 7001 + 2 * n])).collect();
-    let wires: Vec<u16> = (0..1000).map(|n| 5000 + 2 * n).collect();
-    let tripwires = Tripwires::listed(wires.iter().copied().map(PortRange::single).collect());
-    let filter = compile(
-        &doors,
-        &tripwires,
-        &[ip("10.0.0.1"), ip("2001:db8::1")],
-        KERNEL,
-        false,
-    );
-    assert!(!filter.exact);
-    assert_eq!(check(&filter.program), Ok(()));
-    let mut packet = syn_v4(0, 0);
-    for port in wires.into_iter().chain(60_000..60_020) {
-        packet[22..24].copy_from_slice(&port.to_be_bytes());
-        assert!(passes(&filter, &packet), "{port}");
-    }
-    for port in [4_998_u16, 7_050, 59_999, 60_020] {
-        packet[22..24].copy_from_slice(&port.to_be_bytes());
-        assert!(!passes(&filter, &packet), "{port}");
-    }
-}
-
-#[test]
-fn nearest_ports_are_joined_first() {
-    // Threes of ports that are 2 apart, in a sea of 100 between them.
-    let threes = |count: u16| -> Vec<Pattern> {
-        (0..count)
-            .map(|n| 1000 + 100 * n)
-            .map(|port| tcp(&[port, port + 2, port + 4]))
-            .collect()
-    };
-    assert!(
-        compile(&threes(130), &none(), &[ip("10.0.0.1")], KERNEL, false).exact,
-        "390 ports fit"
-    );
-    let filter = compile(&threes(200), &none(), &[ip("10.0.0.1")], KERNEL, false);
-    assert!(!filter.exact);
-    let mut packet = syn_v4(0, 0);
-    for (port, expected) in [(999_u16, false), (1000, true), (1003, true), (1005, false)] {
-        packet[22..24].copy_from_slice(&port.to_be_bytes());
-        assert_eq!(passes(&filter, &packet), expected, "{port}");
-    }
-}
-
-#[test]
-fn typical_sizes() {
-    let v4 = ip("203.0.113.7");
-    let three = [v4, ip("2001:db8::1"), ip("fe80::1")];
-    let one = [tcp(&[7000, 8000, 9000])];
-    let two = [tcp(&[7000, 8000, 9000]), tcp(&[7001, 8100, 9200])];
-    let mixed = [door(
-        &[
-            (Protocol::Udp, 22),
-            (Protocol::Udp, 22),
-            (Protocol::Tcp, 151),
-            (Protocol::Udp, 15),
-        ],
-        SYN,
-        None,
-    )];
-    // These figures stand in the documentation of `filter`.
-    for (what, patterns, local, size) in [
-        ("1 door, 1 address", &one[..], &three[..1], 28),
-        ("1 door, 1 IPv4 and 2 IPv6 addresses", &one, &three, 129),
-        ("2 doors, 1 IPv4 and 2 IPv6 addresses", &two, &three, 133),
-        (
-            "22:udp,22:udp,151:tcp,15:udp, same addresses",
-            &mixed,
-            &three,
-            140,
-        ),
-    ] {
-        let filter = compile(patterns, &none(), local, KERNEL, false);
-        println!("{what}: {} instructions", filter.program.len());
-        assert_eq!((filter.program.len(), filter.exact), (size, true), "{what}");
-    }
-    // And with `Tripwire = auto`.
-    let mut seed = 7_u64;
-    let tripwires = Tripwires::auto(&[], || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        seed >> 33
-    });
-    let filter = compile(&one, &tripwires, &three, KERNEL, false);
-    println!("auto: {} instructions", filter.program.len());
-    assert!(filter.exact && filter.program.len() < 400);
-}
-
-#[test]
 fn the_checker_refuses_what_the_kernel_refuses() {
     let ret = Instruction {
         code: op::RET,
@@ -443,83 +324,5 @@ fn the_checker_refuses_what_the_kernel_refuses() {
         &[ret; MAX_FILTER_INSTRUCTIONS + 1],
     ] {
         assert!(check(wrong).is_err(), "{wrong:?}");
-    }
-}
-
-/// Frames as a router's interface got them from nmap: SYN, UDP, connect, ACK, Xmas and protocol scans, fragments, two addresses, IPv6, ARP.
-/// The link's protocol, then the packet, in hexadecimal.
-fn capture() -> Vec<(u16, Vec<u8>)> {
-    let byte = |digits: &[u8]| {
-        u8::from_str_radix(std::str::from_utf8(digits).expect("ASCII"), 16).expect("hex")
-    };
-    let frame = |line: &str| {
-        let (protocol, packet) = line.split_once(' ').expect("two words");
-        let packet = packet.as_bytes().chunks(2).map(byte).collect();
-        (u16::from_str_radix(protocol, 16).expect("hex"), packet)
-    };
-    include_str!("capture.txt").lines().map(frame).collect()
-}
-
-/// What a packet costs, with n ranges of ports: the bounds of the documentation of `filter`.
-#[test]
-fn few_instructions_run_for_each_packet() {
-    let wire = |port: u16| PortRange {
-        low: port,
-        high: port + port % 2,
-    };
-    for wires in [0, 5, 29, 60, 125, 1000] {
-        let tripwires = Tripwires::listed((0..wires).map(|n| wire(10_000 + 5 * n)).collect());
-        let mixed = [
-            (Protocol::Tcp, 7000),
-            (Protocol::Udp, 8000),
-            (Protocol::Tcp, 9000),
-        ];
-        for local in [&["10.0.0.1"][..], &["10.0.0.1", "2001:db8::1"]] {
-            let local: Vec<_> = local.iter().copied().map(ip).collect();
-            let filter = compile(
-                &[door(&mixed, SYN, None)],
-                &tripwires,
-                &local,
-                KERNEL,
-                false,
-            );
-            // Of the config: where they are too many, the program has fewer.
-            let ranges = 3 + 2 * usize::from(wires);
-            let log = ranges.next_power_of_two().ilog2() as usize;
-            let mut worst = [0; 5];
-            let mut probe = |protocol: u16, packet: &[u8]| {
-                let (verdict, cost) = count(&filter.program, packet, &Meta::host(protocol));
-                let (kind, most) = match (protocol, packet.get(9), packet.get(16..20)) {
-                    (ETH_P_IPV6, ..) => return,
-                    (ETH_P_IP, Some(6 | 17), Some([10, 0, 0, 1])) if verdict != 0 => (4, 24 + log),
-                    (ETH_P_IP, Some(6 | 17), Some([10, 0, 0, 1])) => (3, 16 + log),
-                    (ETH_P_IP, _, Some([10, 0, 0, 1])) => (2, 10),
-                    (ETH_P_IP, ..) => (1, 10),
-                    _ => (0, 4),
-                };
-                assert!(
-                    cost <= most,
-                    "{wires} tripwires: {cost} instructions, at most {most}: {packet:x?}"
-                );
-                worst[kind] = worst[kind].max(cost);
-            };
-            for (protocol, packet) in capture() {
-                probe(protocol, &packet);
-            }
-            // And one to each port, with SYN and with ACK, over UDP too.
-            let mut packet = syn_v4(0, 0);
-            for port in 1..=u16::MAX {
-                packet[22..24].copy_from_slice(&port.to_be_bytes());
-                for (transport, flags) in [(6, 2), (6, 0x10), (17, 0)] {
-                    (packet[9], packet[33]) = (transport, flags);
-                    probe(ETH_P_IP, &packet);
-                }
-            }
-            println!(
-                "{wires} tripwires, {} instructions: most run {worst:?}",
-                filter.program.len()
-            );
-            assert!(worst.iter().all(|cost| *cost > 0), "each kind was there");
-        }
     }
 }

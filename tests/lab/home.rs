@@ -50,6 +50,22 @@ impl Home {
         let text = format!("[options]\n{state}{options}\n[fence]\nsequence = 9:udp\n\n{doors}");
         self.write("knockd.conf", &text)
     }
+
+    /// The folder of the daemon with that config, as it stands in its state folder.
+    pub fn instance(&self) -> PathBuf {
+        instance_in(&self.path("state"))
+    }
+}
+
+/// The folder of the one daemon that has this state folder.
+pub fn instance_in(state: &Path) -> PathBuf {
+    let entries = fs::read_dir(state).expect("state folder");
+    let is_instance = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with("knockd.conf-")
+    };
+    let instance = entries.flatten().find(is_instance);
+    instance.expect("the folder of a daemon").path()
 }
 
 impl AsRef<Path> for Home {

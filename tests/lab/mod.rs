@@ -11,6 +11,7 @@ pub mod lines;
 mod namespace;
 pub mod packet;
 mod process;
+mod random;
 mod relay;
 mod scene;
 mod ssh;
@@ -19,9 +20,10 @@ mod wire;
 
 pub use daemon::{Daemon, daemon_binary, is_original, knock_binary, remove_knock_link};
 pub use flood::Flood;
-pub use home::Home;
+pub use home::{Home, instance_in};
 pub use namespace::{Mac, Namespace, link, stale, sweep};
 pub use process::{children, descendants, open_files, ran_at, signal, status};
+pub use random::Random;
 pub use relay::{Faults, Relay};
 pub use scene::{
     CLIENT, CLIENT6, LAN_HOST, OTHER, ROUTER, ROUTER6, Scene, fence, knock, knock_until, open_ports,

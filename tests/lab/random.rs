@@ -1,4 +1,4 @@
-//! Random numbers that a seed makes repeatable (splitmix64).
+//! Random numbers that a seed makes repeatable: SplitMix64 (Steele, Lea and Flood 2014).
 
 /// A source of them.
 pub struct Random(u64);
@@ -9,7 +9,8 @@ impl Random {
         Random(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    /// 64 bits.
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,12 +20,12 @@ impl Random {
 
     /// Less than `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        (self.bits() % bound as u64) as usize
     }
 
     /// `low` or more, less than `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low)
+        low + self.bits() % (high - low)
     }
 
     /// True so many times of a hundred.
@@ -33,8 +34,8 @@ impl Random {
     }
 
     /// One of them.
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
     }
 
     /// One of them, each as often as its weight says. `None`: all weights are 0.

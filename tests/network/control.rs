@@ -76,9 +76,7 @@ pub fn json(scene: &Scene) -> Value {
 }
 
 fn socket(scene: &Scene) -> PathBuf {
-    let folders = fs::read_dir(scene.home.path("state")).unwrap();
-    let paths = folders.map(|entry| entry.unwrap().path().join("control"));
-    paths.into_iter().find(|path| path.exists()).unwrap()
+    scene.home.instance().join("control")
 }
 
 fn status_tells_everything() {

@@ -1,7 +1,9 @@
 //! Disks that are full, read-only or gone: each file that the daemon writes costs one line then, and the doors work.
 
 use crate::Test;
-use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, signal, wait_for};
+use crate::lab::{
+    CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, instance_in, signal, wait_for,
+};
 use crate::lease::{STEPS, await_notes, door, notes, rules};
 use crate::lines;
 use knockd_rs::lease::journal;
@@ -112,10 +114,8 @@ impl Disk {
     }
 
     fn leases(&self) -> usize {
-        let entries = std::fs::read_dir(self.file("state")).expect("state");
-        let mut folders = entries.flatten().map(|entry| entry.path());
-        let folder = folders.find(|path| path.to_string_lossy().contains("knockd.conf-"));
-        let text = std::fs::read(folder.expect("folder").join("journal")).expect("journal");
+        let journal = instance_in(&self.file("state")).join("journal");
+        let text = std::fs::read(journal).expect("journal");
         journal::decode(&text).expect("a journal").leases.len()
     }
 }

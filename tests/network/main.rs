@@ -11,7 +11,7 @@ mod disk;
 mod flood;
 mod follow;
 #[path = "../lab/mod.rs"]
-#[allow(dead_code)] // It serves other tests too.
+#[allow(dead_code, unused_imports)] // It serves other tests too.
 mod lab;
 mod latency;
 mod lease;

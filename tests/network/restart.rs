@@ -51,10 +51,7 @@ pub const TESTS: &[Test] = &[
 
 /// The instance's journal.
 fn journal_path(scene: &Scene) -> PathBuf {
-    let entries = fs::read_dir(scene.home.path("state")).expect("state");
-    let mut folders = entries.flatten().map(|entry| entry.path());
-    let is_instance = |path: &PathBuf| path.to_string_lossy().contains("/knockd.conf-");
-    folders.find(is_instance).expect("a folder").join("journal")
+    scene.home.instance().join("journal")
 }
 
 fn read_journal(scene: &Scene) -> Journal {

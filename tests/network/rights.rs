@@ -209,11 +209,7 @@ fn files_are_private() {
         scene.knock(ROUTER, STEPS);
         await_notes(&scene, "start", 1);
         let state = scene.home.path("state");
-        let instance = fs::read_dir(&state)
-            .expect("state")
-            .map(|entry| entry.expect("entry").path())
-            .find(|path| path != &state.join("empty"))
-            .expect("instance");
+        let instance = scene.home.instance();
         for (path, mode) in [
             (&log, 0o600),
             (&pid, 0o644),

@@ -16,7 +16,6 @@ mod knocks;
 mod lab;
 mod model;
 mod play;
-mod random;
 mod service;
 mod soak;
 mod watch;

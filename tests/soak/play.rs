@@ -54,7 +54,7 @@ impl Soak {
     pub fn finish(&mut self) {
         self.note("the last SIGTERM", "");
         self.terminate();
-        if self.history_says_unfinished() {
+        if self.is_unfinished() {
             self.repair_all();
             self.start();
             self.terminate();
@@ -69,26 +69,24 @@ impl Soak {
         }
         self.judge_notes();
         self.judge_scans();
-        for journal in self.journals() {
-            if journal
-                .lines()
-                .any(|line| line.starts_with("lease ") || line.starts_with("ban "))
-            {
-                self.violation(&format!("the journal at the end: {journal}"));
-            }
+        let journal = self.journal();
+        if has_lease(&journal) {
+            self.violation(&format!("the journal at the end: {journal}"));
         }
     }
 
-    fn history_says_unfinished(&self) -> bool {
-        let leases = |journal: &String| journal.contains("\nlease ") || journal.contains("\nban ");
-        self.journals().iter().any(leases)
+    fn is_unfinished(&self) -> bool {
+        has_lease(&self.journal())
     }
 
-    fn journals(&self) -> Vec<String> {
-        let folders = fs::read_dir(self.world.home.path("state")).expect("state folder");
-        folders
-            .flatten()
-            .filter_map(|folder| fs::read_to_string(folder.path().join("journal")).ok())
-            .collect()
+    fn journal(&self) -> String {
+        let journal = self.world.home.instance().join("journal");
+        fs::read_to_string(journal).unwrap_or_default()
     }
+}
+
+/// Whether a lease or a ban is in it.
+fn has_lease(journal: &str) -> bool {
+    let mut lines = journal.lines();
+    lines.any(|line| line.starts_with("lease ") || line.starts_with("ban "))
 }

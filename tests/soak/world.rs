@@ -2,8 +2,8 @@
 
 use crate::bans::OPTIONS;
 use crate::doors::{self, Link, Source, Step};
+use crate::lab::Random;
 use crate::lab::{Home, Namespace, Tun, Wire, link, packet};
-use crate::random::Random;
 use std::process::Command;
 
 /// The router's addresses on wan0: it has one of them at a time.

@@ -1,7 +1,7 @@
 //! Bytes of others as a person may see them: in messages and on a terminal.
 #![forbid(unsafe_code)]
 
-/// Bytes as text for a terminal: what is not UTF-8 is replaced, control characters are escaped.
+/// Bytes as text for a terminal: what is not UTF-8 is replaced, control characters, and the blank of web pages that is none here, are escaped.
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::new();
     for c in String::from_utf8_lossy(bytes).chars() {
@@ -9,7 +9,9 @@ pub fn printable(bytes: &[u8]) -> String {
             '\t' => out.push_str("\\t"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            c if c.is_control() || c == '\u{a0}' => {
+                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)))
+            }
             c => out.push(c),
         }
     }
@@ -18,11 +20,17 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// The bytes in quotes for a message, cut at 60 characters.
 pub fn quote(bytes: &[u8]) -> String {
-    let text = printable(bytes);
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("'{}...'", &text[..end]),
-        None => format!("'{text}'"),
+    ["'", &cut(bytes), "'"].concat()
+}
+
+/// The bytes for a message, cut at 60 characters.
+pub fn cut(bytes: &[u8]) -> String {
+    let mut text = printable(bytes);
+    if let Some((end, _)) = text.char_indices().nth(60) {
+        text.truncate(end);
+        text.push_str("...");
     }
+    text
 }
 
 #[cfg(test)]

@@ -59,6 +59,57 @@ fn weak_sequences_are_named_with_door_and_line() {
 }
 
 #[test]
+fn flags_that_knock_does_not_send_are_named() {
+    let of = |flags: &str| advice(&format!("[A]\nsequence=9,4,7,4\ntcpflags={flags}\n"));
+    let text = "k:1: door 'A': knock sends SYN alone, which does not count with these tcpflags; use tcpflags = syn";
+    for flags in ["syn,ack", "fin,!ack", "!syn"] {
+        assert_eq!(of(flags), [text], "{flags}");
+    }
+    assert!(!says(
+        "[A]\nsequence=9:udp,4:udp,7:udp,4:udp\ntcpflags=fin\n",
+        "tcpflags"
+    ));
+}
+
+#[test]
+fn slips_in_commands_are_named() {
+    let of = |start: &str, stop: &str| {
+        advice(&format!(
+            "[A]\nsequence=9,4,7,4\ntcpflags=syn\nstart_command={start}\nstop_command={stop}\n"
+        ))
+    };
+    let begin = "k:1: door 'A':";
+    let token = format!(
+        "{begin} a command has something like %IP%; only this, in capitals, becomes the address"
+    );
+    for (start, stop) in [("add %ip%", "del %IP%"), ("add %IP%", "del %IP")] {
+        assert_eq!(of(start, stop), [token.as_str()]);
+    }
+    assert_eq!(
+        of("\"ipset add k %IP%\"", "ipset del k %IP%"),
+        [format!(
+            "{begin} a command stands in quotes, so the shell looks for a program of this whole name; take them away"
+        )]
+    );
+    assert_eq!(
+        of("iptables \u{2013}I INPUT %IP%", "x"),
+        [format!(
+            "{begin} a command has dashes, quotes or blanks of a web page; type them as plain ones"
+        )]
+    );
+    assert_eq!(
+        of("iptables -I INPUT -j ACCEPT", "iptables -D INPUT -j ACCEPT"),
+        [format!(
+            "{begin} without %IP% its command opens for everybody"
+        )]
+    );
+    assert_eq!(
+        of("/etc/init.d/sshd start", "/etc/init.d/sshd stop"),
+        [""; 0]
+    );
+}
+
+#[test]
 fn steps_that_are_neighbours_leave_no_room_for_a_tripwire() {
     assert_eq!(
         advice("[A]\nsequence=500,9000:udp,8999,40\ntcpflags=syn\n"),
@@ -183,7 +234,7 @@ fn the_description_names_the_tripwires() {
 #[test]
 fn commands_that_leave_a_door_open_or_never_open_it_are_named() {
     let door = |keys: &str| format!("[A]\nsequence=9,4,7,4\ntcpflags=syn\n{keys}");
-    let append = door("command=iptables -A INPUT -j ACCEPT\nstop_command=true\n");
+    let append = door("command=iptables -A INPUT -s %IP% -j ACCEPT\nstop_command=true\n");
     assert_eq!(
         advice(&append),
         [

@@ -4,7 +4,10 @@
 pub use super::describe::describe;
 
 use super::shadow::{Relation, shadow};
-use super::shell::{appends_rule, opens, takes_line_down};
+use super::shell::{
+    appends_rule, has_address, is_quoted, is_typeset, misspells_address, opens, opens_to_all,
+    takes_line_down,
+};
 use super::{Bans, Config, Diagnostic, Door};
 use crate::door::{Protocol, Step};
 use crate::quote::{printable, quote};
@@ -106,7 +109,14 @@ fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
         .sequence
         .as_ref()
         .is_none_or(|s| s.steps().iter().any(|step| step.protocol == Protocol::Tcp));
-    if has_tcp && door.pattern.flags.set & SYN == 0 {
+    let flags = &door.pattern.flags;
+    if !has_tcp {
+    } else if flags.set & !SYN != 0 || flags.clear & SYN != 0 {
+        say(
+            "knock sends SYN alone, which does not count with these tcpflags; use tcpflags = syn"
+                .into(),
+        );
+    } else if flags.set & SYN == 0 {
         let text =
             "TCP steps without tcpflags = syn: replies and other stray packets count as knocks";
         say(text.into());
@@ -116,6 +126,25 @@ fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
 /// A rule that is appended: its iptables command is found by `appends_rule`.
 const APPENDED: &str =
     "a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)";
+
+/// What tells a slip in a command, and its advice.
+type Slip = (fn(&[u8]) -> bool, &'static str);
+
+/// Slips that the shell or a program would only find when somebody knocks.
+const SLIPS: [Slip; 3] = [
+    (
+        misspells_address,
+        "a command has something like %IP%; only this, in capitals, becomes the address",
+    ),
+    (
+        is_quoted,
+        "a command stands in quotes, so the shell looks for a program of this whole name; take them away",
+    ),
+    (
+        is_typeset,
+        "a command has dashes, quotes or blanks of a web page; type them as plain ones",
+    ),
+];
 
 fn about_bans(bans: &Bans, out: &mut Vec<Diagnostic>) {
     let commands = || [&bans.start.v4, &bans.start.v6].into_iter().flatten();
@@ -127,7 +156,7 @@ fn about_bans(bans: &Bans, out: &mut Vec<Diagnostic>) {
             text: format!("BanCommand: {text}"),
         });
     };
-    if commands().any(|command| !command.windows(4).any(|part| part == b"%IP%")) {
+    if commands().any(|command| !has_address(command)) {
         say("without %IP% it strikes everybody, and whoever is to be banned can choose when");
     }
     if commands().any(|command| appends_rule(command)) {
@@ -145,6 +174,15 @@ fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {
     };
     if any(appends_rule).is_some() {
         say(APPENDED.into());
+    }
+    for (test, text) in SLIPS {
+        let commands = [&start.v4, &start.v6, &stop.v4, &stop.v6];
+        if commands.into_iter().flatten().any(|command| test(command)) {
+            say(text.into());
+        }
+    }
+    if any(opens_to_all).is_some() {
+        say("without %IP% its command opens for everybody".into());
     }
     let left_open = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| {
         stop.is_none() && start.as_deref().is_some_and(opens)

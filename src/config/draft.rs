@@ -175,6 +175,10 @@ impl Draft {
                 "this is a door; the options need [options], in lower case",
             );
         }
+        if self.pattern.target.is_some_and(|ip| ip.is_unspecified()) {
+            let text = "no packet goes to this address, so the door never opens; leave the key out to accept the addresses of the interface";
+            warn(self.seen.place(Key::Target), text);
+        }
         if self.one_time.is_some() && self.pattern.sequence.take().is_some() {
             let text = "one_time_sequences is given too: this sequence never counts";
             warn(self.seen.place(Key::Sequence), text);

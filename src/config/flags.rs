@@ -5,7 +5,7 @@ use super::Diagnostic;
 use super::keys::or_list;
 use super::line::{Line, trim};
 use crate::door::{FlagRule, TCP_FLAGS};
-use crate::quote::quote;
+use crate::quote::{cut, quote};
 
 /// Adds the flags of `value` to `rule`: a flag that is named again takes the new state, others stay.
 pub(super) fn tcp_flags(
@@ -50,7 +50,7 @@ pub(super) fn tcp_flags(
 }
 
 fn unknown(line: Line<'_>, word: &[u8], flag: &[u8]) -> Box<Diagnostic> {
-    let upper = String::from_utf8_lossy(&word.to_ascii_uppercase()).into_owned();
+    let upper = cut(&word.to_ascii_uppercase());
     let legal = or_list(TCP_FLAGS.iter().map(|(name, _)| *name));
     let found = if flag.is_empty() {
         "no flag here".into()

@@ -124,13 +124,18 @@ pub(super) fn or_list<'a>(words: impl Iterator<Item = &'a str>) -> String {
     out
 }
 
-/// The name that the misspelt one is nearest to, if it is near: a third of its letters may differ.
-pub(super) fn nearest(misspelt: &[u8]) -> Option<&'static str> {
-    let (name, distance) = NAMES
+/// The name that the misspelt one is nearest to, if it is near: a third of its letters may differ. Names that are legal where it stands
+/// come first: in `[options]` or not.
+pub(super) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
+    NAMES
         .iter()
-        .filter_map(|(name, _)| Some((*name, distance(name.as_bytes(), misspelt)?)))
-        .min_by_key(|&(_, distance)| distance)?;
-    (usize::from(distance) * 3 <= name.len()).then_some(name)
+        .filter_map(|(name, key)| {
+            let distance = distance(name.as_bytes(), misspelt)?;
+            let is_near = usize::from(distance) <= name.len().div_ceil(3);
+            is_near.then_some((key.is_option() != options, distance, *name))
+        })
+        .min()
+        .map(|(_, _, name)| name)
 }
 
 /// Levenshtein distance without regard to case; `None` for a word that is longer than any key could be misspelt.
@@ -161,7 +166,7 @@ mod tests {
         for (name, key) in NAMES {
             assert_eq!(Key::from_name(name.to_uppercase().as_bytes()), Some(key));
             assert_eq!(Key::from_name(name.to_lowercase().as_bytes()), Some(key));
-            assert_eq!(nearest(name.as_bytes()), Some(name));
+            assert_eq!(nearest(name.as_bytes(), key.is_option()), Some(name));
         }
         assert_eq!(Key::from_name(b""), None);
         assert_eq!(Key::StartCommand.name(), "start_command");
@@ -177,10 +182,12 @@ mod tests {
             ("tcp_flags", "tcpflags"),
             ("onetimesequences", "one_time_sequences"),
         ] {
-            assert_eq!(nearest(word.as_bytes()), Some(name), "{word}");
+            assert_eq!(nearest(word.as_bytes(), false), Some(name), "{word}");
         }
-        assert_eq!(nearest(b"foo"), None);
-        assert_eq!(nearest(b""), None);
-        assert_eq!(nearest(&[b'a'; 300]), None);
+        assert_eq!(nearest(b"command_timeout", false), Some("cmd_timeout"));
+        assert_eq!(nearest(b"command_timeout", true), Some("CommandTimeout"));
+        for nonsense in [&b"foo"[..], b"", &[b'a'; 300]] {
+            assert_eq!(nearest(nonsense, false), None);
+        }
     }
 }

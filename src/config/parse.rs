@@ -4,7 +4,7 @@
 use super::bans::BanDraft;
 use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
-use super::line::{Content, Line, trim};
+use super::line::{Content, Line, is_blank, trim};
 use super::tripwire::{Single, futile, tripwire};
 use super::values::{choice, interfaces, not_right, number_within};
 use super::{Config, Diagnostic, Door, Options, Reknock};
@@ -22,6 +22,9 @@ use std::path::PathBuf;
 
 /// Bytes that knockd 0.8 reads of one line at a time, its newline included.
 const KNOCKD_LINE: usize = 4095;
+
+/// What is wrong with a value of it.
+const STANDS_ALONE: &str = "UseSyslog stands alone, without '=': its presence turns syslog on";
 
 /// Parses a whole config file. `trace` gets the lines of knockd 0.8's `-D` as they arise, also before an error.
 ///
@@ -196,8 +199,7 @@ impl Parser<'_> {
             }
             (Key::UseSyslog, None) => {}
             (Key::UseSyslog, Some(_)) => {
-                let text = "UseSyslog stands alone, without '=': its presence turns syslog on";
-                return Err(wrong(text.into()));
+                return Err(wrong(STANDS_ALONE.into()));
             }
             (_, None) => {
                 return Err(wrong(format!("{0} needs a value: {0} = ...", key.name())));
@@ -228,13 +230,24 @@ impl Parser<'_> {
             return "no key before the '='".into();
         }
         let options = matches!(self.section, Section::Options);
+        let near = nearest(name, options);
+        let mut words = name.split(|b| is_blank(*b) || *b == b':');
+        let first = words.next().and_then(Key::from_name);
+        if let (Some(key), Some(_)) = (first, words.next())
+            && (near.is_none() || !has_value)
+        {
+            return match key {
+                Key::UseSyslog => STANDS_ALONE.into(),
+                _ => format!("{0} needs a '=' before its value: {0} = ...", key.name()),
+            };
+        }
         let what = if has_value {
             "unknown key"
         } else {
             "unknown word"
         };
         let mut text = format!("{what} {}; ", quote(name));
-        match (nearest(name), self.section) {
+        match (near, self.section) {
             (Some(near), _) => {
                 text.push_str("did you mean ");
                 text.push_str(near);

@@ -6,7 +6,7 @@ use super::line::{characters_before, is_blank, trim};
 use super::values::leading_number;
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::quote::quote;
+use crate::quote::{cut, quote};
 use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
 use nom::sequence::preceded;
@@ -86,7 +86,7 @@ pub fn parse_sequence(
             return Err(error(trim(raw.port), wording, message));
         }
         let port = check_port(raw.port).map_err(|message| {
-            let port = String::from_utf8_lossy(raw.port);
+            let port = cut(raw.port);
             let wording = format!("config: section {door}: port {port} is invalid");
             error(trim(raw.port), wording, message)
         })?;

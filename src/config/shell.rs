@@ -99,6 +99,44 @@ pub(super) fn opens(command: &[u8]) -> bool {
     fits(&calls, &OPENS) && !fits(&calls, &CLOSES)
 }
 
+/// Whether it opens something in a firewall for more than the knocker's address.
+pub(super) fn opens_to_all(command: &[u8]) -> bool {
+    !has_address(command) && !misspells_address(command) && fits(&calls(command), &OPENS)
+}
+
+/// Whether the knocker's address will stand in it.
+pub(super) fn has_address(command: &[u8]) -> bool {
+    command.windows(4).any(|part| part == b"%IP%")
+}
+
+/// Whether it has something like `%IP%` that is not replaced: `%ip%`, `%IP`.
+pub(super) fn misspells_address(command: &[u8]) -> bool {
+    let like = |at: &usize| {
+        let rest = command.get(*at..).unwrap_or_default();
+        let begins = rest.get(..3);
+        begins.is_some_and(|part| part.eq_ignore_ascii_case(b"%ip")) && !rest.starts_with(b"%IP%")
+    };
+    (0..command.len()).any(|at| like(&at))
+}
+
+/// Whether all of it stands in one pair of quotes, with blanks in it.
+pub(super) fn is_quoted(command: &[u8]) -> bool {
+    match command {
+        [first @ (b'"' | b'\''), inner @ .., last] => {
+            first == last && !inner.contains(first) && inner.iter().any(|b| is_blank(*b))
+        }
+        _ => false,
+    }
+}
+
+/// Whether it has what web pages and word processors make of plain characters: U+2000 to U+203F, which are dashes, quotes and blanks,
+/// or the blank U+00A0.
+pub(super) fn is_typeset(command: &[u8]) -> bool {
+    command
+        .windows(2)
+        .any(|pair| pair == b"\xe2\x80" || pair == b"\xc2\xa0")
+}
+
 /// Whether it takes a link, or the whole router, down.
 pub(super) fn takes_line_down(command: &[u8]) -> bool {
     fits(&calls(command), &TAKES_LINE_DOWN)
@@ -147,6 +185,50 @@ mod tests {
             "etherwake 00:11:22:33:44:55",
         ] {
             assert!(!opens(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn slips_that_only_a_knock_would_show_are_seen() {
+        for (test, yes, no) in [
+            (
+                misspells_address as fn(&[u8]) -> bool,
+                &["a %ip%", "a %IP", "a \\%IP\\% b", "%Ip% %IP%", "%IP"][..],
+                &["a %IP%", "%%IP%%", "%I%", "date +%H", ""][..],
+            ),
+            (
+                is_quoted,
+                &["\"iptables -I INPUT\"", "'a b'"],
+                &[
+                    "\"/opt/my prog\" \"%IP%\"",
+                    "\"/opt/prog\"",
+                    "'a b\"",
+                    "\"",
+                    "",
+                ],
+            ),
+            (
+                is_typeset,
+                &["iptables \u{2013}I", "echo \u{201c}a\u{201d}", "a\u{a0}b"],
+                &["iptables -I", "echo \u{e4}"],
+            ),
+            (
+                opens_to_all,
+                &["iptables -I INPUT -j ACCEPT", "ipset add knock 1.2.3.4"],
+                &[
+                    "iptables -I INPUT -s %IP% -j ACCEPT",
+                    "iptables -I INPUT -s %ip% -j ACCEPT",
+                    "iptables -D INPUT -j DROP",
+                    "etherwake 0:1",
+                ],
+            ),
+        ] {
+            for text in yes {
+                assert!(test(text.as_bytes()), "{text}");
+            }
+            for text in no {
+                assert!(!test(text.as_bytes()), "{text}");
+            }
         }
     }
 

@@ -14,6 +14,11 @@ pub const ERRORS: &[(&[u8], &str)] = &[
     (b"[A]\nsequence=1\nfoo = bar\n", "config: line 3: syntax error\nk.conf:3:1: unknown key 'foo'; a door has sequence, one_time_sequences, seq_timeout, timeout, tcpflags, target, start_command, command, start_command_6, command_6, cmd_timeout, stop_command or stop_command_6"),
     (b"[options]\nfoo\n", "config: line 2: syntax error\nk.conf:2:1: unknown word 'foo'; [options] has UseSyslog, LogFile, PidFile, Interface, Matching, Reknock, LogRate, MaxAttempts, StateDir, CommandTimeout, MaxCommands, Tripwire, TripwireHits, TripwireWindow, BanTime, BanCommand, BanCommand_6, UnbanCommand, UnbanCommand_6, MaxBans or Allow"),
     (b"[A]\n  start-command = x\n", "config: line 2: syntax error\nk.conf:2:3: unknown key 'start-command'; did you mean start_command?"),
+    (b"[A]\ncommand_timeout = 5\n", "config: line 2: syntax error\nk.conf:2:1: unknown key 'command_timeout'; did you mean cmd_timeout?"),
+    (b"[A]\nsequence: 7000,8000\n", "config: line 2: syntax error\nk.conf:2:1: sequence needs a '=' before its value: sequence = ..."),
+    (b"[options]\nlogfile /l\n", "config: line 2: syntax error\nk.conf:2:1: LogFile needs a '=' before its value: LogFile = ..."),
+    (b"[options]\nusesyslog yes\n", "config: line 2: syntax error\nk.conf:2:1: UseSyslog stands alone, without '=': its presence turns syslog on"),
+    (b"[A]\n\xc2\xa0sequence = 1\n", "config: line 2: syntax error\nk.conf:2:1: unknown key '\\u{a0}sequence'; did you mean sequence?"),
     (b"[A]\nLogFile = /l\n", "config: line 2: syntax error\nk.conf:2:1: LogFile belongs below [options], not in a door"),
     (b"[Options]\nLogFile = /l\n", "config: line 2: syntax error\nk.conf:2:1: LogFile belongs below [options]; line 1 begins a door 'Options': write [options]"),
     (b"[options]\nsequence = 1\n", "config: line 2: syntax error\nk.conf:2:1: sequence belongs in a door, below a [name] of its own"),
@@ -66,6 +71,7 @@ pub const ERRORS: &[(&[u8], &str)] = &[
     (b"[A]\nsequence = ssh\n", "config: section A: port ssh is invalid\nk.conf:2:12: 'ssh' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 0)"),
     (b"[A]\nsequence = 7000,12x\n", "config: section A: port 12x is invalid\nk.conf:2:17: '12x' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 12)"),
     (b"[A]\nsequence = 7000 8000\n", "config: section A: port 7000 8000 is invalid\nk.conf:2:12: '7000 8000' is not a port; give a number from 1 to 65535, a comma between ports (knockd 0.8 takes port 7000)"),
+    (b"[A]\nsequence = \x1b[2J777777777777777777777777777777777777777777777777777777777777\n", "config: section A: port \\u{1b}[2J777777777777777777777777777777777777777777777777777... is invalid\nk.conf:2:12: '\\u{1b}[2J777777777777777777777777777777777777777777777777777...' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 0)"),
     (b"[A]\nsequence = -1\n", "config: section A: port -1 is invalid\nk.conf:2:12: '-1' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 65535)"),
     (b"[A]\nsequence = 65536\n", "config: section A: port 65536 is invalid\nk.conf:2:12: '65536' is not a port; give a number from 1 to 65535"),
     (b"[A]\nsequence = 4294967297\n", "config: section A: port 4294967297 is invalid\nk.conf:2:12: '4294967297' is not a port; give a number from 1 to 65535 (knockd 0.8 takes port 1)"),
@@ -88,6 +94,12 @@ pub const ERRORS: &[(&[u8], &str)] = &[
 ];
 
 pub const WARNINGS: &[(&str, &[&str])] = &[
+    (
+        "[A]\nsequence=1\ntarget = 0.0.0.0\n",
+        &[
+            "k.conf:3:1: no packet goes to this address, so the door never opens; leave the key out to accept the addresses of the interface",
+        ],
+    ),
     ("", &["k.conf: no doors: nothing can be opened"]),
     (
         "[Options]\nsequence=1\n",

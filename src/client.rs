@@ -6,6 +6,7 @@ use crate::door::{Millis, Protocol};
 use crate::names;
 use crate::number::number;
 use crate::path::file_name;
+use crate::sys::error::plain;
 use crate::sys::knocker::Knocker;
 use crate::sys::poll;
 use crate::sys::program::ExitCode;
@@ -65,14 +66,22 @@ fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
 fn port_number(text: &str) -> Result<Option<u16>, String> {
     let trimmed = text.trim_ascii_start();
     let digits = trimmed.trim_start_matches(['+', '-']);
+    // As a config or a port scanner writes them. No service has such a name.
+    if text.bytes().any(|byte| byte == b',' || byte == b'/') {
+        return Err(impossible(text, "write ports as 7000 8000:udp 9000"));
+    }
     if !text.is_empty() && (digits.is_empty() || digits.bytes().any(|b| !b.is_ascii_digit())) {
         return Ok(None);
     }
     let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
     match number(unsigned.as_bytes(), 65535) {
         Some(port @ 1..) => Ok(Some(port as u16)),
-        _ => Err(["knock: port \"", text, "\" is not possible; use 1 to 65535"].concat()),
+        _ => Err(impossible(text, "use 1 to 65535")),
     }
+}
+
+fn impossible(port: &str, right: &str) -> String {
+    ["knock: port \"", port, "\" is not possible; ", right].concat()
 }
 
 fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
@@ -88,17 +97,24 @@ fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
     let mut sent = false;
     for (step, target) in args.steps.iter().zip(targets) {
         let knocker = Knocker::open(step.protocol, target)
-            .map_err(|error| format!("Cannot open socket: {error}"))?;
+            .map_err(|error| ["Cannot open socket: ", &plain(&error)].concat())?;
         if args.verbose {
             let line = ["hitting ", &step_line(step, target), "\n"].concat();
             print(&line);
         }
         match knocker.knock() {
             Ok(()) => sent = true,
-            Err(error) => say(&format!(
-                "knock: {} not sent: {error}",
-                step_line(step, target)
-            )),
+            Err(error) => {
+                let reason = match target {
+                    // What the kernel calls an invalid argument.
+                    SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+                        "this address needs an interface, as in fe80::1%eth0".to_string()
+                    }
+                    _ => plain(&error),
+                };
+                let step = step_line(step, target);
+                say(&["knock: ", &step, " not sent: ", &reason].concat());
+            }
         }
         poll::pause(args.delay.as_millis() as Millis);
     }
@@ -152,6 +168,13 @@ mod tests {
             let error = port_number(text).unwrap_err();
             assert!(
                 error.contains("1 to 65535") && error.contains(text),
+                "{error}"
+            );
+        }
+        for text in ["7000,8000", "7000/udp"] {
+            let error = port_number(text).unwrap_err();
+            assert!(
+                error.contains("8000:udp") && error.contains(text),
                 "{error}"
             );
         }

@@ -230,6 +230,13 @@ fn a_wrong_host_or_port_stops_it_before_the_first_knock() {
         let error = refuses(&format!("127.0.0.1 7000 {port}"));
         assert!(error.contains("1 to 65535"), "{error}");
     }
+    for port in ["7000,8000:udp,9000", "7000/udp"] {
+        let error = refuses(&format!("127.0.0.1 {port}"));
+        assert!(
+            error.ends_with("write ports as 7000 8000:udp 9000\n"),
+            "{error}"
+        );
+    }
     assert_eq!(
         refuses("-d -5 127.0.0.1 7000"),
         "error: delay cannot be negative\n"
@@ -250,9 +257,14 @@ fn no_route_is_told_and_is_a_failure() {
             lines[1].starts_with(&format!("knock: udp {host}:8000 not sent: ")),
             "{error}"
         );
-        assert!(lines[0].contains("Network is unreachable"), "{error}");
+        assert!(lines[0].ends_with("Network is unreachable"), "{error}");
         assert_eq!(lines[2..], ["knock: nothing was sent"]);
     }
+    let error = refuses("fe80::9 7000");
+    assert!(
+        error.contains("needs an interface, as in fe80::1%eth0\n"),
+        "{error}"
+    );
 }
 
 fn a_refused_step_is_told_and_the_others_are_sent() {

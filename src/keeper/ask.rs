@@ -6,6 +6,7 @@ use super::{Settings, state};
 use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
+use crate::sys::error::plain;
 use crate::sys::file::{read_all, write_all};
 use crate::sys::program::ExitCode;
 use std::io;
@@ -71,17 +72,17 @@ fn ask(path: &Path, question: &Question) -> io::Result<Vec<u8>> {
 }
 
 fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {
-    let (config, path) = (settings.config.display(), path.display());
+    let (config, path, reason) = (settings.config.display(), path.display(), plain(error));
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             format!("knockd does not run with {config} (nobody at {path})")
         }
         io::ErrorKind::PermissionDenied => {
-            format!("{path}: {error}: only the user that knockd runs as may ask")
+            format!("{path}: {reason}: only the user that knockd runs as may ask")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("knockd did not answer at {path}: it is busy or stopped; try again")
         }
-        _ => format!("{path}: {error}"),
+        _ => format!("{path}: {reason}"),
     }
 }

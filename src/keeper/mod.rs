@@ -74,6 +74,7 @@ impl Settings {
             .log_file
             .as_deref()
             .or(self.args.log_file.as_deref());
+        let named = named.filter(|path| !path.as_os_str().is_empty());
         named.map(|path| self.directory.join(path))
     }
 
@@ -83,6 +84,7 @@ impl Settings {
             .pid_file
             .as_deref()
             .or(self.args.pid_file.as_deref());
+        let named = named.filter(|path| !path.as_os_str().is_empty());
         self.directory.join(named.unwrap_or(Path::new(PID_FILE)))
     }
 

@@ -123,7 +123,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
                 Kind::Error,
                 &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
-                     killed will stay open"
+                     killed will stay open, and --status finds nobody"
                 ),
             );
             None
@@ -284,7 +284,7 @@ fn await_ready(
             }
             Received::Record(ToKeeper::Refused(problem)) => return Err(problem),
             Received::Record(ToKeeper::Problem(text)) => lines.say(Kind::Error, &text),
-            Received::Record(ToKeeper::Notice(text)) => lines.say(Kind::LogOnly, &text),
+            Received::Record(ToKeeper::Notice(text)) => lines.say(Kind::Event, &text),
             Received::Record(ToKeeper::Debug(text)) => lines.say(Kind::Debug, &text),
             Received::Nothing => {}
             _ => return Err("the listener has died".to_string()),

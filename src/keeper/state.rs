@@ -7,7 +7,7 @@ use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::path::file_name;
-use crate::sys::error::with_text;
+use crate::sys::error::{plain, with_text};
 use crate::sys::{daemon, file, folder, poll, privileges};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -73,7 +73,7 @@ impl State {
     fn try_take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
         let unusable = |path: &Path| {
             let path = path.display().to_string();
-            move |error| Unavailable::Unusable(format!("{path}: {error}"))
+            move |error| Unavailable::Unusable([&path, ": ", &plain(&error)].concat())
         };
         let state_dir = &named_files::folder(state_dir).map_err(unusable(state_dir))?;
         private_directory(state_dir).map_err(unusable(state_dir))?;
@@ -245,7 +245,7 @@ fn private_directory(path: &Path) -> io::Result<()> {
     } else if folder::names(path)?.iter().all(|name| is_ours(name)) {
         return fs::set_permissions(path, Permissions::from_mode(0o700));
     } else {
-        "others can look into it and it holds more than knockd's; name a folder of its own, or chmod 700 it"
+        "others can look into it and it holds more than knockd's; name a folder of its own"
     };
     Err(with_text(
         io::ErrorKind::PermissionDenied,

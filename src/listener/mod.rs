@@ -19,6 +19,7 @@ use crate::matcher::{Matcher, Rules};
 use crate::packet;
 use crate::record::{Counters, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
+use crate::sys::error::plain;
 use crate::sys::file::read_file;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
@@ -208,8 +209,12 @@ impl<'a> Listener<'a> {
         let mut problems = Vec::new();
         if privileges::is_root() {
             if let Err(error) = privileges::enter_cage() {
+                let reason = match error.kind() {
+                    io::ErrorKind::NotADirectory => "no folder could be made for it".to_string(),
+                    _ => plain(&error),
+                };
                 problems.push(format!(
-                    "warning: the listener can see the file system: {error}"
+                    "warning: the listener can see the file system: {reason}"
                 ));
             }
             privileges::become_unprivileged().map_err(|error| {

@@ -208,9 +208,11 @@ fn close_ends_a_lease_now() {
     let other = refused(&scene, &["--close", "SSH", CLIENT]);
     assert_eq!(other, format!("SSH is not open for {CLIENT}\n"));
     open(&scene, &daemon);
-    for (door, source) in [("SSH", OTHER), ("ssh", CLIENT), ("fence", CLIENT)] {
+    for (door, source) in [("SSH", OTHER), ("fence", CLIENT)] {
         refused(&scene, &["--close", door, source]);
     }
+    let none = refused(&scene, &["--close", "ssh", CLIENT]);
+    assert_eq!(none, "there is no door ssh\n");
     assert_eq!(rules(&scene), 1);
     let closes = said(&scene, &["--close", "SSH", CLIENT]);
     assert_eq!(closes, format!("SSH closes for {CLIENT}\n"));

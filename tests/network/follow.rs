@@ -254,6 +254,7 @@ fn waiting_for_an_interface_never_runs() {
         let log = home.read("log");
         assert_eq!(log.matches(what).count(), 1, "{log}");
         assert_eq!(log.lines().count(), 2, "{log}");
+        assert_eq!(daemon.count(what), 1, "who looks on is told, too");
         assert_eq!(crate::lifecycle::ran(daemon), before, "{what}");
         router.run(
             "ip link show dev ppp0 > /dev/null 2>&1 || ip link add ppp0 type veth peer name far0

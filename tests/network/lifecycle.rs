@@ -6,6 +6,7 @@ use crate::lab::{
 };
 use crate::lines;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -73,6 +74,15 @@ fn reload_of_a_bad_config_keeps_the_old_doors() {
     daemon.await_text("No such file or directory");
     scene.knock(ROUTER, &["7000", "8000"]);
     daemon.await_count(&lines::opened(CLIENT, "Old"), 2);
+    // And when nobody may ever write to it.
+    let made = Command::new("mkfifo")
+        .arg(scene.home.path("knockd.conf"))
+        .status();
+    assert!(made.expect("mkfifo").success());
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text("not a file");
+    scene.knock(ROUTER, &["7000", "8000"]);
+    daemon.await_count(&lines::opened(CLIENT, "Old"), 3);
     assert!(daemon.is_alive());
 }
 

@@ -37,6 +37,9 @@ impl Keeper {
         }
         match number {
             0 if door == BAN => format!("{ERROR}{source} is not banned\n"),
+            0 if self.doors.iter().all(|known| known.config.name != door) => {
+                format!("{ERROR}there is no door {door}\n")
+            }
             0 => format!("{ERROR}{door} is not open for {source}\n"),
             _ => format!("{OK}{door} closes for {source}\n"),
         }

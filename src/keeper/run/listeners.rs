@@ -127,7 +127,7 @@ impl Keeper {
                 }
             }
             Received::Record(ToKeeper::Problem(text)) => self.lines.say(Kind::Error, &text),
-            Received::Record(ToKeeper::Notice(text)) => self.lines.say(Kind::LogOnly, &text),
+            Received::Record(ToKeeper::Notice(text)) => self.lines.say(Kind::Event, &text),
             Received::Record(ToKeeper::Debug(text)) => self.lines.say(Kind::Debug, &text),
             Received::Record(ToKeeper::Refused(problem)) => self.give_up_reload(&problem),
             _ => self.give_up_reload("the new listener has died"),

@@ -7,6 +7,7 @@ use crate::keeper::doors::Door;
 use crate::keeper::listener_process::Restart;
 use crate::keeper::log::Kind;
 use crate::sys::error::plain;
+use std::fs::{self, Metadata};
 use std::path::PathBuf;
 
 impl Keeper {
@@ -21,14 +22,19 @@ impl Keeper {
             settings, lines, ..
         } = self;
         let mut problems = Vec::new();
-        let loaded = settings.load(
-            &mut |line| {
-                if debug {
-                    lines.say(Kind::Debug, &line);
-                }
-            },
-            &mut |problem| problems.push(problem),
-        );
+        // Who writes to a FIFO, or types, may let the doors wait.
+        let waits = |found: Metadata| !found.is_file() && !found.is_dir();
+        let loaded = match fs::metadata(settings.config_path()).is_ok_and(waits) {
+            true => Err([&file, ": not a file"].concat()),
+            false => settings.load(
+                &mut |line| {
+                    if debug {
+                        lines.say(Kind::Debug, &line);
+                    }
+                },
+                &mut |problem| problems.push(problem),
+            ),
+        };
         for problem in problems {
             self.lines.say(Kind::Error, &problem);
         }

@@ -81,6 +81,12 @@ fn questions_to_the_daemon_are_checked() {
             "{error}"
         );
     }
+    for line in ["--check my.conf", "--status my.conf --json"] {
+        assert_eq!(
+            refused(line),
+            "knockd: 'my.conf' is one word too many; a config comes after -c: knockd --check -c my.conf"
+        );
+    }
     assert_eq!(refused("--json"), "knockd: --json goes with --status");
     assert_eq!(
         usage_error(knockd("--close")),

@@ -118,8 +118,8 @@ pub struct KnockdArgs {
     pub source: Option<IpAddr>,
 }
 
-/// Reads the daemon's command line; the first word is the program's name. Operands are ignored, as 0.8 does, but for the address of
-/// `--close`.
+/// Reads the daemon's command line; the first word is the program's name. Operands are ignored, as 0.8 does, but with
+/// options of ours.
 pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     let words = match Words::new(argv, "knockd") {
         Ok(words) => words,
@@ -131,6 +131,14 @@ pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     }
     let given = |name| scan.options.iter().any(|(option, _)| option.name == name);
     let operands = match (given("close"), scan.operands.as_slice()) {
+        // Otherwise another config than was meant would be called right.
+        (false, [first, ..]) if given("check") || given("status") => {
+            return Outcome::Refuse(format!(
+                "{}: {} is one word too many; a config comes after -c: knockd --check -c my.conf",
+                words.program,
+                quote(first.as_bytes())
+            ));
+        }
         (false, _) => &[],
         (true, [source]) if source.parse::<IpAddr>().is_ok() => scan.operands.as_slice(),
         (true, other) => {

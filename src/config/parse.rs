@@ -229,6 +229,9 @@ impl Parser<'_> {
         if name.is_empty() {
             return "no key before the '='".into();
         }
+        if !name[0].is_ascii_alphabetic() && name[0].is_ascii() {
+            return "a line begins with a key, a comment with '#'; a value cannot go on from the line before".into();
+        }
         let options = matches!(self.section, Section::Options);
         let near = nearest(name, options);
         let mut words = name.split(|b| is_blank(*b) || *b == b':');

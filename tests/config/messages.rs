@@ -10,6 +10,8 @@ pub const ERRORS: &[(&[u8], &str)] = &[
     (b"[A\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: a section is written [name], alone on its line; a comment needs a line of its own"),
     (b"[A]\n  []\n", "config: line 2: bad section name\nk.conf:2:3: a section needs a name: [options], or a name of your own for a door"),
     (b"[A]\n ; old\n", "config: line 2: syntax error\nk.conf:2:2: a comment begins with '#', not with ';'"),
+    (b"[A]\ncommand = a \\\n  -b c\n", "config: line 3: syntax error\nk.conf:3:3: a line begins with a key, a comment with '#'; a value cannot go on from the line before"),
+    (b"// old\n[A]\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: a line begins with a key, a comment with '#'; a value cannot go on from the line before"),
     (b"[A]\n = 5\n", "config: line 2: syntax error\nk.conf:2:2: no key before the '='"),
     (b"[A]\nsequence=1\nfoo = bar\n", "config: line 3: syntax error\nk.conf:3:1: unknown key 'foo'; a door has sequence, one_time_sequences, seq_timeout, timeout, tcpflags, target, start_command, command, start_command_6, command_6, cmd_timeout, stop_command or stop_command_6"),
     (b"[options]\nfoo\n", "config: line 2: syntax error\nk.conf:2:1: unknown word 'foo'; [options] has UseSyslog, LogFile, PidFile, Interface, Matching, Reknock, LogRate, MaxAttempts, StateDir, CommandTimeout, MaxCommands, Tripwire, TripwireHits, TripwireWindow, BanTime, BanCommand, BanCommand_6, UnbanCommand, UnbanCommand_6, MaxBans or Allow"),

@@ -464,3 +464,20 @@ fn knockd_exits_0_after_help_and_after_a_wrong_option() {
         format!("{name}: option requires an argument -- 'i'\n")
     );
 }
+
+/// As a shell's `<(program)` gives it.
+#[test]
+fn a_config_may_be_an_inherited_descriptor() {
+    for check in ["", "--check "] {
+        let script = format!(
+            "printf '[A]\\nsequence = x\\n' | exec \"$0\" {check}-c /dev/fd/7 7<&0 0< /dev/null"
+        );
+        let output = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_knockd")])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("\n/dev/fd/7:2:12: 'x' is not"), "{stderr}");
+    }
+}

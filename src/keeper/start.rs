@@ -30,7 +30,6 @@ use std::path::{Path, PathBuf};
 
 /// The daemon's whole life.
 pub fn main(args: KnockdArgs) -> ExitCode {
-    daemon::close_inherited();
     let config = args.config.clone().unwrap_or_else(|| {
         let program = fs::read_link("/proc/self/exe").unwrap_or_default();
         cli::default_config(&program, Path::exists)
@@ -77,6 +76,8 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     };
     let loaded = settings.load(&mut trace, &mut |problem| say(&problem));
+    // Not before: the config may be one of them, as with `-c <(program)` of a shell.
+    daemon::close_inherited();
     let (config, doors) = match loaded {
         Ok(loaded) => loaded,
         Err(problem) => {

@@ -14,13 +14,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
-/// gets it. Only as the first thing in the program: later such a number is something of ours.
+/// gets it. Only while nothing of ours is open: later such a number is something of ours.
 pub fn close_inherited() {
     // Where they cannot be listed, all that are likely.
     let inherited = list_open().unwrap_or_else(|_| (0..MAX_INHERITED).collect());
     for fd in inherited.into_iter().filter(|fd| *fd > libc::STDERR_FILENO) {
-        // SAFETY: nothing in this program has opened a descriptor yet but the directory just read, which is closed
-        // already: closing its number again fails and harms nobody.
+        // SAFETY: nothing in this program has a descriptor open yet: that of the directory just read is closed already, and closing its
+        // number again fails and harms nobody.
         unsafe { libc::close(fd) };
     }
 }

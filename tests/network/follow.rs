@@ -196,6 +196,7 @@ fn each_change_of_the_default_route_is_one_line() {
         assert!(found.starts_with(line), "{found:?} in place of {line:?}");
         count
     };
+    next("auto: no default route: waiting for one");
     scene.router.run("ip route add default dev wan0");
     next("auto: listening on wan0 at 198.51.100.1");
     second("203.0.113.77");

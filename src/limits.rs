@@ -235,6 +235,12 @@ pub const MAX_TOLD_ADDRESSES: usize = 6;
 /// Records that the keeper reads from the listener before deadlines and signals get their turn.
 pub const RECORDS_AT_ONCE: usize = 64;
 
+/// A listener that a reload has killed is waited for this long (ms), ...
+pub const LISTENER_END_MS: u64 = 1_000;
+
+/// ... and what it said last is read up to this many records, several times what its socket holds.
+pub const MAX_LAST_RECORDS: usize = 4096;
+
 /// Where the journal could not be written, the next try is after this time (ms).
 pub const JOURNAL_RETRY_MS: u64 = 1_000;
 

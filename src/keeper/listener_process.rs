@@ -118,25 +118,19 @@ impl ListenerProcess {
         self.ended || exec::kill(self.process).is_ok()
     }
 
-    /// The next record, without waiting.
+    /// The next record, without waiting. One whose process was reaped has ended when nothing of it is left, also where another process, which
+    /// it has made, keeps its socket open.
     pub fn receive(&self) -> Received {
-        self.next(false)
-    }
-
-    /// The next record of a listener that is about to end, down to its end.
-    pub fn receive_rest(&self) -> Received {
-        self.next(true)
-    }
-
-    fn next(&self, wait: bool) -> Received {
         let mut buffer = [0u8; MAX_RECORD];
-        match self.socket.receive(&mut buffer, wait) {
+        match self.socket.receive(&mut buffer, false) {
             Ok(0) => Received::End,
             Ok(length) => match buffer.get(..length).and_then(ToKeeper::decode) {
                 Some(record) => Received::Record(record),
                 None => Received::Nonsense,
             },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Received::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.ended => {
+                Received::Nothing
+            }
             Err(_) => Received::End,
         }
     }

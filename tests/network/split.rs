@@ -7,6 +7,7 @@ use crate::lab::{
 use crate::lease::{await_notes, door, open, rules};
 use crate::lines;
 use std::fs;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 pub const TESTS: &[Test] = &[
@@ -17,6 +18,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_killed_listener_is_replaced",
         a_killed_listener_is_replaced,
+    ),
+    (
+        "whoever_keeps_the_listeners_socket_holds_nothing_up",
+        whoever_keeps_the_listeners_socket_holds_nothing_up,
     ),
     (
         "the_listener_knows_no_command",
@@ -59,6 +64,39 @@ fn a_killed_listener_is_replaced() {
     daemon.signal(libc::SIGTERM);
     daemon.wait();
     await_notes(&scene, "stop", 1);
+}
+
+/// As a listener that was taken over can, where there is no seccomp: fork, and keep the socket.
+fn whoever_keeps_the_listeners_socket_holds_nothing_up() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    let first = listener(&daemon);
+    let _held = socket_of(first);
+    signal(first, libc::SIGKILL);
+    daemon.await_text("the listener has died");
+    knock_until(&daemon, &lines::opened(CLIENT, "SSH"), || {
+        scene.knock(ROUTER, &["7000", "8000:udp", "9000"]);
+    });
+    let _held_too = socket_of(listener(&daemon));
+    let before = daemon.count(&lines::opened(CLIENT, "SSH"));
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::IN_FORCE);
+    scene.knock(ROUTER, &["7000", "8000:udp", "9000"]);
+    daemon.await_count(&lines::opened(CLIENT, "SSH"), before + 1);
+}
+
+/// The socket that a process has as its standard input.
+fn socket_of(pid: u32) -> OwnedFd {
+    // SAFETY: no pointers; the kernel makes both descriptors for us alone.
+    unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        assert!(process >= 0, "{}", std::io::Error::last_os_error());
+        let process = OwnedFd::from_raw_fd(process as i32);
+        let socket = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), 0, 0);
+        assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(socket as i32)
+    }
 }
 
 fn the_listener_knows_no_command() {

@@ -7,11 +7,13 @@ use crate::door::{Millis, Protocol};
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received};
 use crate::keeper::log::Kind;
-use crate::limits::{LEFT_OUT_REPORT_MS, RECORDS_AT_ONCE};
+use crate::limits::{LEFT_OUT_REPORT_MS, LISTENER_END_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
 use crate::record::{Progress, ToKeeper};
 use crate::sys::clock::monotonic;
+use crate::sys::poll::{self, Awaits, Entry};
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 
 impl Keeper {
     /// Starts a listener for the doors there are.
@@ -51,19 +53,31 @@ impl Keeper {
         )
     }
 
-    /// Ends the listener. What it has said by then still counts.
+    /// Ends the listener. What it has said by then still counts, within bounds: one that was taken over, on a kernel without seccomp, may
+    /// have made another process that keeps its socket open, and talks on.
     pub(super) fn end_listener(&mut self) {
         let Some(listener) = self.listener.take() else {
             return;
         };
-        let ends = listener.kill();
-        let next = || match ends {
-            true => listener.receive_rest(),
-            // It sees the end of the socket, and nobody may wait for it.
-            false => listener.receive(),
-        };
-        while let Received::Record(record) = next() {
-            self.heed(record);
+        let mut until = monotonic();
+        // One that cannot be killed sees the end of the socket, and nobody may wait for it.
+        if listener.kill() {
+            until += LISTENER_END_MS;
+        }
+        for _ in 0..MAX_LAST_RECORDS {
+            let now = monotonic();
+            match listener.receive() {
+                Received::Record(record) => {
+                    self.heed(record);
+                }
+                Received::Nothing if now < until => {
+                    let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
+                    if poll::wait(&mut [entry], now, Some(until)).is_err() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
         }
     }
 

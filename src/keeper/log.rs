@@ -265,7 +265,7 @@ impl Printer {
 fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", stream.as_raw_fd()));
     let kind = fs::metadata(&path).ok()?.file_type();
-    let flags = libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let flags = libc::O_WRONLY | libc::O_NONBLOCK;
     // Not a file: it would be written from the beginning.
     (kind.is_fifo() || kind.is_char_device()).then_some(())?;
     file::open(&path, flags, 0).ok()

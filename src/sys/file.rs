@@ -8,12 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::path::Path;
 
-/// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made.
+/// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made. A terminal does not become
+/// this process's own, as by default it would on kernels before 4.x also where it is only written to: Ctrl-C there would end the daemon.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let open = || {
         // SAFETY: the path is a C string that lives through the call.
-        cerr(unsafe { libc::open64(path.as_ptr(), flags | libc::O_CLOEXEC, mode) })
+        cerr(unsafe { libc::open64(path.as_ptr(), flags, mode) })
     };
     let fd = retry(open)?;
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.

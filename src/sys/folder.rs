@@ -18,10 +18,12 @@ pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
         // SAFETY: the folder is open until after the loop; errno is the thread's own, and an entry is valid until the next is read.
         let name = unsafe {
             *libc::__errno_location() = 0;
-            match libc::readdir64(folder).as_ref() {
-                Some(entry) => CStr::from_ptr(entry.d_name.as_ptr()).to_bytes(),
-                None if *libc::__errno_location() != 0 => break Err(io::Error::last_os_error()),
-                None => break Ok(names),
+            let entry = libc::readdir64(folder);
+            match entry.is_null() {
+                // No reference to it: it is shorter than its type.
+                false => CStr::from_ptr((&raw const (*entry).d_name).cast()).to_bytes(),
+                true if *libc::__errno_location() != 0 => break Err(io::Error::last_os_error()),
+                true => break Ok(names),
             }
         };
         if name != b"." && name != b".." {

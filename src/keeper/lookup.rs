@@ -19,6 +19,8 @@ pub fn main() -> ExitCode {
     if privileges::is_root() && privileges::become_unprivileged().is_err() {
         return ExitCode::FAILURE;
     }
+    // Those of an ordinary user.
+    let _ = privileges::drop_capabilities();
     let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };

@@ -231,8 +231,9 @@ impl<'a> Listener<'a> {
         }
         // From here on all that it has open is sockets.
         privileges::close_outputs();
+        privileges::stay_alone();
         // Kernels of routers have no seccomp; the process has no rights left anyway.
-        let _ = seccomp::confine();
+        let _ = seccomp::confine(&[keeper.as_fd(), netlink.as_fd()]);
 
         let now = monotonic();
         let output = Output {

@@ -50,6 +50,16 @@ pub fn close_outputs() {
     }
 }
 
+/// From now on this process can make none, also on a kernel without seccomp (RLIMIT_NPROC of getrlimit(2)). Not for root, which has no such
+/// bound.
+pub fn stay_alone() {
+    // `struct rlimit` of the kernel: two words.
+    let none: [libc::c_ulong; 2] = [0; 2];
+    // By number: musl's function for it looks for other threads.
+    // SAFETY: `none` has the two words that the kernel reads, which lets everybody have less.
+    unsafe { libc::syscall(libc::SYS_setrlimit, libc::RLIMIT_NPROC, none.as_ptr()) };
+}
+
 /// Gives root away for good.
 pub fn become_unprivileged() -> io::Result<()> {
     for capability in 0.. {

@@ -1,13 +1,19 @@
 //! The listener's last lock: a seccomp filter (seccomp(2)) that leaves it the few system calls that its loop makes. It can
-//! open nothing, start nothing and reach no other process.
+//! open nothing, start nothing, reach no other process, and send nothing by its packet sockets.
 
 use super::error::cerr;
 use crate::filter::Instruction;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// `struct seccomp_data`: the number of the call at 0, the architecture at 4.
+/// `struct seccomp_data`: the number of the call at 0, the architecture at 4, the lower half of the first argument at 16 or, where the upper
+/// half comes first, 20.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = match cfg!(target_endian = "big") {
+    true => 20,
+    false => 16,
+};
 
 /// AUDIT_ARCH_* of linux/audit.h: the ELF machine, with a bit for 64-bit and one for little-endian ones.
 #[cfg(target_arch = "x86_64")]
@@ -28,16 +34,13 @@ const THIS_ARCHITECTURE: Option<u32> = Some(0x0000_0008);
 )))]
 const THIS_ARCHITECTURE: Option<u32> = None;
 
-/// What the loop of the listener calls, and what memory allocation, the clock and a panic's last words need.
+/// What the loop of the listener calls, and what memory allocation and the clock need.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_read,
-    libc::SYS_write,
-    libc::SYS_writev,
     libc::SYS_close,
     libc::SYS_ppoll,
     libc::SYS_recvfrom,
     libc::SYS_recvmmsg,
-    libc::SYS_sendto,
     libc::SYS_bind,
     libc::SYS_setsockopt,
     libc::SYS_getsockopt,
@@ -45,6 +48,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_brk,
     libc::SYS_mremap,
     libc::SYS_munmap,
+    // musl's malloc, where brk has no room.
+    libc::SYS_mprotect,
     libc::SYS_madvise,
     libc::SYS_futex,
     libc::SYS_restart_syscall,
@@ -59,8 +64,6 @@ const ALLOWED: &[libc::c_long] = &[
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
     libc::SYS_mmap2,
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
-    libc::SYS_send,
-    #[cfg(any(target_arch = "arm", target_arch = "mips"))]
     libc::SYS_recv,
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
     libc::SYS_gettimeofday,
@@ -68,45 +71,59 @@ const ALLOWED: &[libc::c_long] = &[
     super::clock::CLOCK_GETTIME64,
 ];
 
-/// Jumps in classic BPF reach 255 instructions.
-const _: () = assert!(ALLOWED.len() < 255);
+/// What sends, to a few sockets alone. Nothing else here does, nor makes another descriptor for a socket.
+const SENDING: &[libc::c_long] = &[
+    libc::SYS_sendto,
+    #[cfg(any(target_arch = "arm", target_arch = "mips"))]
+    libc::SYS_send,
+];
 
-fn program(architecture: u32) -> Vec<Instruction> {
+/// Jumps in classic BPF reach 255 instructions.
+const _: () = assert!(ALLOWED.len() + SENDING.len() < 240);
+
+/// Written from its end to its start: all jumps go forward.
+fn program(architecture: u32, may_send_to: &[BorrowedFd<'_>]) -> Vec<Instruction> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let instruction = |code, k, jt, jf| Instruction { code, jt, jf, k };
-    let mut program = vec![
-        instruction(LOAD, ARCHITECTURE, 0, 0),
-        instruction(JUMP_IF_EQUAL, architecture, 1, 0),
-        instruction(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0, 0),
-        instruction(LOAD, NUMBER, 0, 0),
-    ];
-    let to_allow = ALLOWED.len() as u8;
-    for (done, number) in (0..).zip(ALLOWED) {
-        program.push(instruction(
-            JUMP_IF_EQUAL,
-            *number as u32,
-            to_allow - done,
-            0,
-        ));
+    let instruction = |code, k, jt| Instruction { code, jt, jf: 0, k };
+    let verdict = |verdict| instruction(RETURN, verdict, 0);
+    let load = |offset| instruction(LOAD, offset, 0);
+    let refuse = verdict(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let mut program = vec![verdict(libc::SECCOMP_RET_ALLOW), refuse];
+    // To the instruction that so many of them were there with.
+    let go_if = |program: &mut Vec<Instruction>, value, to| {
+        let skip = program.len() - to;
+        program.push(instruction(JUMP_IF_EQUAL, value, skip as u8));
+    };
+    let allow = 1;
+    for socket in may_send_to {
+        go_if(&mut program, socket.as_raw_fd() as u32, allow);
     }
-    program.push(instruction(
-        RETURN,
-        libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
-        0,
-        0,
-    ));
-    program.push(instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0));
+    program.push(load(FIRST_ARGUMENT));
+    let sends = program.len();
+    program.push(refuse);
+    for number in SENDING {
+        go_if(&mut program, *number as u32, sends);
+    }
+    for number in ALLOWED {
+        go_if(&mut program, *number as u32, allow);
+    }
+    program.push(load(NUMBER));
+    program.push(verdict(libc::SECCOMP_RET_KILL_PROCESS));
+    program.push(instruction(JUMP_IF_EQUAL, architecture, 1));
+    program.push(load(ARCHITECTURE));
+    program.reverse();
     program
 }
 
-/// Installs the filter, for good. Kernels before 3.5 and those built without it refuse (EINVAL).
-pub fn confine() -> io::Result<()> {
+/// Installs the filter, for good; only to these sockets something can be sent then. Kernels before 3.5 and those built without it refuse
+/// (EINVAL).
+pub fn confine(may_send_to: &[BorrowedFd<'_>]) -> io::Result<()> {
     let Some(architecture) = THIS_ARCHITECTURE else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    let program = program(architecture);
+    let program = program(architecture, may_send_to);
     let filter = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
@@ -120,5 +137,44 @@ pub fn confine() -> io::Result<()> {
             &raw const filter,
         ))
         .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::message_socket::MessageSocket;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_is_confined_sends_to_its_sockets_alone_and_makes_none() {
+        let pairs: [_; 3] = std::array::from_fn(|_| MessageSocket::pair().expect("sockets"));
+        let [(first, _), (second, _), (other, _)] = &pairs;
+        let found = std::thread::scope(|scope| {
+            // The filter is the thread's alone.
+            let confined = scope.spawn(|| {
+                confine(&[first.as_fd(), second.as_fd()]).expect("seccomp");
+                let code = |result: io::Result<()>| result.err().and_then(|e| e.raw_os_error());
+                let number = other.as_fd().as_raw_fd();
+                // SAFETY: one byte is there.
+                let written = unsafe { libc::write(number, c"!".as_ptr().cast(), 1) };
+                let written = crate::sys::error::cerr_len(written).map(drop);
+                // SAFETY: no pointers.
+                let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) };
+                // SAFETY: no pointers.
+                let copy = unsafe { libc::fcntl(number, libc::F_DUPFD, 0) };
+                [
+                    code(first.send(b"1", true)),
+                    code(second.send(b"2", true)),
+                    code(other.send(b"3", true)),
+                    code(written),
+                    code(cerr(socket).map(drop)),
+                    code(cerr(copy).map(drop)),
+                ]
+            });
+            confined.join().expect("thread")
+        });
+        let no = Some(libc::EPERM);
+        assert_eq!(found, [None, None, no, no, no, no]);
     }
 }

@@ -19,7 +19,9 @@ fn common(site: &Site) -> &'static [Kind] {
         "bind" => &[Error(ENODEV)],
         "chmod" => &[Error(EROFS)],
         "chdir" | "fchdir" => &[Error(EACCES)],
-        "chroot" | "setgid" | "setgroups" | "setuid" | "setsid" | "capset" => &[Error(EPERM)],
+        "chroot" | "setgid" | "setgroups" | "setrlimit" | "setuid" | "setsid" | "capset" => {
+            &[Error(EPERM)]
+        }
         "close" => &[Error(EIO)],
         "connect" => &[Error(ECONNREFUSED), Error(EINTR)],
         "pipe2" | "socketpair" => &[Error(EMFILE)],

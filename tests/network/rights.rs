@@ -2,7 +2,8 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, Daemon, ROUTER, Scene, daemon_binary, knock_until, open_files, signal, status, wait_for,
+    CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, knock_until, open_files, signal,
+    status, wait_for,
 };
 use crate::lease::{STEPS, await_notes, notes};
 use crate::lines;
@@ -40,6 +41,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 const NOBODY: &str = "65534";
+const NONE: &str = "0000000000000000";
 const USER: u32 = 65532;
 
 /// What no listener has: capabilities, a way to get some, system calls beyond its own, open files.
@@ -49,7 +51,7 @@ fn check_listener(pid: u32, user: &str) {
     }
     assert!(status(pid, "Groups:").is_empty());
     for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
-        assert_eq!(status(pid, set), ["0000000000000000"], "{set}");
+        assert_eq!(status(pid, set), [NONE], "{set}");
     }
     assert_eq!(status(pid, "NoNewPrivs:"), ["1"]);
     assert_eq!(status(pid, "Seccomp:"), ["2"]);
@@ -58,6 +60,13 @@ fn check_listener(pid: u32, user: &str) {
     for (number, file) in &open {
         assert!(file.starts_with("socket:["), "{number} is {file}");
     }
+    // Also where there is no seccomp it starts nothing.
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
+    let processes = limits
+        .lines()
+        .find(|line| line.starts_with("Max processes"));
+    let words: Vec<&str> = processes.expect("limit").split_whitespace().collect();
+    assert_eq!(words[2..4], ["0", "0"]);
 }
 
 fn the_listener_has_no_rights() {
@@ -77,7 +86,7 @@ fn the_listener_has_no_rights() {
         scene.fence(&daemon);
         let pid = listener(&daemon);
         check_listener(pid, NOBODY);
-        assert_eq!(status(pid, "CapBnd:"), ["0000000000000000"]);
+        assert_eq!(status(pid, "CapBnd:"), [NONE]);
         // Nothing to see where it is.
         let root = fs::read_link(format!("/proc/{pid}/root")).expect("root");
         assert_eq!(root, scene.home.path("state/empty"), "chroot");
@@ -124,10 +133,23 @@ fn an_ordinary_user_can_run_it() {
          cmd_timeout = 3
          stop_command = echo stop >> @HOME@/own/notes\n",
     );
-    let mut daemon = as_user(&scene, "-all,+net_raw", &[]);
+    let mut daemon = as_user(&scene, "-all,+net_raw", &["-l"]);
     daemon.await_text(lines::LISTENING);
     check_listener(listener(&daemon), &USER.to_string());
+    assert_ne!(
+        status(daemon.pid(), "CapEff:"),
+        [NONE],
+        "the keeper opens sockets"
+    );
     scene.knock(ROUTER, STEPS);
+    // Nor has the one that asks the DNS.
+    wait_for("no capabilities of both children", || {
+        let children = children(daemon.pid());
+        // A command may have ended since.
+        let status = |pid| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let bare = |pid: &u32| status(*pid).contains(&format!("CapEff:\t{NONE}\n"));
+        (children.into_iter().filter(bare).count() == 2).then_some(())
+    });
     daemon.await_text(&lines::opened(CLIENT, "A"));
     let user = format!("{USER}\n");
     let await_own = |text: &str| {

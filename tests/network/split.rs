@@ -66,7 +66,7 @@ fn a_killed_listener_is_replaced() {
     await_notes(&scene, "stop", 1);
 }
 
-/// As a listener that was taken over can, where there is no seccomp: fork, and keep the socket.
+/// As a listener that was taken over could, if it found a way to fork.
 fn whoever_keeps_the_listeners_socket_holds_nothing_up() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));

@@ -53,8 +53,8 @@ impl Keeper {
         )
     }
 
-    /// Ends the listener. What it has said by then still counts, within bounds: one that was taken over, on a kernel without seccomp, may
-    /// have made another process that keeps its socket open, and talks on.
+    /// Ends the listener. What it has said by then still counts, within bounds: one that was taken over may have found a way to make another
+    /// process that keeps its socket open, and talks on.
     pub(super) fn end_listener(&mut self) {
         let Some(listener) = self.listener.take() else {
             return;

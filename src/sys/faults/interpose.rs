@@ -73,7 +73,7 @@ unsafe impl Sync for Pointer {}
 
 interpose! {
     by_hand: read write pwrite64 close fcntl fork syscall abort;
-    by_number: capset recvmmsg setgid setgroups setuid;
+    by_number: capset recvmmsg setgid setgroups setrlimit setuid;
 
     bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
     chdir(path: *const c_char) -> c_int = -1;
@@ -334,6 +334,7 @@ pub unsafe extern "C" fn syscall(
         libc::SYS_recvmmsg => Some(Function::recvmmsg),
         libc::SYS_setgid => Some(Function::setgid),
         libc::SYS_setgroups => Some(Function::setgroups),
+        libc::SYS_setrlimit => Some(Function::setrlimit),
         libc::SYS_setuid => Some(Function::setuid),
         _ => None,
     };

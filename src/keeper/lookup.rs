@@ -21,6 +21,7 @@ pub fn main() -> ExitCode {
     }
     // Those of an ordinary user.
     let _ = privileges::drop_capabilities();
+    privileges::stay_alone();
     let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };

@@ -39,15 +39,20 @@ impl Network {
 
     /// Whether that address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let (difference, bits) = match (self.address, address) {
-            (IpAddr::V4(own), IpAddr::V4(other)) => {
-                (u128::from(own.to_bits() ^ other.to_bits()), 32)
-            }
-            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits() ^ other.to_bits(), 128),
-            _ => return false,
-        };
-        let rest = 128_u32.min(bits) - u32::from(self.prefix).min(bits);
-        difference.checked_shr(rest).unwrap_or(0) == 0
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => self.fits(&own.octets(), &other.octets()),
+            (IpAddr::V6(own), IpAddr::V6(other)) => self.fits(&own.octets(), &other.octets()),
+            _ => false,
+        }
+    }
+
+    fn fits(&self, own: &[u8], other: &[u8]) -> bool {
+        let mut left = u32::from(self.prefix);
+        own.iter().zip(other).all(|(own, other)| {
+            let bits = left.min(8);
+            left -= bits;
+            (own ^ other).leading_zeros() >= bits
+        })
     }
 }
 

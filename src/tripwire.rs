@@ -65,6 +65,12 @@ pub fn merge(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
     ranges
 }
 
+/// Whether one of these ranges, as [`merge`] leaves them, has that port.
+fn has(ranges: &[PortRange], port: u16) -> bool {
+    let at = ranges.partition_point(|range| range.high < port);
+    ranges.get(at).is_some_and(|range| range.low <= port)
+}
+
 /// Random numbers that [`Tripwires::auto`] draws at most for each transport.
 pub const MAX_DRAWS: usize = 16 * AUTO_TRIPWIRES;
 
@@ -76,8 +82,8 @@ pub struct Tripwires {
     udp: Vec<PortRange>,
     /// The ports before and after each door port are tripwires too ...
     neighbours: bool,
-    /// ... but for these, in ascending order: something listens there.
-    services: Vec<u16>,
+    /// ... but for these, where something listens.
+    services: Vec<PortRange>,
 }
 
 impl Tripwires {
@@ -95,14 +101,13 @@ impl Tripwires {
     /// 16 bits are enough.
     /// UDP ones by chance are below [`FIRST_LAN_PORT`]: answers to what the LAN asked would wake us.
     pub fn auto(services: &[u16], mut random: impl FnMut() -> u64) -> Tripwires {
-        let mut services = services.to_vec();
-        services.sort_unstable();
+        let services = merge(services.iter().copied().map(PortRange::single).collect());
         let mut draw = |below: u64| {
             let mut ports = Vec::new();
             // Ends also where everything listens.
             for _ in 0..MAX_DRAWS {
                 let range = PortRange::single((random() % (below - 1) + 1) as u16);
-                if services.binary_search(&range.low).is_err() && !ports.contains(&range) {
+                if !has(&services, range.low) && !ports.contains(&range) {
                     ports.push(range);
                 }
                 if ports.len() == AUTO_TRIPWIRES {
@@ -126,12 +131,11 @@ impl Tripwires {
             Protocol::Tcp => (&self.tcp, TCP_RULE.fits(knock.flags)),
             Protocol::Udp => (&self.udp, true),
         };
-        let at = ports.partition_point(|range| range.high < port);
-        let is_listed = ports.get(at).is_some_and(|range| range.low <= port);
+        let is_listed = has(ports, port);
         let is_neighbour = || {
             let is_door = |port: Option<u16>| port.is_some_and(|port| is_door_port(port, patterns));
             self.neighbours
-                && self.services.binary_search(&port).is_err()
+                && !has(&self.services, port)
                 && (is_door(port.checked_sub(1)) || is_door(port.checked_add(1)))
         };
         fits && (is_listed || self.neighbours)
@@ -147,13 +151,14 @@ impl Tripwires {
         };
         let mut doors = Vec::new();
         for sequence in patterns.iter().flat_map(|pattern| &pattern.sequence) {
-            doors.extend(sequence.steps().iter().map(|step| step.port));
+            let ports = sequence.steps().iter().map(|step| step.port);
+            doors.extend(ports.map(PortRange::single));
         }
-        doors.sort_unstable();
+        let doors = merge(doors);
         if self.neighbours {
-            for port in &doors {
-                for near in [port.saturating_sub(1), port.saturating_add(1)] {
-                    if near != 0 && self.services.binary_search(&near).is_err() {
+            for door in &doors {
+                for near in [door.low.saturating_sub(1), door.high.saturating_add(1)] {
+                    if near != 0 && !has(&self.services, near) {
                         ranges.push(PortRange::single(near));
                     }
                 }
@@ -161,17 +166,17 @@ impl Tripwires {
         }
         let mut apart = Vec::new();
         for PortRange { mut low, high } in merge(ranges) {
-            let first = doors.partition_point(|port| *port < low);
-            for port in doors[first..].iter().take_while(|port| **port <= high) {
-                if low < *port {
+            let first = doors.partition_point(|door| door.high < low);
+            for door in doors[first..].iter().take_while(|door| door.low <= high) {
+                if low < door.low {
                     apart.push(PortRange {
                         low,
-                        high: port - 1,
+                        high: door.low - 1,
                     });
                 }
-                low = port.saturating_add(1);
+                low = door.high.saturating_add(1);
             }
-            if low <= high && doors.binary_search(&low).is_err() {
+            if low <= high && !has(&doors, low) {
                 apart.push(PortRange { low, high });
             }
         }

@@ -75,11 +75,11 @@ pub fn options_of_broken(text: &[u8]) -> Options {
         }
         _ => None,
     });
-    let options = Options::default();
-    Options {
-        state_dir: paths.next_back().unwrap_or(options.state_dir),
-        ..options
+    let mut options = Options::default();
+    if let Some(path) = paths.next_back() {
+        options.state_dir = path;
     }
+    options
 }
 
 fn whole_file(text: String) -> Diagnostic {

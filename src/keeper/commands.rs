@@ -170,7 +170,7 @@ impl Commands {
     }
 
     /// Takes out of the queue what must not begin any more.
-    pub fn drop_waiting(&mut self, keep: impl Fn(&Command) -> bool) {
+    pub fn drop_waiting(&mut self, keep: &dyn Fn(&Command) -> bool) {
         self.queue.retain(keep);
     }
 

@@ -45,6 +45,10 @@ pub enum Unavailable {
     Unusable(String),
 }
 
+fn unusable(path: &Path) -> impl Fn(io::Error) -> Unavailable + '_ {
+    move |error| Unavailable::Unusable(format!("{}: {}", path.display(), plain(&error)))
+}
+
 /// The same path always gives the same name: the file's, and a checksum (FNV-1a) of the whole path.
 fn instance_name(config: &Path) -> String {
     let bytes = config.as_os_str().as_encoded_bytes();
@@ -71,10 +75,6 @@ impl State {
     }
 
     fn try_take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
-        let unusable = |path: &Path| {
-            let path = path.display().to_string();
-            move |error| Unavailable::Unusable([&path, ": ", &plain(&error)].concat())
-        };
         let state_dir = &named_files::folder(state_dir).map_err(unusable(state_dir))?;
         private_directory(state_dir).map_err(unusable(state_dir))?;
         let empty = state_dir.join(EMPTY);
@@ -255,10 +255,12 @@ fn private_directory(path: &Path) -> io::Result<()> {
 
 /// Whether this is the name of something that [`State`] makes.
 fn is_ours(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let checksum = name.rsplit_once('-').map_or("", |(_, checksum)| checksum);
-    let is_instance = checksum.len() == 16 && checksum.bytes().all(|b| b.is_ascii_hexdigit());
-    is_instance || [EMPTY, LOCK, JOURNAL, JOURNAL_NEW, JOURNAL_BROKEN, CONTROL].contains(&&*name)
+    let is_instance = match name.as_encoded_bytes().split_last_chunk::<17>() {
+        Some((_, [b'-', checksum @ ..])) => checksum.iter().all(u8::is_ascii_hexdigit),
+        _ => false,
+    };
+    let mut others = [EMPTY, LOCK, JOURNAL, JOURNAL_NEW, JOURNAL_BROKEN, CONTROL].into_iter();
+    is_instance || others.any(|other| name == other)
 }
 
 #[cfg(test)]

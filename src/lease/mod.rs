@@ -206,16 +206,15 @@ impl LeaseBook {
 
     /// How many bans there are that nobody has ended, and the source of the one that ends first.
     pub fn bans(&self) -> (usize, Option<IpAddr>) {
-        let live = |lease: &&Lease| lease.is_ban() && lease.until() > Some(0);
-        let first = self
-            .leases
-            .iter()
-            .filter(live)
-            .min_by_key(|ban| ban.until());
-        (
-            self.leases.iter().filter(live).count(),
-            first.map(|ban| ban.source),
-        )
+        let (mut number, mut first) = (0, None::<&Lease>);
+        let bans = self.leases.iter().filter(|lease| lease.is_ban());
+        for ban in bans.filter(|ban| ban.until() > Some(0)) {
+            number += 1;
+            if first.is_none_or(|first| ban.until() < first.until()) {
+                first = Some(ban);
+            }
+        }
+        (number, first.map(|ban| ban.source))
     }
 
     fn get_mut(&mut self, id: LeaseId) -> Option<&mut Lease> {

@@ -86,7 +86,7 @@ impl Keeper {
         if number == 0 {
             return 0;
         }
-        commands.drop_waiting(|command| command.lease.is_none_or(|id| book.get(id).is_some()));
+        commands.drop_waiting(&|command| command.lease.is_none_or(|id| book.get(id).is_some()));
         for lease in book.leases() {
             if lease.door == door && lease.source == source {
                 // As at SIGTERM: a start command that hangs must not keep the door open.

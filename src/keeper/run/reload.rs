@@ -104,16 +104,13 @@ impl Keeper {
     }
 
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
-    pub(super) fn put_in_force(&mut self, new: Replacement) {
+    pub(super) fn put_in_force(&mut self, mut new: Replacement) {
         self.end_listener();
         self.listener = Some(new.listener);
         self.restart = Restart::default();
         // Where the lock and the journal are stays.
-        let state_dir = std::mem::take(&mut self.options.state_dir);
-        self.options = Options {
-            state_dir,
-            ..new.options
-        };
+        std::mem::swap(&mut new.options.state_dir, &mut self.options.state_dir);
+        self.options = new.options;
         self.doors = new.doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {

@@ -26,7 +26,7 @@ impl Keeper {
         let mut actions = Vec::new();
         let Keeper { book, commands, .. } = self;
         book.close(|id| commands.is_running(id), &mut actions);
-        commands.drop_waiting(|command| command.lease.is_some_and(|id| book.get(id).is_some()));
+        commands.drop_waiting(&|command| command.lease.is_some_and(|id| book.get(id).is_some()));
         commands.limit(now + SHUTDOWN_START_MS, now + SHUTDOWN_COMMAND_MS);
         self.perform(actions);
     }

@@ -221,7 +221,8 @@ impl Resolver {
 
     /// What the servers say of that name; `Unknown` also if no host has such a name.
     fn ask(&self, name: &str, kind: Kind) -> Result<Reply, NameError> {
-        let id = random::bytes().map_err(|_| NameError::NoServer)?;
+        let mut id = [0; 2];
+        random::fill(&mut id).map_err(|_| NameError::NoServer)?;
         let question = dns::question(name, kind, id).ok_or(NameError::Unknown)?;
         ask_dns::ask(&self.servers, &question).ok_or(NameError::NoServer)
     }

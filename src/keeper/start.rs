@@ -4,7 +4,7 @@
 use super::control::{Control, Question};
 use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Received};
-use super::log::{Kind, Log};
+use super::log::Kind;
 use super::run::Keeper;
 use super::state::{State, Unavailable, control_of};
 use super::{Settings, ask, check, named_files};
@@ -20,7 +20,6 @@ use crate::sys::error::plain;
 use crate::sys::file::write_all;
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
-use crate::sys::signals::Signals;
 use crate::sys::{daemon, poll};
 use std::fs::{self, Permissions};
 use std::io;
@@ -47,7 +46,7 @@ pub fn main(args: KnockdArgs) -> ExitCode {
         return ask::main(&settings, &question);
     }
     match start(settings) {
-        Ok(Some(keeper)) => keeper.run(),
+        Ok(Some(mut keeper)) => keeper.run(),
         Ok(None) => ExitCode::SUCCESS,
         Err(problem) => {
             say(&problem);
@@ -94,18 +93,21 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         true => Some(daemon::daemonize().map_err(|error| format!("cannot daemonize: {error}"))?),
         false => None,
     };
-    let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
-    let mut lines = Lines::new(
-        Log::new(settings.args.verbose, settings.args.debug),
-        settings.args.lookup,
-    );
-    let options = &config.options;
+    let mut keeper = Keeper::new(settings, config.options, doors)?;
+    let Keeper {
+        settings,
+        options,
+        lines,
+        ..
+    } = &mut keeper;
     lines
         .log
         .open(settings.log_file(options).as_deref(), options.use_syslog);
+    let interface = settings.interface(options).to_string();
+    let pid_path = settings.pid_file(options);
 
-    let state = match take_state(&settings, options) {
-        Ok(state) => Some(state),
+    match take_state(settings, options) {
+        Ok(state) => keeper.take_over_state(state),
         Err(Unavailable::Taken(process)) => {
             let runs = format!(
                 "knockd already runs with {}: process {process}",
@@ -127,20 +129,8 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
                      killed will stay open, and --status finds nobody"
                 ),
             );
-            None
         }
-    };
-
-    let (leases, remark) = state.as_ref().map_or_else(Default::default, State::leases);
-    if let Some((kind, text)) = remark {
-        lines.say(kind, &text);
     }
-
-    let interface = settings.interface(options).to_string();
-    let pid_path = settings.pid_file(options);
-    let mut keeper = Keeper::new(settings, config.options, doors, lines, signals);
-    keeper.state = state;
-    keeper.take_over_leases(leases);
     keeper.end_unwanted_bans();
     let listener = keeper
         .spawn_own_listener()
@@ -204,16 +194,8 @@ fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keep
             ));
         }
     };
-    let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
-    let log = Log::new(settings.args.verbose, settings.args.debug);
-    let lines = Lines::new(log, settings.args.lookup);
-    let mut keeper = Keeper::new(settings, options, Vec::new(), lines, signals);
-    let (leases, remark) = state.leases();
-    keeper.state = Some(state);
-    if let Some((kind, text)) = remark {
-        keeper.lines.say(kind, &text);
-    }
-    keeper.take_over_leases(leases);
+    let mut keeper = Keeper::new(settings, options, Vec::new())?;
+    keeper.take_over_state(state);
     close_all(keeper, problem)
 }
 

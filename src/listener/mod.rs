@@ -61,26 +61,9 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
 }
 
 fn listen(keeper: &MessageSocket) -> Result<(), String> {
-    let Some(mut listener) = Listener::set_up(keeper)? else {
-        return Ok(());
-    };
-    listener.refresh()?;
-    for capture in &mut listener.captures {
-        capture.tell_first(
-            &listener.interfaces,
-            listener.wait_for_interfaces,
-            &listener.output,
-        )?;
-    }
-    let ready = keeper.send(&ToKeeper::Ready.encode(), true);
-    ready.map_err(told("the keeper cannot be told"))?;
-    match receive(keeper) {
-        Some(ToListener::Start) => {}
-        _ => return Ok(()),
-    }
-    match listener.run() {
-        Ok(()) => Ok(()),
-        Err(error) => Err(format!("the listener cannot go on: {error}")),
+    match Listener::set_up(keeper)? {
+        Some(mut listener) => listener.serve(),
+        None => Ok(()),
     }
 }
 
@@ -107,7 +90,8 @@ fn auto_tripwires() -> io::Result<Tripwires> {
         ));
     }
     // Two bytes for each draw, of two transports.
-    let bytes: [u8; 4 * tripwire::MAX_DRAWS] = random::bytes()?;
+    let mut bytes = [0; 4 * tripwire::MAX_DRAWS];
+    random::fill(&mut bytes)?;
     let mut draws = bytes.as_chunks().0.iter();
     Ok(Tripwires::auto(&services, || {
         draws
@@ -189,7 +173,8 @@ impl<'a> Listener<'a> {
         }
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
-        let seed = random::bytes().map_err(told("/dev/urandom"))?;
+        let mut seed = [0; 8];
+        random::fill(&mut seed).map_err(told("/dev/urandom"))?;
         let release = read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
         let kernel = filter::Kernel {
             vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
@@ -269,6 +254,22 @@ impl<'a> Listener<'a> {
             follows_routes,
             wait_for_interfaces,
         }))
+    }
+
+    /// Says that it is ready, and listens once the keeper lets it go.
+    fn serve(&mut self) -> Result<(), String> {
+        self.refresh()?;
+        for capture in &mut self.captures {
+            capture.tell_first(&self.interfaces, self.wait_for_interfaces, &self.output)?;
+        }
+        let ready = self.keeper.send(&ToKeeper::Ready.encode(), true);
+        ready.map_err(told("the keeper cannot be told"))?;
+        match receive(self.keeper) {
+            Some(ToListener::Start) => self
+                .run()
+                .map_err(|error| format!("the listener cannot go on: {error}")),
+            _ => Ok(()),
+        }
     }
 
     /// Reads the interfaces anew and moves filters and sockets to where they belong now. An error is told after all sockets had their turn.

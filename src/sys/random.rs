@@ -5,10 +5,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// From /dev/urandom: getrandom(2) is newer than the oldest kernel.
-pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+/// Fills these bytes from /dev/urandom: getrandom(2) is newer than the oldest kernel.
+pub fn fill(bytes: &mut [u8]) -> io::Result<()> {
     let source = open(Path::new("/dev/urandom"), libc::O_RDONLY, 0)?;
-    let bytes = read_all(source.as_fd(), N)?;
-    // It has no end.
-    <[u8; N]>::try_from(bytes).map_err(|_| io::ErrorKind::UnexpectedEof.into())
+    let drawn = read_all(source.as_fd(), bytes.len())?;
+    if drawn.len() < bytes.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    bytes.copy_from_slice(&drawn);
+    Ok(())
 }

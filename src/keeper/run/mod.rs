@@ -16,7 +16,7 @@ use super::control::Control;
 use super::doors::Door;
 use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Restart};
-use super::log::Kind;
+use super::log::{Kind, Log};
 use super::state::State;
 use crate::config::Options;
 use crate::deadline::{is_due, soonest};
@@ -55,8 +55,10 @@ struct Closing {
 
 /// Everything that the keeper knows.
 pub struct Keeper {
-    settings: Settings,
-    options: Options,
+    /// The command line.
+    pub settings: Settings,
+    /// The config's options.
+    pub options: Options,
     doors: Vec<Door>,
     /// The log.
     pub lines: Lines,
@@ -99,14 +101,11 @@ pub struct Keeper {
 
 impl Keeper {
     /// A keeper without a listener, a state folder, a pid file or leases so far.
-    pub fn new(
-        settings: Settings,
-        options: Options,
-        doors: Vec<Door>,
-        lines: Lines,
-        signals: Signals,
-    ) -> Keeper {
-        Keeper {
+    pub fn new(settings: Settings, options: Options, doors: Vec<Door>) -> Result<Keeper, String> {
+        let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
+        let log = Log::new(settings.args.verbose, settings.args.debug);
+        let lines = Lines::new(log, settings.args.lookup);
+        Ok(Keeper {
             settings,
             options,
             doors,
@@ -132,11 +131,11 @@ impl Keeper {
             opened: 0,
             restarts: 0,
             report: None,
-        }
+        })
     }
 
     /// Until SIGTERM or SIGINT; the exit code is the signal's number, as knockd 0.8's.
-    pub fn run(mut self) -> ExitCode {
+    pub fn run(&mut self) -> ExitCode {
         loop {
             let now = monotonic();
             self.meet_deadlines(now);

@@ -4,6 +4,7 @@
 use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::log::Kind;
+use crate::keeper::state::State;
 use crate::lease::{Lease, LeaseBook, Phase, in_words};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
@@ -17,9 +18,19 @@ impl Keeper {
         self.book.leases().is_empty()
     }
 
+    /// Takes this folder over, and the leases that are left in it.
+    pub fn take_over_state(&mut self, state: State) {
+        let (leases, remark) = state.leases();
+        self.state = Some(state);
+        if let Some((kind, text)) = remark {
+            self.lines.say(kind, &text);
+        }
+        self.take_over_leases(leases);
+    }
+
     /// Takes these leases over. Those that are overdue or were at a command are closed now; their stop commands are waited for, up to
     /// [`ORPHAN_MS`].
-    pub fn take_over_leases(&mut self, leases: Vec<Lease>) {
+    fn take_over_leases(&mut self, leases: Vec<Lease>) {
         end_orphans(&leases);
         if !leases.is_empty() {
             let number = in_words(&leases);

@@ -158,7 +158,8 @@ impl Selector {
             let selector = match part {
                 "" => return Err(format!("no interface name in {}", quoted(text))),
                 name if name
-                    .contains(|c: char| c.is_ascii_whitespace() || c.is_control() || c == '/') =>
+                    .chars()
+                    .any(|c| c.is_ascii_whitespace() || c.is_control() || c == '/') =>
                 {
                     return Err(format!("no interface can be called {}", quoted(name)));
                 }

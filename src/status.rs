@@ -229,7 +229,7 @@ struct Json(String);
 impl Json {
     /// What comes before each value.
     fn name(&mut self, name: &str) {
-        if !self.0.ends_with(['{', '[']) && !self.0.is_empty() {
+        if !matches!(self.0.as_bytes().last(), None | Some(b'{' | b'[')) {
             self.0.push(',');
         }
         if !name.is_empty() {

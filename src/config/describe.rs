@@ -98,14 +98,10 @@ fn about_bans(out: &mut String, bans: &Bans) {
         bans.max
     );
     put(out, "bans", &text);
-    let networks = bans
-        .allow
-        .iter()
-        .map(|network| format!(", {}/{}", network.address, network.prefix));
-    let text = format!(
-        "this machine's own addresses and networks{}",
-        networks.collect::<String>()
-    );
+    let mut text = "this machine's own addresses and networks".to_string();
+    for network in &bans.allow {
+        text.push_str(&format!(", {}/{}", network.address, network.prefix));
+    }
     put(out, "never banned", &text);
     families(
         out,

@@ -415,11 +415,10 @@ impl Parser<'_> {
         let warnings = &mut self.warnings;
         let trips = self.options.tripwire != Tripwire::None;
         self.options.bans = self.bans.finish(trips, &self.options_seen, warnings);
-        let doors: Vec<Door> = self
-            .doors
-            .into_iter()
-            .map(|door| door.finish(warnings))
-            .collect();
+        let mut doors: Vec<Door> = Vec::new();
+        for door in self.doors {
+            doors.push(door.finish(warnings));
+        }
         warnings.extend(futile(&self.single_tripwires, &doors));
         let mut warnings: Vec<Diagnostic> = Vec::new();
         for warning in self.warnings {

@@ -33,12 +33,12 @@ pub fn main(settings: &Settings) -> ExitCode {
     let mode = mode
         .ok()
         .and_then(|found| mode_advice(found.mode(), found.uid()));
-    let warnings = warnings.iter().chain(&mode).chain(&advice);
-    for text in warnings
-        .map(|warning| warning.show(&settings.config))
-        .chain(reports)
-    {
-        print(&["warning: ", &text, "\n"].concat());
+    let warn = |text: &str| print(&["warning: ", text, "\n"].concat());
+    for warning in warnings.iter().chain(&mode).chain(&advice) {
+        warn(&warning.show(&settings.config));
+    }
+    for report in &reports {
+        warn(report);
     }
     ExitCode::SUCCESS
 }

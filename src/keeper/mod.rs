@@ -97,8 +97,10 @@ impl Settings {
                 return Err(error.to_string());
             }
         };
-        let mut config =
-            config::parse(&text, trace).map_err(|problem| problem.show(&self.config))?;
+        let mut config = match config::parse(&text, trace) {
+            Ok(config) => config,
+            Err(problem) => return Err(problem.show(&self.config)),
+        };
         if self.args.strict {
             config.options.be_strict();
         }

@@ -96,7 +96,7 @@ impl Control {
         }
         let socket = UnixListener::bind(path)?;
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
-        set_nonblocking(&socket, true)?;
+        set_nonblocking(socket.as_fd(), true)?;
         Ok(Control {
             socket,
             path: path.to_path_buf(),
@@ -160,7 +160,7 @@ impl Control {
     fn accept(&mut self, now: Millis) {
         while self.clients.len() < MAX_CLIENTS {
             let accepted = self.socket.accept().and_then(|(stream, _)| {
-                set_nonblocking(&stream, true)?;
+                set_nonblocking(stream.as_fd(), true)?;
                 Ok(stream)
             });
             match accepted {

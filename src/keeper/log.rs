@@ -5,12 +5,12 @@
 use super::named_files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::error::{plain, retry};
+use crate::sys::error::plain;
 use crate::sys::{file, poll, program};
 use crate::zone::{LocalTime, Zone};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
@@ -199,7 +199,7 @@ impl LogFile {
         }
         let before = text.len();
         text.push_str(lines);
-        let (written, result) = write_what_fits(&mut self.file, text.as_bytes());
+        let (written, result) = write_what_fits(&self.file, text.as_bytes());
         if written > 0 {
             self.is_cut = text.as_bytes().get(written - 1) != Some(&b'\n');
         }
@@ -220,10 +220,10 @@ impl LogFile {
 }
 
 /// Writes as much as the file takes: how many bytes that was, and why it was not all.
-fn write_what_fits(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+fn write_what_fits(file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        match retry(|| file.write(rest)) {
+        match file::write(file.as_fd(), rest) {
             Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
             Ok(length) => written += length,
             Err(error) => return (written, Err(error)),
@@ -325,7 +325,7 @@ impl Syslog {
             t.second
         );
         let send = |socket: &UnixDatagram| {
-            file::set_nonblocking(socket, self.lost > 0)?;
+            file::set_nonblocking(socket.as_fd(), self.lost > 0)?;
             socket.send(datagram.as_bytes()).map(drop)
         };
         match self.socket.as_ref().map(send) {

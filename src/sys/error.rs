@@ -12,15 +12,10 @@ pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
-/// As [`cerr`], for calls that return a byte count.
-pub fn cerr_len(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
-/// Calls again while a signal interrupts.
-pub fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// The same for calls that return a number of something or -1; they are made again while a signal interrupts.
+pub fn retry(call: &mut dyn FnMut() -> isize) -> io::Result<usize> {
     loop {
-        match call() {
+        match usize::try_from(call()).map_err(|_| io::Error::last_os_error()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }

@@ -202,17 +202,17 @@ pub enum Ending {
 /// A child that has ended, without waiting: its process id and how.
 pub fn reap() -> Option<(libc::pid_t, Ending)> {
     let mut status = 0;
-    let wait = || {
+    let process = retry(&mut || {
         // SAFETY: `status` is valid for writing.
-        cerr(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) })
-    };
-    let process = retry(wait).ok().filter(|process| *process > 0)?;
+        unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) as isize }
+    });
+    let process = process.ok().filter(|process| *process > 0)?;
     let ending = if libc::WIFSIGNALED(status) {
         Ending::Killed(libc::WTERMSIG(status))
     } else {
         Ending::Exited(libc::WEXITSTATUS(status))
     };
-    Some((process, ending))
+    Some((process as libc::pid_t, ending))
 }
 
 /// Ends one child for good.

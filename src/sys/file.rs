@@ -1,6 +1,6 @@
 //! Opening files, and reading and writing descriptors.
 
-use super::error::{cerr, cerr_len, retry};
+use super::error::{cerr, retry};
 use crate::limits::MAX_FILE_BYTES;
 use std::ffi::CString;
 use std::fs::File;
@@ -13,13 +13,12 @@ use std::path::Path;
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
-    let open = || {
+    let fd = retry(&mut || {
         // SAFETY: the path is a C string that lives through the call.
-        cerr(unsafe { libc::open64(path.as_ptr(), flags, mode) })
-    };
-    let fd = retry(open)?;
+        unsafe { libc::open64(path.as_ptr(), flags, mode) as isize }
+    })?;
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
-    Ok(unsafe { File::from_raw_fd(fd) })
+    Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
 }
 
 /// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
@@ -28,9 +27,9 @@ pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
     let mut piece = [0u8; 4096];
     while bytes.len() < most {
         let room = piece.len().min(most - bytes.len());
-        let length = retry(|| {
+        let length = retry(&mut || {
             // SAFETY: `piece` has room for that many bytes.
-            cerr_len(unsafe { libc::read(source.as_raw_fd(), piece.as_mut_ptr().cast(), room) })
+            unsafe { libc::read(source.as_raw_fd(), piece.as_mut_ptr().cast(), room) }
         })?;
         if length == 0 {
             break;
@@ -40,14 +39,18 @@ pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// As many of these bytes as `destination` takes at once.
+pub fn write(destination: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    retry(&mut || {
+        // SAFETY: so many bytes are there.
+        unsafe { libc::write(destination.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) }
+    })
+}
+
 /// All of these bytes to `destination`. (Of std's there would be a copy for each kind of it, too.)
 pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let length = retry(|| {
-            let (first, number) = (bytes.as_ptr().cast(), bytes.len());
-            // SAFETY: so many bytes are there.
-            cerr_len(unsafe { libc::write(destination.as_raw_fd(), first, number) })
-        })?;
+        let length = write(destination, bytes)?;
         if length == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -63,7 +66,7 @@ pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and
 /// that of musl translates structures for 1 kB.)
-pub fn set_nonblocking(descriptor: &impl AsRawFd, on: bool) -> io::Result<()> {
+pub fn set_nonblocking(descriptor: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     let fd = descriptor.as_raw_fd();
     // SAFETY: no pointers.
     let flags = cerr(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;

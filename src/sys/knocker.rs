@@ -6,7 +6,7 @@ use super::raw_address::RawAddress;
 use crate::door::Protocol;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// A socket that can knock once. Each one has a source port of its own.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Knocker {
         // SAFETY: socket() has just returned this descriptor and nobody else knows it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         if protocol == Protocol::Tcp {
-            set_nonblocking(&socket, true)?;
+            set_nonblocking(socket.as_fd(), true)?;
         }
         Ok(Knocker {
             socket,

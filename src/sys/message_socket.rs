@@ -1,7 +1,7 @@
 //! Sockets whose messages arrive whole or not at all: the socketpairs between the keeper and its other processes (SOCK_SEQPACKET, so that the
 //! end of either process shows as end of file), and UDP to a DNS server.
 
-use super::error::{cerr, cerr_len, retry};
+use super::error::{cerr, retry};
 use super::poll;
 use super::raw_address::socklen;
 use crate::door::Millis;
@@ -70,16 +70,10 @@ impl MessageSocket {
 
     fn try_send(&self, message: &[u8], wait: bool) -> io::Result<()> {
         let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
-        retry(|| {
+        retry(&mut || {
+            let (first, length) = (message.as_ptr().cast(), message.len());
             // SAFETY: the pointer and length describe `message`.
-            cerr_len(unsafe {
-                libc::send(
-                    self.0.as_raw_fd(),
-                    message.as_ptr().cast(),
-                    message.len(),
-                    flags,
-                )
-            })
+            unsafe { libc::send(self.0.as_raw_fd(), first, length, flags) }
         })
         .map(drop)
     }
@@ -88,16 +82,10 @@ impl MessageSocket {
     /// Fails with `WouldBlock` when there is none and `wait` is not set.
     pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
         let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
-        retry(|| {
+        retry(&mut || {
+            let (first, room) = (buffer.as_mut_ptr().cast(), buffer.len());
             // SAFETY: the pointer and length describe `buffer`.
-            cerr_len(unsafe {
-                libc::recv(
-                    self.0.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    flags,
-                )
-            })
+            unsafe { libc::recv(self.0.as_raw_fd(), first, room, flags) }
         })
     }
 }

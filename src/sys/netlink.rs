@@ -1,7 +1,7 @@
 //! The rtnetlink(7) socket: asks what links, addresses and routes there are, and tells when they change. What the
 //! bytes mean is in [`crate::interfaces`].
 
-use super::error::{cerr, cerr_len, retry};
+use super::error::{cerr, retry};
 use super::raw_address::socklen;
 use std::cell::Cell;
 use std::io;
@@ -103,11 +103,9 @@ impl Netlink {
         request[8..12].copy_from_slice(&number.to_ne_bytes());
         let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
         request[6..8].copy_from_slice(&flags.to_ne_bytes());
-        retry(|| {
+        retry(&mut || {
             // SAFETY: the pointer and length describe `request`.
-            cerr_len(unsafe {
-                libc::send(self.socket.as_raw_fd(), request.as_ptr().cast(), LENGTH, 0)
-            })
+            unsafe { libc::send(self.socket.as_raw_fd(), request.as_ptr().cast(), LENGTH, 0) }
         })?;
         let mut buffer = vec![0u8; REPLY];
         loop {
@@ -142,16 +140,10 @@ impl Netlink {
     }
 
     fn receive(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
-        retry(|| {
+        retry(&mut || {
+            let (first, room) = (buffer.as_mut_ptr().cast(), buffer.len());
             // SAFETY: the pointer and length describe `buffer`.
-            cerr_len(unsafe {
-                libc::recv(
-                    self.socket.as_raw_fd(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    flags,
-                )
-            })
+            unsafe { libc::recv(self.socket.as_raw_fd(), first, room, flags) }
         })
     }
 }

@@ -1,6 +1,6 @@
 //! AF_PACKET sockets (packet(7)): IP packets without their link header, whatever the link is.
 
-use super::error::{cerr, cerr_len, retry};
+use super::error::{cerr, retry};
 use super::raw_address::socklen;
 use crate::filter::Instruction;
 use crate::limits::{BATCH, PACKET_BUFFER_BYTES, SNAP_LENGTH};
@@ -103,8 +103,7 @@ impl PacketSocket {
     /// The packets that wait, without waiting: how many of them are in `batch` now, 0 if there are none. With fewer than it has room for,
     /// none is left. An error such as ENETDOWN is told once by the kernel; the socket lives on.
     pub fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
-        let received = retry(|| batch.receive_many(self.0.as_raw_fd()));
-        match received {
+        match batch.receive_many(self.0.as_raw_fd()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             // Linux 2.6.33 is the first to have recvmmsg.
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
@@ -159,19 +158,21 @@ impl Batch {
             message.msg_hdr.msg_name = (&raw mut *from).cast();
             message.msg_hdr.msg_namelen = socklen::<libc::sockaddr_ll>();
         }
-        // SAFETY: every message points at one piece and one address, every piece at one buffer, all of them live, writable and of
-        // the lengths given; a null time-out is allowed.
-        let received = unsafe {
-            libc::syscall(
-                libc::SYS_recvmmsg,
-                socket,
-                messages.as_mut_ptr(),
-                BATCH,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut::<libc::timespec>(),
-            )
-        };
-        let received = cerr_len(received as isize)?;
+        let received = retry(&mut || {
+            // SAFETY: every message points at one piece and one address, every piece at one buffer, all of them live, writable and of
+            // the lengths given; a null time-out is allowed.
+            let received = unsafe {
+                libc::syscall(
+                    libc::SYS_recvmmsg,
+                    socket,
+                    messages.as_mut_ptr(),
+                    BATCH,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null_mut::<libc::timespec>(),
+                )
+            };
+            received as isize
+        })?;
         for ((packet, message), from) in self.packets.iter_mut().zip(&messages).zip(&from) {
             *packet = (message.msg_len as usize, from.sll_ifindex as u32);
         }
@@ -185,9 +186,9 @@ impl Batch {
             // SAFETY: an all-zero sockaddr_ll is valid.
             let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             let mut from_length = socklen::<libc::sockaddr_ll>();
-            let received = retry(|| {
+            let received = retry(&mut || {
                 // SAFETY: buffer, address and its length are valid for writing, with the lengths given.
-                cerr_len(unsafe {
+                unsafe {
                     libc::recvfrom(
                         socket,
                         buffer.as_mut_ptr().cast(),
@@ -196,7 +197,7 @@ impl Batch {
                         (&raw mut from).cast(),
                         &raw mut from_length,
                     )
-                })
+                }
             });
             match received {
                 Ok(length) => *packet = (length, from.sll_ifindex as u32),

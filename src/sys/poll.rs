@@ -84,11 +84,11 @@ pub fn writable(descriptor: BorrowedFd<'_>, wait: Millis) -> bool {
         events: libc::POLLOUT,
         revents: 0,
     };
-    let poll = || {
+    let ready = retry(&mut || {
         // SAFETY: `entry` is one initialised pollfd, and lives through the call.
-        cerr(unsafe { libc::poll(&raw mut entry, 1, wait as libc::c_int) })
-    };
-    retry(poll).is_ok_and(|ready| ready > 0)
+        unsafe { libc::poll(&raw mut entry, 1, wait as libc::c_int) as isize }
+    });
+    ready.is_ok_and(|ready| ready > 0)
 }
 
 /// Sleeps that long (ms), by a system call that the listener may still make.

@@ -56,8 +56,8 @@ impl Signals {
     /// a process.
     pub fn catch() -> io::Result<Signals> {
         let (reader, writer) = UnixStream::pair()?;
-        set_nonblocking(&reader, true)?;
-        set_nonblocking(&writer, true)?;
+        set_nonblocking(reader.as_fd(), true)?;
+        set_nonblocking(writer.as_fd(), true)?;
         PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
         // Whoever started this program may have blocked signals, and that is inherited; commands inherit it from here.
         // SAFETY: an all-zero set is empty, and the old one is not asked for.

@@ -5,6 +5,7 @@ use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, wait_fo
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -192,16 +193,27 @@ fn a_start_that_fails_still_closes_doors() {
 }
 
 fn another_state_dir_at_reload_is_refused() {
+    const REFUSED: &str = "StateDir cannot change";
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
     open(&scene, &daemon);
     let text = scene.home.read("knockd.conf");
+    // These are the same folder.
+    symlink("state", scene.home.path("link")).expect("link");
+    for (number, same) in (1..).zip(["./state//.", "link"]) {
+        let changed = text.replace("/state\n", &format!("/{same}\n"));
+        assert_ne!(text, changed);
+        scene.home.write("knockd.conf", &changed);
+        daemon.signal(libc::SIGHUP);
+        daemon.await_count(lines::IN_FORCE, number);
+        assert_eq!(daemon.count(REFUSED), 0, "{same}");
+    }
     let changed = text.replace("/state\n", "/other\n");
     assert_ne!(text, changed);
     scene.home.write("knockd.conf", &changed);
     daemon.signal(libc::SIGHUP);
-    daemon.await_text("StateDir cannot change");
-    daemon.await_text(lines::IN_FORCE);
+    daemon.await_text(REFUSED);
+    daemon.await_count(lines::IN_FORCE, 3);
     assert!(!scene.home.path("other").exists());
     let empty = scene.home.path("state/empty");
     wait_for("the new listener in its cage", || {

@@ -6,6 +6,7 @@ use crate::config::Options;
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::Restart;
 use crate::keeper::log::Kind;
+use crate::keeper::named_files;
 use crate::sys::error::plain;
 use std::fs::{self, Metadata};
 use std::path::PathBuf;
@@ -57,7 +58,11 @@ impl Keeper {
         // Also if the interface below is refused: a log rotation may be waiting for it.
         let path = self.settings.log_file(&config.options);
         self.reopen_log(path, config.options.use_syslog);
-        let state_dir = |options: &Options| self.settings.state_dir(options).into_os_string();
+        // Not the texts: `/x`, `/x/` and a link to it are one folder.
+        let state_dir = |options: &Options| {
+            let path = named_files::folder(&self.settings.state_dir(options)).ok();
+            path.map(PathBuf::into_os_string)
+        };
         if state_dir(&config.options) != state_dir(&self.options) {
             self.lines.say(
                 Kind::Error,

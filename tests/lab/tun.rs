@@ -1,6 +1,6 @@
 //! A tun device that looks like a PPP link. The test holds its other end, as the provider does.
 
-use super::Namespace;
+use super::{Namespace, wait_for};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -26,9 +26,19 @@ impl Tun {
                 .expect("tun");
             let mut request = request(name);
             request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-            // SAFETY: TUNSETIFF reads and writes one ifreq, which is live.
-            let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) };
-            assert_eq!(result, 0, "TUNSETIFF: {}", std::io::Error::last_os_error());
+            // The one of before lives on for a moment where another test starts a program just now: between fork and exec that has all
+            // that this process had open, too.
+            wait_for("TUNSETIFF", || {
+                // SAFETY: TUNSETIFF reads and writes one ifreq, which is live.
+                let result =
+                    unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF as _, &raw mut request) };
+                let error = std::io::Error::last_os_error();
+                assert!(
+                    result == 0 || error.raw_os_error() == Some(libc::EBUSY),
+                    "TUNSETIFF: {error}"
+                );
+                (result == 0).then_some(())
+            });
             // SAFETY: TUNSETLINK takes its argument as a number.
             let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETLINK as _, ARPHRD_PPP) };
             assert_eq!(result, 0, "TUNSETLINK: {}", std::io::Error::last_os_error());

@@ -93,6 +93,31 @@ fn the_time_runs_from_the_end_of_the_start_command() {
     assert!(book.leases().is_empty());
 }
 
+/// Milliseconds since the boot in 32 bits end after 49 days, seconds in 31 or 32 bits after 68 or 136 years.
+#[test]
+fn a_machine_that_has_run_for_long_closes_in_time() {
+    for end in [1 << 32, 1000 << 31, 1000 << 32] {
+        let (mut book, mut actions) = (LeaseBook::default(), Vec::new());
+        let now = end - TIMEOUT / 2;
+        open_now(&mut book, 2, now);
+        book.command_ended(0, now, &mut actions);
+        let place = journal::Place {
+            boot: "boot".to_string(),
+            net: 1,
+        };
+        let text = journal::encode(&place, book.leases().iter());
+        let leases = journal::decode(&text).unwrap().leases;
+        let mut book = LeaseBook::restore(leases, &mut actions);
+        book.expire(now + TIMEOUT - 1, &mut actions);
+        assert_eq!(
+            (book.next_expiry(), actions.len()),
+            (Some(now + TIMEOUT), 0)
+        );
+        book.expire(now + TIMEOUT, &mut actions);
+        assert_eq!(actions, [Action::LogTimeout(0), Action::RunStop(0)]);
+    }
+}
+
 #[test]
 fn a_second_knock_renews_the_time_and_runs_nothing() {
     let mut book = with_open_lease();

@@ -20,10 +20,15 @@ pub type UnixTime = i64;
 pub fn wall() -> UnixTime {
     let time = read(libc::CLOCK_REALTIME);
     #[cfg(target_pointer_width = "32")]
-    // Where the kernel's clock has 32 bits, they are good until 2106.
-    return (time.tv_sec as u32).into();
+    return unsigned(time.tv_sec);
     #[cfg(not(target_pointer_width = "32"))]
     time.tv_sec
+}
+
+/// Seconds of a clock of 32 bits, which are good until 2106: from 2038 on it gives negative ones.
+#[cfg(any(target_pointer_width = "32", test))]
+fn unsigned(seconds: i32) -> UnixTime {
+    (seconds as u32).into()
 }
 
 /// CLOCK_MONOTONIC exists on every kernel since 2.6.
@@ -88,4 +93,21 @@ pub fn zone() -> Zone {
         }),
     };
     zone.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_of_32_bits_is_good_until_2106() {
+        for (seconds, year, month, day) in [
+            (i32::MAX, 2038, 1, 19),
+            (i32::MIN, 2038, 1, 19),
+            (-1, 2106, 2, 7),
+        ] {
+            let time = Zone::default().local(unsigned(seconds));
+            assert_eq!((time.year, time.month, time.day), (year, month, day));
+        }
+    }
 }

@@ -35,9 +35,9 @@ fn by_date(tz: &str, times: &[Time]) -> Vec<String> {
         .collect()
 }
 
-/// Some of 1970 to 2060, and each half hour of 2026.
+/// Some of 1970 to 2122, and each half hour of 2026. A signed clock of 32 bits ends in 2038, an unsigned one in 2106.
 fn times() -> Vec<Time> {
-    let all = (0..2_840_000_000).step_by(9 * 3600 * 11 + 1800);
+    let all = (0..4_800_000_000).step_by(9 * 3600 * 11 + 1800);
     all.chain((1_767_225_600..1_798_761_600).step_by(1800))
         .collect()
 }
@@ -97,6 +97,16 @@ fn files_of_the_zone_database_mean_what_the_c_library_makes_of_them() {
             let _ = Zone::of_file(&bytes[..length]);
         }
     }
+}
+
+/// Version 1 has no rule at its end. (The first block of a newer file is such a file.)
+#[test]
+fn a_file_of_before_2005_is_none() {
+    let bytes = std::fs::read("/usr/share/zoneinfo/Europe/Berlin").expect("the package tzdata");
+    let second = bytes[4..].windows(4).position(|word| word == b"TZif");
+    let mut old = bytes[..4 + second.expect("a second block")].to_vec();
+    old[4] = 0;
+    assert_eq!(Zone::of_file(&old), None);
 }
 
 #[test]

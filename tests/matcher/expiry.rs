@@ -1,8 +1,9 @@
 //! Time-outs, one-time sequences, and when the matcher wants to be woken.
 
-use crate::script::{Lab, door, host, sequence, stranger};
+use crate::script::{Lab, door, doors_and_packets, host, run, sequence, stranger};
 use knockd_rs::door::Matching::{self, Strict, Tolerant};
 use knockd_rs::limits::{FEW_ATTEMPTS, TICK_MS};
+use proptest::prelude::*;
 
 const BOTH: [Matching; 2] = [Tolerant, Strict];
 
@@ -183,5 +184,25 @@ fn a_door_without_sequence_opens_when_it_gets_the_longest() {
         lab.matcher.set_sequence(7, Some(sequence("1")));
         lab.knocks(&steps.join(" "));
         assert!(lab.told().ends_with(" 32 !"));
+    }
+}
+
+proptest! {
+    /// Milliseconds since the boot in 32 bits end after 49 days, in 40 bits (as starts are stored) after 34 years, seconds in 31 or 32
+    /// bits after 68 or 136 years.
+    #[test]
+    fn a_machine_that_has_run_for_long_opens_as_ever(
+        (doors, packets) in doors_and_packets(true, true),
+        end in prop::sample::select(vec![1u64 << 32, 1 << 40, 1000 << 31, 1000 << 32]),
+        ticks in 0u64..500,
+    ) {
+        let after = |uptime: u64| -> Vec<_> {
+            let packets = packets.iter();
+            packets.map(|(time, knock, local)| (uptime + time, *knock, *local)).collect()
+        };
+        for matching in BOTH {
+            let soon = run(&doors, matching, &after(1 << 20));
+            prop_assert_eq!(soon, run(&doors, matching, &after(end - ticks * TICK_MS)));
+        }
     }
 }

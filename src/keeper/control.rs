@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a client may ask, as a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,6 @@ struct Client {
 /// The socket and its clients.
 pub struct Control {
     socket: UnixListener,
-    path: PathBuf,
     clients: Vec<Client>,
     /// Accepting has failed: not again before this time.
     paused_until: Option<Millis>,
@@ -99,15 +98,9 @@ impl Control {
         set_nonblocking(socket.as_fd(), true)?;
         Ok(Control {
             socket,
-            path: path.to_path_buf(),
             clients: Vec::new(),
             paused_until: None,
         })
-    }
-
-    /// Whether a daemon takes questions at that path.
-    pub fn answers(path: &Path) -> bool {
-        UnixStream::connect(path).is_ok()
     }
 
     /// Adds what to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
@@ -191,13 +184,6 @@ impl Control {
             Stage::Waits { json } => client.hear(OK, &status(json)),
             _ => true,
         });
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // A client that comes now learns that nobody is here. Whoever removed it before has saved us the work.
-        let _ = fs::remove_file(&self.path);
     }
 }
 

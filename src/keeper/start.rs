@@ -1,12 +1,12 @@
 //! From the command line to the loop: what can fail at the start fails here, while the person who typed it looks on.
 #![forbid(unsafe_code)]
 
-use super::control::{Control, Question};
+use super::control::Question;
 use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Received};
 use super::log::Kind;
 use super::run::Keeper;
-use super::state::{State, Unavailable, control_of};
+use super::state::{State, Unavailable};
 use super::{Settings, ask, check, named_files};
 use crate::cli::{self, KnockdArgs, print, say};
 use crate::config::{self, Options};
@@ -108,10 +108,11 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
 
     match take_state(settings, options) {
         Ok(state) => keeper.take_over_state(state),
-        Err(Unavailable::Taken(process)) => {
+        Err(Unavailable::Taken(holder)) => {
             let runs = format!(
-                "knockd already runs with {}: process {process}",
-                settings.config.display()
+                "knockd already runs with {}: process {}",
+                settings.config.display(),
+                holder.process
             );
             let Some(starting) = starting else {
                 return Err(format!(
@@ -141,18 +142,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         Ok(listener) => listener,
         Err(problem) => return close_all(keeper, problem),
     };
-    if let Some(path) = keeper.state.as_ref().map(State::control) {
-        match Control::open(&path) {
-            Ok(control) => keeper.control = Some(control),
-            Err(error) => {
-                let path = path.display();
-                keeper.lines.say(
-                    Kind::Error,
-                    &format_args!("warning: no control socket (knockd --status): {path}: {error}"),
-                );
-            }
-        }
-    }
+    keeper.be_up();
     if starting.is_some() {
         match write_pid(&pid_path) {
             Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
@@ -214,7 +204,7 @@ fn daemonized(starting: Starting) -> Result<(), String> {
     done.map_err(|error| format!("cannot daemonize: {error}"))
 }
 
-/// Takes the state folder. One whose daemon does not answer yet, or not any more because it is on its way out, is waited for:
+/// Takes the state folder. One whose daemon is not up yet, or not any more because it is on its way out, is waited for:
 /// `killall knockd; knockd -d` must leave a daemon.
 fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailable> {
     const PAUSE_MS: Millis = 20;
@@ -222,9 +212,7 @@ fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailab
     let deadline = monotonic() + SHUTDOWN_MS + LISTENER_START_MS;
     loop {
         match State::take(&folder, &instance) {
-            Err(Unavailable::Taken(_))
-                if monotonic() < deadline && !Control::answers(&control_of(&folder, &instance)) =>
-            {
+            Err(Unavailable::Taken(holder)) if !holder.is_up && monotonic() < deadline => {
                 poll::pause(PAUSE_MS);
             }
             taken => return taken,

@@ -7,10 +7,11 @@ use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::path::file_name;
+use crate::sys::daemon::Holder;
 use crate::sys::error::{plain, with_text};
 use crate::sys::{daemon, file, folder, poll, privileges};
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -29,18 +30,20 @@ const PRIVATE_FILE: libc::c_int = libc::O_CREAT | libc::O_WRONLY;
 /// The folder of the daemon that uses this config file.
 pub struct State {
     folder: PathBuf,
+    /// The lock by the path that another daemon would take, which may be a link that points elsewhere by now.
+    named: PathBuf,
     /// Open, so that the listener has it also when the folder is gone.
     empty: File,
     place: Place,
-    /// Holds the lock as long as the process lives.
-    _lock: File,
+    /// Holds the lock as long as it is open.
+    lock: File,
 }
 
 /// Why there is no folder.
 #[derive(Debug)]
 pub enum Unavailable {
-    /// Another daemon has it: its process id.
-    Taken(i32),
+    /// Another daemon has it.
+    Taken(Holder),
     /// It cannot be made or used: what, and why.
     Unusable(String),
 }
@@ -74,7 +77,9 @@ impl State {
         )
     }
 
-    fn try_take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
+    /// The same without a pause.
+    pub fn try_take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
+        let named = state_dir.join(instance_name(config)).join(LOCK);
         let state_dir = &named_files::folder(state_dir).map_err(unusable(state_dir))?;
         private_directory(state_dir).map_err(unusable(state_dir))?;
         let empty = state_dir.join(EMPTY);
@@ -83,10 +88,11 @@ impl State {
         let folder = state_dir.join(instance_name(config));
         private_directory(&folder).map_err(unusable(&folder))?;
         let path = folder.join(LOCK);
-        let lock = file::open(&path, PRIVATE_FILE, 0o600).map_err(unusable(&path))?;
-        match daemon::lock(&lock) {
+        let flags = libc::O_CREAT | libc::O_RDWR;
+        let lock = file::open(&path, flags, 0o600).map_err(unusable(&path))?;
+        match daemon::lock(&lock, false) {
             Ok(None) => {}
-            Ok(Some(process)) => return Err(Unavailable::Taken(process)),
+            Ok(Some(holder)) => return Err(Unavailable::Taken(holder)),
             Err(error) => return Err(unusable(&path)(error)),
         }
         let path = Path::new("/proc/sys/kernel/random/boot_id");
@@ -100,13 +106,30 @@ impl State {
         };
         Ok(State {
             folder,
+            named,
             empty,
             place: Place {
                 boot: String::from_utf8_lossy(boot.trim_ascii()).into_owned(),
                 net,
             },
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// Tells a second daemon whether this one is up: one that starts or ends is waited for.
+    pub fn set_up(&self, is_up: bool) {
+        // Where it cannot be said, the second waits in vain, or does not wait.
+        let _ = daemon::lock(&self.lock, is_up);
+    }
+
+    /// Whether a second daemon would find our lock. Not if somebody has removed or moved the folder.
+    pub fn is_in_place(&self) -> bool {
+        let identity = |found: Metadata| (found.dev(), found.ino());
+        match (self.lock.metadata(), fs::metadata(&self.named)) {
+            (Ok(held), Ok(found)) => identity(held) == identity(found),
+            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+            _ => true,
+        }
     }
 
     /// Takes it only if a daemon has left a journal in it and is gone. The error says why it cannot be used.
@@ -184,6 +207,11 @@ impl State {
 
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
+        if !self.is_in_place() {
+            // Another daemon's journal may be there now.
+            let text = format!("{} was removed or moved", self.named.display());
+            return Err(with_text(io::ErrorKind::NotFound, text));
+        }
         let new = self.folder.join(JOURNAL_NEW);
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;

@@ -66,12 +66,23 @@ impl Starting {
     }
 }
 
-/// Takes the lock of this file (fcntl(2)) until the process ends: `Ok(None)` if it is taken, otherwise the process id
-/// of the one that holds it.
-pub fn lock(file: &File) -> io::Result<Option<libc::pid_t>> {
+/// The process that has a lock.
+#[derive(Debug)]
+pub struct Holder {
+    /// Its id.
+    pub process: libc::pid_t,
+    /// As it said when it took the lock.
+    pub is_up: bool,
+}
+
+/// Takes the lock of this file (fcntl(2)), which is open for both, until the process ends: `Ok(None)`, or who has it. `is_up`: what others
+/// are told of us. Whoever has it may say anew what they are told, and nobody gets it meanwhile.
+pub fn lock(file: &File, is_up: bool) -> io::Result<Option<Holder>> {
     // SAFETY: an all-zero flock is valid: from the start to the end of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
+    // The first lock of all asks for the one that no other bears; which of the two it met, it can see.
+    let kind = if is_up { libc::F_RDLCK } else { libc::F_WRLCK };
+    lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     // SAFETY: `lock` is a valid flock for the time of the call.
     let taken = cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) });
@@ -82,9 +93,12 @@ pub fn lock(file: &File) -> io::Result<Option<libc::pid_t>> {
             cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) })?;
             if lock.l_type == libc::F_UNLCK as libc::c_short {
                 // Its holder has just ended.
-                return self::lock(file);
+                return self::lock(file, is_up);
             }
-            Ok(Some(lock.l_pid))
+            Ok(Some(Holder {
+                process: lock.l_pid,
+                is_up: lock.l_type == libc::F_RDLCK as libc::c_short,
+            }))
         }
         Err(error) => Err(error),
     }

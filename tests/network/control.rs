@@ -2,8 +2,8 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, Daemon, OTHER, ROUTER, ROUTER6, Scene, children, daemon_binary, packet, ran_at, signal,
-    wait_for,
+    CLIENT, DEADLINE, Daemon, OTHER, ROUTER, ROUTER6, Scene, children, daemon_binary, packet,
+    ran_at, signal, wait_for,
 };
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
@@ -42,6 +42,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_second_start_in_the_background_is_a_success",
         a_second_start_in_the_background_is_a_success,
+    ),
+    (
+        "a_second_start_needs_no_control_socket",
+        a_second_start_needs_no_control_socket,
     ),
     (
         "kill_and_start_at_once_leaves_a_daemon",
@@ -464,6 +468,35 @@ fn a_second_start_in_the_background_is_a_success() {
     assert!(daemon.is_alive());
     assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
     assert_eq!(daemon.count(&lines::opened(CLIENT, "SSH")), 1);
+}
+
+/// The path of its control socket is longer than one may be.
+fn a_second_start_needs_no_control_socket() {
+    let scene = Scene::new();
+    let long = scene.home.path(&"x".repeat(100));
+    scene.home.config(&door(600));
+    let text = scene.home.read("knockd.conf").replace(
+        &format!("{}\n", scene.home.path("state").display()),
+        &format!("{}\n", long.display()),
+    );
+    scene.home.write("knockd.conf", &text);
+    let mut daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    daemon.await_text("no control socket");
+    let begin = Instant::now();
+    let second = ask(&scene, &["-d", "-i", "wan0"]);
+    assert_eq!(second.status.code(), Some(0), "{second:?}");
+    let said = format!(
+        "already runs with {}: process {}",
+        scene.home.path("knockd.conf").display(),
+        daemon.pid()
+    );
+    assert!(
+        String::from_utf8_lossy(&second.stderr).contains(&said),
+        "{second:?}"
+    );
+    // It waits 20 s for one that starts or ends.
+    assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
+    assert!(daemon.is_alive());
 }
 
 fn kill_and_start_at_once_leaves_a_daemon() {

@@ -1,6 +1,7 @@
 //! The journal, and what a daemon that was killed leaves to the next one.
 
 use crate::Test;
+use crate::control::json;
 use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, packet, signal, wait_for};
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
@@ -46,6 +47,14 @@ pub const TESTS: &[Test] = &[
     (
         "a_journal_of_format_1_is_used",
         a_journal_of_format_1_is_used,
+    ),
+    (
+        "a_state_folder_that_was_removed_is_made_anew",
+        a_state_folder_that_was_removed_is_made_anew,
+    ),
+    (
+        "of_two_daemons_the_one_without_the_state_folder_gives_way",
+        of_two_daemons_the_one_without_the_state_folder_gives_way,
     ),
 ];
 
@@ -479,4 +488,45 @@ pub fn a_killed_listener_is_back_within_100_ms() {
         }
     }
     panic!("knocks work again after {times:?} only");
+}
+
+const GONE: &str = "lock was removed or moved";
+
+fn a_state_folder_that_was_removed_is_made_anew() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon(&door(600));
+    fs::remove_dir_all(scene.home.path("state")).expect("remove");
+    open(&scene, &daemon);
+    daemon.await_text("the journal is written again");
+    assert_eq!(daemon.count(GONE), 1);
+    assert_eq!(read_journal(&scene).leases.len(), 1);
+    assert_eq!(json(&scene)["process"], daemon.pid());
+    let mut second = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
+    second.await_text(&format!("process {}", daemon.pid()));
+    assert_eq!(second.wait().code(), Some(1));
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(rules(&scene), 0);
+}
+
+fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
+    let scene = Scene::new();
+    let mut first = scene.daemon(&door(600));
+    open(&scene, &first);
+    fs::rename(scene.home.path("state"), scene.home.path("moved")).expect("rename");
+    let mut second = start(&scene);
+    // Both hear it; what the second does is a second rule.
+    scene.knock(ROUTER, STEPS);
+    second.await_text(&lines::opened(CLIENT, "SSH"));
+    first.await_text(GONE);
+    first.await_text(&format!("process {} runs with", second.pid()));
+    assert_eq!(first.wait().code(), Some(1));
+    await_notes(&scene, "start", 2);
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 1));
+    // Its journal and control socket are its own.
+    assert_eq!(read_journal(&scene).leases.len(), 1);
+    assert_eq!(json(&scene)["process"], second.pid());
+    second.signal(libc::SIGTERM);
+    assert_eq!(second.wait().code(), Some(15));
+    assert_eq!(rules(&scene), 0);
 }

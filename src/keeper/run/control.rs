@@ -3,7 +3,8 @@
 
 use super::Keeper;
 use crate::door::Millis;
-use crate::keeper::control::{ERROR, OK, Question};
+use crate::keeper::control::{Control, ERROR, OK, Question};
+use crate::keeper::log::Kind;
 use crate::lease::BAN;
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::record::{Counters, Interface, ToListener};
@@ -13,6 +14,35 @@ use crate::sys::poll::Ready;
 use std::net::IpAddr;
 
 impl Keeper {
+    /// Takes questions, and tells a second daemon that this one is up.
+    pub fn be_up(&mut self) {
+        let Some(state) = &self.state else { return };
+        let path = state.control();
+        match Control::open(&path) {
+            Ok(control) => self.control = Some(control),
+            Err(error) => {
+                let path = path.display();
+                self.lines.say(
+                    Kind::Error,
+                    &format_args!("warning: no control socket (knockd --status): {path}: {error}"),
+                );
+            }
+        }
+        state.set_up(true);
+    }
+
+    /// The opposite, on the way out.
+    pub(super) fn be_down(&mut self) {
+        self.control = None;
+        if let Some(state) = &self.state {
+            state.set_up(false);
+            if state.is_in_place() {
+                // A client that comes now learns that nobody is here. Whoever removed it before has saved us the work.
+                let _ = std::fs::remove_file(state.control());
+            }
+        }
+    }
+
     /// Lets the clients that are ready go on.
     pub(super) fn serve_clients(&mut self, ready: Ready, now: Millis) {
         // Out of the keeper meanwhile, since an answer may need all of it.

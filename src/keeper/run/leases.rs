@@ -3,9 +3,11 @@
 
 use super::Keeper;
 use crate::door::Millis;
+use crate::keeper::Settings;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
+use crate::keeper::state::{State, Unavailable};
 use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase, in_words};
 use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
@@ -219,6 +221,41 @@ impl Keeper {
                     ));
                 }
             }
+        }
+    }
+
+    /// After the journal could not be written: where the state folder was removed or moved, it is made anew, or left to the daemon that
+    /// has it now.
+    pub(super) fn renew_state(&mut self) {
+        let gone = self
+            .state
+            .as_ref()
+            .is_some_and(|state| !state.is_in_place());
+        if !gone || self.closing.is_some() {
+            return;
+        }
+        let Settings { config, .. } = &self.settings;
+        let state_dir = self.settings.state_dir(&self.options);
+        match State::try_take(&state_dir, &self.settings.instance()) {
+            Ok(state) => {
+                self.state = Some(state);
+                self.be_up();
+            }
+            Err(Unavailable::Taken(holder)) => {
+                let process = holder.process;
+                let config = config.display();
+                self.lines.say(
+                    Kind::Error,
+                    &format_args!(
+                        "error: process {process} runs with {config}, too: giving way to it"
+                    ),
+                );
+                // By now it is the other's.
+                self.pid_file = None;
+                self.close(1);
+            }
+            // Why not, the next try to write says.
+            Err(Unavailable::Unusable(_)) => {}
         }
     }
 

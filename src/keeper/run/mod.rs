@@ -267,6 +267,7 @@ impl Keeper {
             );
         }
         if is_due(&self.save_again, now) {
+            self.renew_state();
             self.unsaved = true;
             self.save();
         }

@@ -15,7 +15,7 @@ impl Keeper {
             deadline: now + SHUTDOWN_MS,
         });
         self.listener = None;
-        self.control = None;
+        self.be_down();
         self.replacement = None;
         self.reload_wanted = false;
         self.restart.due = None;

@@ -127,7 +127,8 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
                 Kind::Error,
                 &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
-                     killed will stay open, and --status finds nobody"
+                     killed will stay open, --status finds nobody, and the listener can see \
+                     the file system"
                 ),
             );
         }

@@ -193,14 +193,14 @@ impl<'a> Listener<'a> {
 
         let mut problems = Vec::new();
         if privileges::is_root() {
-            if let Err(error) = privileges::enter_cage() {
-                let reason = match error.kind() {
-                    io::ErrorKind::NotADirectory => "no folder could be made for it".to_string(),
-                    _ => plain(&error),
-                };
-                problems.push(format!(
-                    "warning: the listener can see the file system: {reason}"
-                ));
+            match privileges::enter_cage() {
+                Ok(()) => {}
+                // There is no state folder, which the keeper has told.
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+                Err(error) => problems.push(format!(
+                    "warning: the listener can see the file system: {}",
+                    plain(&error)
+                )),
             }
             privileges::become_unprivileged().map_err(|error| {
                 format!(

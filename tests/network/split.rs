@@ -27,6 +27,10 @@ pub const TESTS: &[Test] = &[
         "the_listener_knows_no_command",
         the_listener_knows_no_command,
     ),
+    (
+        "a_reload_replaces_a_stopped_listener",
+        a_reload_replaces_a_stopped_listener,
+    ),
     ("signals_to_both_processes", signals_to_both_processes),
     (
         "the_listener_ends_with_the_keeper",
@@ -64,6 +68,15 @@ fn a_killed_listener_is_replaced() {
     daemon.signal(libc::SIGTERM);
     daemon.wait();
     await_notes(&scene, "stop", 1);
+}
+
+fn a_reload_replaces_a_stopped_listener() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    signal(listener(&daemon), libc::SIGSTOP);
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::IN_FORCE);
+    open(&scene, &daemon);
 }
 
 /// As a listener that was taken over could, if it found a way to fork.

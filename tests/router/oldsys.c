@@ -1,7 +1,8 @@
-/* oldsys [-r] PROGRAM ARGUMENTS...: runs PROGRAM, and all that it starts, as if on the router kernel 2.6.24 of DD-WRT:
+/* oldsys [-r | -t] PROGRAM ARGUMENTS...: runs PROGRAM, and all that it starts, as if on the router kernel 2.6.24 of DD-WRT:
  * seccomp answers ENOSYS to every system call that came later, and to futex, epoll, signalfd, eventfd and timerfd, which
  * that kernel is built without; EINVAL to flags that it does not know. -r: the futex calls are allowed.
- * For x86_64, i386, 32-bit ARM and MIPS; not under qemu-user. The kernel below needs SECCOMP_FILTER. */
+ * -t: instead as if on a new kernel without CONFIG_COMPAT_32BIT_TIME, that is without the calls that know times of 32 bits.
+ * For x86_64 (without -t), i386, 32-bit ARM and MIPS; not under qemu-user. The kernel below needs SECCOMP_FILTER. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/filter.h>
@@ -66,16 +67,28 @@ static void wrong(unsigned call, int argument, unsigned short compare, unsigned 
     load_number();
 }
 
-int main(int count, char **words)
+/* CONFIG_COMPAT_32BIT_TIME of the kernel's Kconfig, as far as sys_ni.c says; musl calls some of them by another name. */
+static void no_times_of_32_bits(void)
 {
-    int with_futex = count > 1 && strcmp(words[1], "-r") == 0;
-    char **program = words + 1 + with_futex;
-    if (program[0] == NULL) {
-        fprintf(stderr, "usage: oldsys [-r] PROGRAM ARGUMENTS...\n");
-        return 2;
-    }
+#ifdef SYS_clock_gettime64
+    static const unsigned calls[] = {
+#ifdef SYS_clock_gettime32
+        SYS_clock_gettime32, SYS_clock_settime32, SYS_clock_getres_time32, SYS_clock_nanosleep_time32,
+#else
+        SYS_clock_gettime, SYS_clock_settime, SYS_clock_getres, SYS_clock_nanosleep,
+#endif
+        SYS_nanosleep, SYS_futex, SYS_ppoll, SYS_pselect6, SYS_recvmmsg, SYS_rt_sigtimedwait, SYS_utimensat,
+#ifdef SYS_time
+        SYS_time,
+#endif
+    };
+    for (size_t at = 0; at < sizeof calls / sizeof *calls; at++)
+        missing(calls[at]);
+#endif
+}
 
-    load_number();
+static void as_2_6_24(int with_futex)
+{
 #ifdef __arm__
     add(BPF_JMP | BPF_JGE | BPF_K, 0, 1, 0x0f0000); /* set_tls and the like */
     answer(SECCOMP_RET_ALLOW);
@@ -108,6 +121,27 @@ int main(int count, char **words)
 #elif defined SYS_clock_gettime32
     wrong(SYS_clock_gettime32, 0, BPF_JGT, 3, EINVAL);
 #endif
+}
+
+int main(int count, char **words)
+{
+    int with_futex = count > 1 && strcmp(words[1], "-r") == 0;
+    int without_times = count > 1 && strcmp(words[1], "-t") == 0;
+    char **program = words + 1 + with_futex + without_times;
+    if (program[0] == NULL) {
+        fprintf(stderr, "usage: oldsys [-r | -t] PROGRAM ARGUMENTS...\n");
+        return 2;
+    }
+
+    load_number();
+    if (without_times)
+        no_times_of_32_bits();
+    else
+        as_2_6_24(with_futex);
+    if (length == 1) {
+        fprintf(stderr, "oldsys: -t: this machine's calls know no times of 32 bits\n");
+        return 2;
+    }
     answer(SECCOMP_RET_ALLOW);
 
     struct sock_fprog all = {length, filter};

@@ -336,18 +336,19 @@ impl Parser<'_> {
             }
             Key::Matching => {
                 trace("matching");
-                let words = [
-                    ("tolerant", Matching::Tolerant),
-                    ("strict", Matching::Strict),
-                ];
-                self.options.matching =
-                    choice(value, words).ok_or_else(|| wrong("use tolerant or strict"))?;
+                self.options.matching = match choice(value, &["tolerant", "strict"]) {
+                    Some(0) => Matching::Tolerant,
+                    Some(_) => Matching::Strict,
+                    None => return Err(wrong("use tolerant or strict")),
+                };
             }
             Key::Reknock => {
                 trace("reknock");
-                let words = [("renew", Reknock::Renew), ("stack", Reknock::Stack)];
-                self.options.reknock =
-                    choice(value, words).ok_or_else(|| wrong("use renew or stack"))?;
+                self.options.reknock = match choice(value, &["renew", "stack"]) {
+                    Some(0) => Reknock::Renew,
+                    Some(_) => Reknock::Stack,
+                    None => return Err(wrong("use renew or stack")),
+                };
             }
             Key::LogRate => {
                 trace("log rate");

@@ -18,9 +18,10 @@ pub(super) fn tripwire(
     singles: &mut Vec<Single>,
 ) -> Result<Tripwire<Vec<PortRange>>, Box<Diagnostic>> {
     singles.clear();
-    let words = [("none", Tripwire::None), ("auto", Tripwire::Auto)];
-    if let Some(tripwire) = choice(value, words) {
-        return Ok(tripwire);
+    match choice(value, &["none", "auto"]) {
+        Some(0) => return Ok(Tripwire::None),
+        Some(_) => return Ok(Tripwire::Auto),
+        None => {}
     }
     let wrong = |part: &[u8], what: &str| {
         let text = format!("Tripwire: {what}; give auto, none, or ports such as 1-1023,5000");

@@ -48,6 +48,8 @@ impl Soak {
     /// Starts it.
     pub fn start(&mut self) {
         self.spawn();
+        // While it gets ready somebody may look, too.
+        self.bans_taken_over();
         let is_ready = |soak: &mut Soak| soak.daemon().count(lines::LISTENING) > 0;
         let ready = self.wait_until(READY_WITHIN, |soak| is_ready(soak) || soak.has_ended());
         if !ready || self.has_ended() {

@@ -10,6 +10,17 @@ fail() {
     exit 1
 }
 
+# await_for SECONDS WHAT COMMAND...: until the command succeeds; after that time lost(), which the caller has, says what did not happen.
+await_for() {
+    tries_left=$((10 * $1)) awaited="not within $1 seconds: $2"
+    shift 2
+    until "$@"; do
+        tries_left=$((tries_left - 1))
+        [ "$tries_left" -gt 0 ] || lost "$awaited"
+        sleep 0.1
+    done
+}
+
 need_root() {
     [ "$(id -u)" = 0 ] || fail "needs root, for network namespaces; run: sudo $0"
 }

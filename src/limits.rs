@@ -200,8 +200,9 @@ pub const LEFT_OUT_REPORT_MS: u64 = 5_000;
 /// takes one again.
 pub const LOG_WAIT_MS: u64 = 100;
 
-/// A listener must be ready within this time (ms).
-pub const LISTENER_START_MS: u64 = 10_000;
+/// A listener must be ready within this time (ms). A router that boots reads the program from its flash while all else starts, too: 10 s were
+/// too short for an emulated one beside a compiler, and a start that fails leaves the router deaf.
+pub const LISTENER_START_MS: u64 = 30_000;
 
 /// A fork that fails is tried again after this time (ms).
 pub const FORK_RETRY_MS: u64 = 1_000;

@@ -52,8 +52,8 @@ fn local_time_is_that_of_the_c_library() {
         "<+0330>-3:30",
         "<-03>3<-02>,M3.5.0/-2,M10.5.0/-1",
         "AEST-10AEDT,M10.1.0,M4.1.0/3",
-        "XXX3YYY,J60/0,J300",
-        "XXX-2YYY,59,300/5",
+        "STD3DST,J60/0,J300",
+        "STD-2DST,59,300/5",
         "IST-2IDT,M3.4.4/26,M10.5.0",
     ] {
         let zone = Zone::of_rule(tz.as_bytes()).expect(tz);

@@ -409,6 +409,7 @@ fn forks_that_fail_are_one_line() {
         scene.wire.send(&packet::udp(OTHER, ROUTER, 7000));
         daemon.await_count(&lines::opened(OTHER, "SSH"), times);
         daemon.await_count(&lines::timeout(CLIENT, "SSH"), times);
+        // It would be said again within this time.
         std::thread::sleep(Duration::from_millis(2500));
         scene.fence(&daemon);
         assert_eq!(daemon.count(FAILED), times, "one line, not one a second");

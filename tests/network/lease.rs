@@ -155,6 +155,7 @@ fn a_lease_that_ended_while_nobody_ran() {
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     drop(daemon);
+    // The door's time passes.
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(rules(&scene), 1, "nobody was there to close it");
     let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
@@ -185,6 +186,7 @@ fn knocking_again_renews() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(3));
     open(&scene, &daemon);
+    // Half of its time.
     std::thread::sleep(Duration::from_millis(1500));
     let again = Instant::now();
     scene.knock(ROUTER, STEPS);

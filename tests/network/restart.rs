@@ -153,6 +153,14 @@ fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
     assert_eq!(let_go, 2, "{}", scene.home.read("trace"));
 }
 
+/// What a daemon that is killed now leaves in its journal.
+fn await_open_lease(scene: &Scene) {
+    wait_for("an open lease in the journal", || {
+        let open = fs::read_to_string(journal_path(scene)).unwrap();
+        open.contains(" open ").then_some(())
+    });
+}
+
 /// The stop command of an overdue lease notes how many children the keeper has: it alone.
 fn overdue_doors_close_before_anything_else() {
     let scene = Scene::new();
@@ -165,11 +173,9 @@ fn overdue_doors_close_before_anything_else() {
     );
     scene.knock(ROUTER, STEPS);
     await_notes(&scene, "start", 1);
-    wait_for("an open lease in the journal", || {
-        let open = fs::read_to_string(journal_path(&scene)).unwrap();
-        open.contains(" open ").then_some(())
-    });
+    await_open_lease(&scene);
     kill(daemon);
+    // The door's time passes.
     std::thread::sleep(Duration::from_millis(1100));
     let daemon = start(&scene);
     assert_eq!(
@@ -254,11 +260,9 @@ fn a_lease_keeps_its_deadline_through_a_kill() {
     ));
     scene.knock(ROUTER, STEPS);
     await_notes(&scene, "start", 1);
-    wait_for("an open lease in the journal", || {
-        let open = fs::read_to_string(journal_path(&scene)).unwrap();
-        open.contains(" open ").then_some(())
-    });
+    await_open_lease(&scene);
     kill(daemon);
+    // A part of the door's time.
     std::thread::sleep(Duration::from_millis(1500));
     let daemon = start(&scene);
     daemon.await_text("1 open doors taken over");

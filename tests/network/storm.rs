@@ -85,6 +85,7 @@ fn reload_storm() {
                     101 + knocks.len() / 200,
                     1 + knocks.len() % 200
                 );
+                // The pace of people.
                 for port in 1..=3 {
                     scene.wire.send(&packet::udp(&source, ROUTER, port));
                     std::thread::sleep(Duration::from_millis(15));

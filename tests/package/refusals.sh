@@ -72,12 +72,7 @@ test_question() {
     await "one daemon runs" one_daemon
     echo '# mine' >> "$config"
     refused install /packages/knockd-rs_1.0.0-2_all.ipk
-    count=0
-    until one_daemon; do # the guard of preinst waits half a minute
-        count=$((count + 1))
-        [ "$count" -lt 60 ] || lost "the daemon does not come back"
-        sleep 1
-    done
+    await_for 60 "the daemon comes back: the guard of preinst waits half a minute" one_daemon
     works /jffs
     ipkg remove knockd-rs
 }

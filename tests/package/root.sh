@@ -137,14 +137,7 @@ archive() {
 
 # await WHAT COMMAND...: until the command succeeds, for 20 seconds
 await() {
-    what=$1
-    shift
-    count=0
-    until "$@"; do
-        count=$((count + 1))
-        [ "$count" -lt 200 ] || lost "not within 20 seconds: $what"
-        sleep 0.1
-    done
+    await_for 20 "$@"
 }
 
 lost() {

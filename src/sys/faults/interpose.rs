@@ -65,8 +65,13 @@ macro_rules! interpose {
     };
 }
 
-/// Never read: that it is there keeps the linker from dropping the function.
-struct Pointer(#[allow(dead_code)] *const c_void);
+struct Pointer(
+    #[allow(
+        dead_code,
+        reason = "never read: that it is there keeps the linker from dropping the function"
+    )]
+    *const c_void,
+);
 
 // SAFETY: the address of a function, which nobody uses.
 unsafe impl Sync for Pointer {}

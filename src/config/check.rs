@@ -109,9 +109,11 @@ fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
         .sequence
         .as_ref()
         .is_none_or(|s| s.steps().iter().any(|step| step.protocol == Protocol::Tcp));
-    let flags = &door.pattern.flags;
     if !has_tcp {
-    } else if flags.set & !SYN != 0 || flags.clear & SYN != 0 {
+        return;
+    }
+    let flags = &door.pattern.flags;
+    if flags.set & !SYN != 0 || flags.clear & SYN != 0 {
         say(
             "knock sends SYN alone, which does not count with these tcpflags; use tcpflags = syn"
                 .into(),

@@ -91,12 +91,16 @@ pub fn set_name(name: &std::ffi::CStr) {
 
 /// Gives every capability away (capset(2)): for a listener that was started as an ordinary user with CAP_NET_RAW.
 pub fn drop_capabilities() -> io::Result<()> {
-    /// _LINUX_CAPABILITY_VERSION_1 of linux/capability.h, which every kernel takes: the first 32 capabilities in one word each.
-    /// The others are cleared with it.
-    const VERSION_1: u32 = 0x1998_0330;
-    let header = [VERSION_1, 0];
-    let sets = [0u32; 3];
-    // SAFETY: header (version, process) and sets (effective, permitted, inheritable) are laid out as the kernel's, which reads them.
-    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
-    cerr(result as libc::c_int).map(drop)
+    // The kernel refuses version 0 and writes its own in its place. linux/capability.h has 3: the first has half as many words, and
+    // newer kernels take it, but say in their log that this program is out of date.
+    let mut header = [0u32; 2];
+    let sets = [0u32; 6];
+    let mut set = || {
+        // SAFETY: header (version, process) and sets (twice effective, permitted, inheritable) are laid out as the kernel's, which writes
+        // nothing but the version.
+        let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+        cerr(result as libc::c_int)
+    };
+    let _ = set();
+    set().map(drop)
 }

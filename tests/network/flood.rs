@@ -20,17 +20,17 @@ fn sleep_until(then: Instant) {
 }
 
 /// Among 20,000 packets a second from 100,000 sources each of 100 users opens the door. Where somebody else has the processors the kernel
-/// drops packets, whosever they are: such a round says nothing of the table.
+/// drops packets, whosever they are, or fewer are sent: such a round says nothing of the table.
 pub fn every_knock_opens_in_a_flood() {
     let opened = (0..5).find_map(|_| opened_in_a_flood());
     assert_eq!(
         opened,
         Some(USERS as usize),
-        "None: packets were lost in each round"
+        "None: in each round packets were lost or too few were sent"
     );
 }
 
-/// How many of the users open the door; `None` if packets were lost.
+/// How many of the users open the door; `None` if packets were lost or too few were sent.
 fn opened_in_a_flood() -> Option<usize> {
     let scene = Scene::new();
     let door = "[A]\nsequence = 7000,8000,9000\nseq_timeout = 3600\ntcpflags = syn\n";
@@ -62,12 +62,11 @@ fn opened_in_a_flood() -> Option<usize> {
     let counters = &json(&scene)["listener"];
     let number = |name: &str| counters[name].as_u64().expect("a number");
     let (came, lost) = (number("knocks"), number("dropped"));
-    println!("{came} packets came, {lost} were lost");
-    if lost > 0 {
+    let due = begin.elapsed().as_secs_f64() * f64::from(PER_SECOND);
+    println!("{came} of {due:.0} packets came, {lost} were lost");
+    if lost > 0 || (came as f64) < 0.9 * due {
         return None;
     }
-    let due = begin.elapsed().as_secs_f64() * f64::from(PER_SECOND);
-    assert!(came as f64 > 0.9 * due, "{came} of {due}");
     let opened = (0..USERS).filter(|user| daemon.count(&lines::opened(&address(*user), "A")) == 1);
     Some(opened.count())
 }

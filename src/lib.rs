@@ -2,7 +2,7 @@
 //!
 //! Two processes: the **listener** reads the network without root and tells the **keeper**, which has root,
 //! what opened; the keeper runs the commands and closes every door again. Whatever decides is a pure function
-//! of (state, input, now); whatever touches the system is in [`sys`], the only module with unsafe code.
+//! of (state, input, now); the only module with unsafe code is [`sys`].
 //! `docs/architecture.md` has the picture.
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Every bound of the program in one place, with its reason and its cost.
+//! Every bound that costs memory or time, with its reason and its cost; what one file alone knows stands there.
 #![forbid(unsafe_code)]
 
 use std::ops::RangeInclusive;
@@ -107,7 +107,7 @@ pub const BAN_COMMAND_MS: u64 = 10_000;
 pub const MAX_ALLOWED: usize = 64;
 
 /// Ports by chance that `Tripwire = auto` takes, of each transport: a scan of all ports in random order has then less than one chance in
-/// 1,000 at a door of three steps (docs/security.md). About 1.2 instructions of the kernel filter each.
+/// 1,000 at a door of three steps (docs/security.md). About 1.6 instructions of the kernel filter each.
 pub const AUTO_TRIPWIRES: usize = 64;
 
 /// From this port on hosts choose ports for what they ask (Linux; others higher up), so that answers come there.

@@ -1,7 +1,7 @@
 //! IP packet in, [`Knock`] out: what counts as a knock at all.
 //!
-//! The kernel filter (`filter`) passes exactly the packets that [`decode`] takes and a door wants. Whoever changes one
-//! changes the other; `tests/filter` compares them, the real kernel included.
+//! The kernel filter (`filter`) passes the packets that [`decode`] takes and a door wants or that hit a tripwire, and of well-formed ones
+//! no others unless it had to be coarser. Whoever changes one changes the other; `tests/filter` compares them, the real kernel included.
 //!
 //! A knock is
 //! - IPv4 (RFC 791), options or not, whole or the first fragment; or IPv6 (RFC 8200) with at most

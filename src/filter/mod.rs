@@ -1,6 +1,7 @@
 //! The kernel filter: doors and local addresses in, a classic BPF program out, for an AF_PACKET/SOCK_DGRAM socket, where
-//! the packet starts at its IP header. It passes exactly the packets that are a knock ([`crate::packet::decode`]) which a
-//! door wants ([`Pattern::wants`]), or that hits a tripwire where some door can be knocked at; nothing else costs a wake-up.
+//! the packet starts at its IP header. It passes the packets that are a knock ([`crate::packet::decode`]) which a
+//! door wants ([`Pattern::wants`]), or that hits a tripwire where some door can be knocked at; as long as that fits into the
+//! instructions that old kernels take, nothing else costs a wake-up.
 //!
 //! Most packets of a router are well-formed and not for a door. So the program asks first what tells those apart (address, protocol,
 //! port, flags), and only of what is left whether it came in and is sound. Whether an IPv4 header's own version, lengths and the packet's

@@ -1,5 +1,5 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
-//! this program again, for the daemon's other processes. (`std::process` would be 17 kB more on mipsel.)
+//! this program again, for the daemon's other processes. (`std::process` would be 23 kB more on mipsel.)
 
 use super::error::{cerr, retry};
 use super::file::{open, read_all, read_file, write_all};

@@ -1,4 +1,4 @@
-//! Everything that touches the system, and all unsafe code. Each file wraps one facility in safe functions;
+//! System calls that std has not or has too large, and all unsafe code. Each file wraps one facility in safe functions;
 //! none of them decides anything.
 #![allow(unsafe_code)]
 

@@ -38,6 +38,10 @@ pub const TESTS: &[Test] = &[
         "a_missing_interface_at_a_reload_keeps_the_old_one",
         a_missing_interface_at_a_reload_keeps_the_old_one,
     ),
+    (
+        "an_interface_that_does_not_count_is_told_at_a_reload",
+        an_interface_that_does_not_count_is_told_at_a_reload,
+    ),
 ];
 
 const HERE: &str = "10.64.0.1";
@@ -316,6 +320,19 @@ fn a_missing_interface_at_a_reload_keeps_the_old_one() {
     daemon.signal(libc::SIGHUP);
     daemon.await_text("wan7: No such device exists; the interfaces here are: lo, wan0");
     daemon.await_text("keeping the doors as they were");
+    scene.fence(&daemon);
+}
+
+fn an_interface_that_does_not_count_is_told_at_a_reload() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    scene.home.config_with_options("Interface = wan7\n", "");
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(
+        "warning: Interface has changed but does not count: knockd was started with -i wan0",
+    );
+    daemon.await_text(lines::IN_FORCE);
     scene.fence(&daemon);
 }
 

@@ -59,6 +59,14 @@ END
     await "the daemon ends" no_daemon
     is_closed || lost "a door is still open"
 
+    test="OpenWrt's start script, with a config that names its interface"
+    sed -i 's/^Interface = auto/interface = vlan1/' "$config"
+    router /etc/init.d/knockd start
+    is "$(cat "$root/var/run/command")" "/usr/sbin/knockd -c /etc/knockd.conf"
+    router /etc/init.d/knockd stop
+    await "the daemon ends" no_daemon
+    sed -i 's/^interface = vlan1/Interface = auto/' "$config"
+
     test="OpenWrt's start script, before there is a WAN"
     nvram
     router /etc/init.d/knockd start

@@ -154,6 +154,7 @@ test_reboot() {
     sed -i 's/^Interface = auto/interface =vlan1\r/' "$config"
     router /jffs/etc/config/knockd.startup
     await "the config wins" logged "started on vlan1"
+    is "$(tr '\0' ' ' < "/proc/$(keepers)/cmdline")" "/jffs/usr/sbin/knockd -d -c /jffs/etc/knockd.conf "
     works /jffs
     reboot_router
 

@@ -69,6 +69,16 @@ impl Keeper {
                 &"warning: StateDir cannot change while knockd runs: keeping the old one",
             );
         }
+        if let Some(given) = &self.settings.args.interface
+            && config.options.interface != self.options.interface
+        {
+            self.lines.say(
+                Kind::Error,
+                &format_args!(
+                    "warning: Interface has changed but does not count: knockd was started with -i {given}"
+                ),
+            );
+        }
         let same_interface =
             self.settings.interface(&config.options) == self.settings.interface(&self.options);
         match self.spawn_listener(&config.options, &mut doors, same_interface) {

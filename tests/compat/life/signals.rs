@@ -96,7 +96,8 @@ fn term_with_open_doors() {
             "{:?}",
             begin.elapsed()
         );
-        assert_eq!(life.home.read("out"), "s\ns\np\n");
+        // Where this machine is busy the second may have run by now.
+        assert!(life.home.read("out").starts_with("s\ns\np\n"));
         life.await_file("out", "s\ns\np\np\n");
     } else {
         assert!(

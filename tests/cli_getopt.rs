@@ -270,7 +270,8 @@ proptest! {
         } else {
             let given = |letter| read.options.iter().any(|(l, _)| *l == letter);
             let last = |letters: &str| read.options.iter().rfind(|(l, _)| letters.contains(*l));
-            let delay = last("d").map_or("0", |(_, v)| v.as_deref().unwrap());
+            // Blanks around a number do not matter.
+            let delay = last("d").map_or("0", |(_, v)| v.as_deref().unwrap()).trim_ascii();
             match outcome {
                 Outcome::Refuse(_) => prop_assert!(!matches!(delay.parse(), Ok(0..=i32::MAX))),
                 Outcome::Run(args) => {

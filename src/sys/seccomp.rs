@@ -42,7 +42,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_recvfrom,
     libc::SYS_recvmmsg,
     libc::SYS_bind,
-    libc::SYS_setsockopt,
     libc::SYS_getsockopt,
     libc::SYS_clock_gettime,
     libc::SYS_brk,
@@ -97,12 +96,22 @@ fn program(architecture: u32, may_send_to: &[BorrowedFd<'_>]) -> Vec<Instruction
         program.push(instruction(JUMP_IF_EQUAL, value, skip as u8));
     };
     let allow = 1;
+    // Of setsockopt(2) a new filter alone: others take the kernel's memory (PACKET_RX_RING), or other sockets' packets (PACKET_FANOUT).
+    go_if(&mut program, libc::SO_ATTACH_FILTER as u32, allow);
+    program.push(load(FIRST_ARGUMENT + 16));
+    let right_level = program.len();
+    program.push(refuse);
+    go_if(&mut program, libc::SOL_SOCKET as u32, right_level);
+    program.push(load(FIRST_ARGUMENT + 8));
+    let sets = program.len();
+    program.push(refuse);
     for socket in may_send_to {
         go_if(&mut program, socket.as_raw_fd() as u32, allow);
     }
     program.push(load(FIRST_ARGUMENT));
     let sends = program.len();
     program.push(refuse);
+    go_if(&mut program, libc::SYS_setsockopt as u32, sets);
     for number in SENDING {
         go_if(&mut program, *number as u32, sends);
     }
@@ -157,6 +166,23 @@ mod tests {
                 confine(&[first.as_fd(), second.as_fd()]).expect("seccomp");
                 let code = |result: io::Result<()>| result.err().and_then(|e| e.raw_os_error());
                 let number = other.as_fd().as_raw_fd();
+                let set = |level, option| {
+                    let value = libc::sock_fprog {
+                        len: 0,
+                        filter: std::ptr::null_mut(),
+                    };
+                    // SAFETY: `value` is of the length given.
+                    let result = unsafe {
+                        libc::setsockopt(
+                            number,
+                            level,
+                            option,
+                            (&raw const value).cast(),
+                            size_of_val(&value) as libc::socklen_t,
+                        )
+                    };
+                    code(cerr(result).map(drop))
+                };
                 // SAFETY: no pointers.
                 let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) };
                 // SAFETY: no pointers.
@@ -168,11 +194,18 @@ mod tests {
                     code(file::write(other.as_fd(), b"!").map(drop)),
                     code(cerr(socket).map(drop)),
                     code(cerr(copy).map(drop)),
+                    set(libc::SOL_SOCKET, libc::SO_RCVBUF),
+                    set(libc::SOL_PACKET, libc::PACKET_RX_RING),
+                    // That number at another level.
+                    set(libc::SOL_PACKET, libc::SO_ATTACH_FILTER),
+                    // Refused by the kernel itself, for a filter has instructions.
+                    set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
                 ]
             });
             confined.join().expect("thread")
         });
         let no = Some(libc::EPERM);
-        assert_eq!(found, [None, None, no, no, no, no]);
+        let wrong = Some(libc::EINVAL);
+        assert_eq!(found, [None, None, no, no, no, no, no, no, no, wrong]);
     }
 }

@@ -9,6 +9,13 @@ pub const MAX_STEPS: usize = 32;
 /// Doors of one config. knockd 0.8 has no bound; a router's config has a handful. A door index is sent as 16 bits.
 pub const MAX_DOORS: usize = 256;
 
+/// Bytes of a door's name, which stands in each of its leases and log lines. knockd 0.8 cuts names at 127.
+pub const MAX_NAME: usize = 1023;
+
+/// Bytes of a line of the config that says something: twice what `Tripwire` or `sequence` can need. Where each part of a line is takes a look
+/// at all before it.
+pub const MAX_CONFIG_LINE: usize = 16 * 1024;
+
 /// Bytes of a command after `%IP%` was replaced: knockd 0.8 runs nothing longer than 4095 bytes.
 pub const MAX_COMMAND: usize = 4095;
 
@@ -18,8 +25,9 @@ pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 /// Bytes that are read of any other file, such as those of /proc.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 
-/// Bytes that are read of a journal: all leases with the longest commands, and names of doors of a few hundred bytes.
-pub const MAX_JOURNAL_BYTES: usize = (MAX_LEASES + MAX_BAN_LEASES) * (2 * MAX_COMMAND + 512);
+/// Bytes that are read of a journal: all leases with the longest commands and names.
+pub const MAX_JOURNAL_BYTES: usize =
+    (MAX_LEASES + MAX_BAN_LEASES) * (2 * MAX_COMMAND + MAX_NAME + 256);
 
 /// Bytes of a line of /etc/hosts and the like, and of what is read of such a file at once: all names of the longest kind and what is
 /// written beside them.

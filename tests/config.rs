@@ -241,6 +241,21 @@ fn a_long_line_is_read_whole_and_said_to_be_long() {
 }
 
 #[test]
+fn lines_and_names_are_bounded() {
+    let line = |n: usize| format!("[A]\nsequence=1\ncommand={}\n", "x".repeat(n));
+    accepted(&line(16_384 - 8));
+    let error = parse(line(16_384).as_bytes(), &mut |_| ()).unwrap_err();
+    let shown = "k:3:1: this line has 16392 bytes; give at most 16384";
+    assert_eq!(error.show(Path::new("k")), shown);
+    accepted(&format!("# {}\n[A]\nsequence=1\n", "x".repeat(100_000)));
+    let name = |n: usize| format!("[{}]\nsequence=1\n", "x".repeat(n));
+    assert_eq!(accepted(&name(1_023)).doors[0].name.len(), 1_023);
+    let error = parse(name(1_024).as_bytes(), &mut |_| ()).unwrap_err();
+    let shown = "k:1:2: the name of this door has 1024 bytes; give it at most 1023";
+    assert_eq!(error.show(Path::new("k")), shown);
+}
+
+#[test]
 fn doors_are_bounded() {
     let doors = |n: usize| "[A]\nsequence=1\n".repeat(n);
     assert_eq!(accepted(&doors(256)).doors.len(), 256);

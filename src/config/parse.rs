@@ -10,7 +10,8 @@ use super::values::{choice, interfaces, not_right, number_within};
 use super::{Config, Diagnostic, Door, Options, Reknock};
 use crate::door::Matching;
 use crate::limits::{
-    COMMANDS, MAX_ATTEMPTS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_DOORS,
+    COMMANDS, MAX_ATTEMPTS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_CONFIG_LINE,
+    MAX_DOORS, MAX_NAME,
 };
 use crate::quote::quote;
 use crate::tripwire::Tripwire;
@@ -112,7 +113,15 @@ struct Parser<'t> {
 
 impl Parser<'_> {
     fn line(&mut self, line: Line<'_>) -> Result<(), Box<Diagnostic>> {
-        match line.content() {
+        let content = line.content();
+        if line.text.len() > MAX_CONFIG_LINE && !matches!(content, Content::Nothing) {
+            let text = format!(
+                "this line has {} bytes; give at most {MAX_CONFIG_LINE}",
+                line.text.len()
+            );
+            return Err(line.at(line.text, text).into());
+        }
+        match content {
             Content::Nothing => return Ok(()),
             Content::Section(name) => self.header(line, name)?,
             Content::Word(word) => self.directive(line, word, None)?,
@@ -138,6 +147,13 @@ impl Parser<'_> {
         if name == b"options" {
             self.section = Section::Options;
             return Ok(());
+        }
+        if shown.len() > MAX_NAME {
+            let text = format!(
+                "the name of this door has {} bytes; give it at most {MAX_NAME}",
+                shown.len()
+            );
+            return Err(line.at(name, text).into());
         }
         if self.doors.len() == MAX_DOORS {
             return Err(line.at(name, format!("more than {MAX_DOORS} doors")).into());

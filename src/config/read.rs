@@ -30,7 +30,7 @@ impl std::error::Error for ReadError {}
 /// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
 /// more than [`MAX_CONFIG_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    let read = file::open(path, libc::O_RDONLY, 0).and_then(read_open);
+    let read = file::open(path, libc::O_RDONLY, 0).and_then(|file| read_open(&file));
     read.map_err(|error| ReadError {
         path: path.to_path_buf(),
         error,
@@ -38,7 +38,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 }
 
 /// As [`read`], of a file that is open.
-pub fn read_open(file: File) -> io::Result<Vec<u8>> {
+pub fn read_open(file: &File) -> io::Result<Vec<u8>> {
     let text = file::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
     if text.len() > MAX_CONFIG_BYTES {
         let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");

@@ -5,6 +5,7 @@ use super::named_files;
 use crate::config::{self, parse_sequence};
 use crate::door::Sequence;
 use crate::sys::error::with_text;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,13 +23,6 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bad lines of one list that are reported one by one.
 const MAX_REPORTS: usize = 10;
 
-/// A usable line.
-struct Line {
-    /// Where it begins in the file, in bytes.
-    offset: u64,
-    sequence: Sequence,
-}
-
 impl OneTimeList {
     /// The list in that file, for the door of that name.
     pub fn new(path: PathBuf, door: &str) -> OneTimeList {
@@ -45,11 +39,12 @@ impl OneTimeList {
 
     /// The first line that was not used yet; `None`: there is none left. Lines that are no sequence are passed over and reported.
     pub fn next(&self, report: &mut dyn FnMut(String)) -> io::Result<Option<Sequence>> {
-        Ok(self
-            .lines(report)?
-            .into_iter()
-            .next()
-            .map(|line| line.sequence))
+        let file = named_files::open(&self.path, libc::O_RDONLY, 0)?;
+        let mut first = None;
+        self.visit(&file, report, &mut |_, sequence| {
+            first.get_or_insert(sequence);
+        })?;
+        Ok(first)
     }
 
     /// Whether the file could be marked, without marking it.
@@ -60,14 +55,18 @@ impl OneTimeList {
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
     pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
-        let lines = self.lines(&mut |_| {})?;
-        let file = named_files::open(&self.path, libc::O_WRONLY, 0)?;
-        let mut marked = false;
-        for line in lines.iter().filter(|line| line.sequence == *sequence) {
-            file.write_all_at(b"#", line.offset)?;
-            marked = true;
+        // Opened once: by its path it may be another file the next time.
+        let file = named_files::open(&self.path, libc::O_RDWR, 0)?;
+        let mut offsets = Vec::new();
+        self.visit(&file, &mut |_| {}, &mut |offset, found| {
+            if found == *sequence {
+                offsets.push(offset);
+            }
+        })?;
+        for offset in &offsets {
+            file.write_all_at(b"#", *offset)?;
         }
-        if !marked {
+        if offsets.is_empty() {
             return Err(with_text(
                 io::ErrorKind::NotFound,
                 "the sequence is not in the file".into(),
@@ -76,10 +75,14 @@ impl OneTimeList {
         file.sync_all()
     }
 
-    fn lines(&self, report: &mut dyn FnMut(String)) -> io::Result<Vec<Line>> {
-        let file = named_files::open(&self.path, libc::O_RDONLY, 0)?;
+    /// Shows the sequence of each usable line, and where the line begins in the file, in bytes.
+    fn visit(
+        &self,
+        file: &File,
+        report: &mut dyn FnMut(String),
+        usable: &mut dyn FnMut(u64, Sequence),
+    ) -> io::Result<()> {
         let text = config::read_open(file)?;
-        let mut lines = Vec::new();
         let mut offset = 0;
         let mut bad = 0;
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
@@ -91,7 +94,7 @@ impl OneTimeList {
             if !used_or_blank {
                 let mut warnings = Vec::new();
                 match parse_sequence(&self.door, (number, 1), content, &mut warnings) {
-                    Ok(sequence) => lines.push(Line { offset, sequence }),
+                    Ok(sequence) => usable(offset, sequence),
                     Err(problem) => {
                         bad += 1;
                         if bad <= MAX_REPORTS {
@@ -106,7 +109,7 @@ impl OneTimeList {
             let more = bad - MAX_REPORTS;
             report(format!("{}: {more} more such lines", self.path.display()));
         }
-        Ok(lines)
+        Ok(())
     }
 }
 

@@ -2,15 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::control::Question;
-use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Received};
 use super::log::Kind;
 use super::run::Keeper;
 use super::state::{State, Unavailable};
 use super::{Settings, ask, check, named_files};
 use crate::cli::{self, KnockdArgs, print, say};
-use crate::config::{self, Options};
-use crate::deadline::is_due;
+use crate::config;
+use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::record::ToKeeper;
@@ -106,12 +105,12 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let interface = settings.interface(options).to_string();
     let pid_path = settings.pid_file(options);
 
-    match take_state(settings, options) {
+    match take_state(&keeper) {
         Ok(state) => keeper.take_over_state(state),
         Err(Unavailable::Taken(holder)) => {
             let runs = format!(
                 "knockd already runs with {}: process {}",
-                settings.config.display(),
+                keeper.settings.config.display(),
                 holder.process
             );
             let Some(starting) = starting else {
@@ -123,7 +122,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
             return daemonized(starting).map(|()| None);
         }
         Err(Unavailable::Unusable(problem)) => {
-            lines.say(
+            keeper.lines.say(
                 Kind::Error,
                 &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
@@ -137,7 +136,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let listener = keeper
         .spawn_own_listener()
         .map_err(|error| plain(&error))
-        .and_then(|listener| await_ready(listener, &mut keeper.lines))
+        .and_then(|listener| await_ready(listener, &mut keeper))
         .map_err(|problem| format!("could not open {interface}: {problem}"));
     let listener = match listener {
         Ok(listener) => listener,
@@ -163,8 +162,8 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         &format_args!("starting up, listening on {interface}"),
     );
     lines.log.write_out();
-    if let Some(starting) = starting {
-        daemonized(starting)?;
+    if let Some(Err(problem)) = starting.map(daemonized) {
+        return close_all(keeper, problem);
     }
     // A listener that has died since is found by the loop, which starts another.
     listener.let_go();
@@ -207,13 +206,16 @@ fn daemonized(starting: Starting) -> Result<(), String> {
 
 /// Takes the state folder. One whose daemon is not up yet, or not any more because it is on its way out, is waited for:
 /// `killall knockd; knockd -d` must leave a daemon.
-fn take_state(settings: &Settings, options: &Options) -> Result<State, Unavailable> {
+fn take_state(keeper: &Keeper) -> Result<State, Unavailable> {
     const PAUSE_MS: Millis = 20;
-    let (folder, instance) = (settings.state_dir(options), settings.instance());
+    let settings = &keeper.settings;
+    let (folder, instance) = (settings.state_dir(&keeper.options), settings.instance());
     let deadline = monotonic() + SHUTDOWN_MS + LISTENER_START_MS;
     loop {
         match State::take(&folder, &instance) {
-            Err(Unavailable::Taken(holder)) if !holder.is_up && monotonic() < deadline => {
+            Err(Unavailable::Taken(holder))
+                if !holder.is_up && monotonic() < deadline && !keeper.is_told_to_end() =>
+            {
                 poll::pause(PAUSE_MS);
             }
             taken => return taken,
@@ -237,18 +239,26 @@ fn write_pid(path: &Path) -> io::Result<bool> {
     written.map(|()| is_file)
 }
 
-/// Waits until a listener is ready, or says why it cannot be.
+/// Waits until a listener is ready, or says why it cannot be. Doors that were taken over close meanwhile.
 fn await_ready(
     mut listener: ListenerProcess,
-    lines: &mut Lines,
+    keeper: &mut Keeper,
 ) -> Result<ListenerProcess, String> {
+    /// The longest that a door or a signal waits for its turn.
+    const LOOK_MS: Millis = 500;
     loop {
         let now = monotonic();
+        keeper.mind_doors(now);
+        if keeper.is_told_to_end() {
+            return Err("a signal has ended the start".to_string());
+        }
         if is_due(&listener.ready_by, now) {
             return Err("the listener does not get ready".to_string());
         }
         let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
-        poll::wait(&mut [entry], now, listener.ready_by).map_err(|error| error.to_string())?;
+        let due = soonest(&[Some(now + LOOK_MS), listener.ready_by]);
+        poll::wait(&mut [entry], now, due).map_err(|error| error.to_string())?;
+        let lines = &mut keeper.lines;
         match listener.receive() {
             Received::Record(ToKeeper::Ready) => {
                 listener.ready_by = None;

@@ -90,6 +90,12 @@ impl Signals {
         PENDING.load(Ordering::Relaxed) != 0
     }
 
+    /// Whether one of those that wait ends the daemon.
+    pub fn ask_for_the_end(&self) -> bool {
+        const END: u32 = 1 << libc::SIGTERM | 1 << libc::SIGINT | 1 << libc::SIGQUIT;
+        PENDING.load(Ordering::Relaxed) & END != 0
+    }
+
     /// The signals that came since this was asked last, each once, without waiting.
     pub fn take(&self) -> impl Iterator<Item = Signal> + use<> {
         let mut wake_ups = [0u8; 64];

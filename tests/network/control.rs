@@ -48,6 +48,10 @@ pub const TESTS: &[Test] = &[
         a_second_start_needs_no_control_socket,
     ),
     (
+        "a_start_whose_starter_is_gone_leaves_a_daemon",
+        a_start_whose_starter_is_gone_leaves_a_daemon,
+    ),
+    (
         "kill_and_start_at_once_leaves_a_daemon",
         kill_and_start_at_once_leaves_a_daemon,
     ),
@@ -368,8 +372,10 @@ fn silent_clients_delay_nothing() {
 /// Two hundred doors with names of 2 kB: the answer does not fit into the socket.
 fn a_client_that_does_not_read_delays_nothing() {
     let scene = Scene::new();
-    let many: String = (0..200)
-        .map(|number| format!("[{number:02000}]\nsequence = 1:udp,2:udp\n"))
+    // In JSON a quote is two bytes.
+    let long = "\"".repeat(1_000);
+    let many: String = (0..250)
+        .map(|number| format!("[{number}{long}]\nsequence = 1:udp,2:udp\n"))
         .collect();
     let daemon = scene.daemon(&format!("{}{many}", door(600)));
     let mut slow = UnixStream::connect(socket(&scene)).unwrap();
@@ -386,7 +392,7 @@ fn a_client_that_does_not_read_delays_nothing() {
     );
     // Who does read gets it whole.
     let status = json(&scene);
-    assert_eq!(status["doors"].as_array().unwrap().len(), 202);
+    assert_eq!(status["doors"].as_array().unwrap().len(), 252);
     assert!(status.to_string().len() > 400_000);
     // The other one is let go after its second, with what the socket held.
     std::thread::sleep(Duration::from_millis(1500).saturating_sub(begin.elapsed()));
@@ -497,6 +503,38 @@ fn a_second_start_needs_no_control_socket() {
     // It waits 20 s for one that starts or ends.
     assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
     assert!(daemon.is_alive());
+}
+
+/// An init script with a time limit, or Ctrl-C.
+fn a_start_whose_starter_is_gone_leaves_a_daemon() {
+    let scene = Scene::new();
+    let slow = door(600).replace("echo stop >>", "sleep 2; echo stop >>");
+    let mut daemon = scene.daemon(&slow);
+    open(&scene, &daemon);
+    daemon.signal(libc::SIGTERM);
+    let mut command = scene.router.command(daemon_binary().to_str().unwrap());
+    command
+        .args(["-d", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"))
+        .arg("-p")
+        .arg(scene.home.path("pid"));
+    let mut starter = command.spawn().unwrap();
+    // What will be the daemon waits for the old one.
+    wait_for("its child", || {
+        (!children(starter.id()).is_empty()).then_some(())
+    });
+    starter.kill().unwrap();
+    starter.wait().unwrap();
+    assert_eq!(daemon.wait().code(), Some(15));
+    let new: u32 = wait_for("a pid file", || scene.home.read("pid").trim().parse().ok());
+    wait_for("the new daemon", || {
+        (ask(&scene, &["--status"]).status.code() == Some(0)).then_some(())
+    });
+    assert_eq!(json(&scene)["process"], new);
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 2);
+    signal(new, libc::SIGTERM);
+    await_notes(&scene, "stop", 2);
 }
 
 fn kill_and_start_at_once_leaves_a_daemon() {

@@ -180,6 +180,20 @@ impl Keeper {
         }
     }
 
+    /// Closes what is due, where the loop does not run yet.
+    pub fn mind_doors(&mut self, now: Millis) {
+        if is_due(&self.book.next_expiry(), now) {
+            let mut actions = Vec::new();
+            self.book.expire(now, &mut actions);
+            self.perform(actions);
+        }
+    }
+
+    /// Whether a signal that ends the daemon waits for the loop.
+    pub fn is_told_to_end(&self) -> bool {
+        self.signals.ask_for_the_end()
+    }
+
     fn obey(&mut self, signal: Signal) {
         match signal {
             Signal::Child => self.reap(),

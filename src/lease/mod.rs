@@ -175,17 +175,22 @@ impl LeaseBook {
     /// caller.
     pub fn restore(leases: Vec<Lease>, actions: &mut Vec<Action>) -> LeaseBook {
         let mut book = LeaseBook::default();
+        book.adopt(leases, actions);
+        book
+    }
+
+    /// Takes in what the journal of another daemon held, too.
+    pub fn adopt(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
         for mut lease in leases {
-            lease.id = book.next_id;
-            book.next_id = book.next_id.wrapping_add(1);
+            lease.id = self.next_id;
+            self.next_id = self.next_id.wrapping_add(1);
             lease.running = None;
             if !matches!(lease.phase, Phase::Open { .. }) {
                 lease.phase = Phase::Stopping { then: Then::Over };
                 actions.push(Action::RunStop(lease.id));
             }
-            book.leases.push(lease);
+            self.leases.push(lease);
         }
-        book
     }
 
     /// The live leases.

@@ -12,28 +12,31 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
-/// Whether any process of the group is left.
-pub fn is_alive(group: Group) -> bool {
-    match start_time(group.leader) {
-        Some(started) if started != group.started => false,
-        Some(_) => true,
-        // SAFETY: no pointers; signal 0 only asks.
-        None => unsafe { libc::kill(-group.leader, 0) == 0 },
-    }
+/// Whether a command of a daemon before still runs: the number of its leader may be somebody else's by now, its start time is not. What
+/// a command has left behind that has ended is no part of it.
+pub fn still_runs(group: Group) -> bool {
+    group.started != UNKNOWN && start_time(group.leader) == Some(group.started)
 }
 
-/// Sends a signal to every process of the group.
+/// Whether any process of the group is left.
+pub fn is_left(group: Group) -> bool {
+    // SAFETY: no pointers; signal 0 only asks.
+    unsafe { libc::kill(-group.leader, 0) == 0 }
+}
+
+/// Sends a signal to every process of a group that is known to be a command's: its leader is our child and not reaped, or
+/// [`still_runs`] said so just now.
 pub fn signal(group: Group, number: libc::c_int) {
-    if is_alive(group) {
-        // SAFETY: no pointers. The group is the one that was started here: its leader's start time says so. A child that was
-        // forked just now is not a leader yet, and is still alone.
-        unsafe {
-            if libc::kill(-group.leader, number) == -1 {
-                libc::kill(group.leader, number);
-            }
+    // SAFETY: no pointers. A child that was forked just now is not a leader yet, and is still alone.
+    unsafe {
+        if libc::kill(-group.leader, number) == -1 {
+            libc::kill(group.leader, number);
         }
     }
 }
+
+/// What stands for the start time of a group for which it could not be read.
+const UNKNOWN: u64 = 0;
 
 /// Clock ticks since boot at which that process started, if it exists.
 fn start_time(process: libc::pid_t) -> Option<u64> {
@@ -96,7 +99,7 @@ pub fn prepare(command: &[u8]) -> io::Result<Prepared> {
         leader => Ok(Prepared {
             group: Group {
                 leader,
-                started: start_time(leader).unwrap_or(0),
+                started: start_time(leader).unwrap_or(UNKNOWN),
             },
             gate,
         }),

@@ -163,6 +163,11 @@ fn commands_that_fail_or_are_killed() {
          start_command = kill -9 $$
          cmd_timeout = 1
          stop_command = echo killed >>@HOME@/notes; kill -SEGV $$
+         [Child]
+         sequence = 9100:udp
+         start_command = true
+         cmd_timeout = 1
+         stop_command = sh -c 'echo child >>@HOME@/notes; kill -9 $$'; exit $?
          [Missing]
          sequence = 9000:udp
          start_command = /nosuch/program
@@ -171,7 +176,7 @@ fn commands_that_fail_or_are_killed() {
     );
     let before = descriptors(&daemon);
     for times in 1..=2 {
-        scene.knock(ROUTER, &["7000:udp", "8000:udp", "9000:udp"]);
+        scene.knock(ROUTER, &["7000:udp", "8000:udp", "9000:udp", "9100:udp"]);
         await_notes(&scene, "stop", times);
         for (door, status) in [("Fails", 3), ("Fails", 4), ("Killed", 137), ("Killed", 139)] {
             let line = format!("{door}: command returned non-zero status code ({status})");
@@ -181,12 +186,18 @@ fn commands_that_fail_or_are_killed() {
             "Missing: command returned non-zero status code (127)",
             2 * times,
         );
-        for door in ["Fails", "Killed", "Missing"] {
+        // Again, once: the kernel took what the shell waited for, not the shell.
+        daemon.await_count(
+            "Child: command returned non-zero status code (137)",
+            2 * times,
+        );
+        for door in ["Fails", "Killed", "Child", "Missing"] {
             daemon.await_count(&lines::timeout(CLIENT, door), times);
         }
         await_rest(&daemon, before);
     }
     assert!(notes(&scene, "killed") >= 2);
+    assert_eq!(notes(&scene, "child"), 4);
 }
 
 /// Children that stay, in the group of the command and out of it: they live on, and neither the lease nor the end of the daemon waits.

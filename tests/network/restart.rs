@@ -2,7 +2,7 @@
 
 use crate::Test;
 use crate::control::json;
-use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, packet, signal, wait_for};
+use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, knock, packet, signal, wait_for};
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
 use knockd_rs::lease::journal::{self, Journal};
@@ -55,6 +55,14 @@ pub const TESTS: &[Test] = &[
     (
         "of_two_daemons_the_one_without_the_state_folder_gives_way",
         of_two_daemons_the_one_without_the_state_folder_gives_way,
+    ),
+    (
+        "what_another_daemon_left_in_a_new_state_folder_closes",
+        what_another_daemon_left_in_a_new_state_folder_closes,
+    ),
+    (
+        "a_takeover_ends_nobody_elses_processes",
+        a_takeover_ends_nobody_elses_processes,
     ),
 ];
 
@@ -533,4 +541,59 @@ fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
     second.signal(libc::SIGTERM);
     assert_eq!(second.wait().code(), Some(15));
     assert_eq!(rules(&scene), 0);
+}
+
+/// Two daemons of one config on different interfaces, because somebody removed the folder between their starts.
+fn what_another_daemon_left_in_a_new_state_folder_closes() {
+    let scene = Scene::new();
+    scene.home.config(&door(600));
+    let mut first = Daemon::start(&scene.router, &scene.home, &["-i", "lo"]);
+    fs::remove_dir_all(scene.home.path("state")).expect("remove");
+    let second = start(&scene);
+    open(&scene, &second);
+    kill(second);
+    assert_eq!(rules(&scene), 1);
+    knock(&scene.router, "127.0.0.1", STEPS);
+    first.await_text("1 open doors taken over");
+    assert_eq!(read_journal(&scene).leases.len(), 2);
+    first.signal(libc::SIGTERM);
+    assert_eq!(first.wait().code(), Some(15));
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 2));
+}
+
+/// A command's leader has ended, and its number is by now that of somebody else's group, whose leader has ended as well: of what a daemon
+/// that puts itself into the background started.
+fn a_takeover_ends_nobody_elses_processes() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    kill(daemon);
+    let output = scene
+        .router
+        .run("setsid sh -c 'echo $$; sleep 100 > /dev/null 2>&1 & echo $!'");
+    let pids: Vec<u32> = output
+        .lines()
+        .map(|line| line.parse().expect("pid"))
+        .collect();
+    let [leader, stranger] = pids[..] else {
+        panic!("{output}");
+    };
+    wait_for("the end of the leader", || {
+        (!fs::exists(format!("/proc/{leader}")).expect("/proc")).then_some(())
+    });
+    let mut journal = read_journal(&scene);
+    journal.leases[0].running = Some(knockd_rs::lease::Group {
+        leader: leader as i32,
+        started: 1,
+    });
+    write_journal(&scene, &journal);
+    let daemon = start(&scene);
+    daemon.await_text("1 open doors taken over");
+    scene.fence(&daemon);
+    let stat = fs::read_to_string(format!("/proc/{stranger}/stat")).unwrap_or_default();
+    signal(stranger, libc::SIGKILL);
+    assert!(
+        stat.contains("(sleep) S "),
+        "the stranger was killed: {stat:?}"
+    );
 }

@@ -238,8 +238,22 @@ impl Keeper {
         let state_dir = self.settings.state_dir(&self.options);
         match State::try_take(&state_dir, &self.settings.instance()) {
             Ok(state) => {
+                // Another daemon may have had it meanwhile, and be gone. What else is in it is ours.
+                let (mut left, _) = state.leases();
+                for own in self.book.leases() {
+                    let is_own = |lease: &Lease| {
+                        lease.source == own.source
+                            && lease.door == own.door
+                            && lease.start == own.start
+                            && lease.stop == own.stop
+                    };
+                    if let Some(index) = left.iter().position(is_own) {
+                        left.swap_remove(index);
+                    }
+                }
                 self.state = Some(state);
                 self.be_up();
+                self.take_over_leases(left);
             }
             Err(Unavailable::Taken(holder)) => {
                 let process = holder.process;
@@ -280,7 +294,8 @@ impl Keeper {
             }
             if let Some(id) = command.lease {
                 let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
-                let killed = matches!(ending, Ending::Killed(_));
+                // A shell that has not become its last command tells of that one's end so: 128 + SIGKILL, SIGTERM.
+                let killed = matches!(ending, Ending::Killed(_) | Ending::Exited(137 | 143));
                 if killed && self.book.get(id).is_some_and(stopping) {
                     if overdue && self.closing.is_some() {
                         // It stays in the journal, and the next start runs it again.

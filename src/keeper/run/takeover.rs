@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::log::Kind;
 use crate::keeper::state::State;
-use crate::lease::{Lease, LeaseBook, Phase, in_words};
+use crate::lease::{Lease, Phase, in_words};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::{exec, poll};
@@ -30,7 +30,7 @@ impl Keeper {
 
     /// Takes these leases over. Those that are overdue or were at a command are closed now; their stop commands are waited for, up to
     /// [`ORPHAN_MS`].
-    fn take_over_leases(&mut self, leases: Vec<Lease>) {
+    pub(super) fn take_over_leases(&mut self, leases: Vec<Lease>) {
         end_orphans(&leases);
         if !leases.is_empty() {
             let number = in_words(&leases);
@@ -40,7 +40,7 @@ impl Keeper {
             );
         }
         let mut actions = Vec::new();
-        self.book = LeaseBook::restore(leases, &mut actions);
+        self.book.adopt(leases, &mut actions);
         self.book.expire(monotonic(), &mut actions);
         self.perform(actions);
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
@@ -55,21 +55,23 @@ impl Keeper {
 /// Ends the commands that a killed daemon left behind: stop commands may finish, start commands are asked to end, and what
 /// is left after [`ORPHAN_MS`] is killed.
 fn end_orphans(leases: &[Lease]) {
-    let groups = || {
-        leases
-            .iter()
-            .filter_map(|lease| Some((lease.phase, lease.running?)))
-    };
-    for (phase, group) in groups() {
-        if matches!(phase, Phase::Starting { .. }) {
+    let mut orphans = Vec::new();
+    for lease in leases {
+        let Some(group) = lease.running.filter(|group| exec::still_runs(*group)) else {
+            continue;
+        };
+        orphans.push(group);
+        if matches!(lease.phase, Phase::Starting { .. }) {
             exec::signal(group, libc::SIGTERM);
         }
     }
     let deadline = monotonic() + ORPHAN_MS;
-    while groups().any(|(_, group)| exec::is_alive(group)) && monotonic() < deadline {
+    while orphans.iter().any(|group| exec::is_left(*group)) && monotonic() < deadline {
         poll::pause(PAUSE_MS);
     }
-    for (_, group) in groups() {
-        exec::signal(group, libc::SIGKILL);
+    for group in orphans {
+        if exec::is_left(group) {
+            exec::signal(group, libc::SIGKILL);
+        }
     }
 }

@@ -13,9 +13,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 /// Whether a command of a daemon before still runs: the number of its leader may be somebody else's by now, its start time is not. What
-/// a command has left behind that has ended is no part of it.
+/// a command has left behind that has ended is no part of it. Where that time cannot be read now, the number is believed.
 pub fn still_runs(group: Group) -> bool {
-    group.started != UNKNOWN && start_time(group.leader) == Some(group.started)
+    match start_time(group.leader) {
+        Ok(started) => started == group.started,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => false,
+        Err(_) => is_left(group),
+    }
 }
 
 /// Whether any process of the group is left.
@@ -38,16 +42,15 @@ pub fn signal(group: Group, number: libc::c_int) {
 /// What stands for the start time of a group for which it could not be read.
 const UNKNOWN: u64 = 0;
 
-/// Clock ticks since boot at which that process started, if it exists.
-fn start_time(process: libc::pid_t) -> Option<u64> {
-    let stat = read_file(Path::new(&format!("/proc/{process}/stat"))).ok()?;
+/// Clock ticks since boot at which that process started.
+fn start_time(process: libc::pid_t) -> io::Result<u64> {
+    let stat = read_file(Path::new(&format!("/proc/{process}/stat")))?;
     // The second field is the program's name in parentheses, and may hold anything; 20 fields after it is the time.
-    let after_name = stat.iter().rposition(|byte| *byte == b')')?;
-    let field = stat
-        .get(after_name + 1..)?
-        .split(|byte| *byte == b' ')
-        .nth(20)?;
-    number(field, u64::MAX)
+    let mut after_name = stat.rsplit(|byte| *byte == b')');
+    let fields = after_name.next().unwrap_or_default();
+    let field = fields.split(|byte| *byte == b' ').nth(20);
+    let started = field.and_then(|field| number(field, u64::MAX));
+    started.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(target_env = "musl")]

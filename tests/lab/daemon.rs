@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What a daemon that has ended printed last is read within this time.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// The daemon under test: ours, or what KNOCKD_BIN names.
 pub fn daemon_binary() -> PathBuf {

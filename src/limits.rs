@@ -12,8 +12,8 @@ pub const MAX_DOORS: usize = 256;
 /// Bytes of a door's name, which stands in each of its leases and log lines. knockd 0.8 cuts names at 127.
 pub const MAX_NAME: usize = 1023;
 
-/// Bytes of a line of the config that says something: twice what `Tripwire` or `sequence` can need. Where each part of a line is takes a look
-/// at all before it.
+/// Bytes of a line of the config that says something: all ranges of a `Tripwire`, 12 bytes each, and blanks. To say where a part of a line
+/// stands takes a look at all before it.
 pub const MAX_CONFIG_LINE: usize = 16 * 1024;
 
 /// Bytes of a command after `%IP%` was replaced: knockd 0.8 runs nothing longer than 4095 bytes.

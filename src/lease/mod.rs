@@ -171,15 +171,8 @@ pub struct Opening {
 }
 
 impl LeaseBook {
-    /// A book that holds what a journal held. Whatever was at a command is stopped: its group has been ended by the
+    /// Takes in what the journal of another daemon held. Whatever was at a command is stopped: its group has been ended by the
     /// caller.
-    pub fn restore(leases: Vec<Lease>, actions: &mut Vec<Action>) -> LeaseBook {
-        let mut book = LeaseBook::default();
-        book.adopt(leases, actions);
-        book
-    }
-
-    /// Takes in what the journal of another daemon held, too.
     pub fn adopt(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
         for mut lease in leases {
             lease.id = self.next_id;

@@ -1,9 +1,9 @@
-//! `knockd --status` and `--close`, and a second start of the same config.
+//! `knockd --status` and `--close`: the control socket and who asks by it.
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, DEADLINE, Daemon, OTHER, ROUTER, ROUTER6, Scene, children, daemon_binary, packet,
-    ran_at, signal, wait_for,
+    CLIENT, Daemon, OTHER, ROUTER, ROUTER6, Scene, children, daemon_binary, packet, ran_at, signal,
+    wait_for,
 };
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
@@ -39,26 +39,10 @@ pub const TESTS: &[Test] = &[
         "the_control_socket_is_for_its_owner_and_takes_nonsense",
         the_control_socket_is_for_its_owner_and_takes_nonsense,
     ),
-    (
-        "a_second_start_in_the_background_is_a_success",
-        a_second_start_in_the_background_is_a_success,
-    ),
-    (
-        "a_second_start_needs_no_control_socket",
-        a_second_start_needs_no_control_socket,
-    ),
-    (
-        "a_start_whose_starter_is_gone_leaves_a_daemon",
-        a_start_whose_starter_is_gone_leaves_a_daemon,
-    ),
-    (
-        "kill_and_start_at_once_leaves_a_daemon",
-        kill_and_start_at_once_leaves_a_daemon,
-    ),
 ];
 
 /// Runs `knockd ARGS -c .../knockd.conf` on the router.
-fn ask(scene: &Scene, args: &[&str]) -> Output {
+pub fn ask(scene: &Scene, args: &[&str]) -> Output {
     let mut command = scene.router.command(daemon_binary().to_str().unwrap());
     let config = scene.home.path("knockd.conf");
     command.arg("-c").arg(config).args(args).output().unwrap()
@@ -72,7 +56,7 @@ pub fn said(scene: &Scene, args: &[&str]) -> String {
 }
 
 /// The one line on standard error when it fails.
-fn refused(scene: &Scene, args: &[&str]) -> String {
+pub fn refused(scene: &Scene, args: &[&str]) -> String {
     let output = ask(scene, args);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
@@ -369,10 +353,9 @@ fn silent_clients_delay_nothing() {
     );
 }
 
-/// Two hundred doors with names of 2 kB: the answer does not fit into the socket.
+/// 250 doors with names of 1 kB, of bytes that JSON has twice: the answer does not fit into the socket.
 fn a_client_that_does_not_read_delays_nothing() {
     let scene = Scene::new();
-    // In JSON a quote is two bytes.
     let long = "\"".repeat(1_000);
     let many: String = (0..250)
         .map(|number| format!("[{number}{long}]\nsequence = 1:udp,2:udp\n"))
@@ -453,112 +436,4 @@ fn the_control_socket_is_for_its_owner_and_takes_nonsense() {
         (descriptors() == before).then_some(())
     });
     open(&scene, &daemon);
-}
-
-fn a_second_start_in_the_background_is_a_success() {
-    let scene = Scene::new();
-    let mut daemon = scene.daemon(&door(600));
-    open(&scene, &daemon);
-    let second = ask(&scene, &["-d", "-i", "wan0"]);
-    assert_eq!(second.status.code(), Some(0), "{second:?}");
-    let who = format!("process {}", daemon.pid());
-    assert!(
-        String::from_utf8_lossy(&second.stderr).contains(&who),
-        "{second:?}"
-    );
-    let foreground = refused(&scene, &["-i", "wan0"]);
-    assert!(
-        foreground.contains(&who) && foreground.contains("stop it first"),
-        "{foreground}"
-    );
-    assert!(daemon.is_alive());
-    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
-    assert_eq!(daemon.count(&lines::opened(CLIENT, "SSH")), 1);
-}
-
-/// The path of its control socket is longer than one may be.
-fn a_second_start_needs_no_control_socket() {
-    let scene = Scene::new();
-    let long = scene.home.path(&"x".repeat(100));
-    scene.home.config(&door(600));
-    let text = scene.home.read("knockd.conf").replace(
-        &format!("{}\n", scene.home.path("state").display()),
-        &format!("{}\n", long.display()),
-    );
-    scene.home.write("knockd.conf", &text);
-    let mut daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
-    daemon.await_text("no control socket");
-    let begin = Instant::now();
-    let second = ask(&scene, &["-d", "-i", "wan0"]);
-    assert_eq!(second.status.code(), Some(0), "{second:?}");
-    let said = format!(
-        "already runs with {}: process {}",
-        scene.home.path("knockd.conf").display(),
-        daemon.pid()
-    );
-    assert!(
-        String::from_utf8_lossy(&second.stderr).contains(&said),
-        "{second:?}"
-    );
-    // It waits 20 s for one that starts or ends.
-    assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
-    assert!(daemon.is_alive());
-}
-
-/// An init script with a time limit, or Ctrl-C.
-fn a_start_whose_starter_is_gone_leaves_a_daemon() {
-    let scene = Scene::new();
-    let slow = door(600).replace("echo stop >>", "sleep 2; echo stop >>");
-    let mut daemon = scene.daemon(&slow);
-    open(&scene, &daemon);
-    daemon.signal(libc::SIGTERM);
-    let mut command = scene.router.command(daemon_binary().to_str().unwrap());
-    command
-        .args(["-d", "-i", "wan0", "-c"])
-        .arg(scene.home.path("knockd.conf"))
-        .arg("-p")
-        .arg(scene.home.path("pid"));
-    let mut starter = command.spawn().unwrap();
-    // What will be the daemon waits for the old one.
-    wait_for("its child", || {
-        (!children(starter.id()).is_empty()).then_some(())
-    });
-    starter.kill().unwrap();
-    starter.wait().unwrap();
-    assert_eq!(daemon.wait().code(), Some(15));
-    let new: u32 = wait_for("a pid file", || scene.home.read("pid").trim().parse().ok());
-    wait_for("the new daemon", || {
-        (ask(&scene, &["--status"]).status.code() == Some(0)).then_some(())
-    });
-    assert_eq!(json(&scene)["process"], new);
-    scene.knock(ROUTER, STEPS);
-    await_notes(&scene, "start", 2);
-    signal(new, libc::SIGTERM);
-    await_notes(&scene, "stop", 2);
-}
-
-fn kill_and_start_at_once_leaves_a_daemon() {
-    let scene = Scene::new();
-    let slow = door(600).replace("echo stop >>", "sleep 2; echo stop >>");
-    let mut daemon = scene.daemon(&slow);
-    open(&scene, &daemon);
-    let pid_file = scene.home.path("pid");
-    // As a script does: the old one takes its time to close the door.
-    daemon.signal(libc::SIGTERM);
-    let second = ask(
-        &scene,
-        &["-d", "-i", "wan0", "-p", pid_file.to_str().unwrap()],
-    );
-    assert_eq!(second.status.code(), Some(0), "{second:?}");
-    assert_eq!(daemon.wait().code(), Some(15));
-    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
-    let new: u32 = scene.home.read("pid").trim().parse().unwrap();
-    assert_eq!(json(&scene)["process"], new);
-    scene.knock(ROUTER, STEPS);
-    await_notes(&scene, "start", 2);
-    signal(new, libc::SIGTERM);
-    await_notes(&scene, "stop", 2);
-    wait_for("the end", || {
-        (!fs::exists(format!("/proc/{new}")).unwrap()).then_some(())
-    });
 }

@@ -29,6 +29,7 @@ mod split;
 mod storm;
 mod story;
 mod trap;
+mod two_daemons;
 mod unit;
 
 use lab::lines;
@@ -57,6 +58,7 @@ const TESTS: &[&[Test]] = &[
     disk::TESTS,
     commands::TESTS,
     control::TESTS,
+    two_daemons::TESTS,
     storm::TESTS,
     scans::TESTS,
     bans::TESTS,
@@ -99,7 +101,7 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
     trials.push(trial("latency_below_5_ms", latency::is_low, true, &missing));
     trials.push(trial(
         "a_killed_listener_is_back_within_100_ms",
-        restart::a_killed_listener_is_back_within_100_ms,
+        split::a_killed_listener_is_back_within_100_ms,
         true,
         &missing,
     ));

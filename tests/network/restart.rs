@@ -1,15 +1,14 @@
 //! The journal, and what a daemon that was killed leaves to the next one.
 
 use crate::Test;
-use crate::control::json;
-use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, knock, packet, signal, wait_for};
+use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, packet, signal, wait_for};
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
 use knockd_rs::lease::journal::{self, Journal};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub const TESTS: &[Test] = &[
     (
@@ -49,18 +48,6 @@ pub const TESTS: &[Test] = &[
         a_journal_of_format_1_is_used,
     ),
     (
-        "a_state_folder_that_was_removed_is_made_anew",
-        a_state_folder_that_was_removed_is_made_anew,
-    ),
-    (
-        "of_two_daemons_the_one_without_the_state_folder_gives_way",
-        of_two_daemons_the_one_without_the_state_folder_gives_way,
-    ),
-    (
-        "what_another_daemon_left_in_a_new_state_folder_closes",
-        what_another_daemon_left_in_a_new_state_folder_closes,
-    ),
-    (
         "a_takeover_ends_nobody_elses_processes",
         a_takeover_ends_nobody_elses_processes,
     ),
@@ -71,7 +58,7 @@ fn journal_path(scene: &Scene) -> PathBuf {
     scene.home.instance().join("journal")
 }
 
-fn read_journal(scene: &Scene) -> Journal {
+pub fn read_journal(scene: &Scene) -> Journal {
     let text = fs::read(journal_path(scene)).expect("journal");
     journal::decode(&text).expect("a journal")
 }
@@ -81,12 +68,12 @@ fn write_journal(scene: &Scene, journal: &Journal) {
     fs::write(journal_path(scene), text).expect("journal");
 }
 
-fn kill(mut daemon: Daemon) {
+pub fn kill(mut daemon: Daemon) {
     daemon.signal(libc::SIGKILL);
     daemon.wait();
 }
 
-fn start(scene: &Scene) -> Daemon {
+pub fn start(scene: &Scene) -> Daemon {
     Daemon::start(&scene.router, &scene.home, &["-i", "wan0"])
 }
 
@@ -467,98 +454,6 @@ fn a_journal_of_format_1_is_used() {
     daemon.signal(libc::SIGTERM);
     daemon.wait();
     assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
-}
-
-/// From the SIGKILL of the listener to a knock that opens. A knock that comes too early is lost, so one comes each 2 ms. Other work
-/// on the machine only makes it longer, so one run of a few shows what the daemon needs.
-pub fn a_killed_listener_is_back_within_100_ms() {
-    let mut times = Vec::new();
-    for _ in 0..10 {
-        let scene = Scene::new();
-        let daemon = scene.daemon(&door(600));
-        scene.fence(&daemon);
-        let listener = wait_for("one listener", || match children(daemon.pid())[..] {
-            [pid] => Some(pid),
-            _ => None,
-        });
-        let opened = lines::opened("198.51.100.77", "fence");
-        let begin = Instant::now();
-        signal(listener, libc::SIGKILL);
-        let took = loop {
-            scene.wire.send(&packet::udp("198.51.100.77", ROUTER, 9));
-            std::thread::sleep(Duration::from_millis(2));
-            // A knock that the old one has heard does not count.
-            if daemon.count(&opened) > 0 && children(daemon.pid()) != [listener] {
-                break begin.elapsed();
-            }
-            assert!(begin.elapsed() < crate::lab::DEADLINE, "it is not back");
-        };
-        times.push(took);
-        if took < Duration::from_millis(100) {
-            println!("knocks work again after {times:?}");
-            return;
-        }
-    }
-    panic!("knocks work again after {times:?} only");
-}
-
-const GONE: &str = "lock was removed or moved";
-
-fn a_state_folder_that_was_removed_is_made_anew() {
-    let scene = Scene::new();
-    let mut daemon = scene.daemon(&door(600));
-    fs::remove_dir_all(scene.home.path("state")).expect("remove");
-    open(&scene, &daemon);
-    daemon.await_text("the journal is written again");
-    assert_eq!(daemon.count(GONE), 1);
-    assert_eq!(read_journal(&scene).leases.len(), 1);
-    assert_eq!(json(&scene)["process"], daemon.pid());
-    let mut second = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
-    second.await_text(&format!("process {}", daemon.pid()));
-    assert_eq!(second.wait().code(), Some(1));
-    daemon.signal(libc::SIGTERM);
-    assert_eq!(daemon.wait().code(), Some(15));
-    assert_eq!(rules(&scene), 0);
-}
-
-fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
-    let scene = Scene::new();
-    let mut first = scene.daemon(&door(600));
-    open(&scene, &first);
-    fs::rename(scene.home.path("state"), scene.home.path("moved")).expect("rename");
-    let mut second = start(&scene);
-    // Both hear it; what the second does is a second rule.
-    scene.knock(ROUTER, STEPS);
-    second.await_text(&lines::opened(CLIENT, "SSH"));
-    first.await_text(GONE);
-    first.await_text(&format!("process {} runs with", second.pid()));
-    assert_eq!(first.wait().code(), Some(1));
-    await_notes(&scene, "start", 2);
-    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 1));
-    // Its journal and control socket are its own.
-    assert_eq!(read_journal(&scene).leases.len(), 1);
-    assert_eq!(json(&scene)["process"], second.pid());
-    second.signal(libc::SIGTERM);
-    assert_eq!(second.wait().code(), Some(15));
-    assert_eq!(rules(&scene), 0);
-}
-
-/// Two daemons of one config on different interfaces, because somebody removed the folder between their starts.
-fn what_another_daemon_left_in_a_new_state_folder_closes() {
-    let scene = Scene::new();
-    scene.home.config(&door(600));
-    let mut first = Daemon::start(&scene.router, &scene.home, &["-i", "lo"]);
-    fs::remove_dir_all(scene.home.path("state")).expect("remove");
-    let second = start(&scene);
-    open(&scene, &second);
-    kill(second);
-    assert_eq!(rules(&scene), 1);
-    knock(&scene.router, "127.0.0.1", STEPS);
-    first.await_text("1 open doors taken over");
-    assert_eq!(read_journal(&scene).leases.len(), 2);
-    first.signal(libc::SIGTERM);
-    assert_eq!(first.wait().code(), Some(15));
-    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 2));
 }
 
 /// A command's leader has ended, and its number is by now that of somebody else's group, whose leader has ended as well: of what a daemon

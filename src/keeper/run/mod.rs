@@ -180,15 +180,6 @@ impl Keeper {
         }
     }
 
-    /// Closes what is due, where the loop does not run yet.
-    pub fn mind_doors(&mut self, now: Millis) {
-        if is_due(&self.book.next_expiry(), now) {
-            let mut actions = Vec::new();
-            self.book.expire(now, &mut actions);
-            self.perform(actions);
-        }
-    }
-
     /// Whether a signal that ends the daemon waits for the loop.
     pub fn is_told_to_end(&self) -> bool {
         self.signals.ask_for_the_end()
@@ -291,6 +282,11 @@ impl Keeper {
         if is_due(&self.control.as_ref().and_then(Control::deadline), now) {
             self.serve_clients(Ready::default(), now);
         }
+        self.mind_doors(now);
+    }
+
+    /// Closes doors whose time is over and ends commands whose time is.
+    pub fn mind_doors(&mut self, now: Millis) {
         for door in self.commands.end_overdue(now) {
             self.lines.say(
                 Kind::Error,

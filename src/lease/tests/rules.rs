@@ -160,7 +160,8 @@ impl World {
         self.waiting.clear();
         self.running.clear();
         let mut actions = Vec::new();
-        self.book = LeaseBook::restore(found.leases, &mut actions);
+        self.book = LeaseBook::default();
+        self.book.adopt(found.leases, &mut actions);
         self.book.expire(self.now, &mut actions);
         let leases = self.book.leases().iter();
         let stopping = leases.filter(|lease| matches!(lease.phase, Phase::Stopping { .. }));

@@ -152,8 +152,9 @@ pub struct Knock {
     pub flags: u8,
     /// The source port.
     pub source_port: u16,
-    /// The TCP sequence number; 0 for UDP. With the ports it tells a retransmission from a new knock.
-    pub tcp_sequence: u32,
+    /// What a copy of the packet has, too, and the next packet of its sender has not: the TCP sequence number (RFC 9293), or for UDP over
+    /// IPv4 the identification of the IP header (RFC 791). 0: copies cannot be recognised, as of UDP over IPv6.
+    pub serial: u32,
 }
 
 /// Which rule decides whether knocks make a sequence.

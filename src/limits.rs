@@ -121,9 +121,14 @@ pub const AUTO_TRIPWIRES: usize = 64;
 /// From this port on hosts choose ports for what they ask (Linux; others higher up), so that answers come there.
 pub const FIRST_LAN_PORT: u64 = 32_768;
 
-/// A TCP packet with the ports and sequence number of the last step is a retransmission within this time (ms).
-/// The kernel's first two retransmissions of a SYN come after 1 s and 3 s (RFC 6298).
-pub const RETRANSMISSION_MS: u64 = 3_000;
+/// The first copy of a packet comes within this time (ms): old stacks retransmit a SYN after 3 s.
+pub const FIRST_COPY_MS: u32 = 4_000;
+
+/// The pause before a further copy is at most the longest pause so far times this (`matcher::copies` has the reason) ...
+pub const COPY_FACTOR: u32 = 7;
+
+/// ... and this (ms): the last retransmission of a SYN comes 32 s after the one before; 70 s allow for one that was lost.
+pub const LAST_COPY_MS: u32 = 70_000;
 
 /// Interfaces that one listener captures on by name; `any` takes all. One packet socket each.
 pub const MAX_INTERFACES: usize = 8;

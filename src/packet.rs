@@ -51,6 +51,7 @@ fn decode_v4(packet: &[u8]) -> Option<Knock> {
         source: header.source_addr().into(),
         destination: header.destination_addr().into(),
         end: usize::from(header.total_len()),
+        identification: header.identification(),
     };
     found.knock(packet, header.slice().len(), header.protocol())
 }
@@ -87,6 +88,7 @@ fn decode_v6(packet: &[u8]) -> Option<Knock> {
         source: header.source_addr().into(),
         destination: header.destination_addr().into(),
         end: header.slice().len() + usize::from(header.payload_length()),
+        identification: 0,
     };
     found.knock(packet, offset, next)
 }
@@ -106,6 +108,8 @@ struct Found {
     destination: IpAddr,
     /// Where the packet ends by its own word, in bytes from its start.
     end: usize,
+    /// Of IPv4, which counts the packets of a UDP socket; IPv6 has none.
+    identification: u16,
 }
 
 impl Found {
@@ -126,12 +130,12 @@ impl Found {
         if port == 0 {
             return None;
         }
-        let (tcp_sequence, flags) = match protocol {
+        let (serial, flags) = match protocol {
             Protocol::Tcp => (
                 u32::from_be_bytes(*rest.first_chunk()?),
                 header.last()? & FLAG_BITS,
             ),
-            Protocol::Udp => (0, 0),
+            Protocol::Udp => (self.identification.into(), 0),
         };
         Some(Knock {
             source: self.source,
@@ -139,7 +143,7 @@ impl Found {
             step: Step { protocol, port },
             flags,
             source_port: u16::from_be_bytes([source_high, source_low]),
-            tcp_sequence,
+            serial,
         })
     }
 }

@@ -230,7 +230,7 @@ mod tests {
             step: Step { protocol, port },
             flags,
             source_port: 1,
-            tcp_sequence: 1,
+            serial: 1,
         }
     }
 

@@ -82,7 +82,7 @@ fn no_packet_allocates() {
                 step: step((random >> 60) as u16 % 5 + 1),
                 flags: 2,
                 source_port: 1,
-                tcp_sequence: random as u32,
+                serial: random as u32,
             };
             matcher.knock(&knock, true, now / 10, &mut |_| events += 1);
             if now % 10_000 == 0 {

@@ -49,7 +49,7 @@ fn knock(protocol: Protocol, (source, destination): (IpAddr, IpAddr)) -> Knock {
         },
         flags: if tcp { 2 } else { 0 },
         source_port: 12345,
-        tcp_sequence: if tcp { 0xdead_beef } else { 0 },
+        serial: if tcp { 0xdead_beef } else { 0 },
     }
 }
 
@@ -60,6 +60,16 @@ fn all_fields_of_a_knock_are_read() {
     assert_eq!(decode(&udp(v4(), 0)), Some(knock(Protocol::Udp, in_v4)));
     assert_eq!(decode(&syn(v6())), Some(knock(Protocol::Tcp, in_v6)));
     assert_eq!(decode(&udp(v6(), 0)), Some(knock(Protocol::Udp, in_v6)));
+}
+
+#[test]
+fn the_serial_of_udp_over_ipv4_is_its_identification() {
+    let mut packet = udp(v4(), 0);
+    packet[4..6].copy_from_slice(&[0xab, 0xcd]);
+    assert_eq!(decode(&packet).map(|knock| knock.serial), Some(0xabcd));
+    let mut packet = syn(v4());
+    packet[4..6].copy_from_slice(&[0xab, 0xcd]);
+    assert_eq!(decode(&packet).map(|knock| knock.serial), Some(0xdead_beef));
 }
 
 #[test]

@@ -8,62 +8,112 @@ use std::cmp::Reverse;
 const _: () = assert!(MAX_STEPS <= 32, "a stage is 5 bits");
 const _: () = assert!(MAX_STRAYS <= 3, "strays are 2 bits");
 
-/// Starts are stored modulo 2^40 ms, 34 years: a seq_timeout of more never ends.
-const START_BITS: u32 = 40;
+/// Bits that number the packets of one millisecond: up to 8 million packets per second have an order.
+const NUMBER_BITS: u32 = 13;
+const LAST_NUMBER: u64 = (1 << NUMBER_BITS) - 1;
+
+/// Starts are stored modulo 2^40 ms, 34 years: a longer seq_timeout never ends.
+const START_BITS: u32 = 40 + NUMBER_BITS;
+const START_MASK: u64 = (1 << START_BITS) - 1;
+
+/// When a packet came: its millisecond and its number within that millisecond. This orders packets, also those that `knock` sends within
+/// one millisecond, and no two packets have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    /// The first packet of that millisecond.
+    pub fn first_of(now: Millis) -> Moment {
+        Moment(now << NUMBER_BITS)
+    }
+
+    /// The packet after this one; `now`: not before it.
+    pub fn next(self, now: Millis) -> Moment {
+        if self.millis() != now {
+            return Moment::first_of(now);
+        }
+        Moment(self.0 + u64::from(self.0 & LAST_NUMBER != LAST_NUMBER))
+    }
+
+    /// The millisecond.
+    pub fn millis(self) -> Millis {
+        self.0 >> NUMBER_BITS
+    }
+}
 
 /// One way to read an attempt's knocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alignment {
-    /// How many steps are done, from 1 to [`MAX_STEPS`] - 1.
+    /// How many steps are done, from 1 to [`MAX_STEPS`] - 1; more only while a knock is handled.
     pub stage: u8,
-    /// When its first knock came.
-    pub start: Millis,
-    /// Knocks since then that were neither due nor a repeat.
+    /// Its first knock.
+    pub start: Moment,
+    /// Forgiven knocks since then.
     pub strays: u8,
     /// A tripwire was hit since then.
     pub tripped: bool,
+    /// Since then came a knock that its door counts and that was neither due nor a repeat of the last step: a stray, or a knock on
+    /// another door's port. knockd 0.8 would have failed it there.
+    pub broken: bool,
+    /// Since then the last step was repeated by a new packet.
+    pub repeats: bool,
+    /// A shorter door, whose sequence is the beginning of this one's, has opened with it.
+    pub used: bool,
 }
 
 /// All alignments of an attempt, one for each stage at most, highest stage first.
 pub(super) type Readings = heapless::Vec<Alignment, { MAX_STEPS - 1 }>;
 
-/// An alignment as it is stored; all zero is none.
-pub(super) type Packed = [u8; 6];
+/// An alignment as it is stored: 53 bits of its start, 5 of its stage, 2 of its strays, 4 flags. All zero is none.
+pub(super) type Packed = u64;
 
 impl Alignment {
-    /// One whose first knock comes now.
-    pub fn begin(now: Millis) -> Alignment {
+    /// One whose first knock is this one.
+    pub fn begin(now: Moment) -> Alignment {
         Alignment {
             stage: 1,
             start: now,
             strays: 0,
             tripped: false,
+            broken: false,
+            repeats: false,
+            used: false,
         }
     }
 
     /// Of two at one stage the greater one stays: the one that started later, then the cleaner one.
     pub fn rank(&self) -> impl Ord + use<> {
-        (self.start, Reverse(self.strays), Reverse(self.tripped))
+        (
+            self.start.millis(),
+            Reverse(self.strays),
+            Reverse(self.tripped),
+            self.start,
+        )
     }
 
     /// To its stored form.
     pub fn pack(self) -> Packed {
-        let start = self.start & ((1 << START_BITS) - 1);
-        let rest = self.stage | self.strays << 5 | u8::from(self.tripped) << 7;
-        let [a, b, c, d, e, ..] = start.to_le_bytes();
-        [a, b, c, d, e, rest]
+        let flags = [self.tripped, self.broken, self.repeats, self.used];
+        let rest = u64::from(self.stage) | u64::from(self.strays) << 5;
+        let rest = (7..)
+            .zip(flags)
+            .fold(rest, |rest, (bit, flag)| rest | u64::from(flag) << bit);
+        self.start.0 & START_MASK | rest << START_BITS
     }
 
     /// From its stored form; `now`: not before its start.
     pub fn unpack(packed: Packed, now: Millis) -> Option<Alignment> {
-        let [a, b, c, d, e, rest] = packed;
-        let stored = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]);
-        let age = now.wrapping_sub(stored) & ((1 << START_BITS) - 1);
+        let rest = (packed >> START_BITS) as u16;
+        let last = now << NUMBER_BITS | LAST_NUMBER;
+        let age = last.wrapping_sub(packed) & START_MASK;
         (rest & 31 != 0).then(|| Alignment {
-            stage: rest & 31,
-            start: now.saturating_sub(age),
-            strays: rest >> 5 & 3,
-            tripped: rest >> 7 != 0,
+            stage: rest as u8 & 31,
+            start: Moment(last.saturating_sub(age)),
+            strays: (rest >> 5) as u8 & 3,
+            tripped: rest >> 7 & 1 != 0,
+            broken: rest >> 8 & 1 != 0,
+            repeats: rest >> 9 & 1 != 0,
+            used: rest >> 10 & 1 != 0,
         })
     }
 }

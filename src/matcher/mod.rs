@@ -1,10 +1,13 @@
 //! Which knocks open which door: (knock, now) in, [`Event`]s out.
 //!
-//! `tolerant` is the rule by default, `strict` is knockd 0.8's; `table` keeps the attempts, `hits` what counts towards a ban. All of it
-//! is bounded, the table is allocated by [`Matcher::new`], and nothing that one source does changes what another gets, until the table is full.
+//! `tolerant` is the default rule, `strict` is knockd 0.8's; `table` keeps the attempts, `copies` the packets that counted, `hits` what counts
+//! towards a ban. All of it is bounded, the tables are allocated by [`Matcher::new`], and nothing that one source does changes what another
+//! gets, until the table is full.
 #![forbid(unsafe_code)]
 
 mod alignment;
+mod copies;
+mod hash;
 mod hits;
 mod strict;
 mod table;
@@ -13,6 +16,8 @@ mod tripped;
 
 use crate::door::{Knock, Matching, Millis, Pattern, Protocol, Sequence};
 use crate::tripwire::{BanRule, Tripwires};
+use alignment::Moment;
+use copies::Copies;
 use hits::Hits;
 use std::net::IpAddr;
 use table::{Slot, Table, deadline};
@@ -82,6 +87,9 @@ pub struct Matcher {
     tripwires: Tripwires,
     hits: Option<Hits>,
     table: Table,
+    copies: Copies,
+    /// Of the last packet.
+    moment: Moment,
 }
 
 impl Matcher {
@@ -94,6 +102,8 @@ impl Matcher {
             tripwires: rules.tripwires,
             hits: rules.ban.map(Hits::new),
             table: Table::new(rules.max_attempts, seed),
+            copies: Copies::new(rules.max_attempts, seed),
+            moment: Moment::default(),
         }
     }
 
@@ -103,12 +113,17 @@ impl Matcher {
         self.expire(now, tell);
         let trips =
             self.matching == Matching::Tolerant && self.tripwires.is_hit_by(knock, &self.patterns);
-        let rule = match self.matching {
-            Matching::Tolerant if trips => tripped::hit,
-            Matching::Tolerant => tolerant::knock,
-            Matching::Strict => strict::knock,
-        };
-        rule(&self.patterns, &mut self.table, knock, local, now, tell);
+        let (patterns, table) = (&self.patterns, &mut self.table);
+        match self.matching {
+            Matching::Tolerant if trips => tripped::hit(patterns, table, knock, local, now, tell),
+            Matching::Tolerant => {
+                self.moment = self.moment.next(now);
+                let now = self.moment;
+                let packet = tolerant::Arrival { knock, local, now };
+                tolerant::knock(patterns, table, &mut self.copies, &packet, tell);
+            }
+            Matching::Strict => strict::knock(patterns, table, knock, local, now, tell),
+        }
         // Not UDP: answers to what the LAN has asked come to any port. Nor what only passes through.
         if trips
             && local
@@ -197,7 +212,7 @@ fn expire_attempt(
 ) -> bool {
     let mut readings = table.readings(slot, now);
     let before = readings.len();
-    readings.retain(|alignment| now.saturating_sub(alignment.start) < pattern.seq_timeout);
+    readings.retain(|alignment| now.saturating_sub(alignment.start.millis()) < pattern.seq_timeout);
     if readings.len() == before && before > 0 {
         return true;
     }

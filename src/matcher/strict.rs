@@ -5,7 +5,7 @@
 //! if there are none does each door start whose first step it is. An attempt has one alignment, without strays.
 #![forbid(unsafe_code)]
 
-use super::alignment::{Alignment, Readings};
+use super::alignment::{Alignment, Moment, Readings};
 use super::table::Table;
 use super::{Event, expire_attempt};
 use crate::door::{Knock, Millis, Pattern};
@@ -75,7 +75,7 @@ pub(super) fn knock(
         let before = table.readings(slot, now).first().copied();
         let alignment = Alignment {
             stage,
-            ..before.unwrap_or(Alignment::begin(now))
+            ..before.unwrap_or(Alignment::begin(Moment::first_of(now)))
         };
         table.set_told(slot, stage);
         table.settle(

@@ -17,14 +17,13 @@
 #![forbid(unsafe_code)]
 
 mod lists;
-mod place;
 mod wheel;
 
 use super::alignment::{Alignment, Packed, Readings};
+use super::hash::{Keys, Place, octets};
 use crate::door::Millis;
 use crate::limits::{MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES};
 use lists::{Links, List, first, link, unlink};
-use place::{Keys, Place, octets};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
@@ -43,7 +42,10 @@ const UNTOUCHED: usize = 132 * 1024;
 const NETWORK_CROWD: usize = 16;
 
 const _: () = assert!(*MAX_ATTEMPTS.end() < u16::MAX as usize, "a slot is 16 bits");
-const _: () = assert!(MAX_DOORS <= 256, "a door is 8 bits");
+const _: () = assert!(
+    MAX_DOORS == 256,
+    "a door is 8 bits, and an index of `Attempts`"
+);
 const _: () = assert!(size_of::<Entry>() <= 64);
 
 /// The place of an attempt, from 1; valid until the attempt is removed.
@@ -60,9 +62,6 @@ enum Chain {
 /// A slot.
 struct Entry {
     source: [u8; 16],
-    /// A digest of the TCP packet that advanced this attempt last, 0: none; and when its last copy came, modulo 2^32.
-    segment: u32,
-    seen: u32,
     cells: [Packed; CELLS],
     /// The slot of further alignments.
     more: Option<Slot>,
@@ -83,8 +82,6 @@ impl Entry {
         let (source, v6) = octets(source);
         Entry {
             source,
-            segment: 0,
-            seen: 0,
             cells: Default::default(),
             more: None,
             next: None,
@@ -102,6 +99,30 @@ impl Entry {
 
     fn is(&self, source: ([u8; 16], bool), door: u16) -> bool {
         u16::from(self.door) == door && (self.source, self.state >> 7 != 0) == source
+    }
+}
+
+/// The attempts of one source, found by one walk through its hash chain.
+pub(super) struct Attempts {
+    pub place: Place,
+    source: IpAddr,
+    slots: [Option<Slot>; MAX_DOORS],
+    evictions: u32,
+}
+
+impl Attempts {
+    /// The attempt at that door. A new attempt may have evicted it meanwhile; then the table is asked.
+    pub fn at(&self, table: &Table, door: u16) -> Option<Slot> {
+        let slot = self.slots[usize::from(door)]?;
+        match table.evictions == self.evictions {
+            true => Some(slot),
+            false => table.find(self.place, self.source, door),
+        }
+    }
+
+    /// The attempt at that door has ended.
+    pub fn ended(&mut self, door: u16) {
+        self.slots[usize::from(door)] = None;
     }
 }
 
@@ -126,6 +147,8 @@ pub(super) struct Table {
     keys: Keys,
     /// No attempt's deadline is before this.
     soonest: Millis,
+    /// How many attempts had to go for others.
+    evictions: u32,
 }
 
 impl Table {
@@ -153,6 +176,7 @@ impl Table {
             share,
             keys: Keys::new(seed),
             soonest: Millis::MAX,
+            evictions: 0,
         }
     }
 
@@ -200,13 +224,34 @@ impl Table {
         None
     }
 
+    /// All attempts of this source.
+    pub fn attempts(&self, source: IpAddr) -> Attempts {
+        let place = self.place(source);
+        let mut slots = [None; MAX_DOORS];
+        let wanted = octets(source);
+        let mut next = self.buckets[usize::from(place.bucket)];
+        while let Some(slot) = next {
+            let entry = self.entry(slot);
+            if entry.is(wanted, entry.door.into()) {
+                slots[usize::from(entry.door)] = Some(slot);
+            }
+            next = entry.next;
+        }
+        Attempts {
+            place,
+            source,
+            slots,
+            evictions: self.evictions,
+        }
+    }
+
     /// A new attempt, without alignments; it must be settled with one next. May evict another.
     pub fn insert(&mut self, place: Place, source: IpAddr, door: u16) -> Option<Slot> {
         let network = usize::from(place.network) + 1;
         if self.held(network) >= self.share
             && let Some(slot) = self.last_in_rank(network, self.share)
         {
-            self.remove(slot);
+            self.evict(slot);
         }
         let slot = self.take(None)?;
         *self.entry_mut(slot) = Entry::new(source, door);
@@ -236,6 +281,11 @@ impl Table {
         self.give_back(Some(slot));
     }
 
+    fn evict(&mut self, slot: Slot) {
+        self.evictions = self.evictions.wrapping_add(1);
+        self.remove(slot);
+    }
+
     /// An unused slot. When there is none the least attempt goes, but not `keep`.
     fn take(&mut self, keep: Option<Slot>) -> Option<Slot> {
         if self.free.is_none() && self.entries.len() < self.capacity {
@@ -248,7 +298,7 @@ impl Table {
             if Some(least) == keep {
                 return None;
             }
-            self.remove(least);
+            self.evict(least);
         }
         let slot = self.free?;
         self.free = self.entry(slot).next;
@@ -304,18 +354,6 @@ impl Table {
     /// Remembers which tripwire was hit; returns the one before.
     pub fn replace_tripwire(&mut self, slot: Slot, port: u16) -> u16 {
         std::mem::replace(&mut self.entry_mut(slot).tripwire, port)
-    }
-
-    /// Remembers the TCP packet that advanced the attempt last, by a digest that is not 0.
-    pub fn set_segment(&mut self, slot: Slot, segment: u32, now: Millis) {
-        let entry = self.entry_mut(slot);
-        (entry.segment, entry.seen) = (segment, now as u32);
-    }
-
-    /// How long ago that packet came, if this is it.
-    pub fn segment_age(&self, slot: Slot, segment: u32, now: Millis) -> Option<Millis> {
-        let entry = self.entry(slot);
-        (entry.segment == segment).then(|| (now as u32).wrapping_sub(entry.seen).into())
     }
 
     /// The alignments.
@@ -412,7 +450,7 @@ pub(super) fn deadline(told: u8, readings: &Readings, seq_timeout: Millis) -> Mi
     let told = readings.iter().find(|alignment| alignment.stage == told);
     let start = told
         .or(readings.last())
-        .map_or(0, |alignment| alignment.start);
+        .map_or(0, |alignment| alignment.start.millis());
     start.saturating_add(seq_timeout)
 }
 

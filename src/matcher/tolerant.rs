@@ -1,167 +1,344 @@
-//! The rule by default: retransmissions, repeats, false starts and a few stray knocks are forgiven.
+//! The default rule: knocks are read as whole sequences.
 //!
-//! Only knocks that a door wants count for it. An attempt is a set of *alignments*: ways to read the source's knocks as
-//! the beginning of the sequence, at most one for each stage, each with the time of its first knock and its strays.
-//! On a knock that counts, and is no copy of the TCP packet that advanced the attempt last,
+//! 1. A knock that has opened a door is used up: it helps no other door open, except one whose sequence begins with the opened one and
+//!    simply goes on.
+//! 2. Copies of a packet (`copies`), repeats of the last step, false starts and [`MAX_STRAYS`] wrong knocks on the door's own ports are
+//!    forgiven. Knocks on other doors' ports do not matter.
+//! 3. Where one knock could complete or continue several attempts, the one that needed no forgiveness has it, then the one that began
+//!    first.
 //!
-//! - an alignment for which it is the step due goes one stage up; reaching the end opens, and forgets all;
-//! - else, one for which it repeats the step last done stays;
-//! - else it is a stray for that alignment, which ends with more than [`MAX_STRAYS`] of them;
-//! - if it is the first step, a new alignment starts at stage 1.
+//! An attempt is a set of *alignments*: ways to read the source's knocks as the beginning of the sequence, at most one for each stage. A knock
+//! takes two passes over the doors. The first looks ([`look`]): which alignments would be complete with this knock, which of these are
+//! withheld because another door's alignment fits the knocks better ([`Going::withholds`]), and which of the rest are best. The second moves
+//! the alignments. Where no door opens ([`Alignment::follow`]),
 //!
-//! Where two meet on one stage, the one that started later stays, then the one with fewer strays. None lives longer
-//! than seq_timeout. An alignment never overtakes one that started before, so the higher stage is always the
-//! older. Whoever knocks the sequence straight through has an alignment that started last of those at its stage
-//! and has no strays: that one always gets through, so whatever opens by the strict rule opens here, then or before.
+//! - an alignment for which the knock is due goes one stage up; one that is complete was withheld, and ends;
+//! - else, one whose last step it repeats stays;
+//! - else the alignment is *broken*, and if the knock is on the door's own ports it is a stray;
+//! - if the knock is the first step, a new alignment starts at stage 1.
 //!
-//! What is told: the highest stage that a knock reached by advancing or starting an alignment; but a knock that
-//! repeats the step told last tells nothing, unless it goes higher (7000 7000 tells stage 1 once, 7000 8000 7000 tells
-//! 1, 2, 1). When the alignment at the stage told last ends, that is told; what was never told ends silently.
+//! Where doors open ([`Opening::leaves`]), an alignment that has their knocks as its beginning goes on, other alignments that share a done
+//! step with them end (unless their door does not count the destination), and the rest stays as if the knock had not come.
+//!
+//! Where two meet on one stage, the one that started later stays, then the one with fewer strays. None lives longer than seq_timeout. An
+//! alignment never overtakes one of the same door that started before, so the higher stage is always the older.
+//!
+//! Sequences that are knocked one after the other, with any copies and pauses within seq_timeout, open exactly their doors, each at its last
+//! knock, unless the knocks can be read in two ways (one sequence, and the beginning of the next, are together another door's);
+//! `tests/matcher/whole.rs` shows it. At each moment that knockd 0.8's rule opens a door this rule has opened it then, or since that rule
+//! opened it last, but for two exceptions: another door has opened with one of these knocks, or the last one continues an older attempt
+//! at another door that fits every knock (`tests/matcher/promises.rs`).
+//!
+//! Stages are reported as follows: the highest stage that a knock reached by advancing or starting an alignment; but a knock that
+//! repeats the step reported last reports nothing, unless it goes higher (7000 7000 reports stage 1 once, 7000 8000 7000 reports
+//! 1, 2, 1). When the alignment at the stage reported last ends, that is a failure; what was never reported ends silently.
 #![forbid(unsafe_code)]
 
-use super::alignment::{Alignment, Readings, put};
-use super::table::{Slot, Table};
+use super::alignment::{Alignment, Moment, Readings, put};
+use super::copies::Copies;
+use super::table::{Attempts, Slot, Table};
 use super::{Event, expire_attempt};
-use crate::door::{Knock, Millis, Pattern, Protocol, Sequence};
-use crate::limits::{MAX_STRAYS, RETRANSMISSION_MS};
+use crate::door::{Knock, Pattern, Step};
+use crate::limits::{MAX_DOORS, MAX_STRAYS};
 
-/// One packet, for each door that wants it, in order.
+/// A packet that came.
+pub(super) struct Arrival<'a> {
+    /// What it is.
+    pub knock: &'a Knock,
+    /// Its destination is an address of the interface that it came in by.
+    pub local: bool,
+    /// When it came.
+    pub now: Moment,
+}
+
+/// One packet.
 pub(super) fn knock(
     patterns: &[Pattern],
     table: &mut Table,
-    knock: &Knock,
-    local: bool,
-    now: Millis,
+    copies: &mut Copies,
+    packet: &Arrival<'_>,
     tell: &mut dyn FnMut(Event),
 ) {
+    let Arrival { knock, local, now } = *packet;
+    if !patterns.iter().any(|pattern| pattern.wants(knock, local)) {
+        return;
+    }
     let source = knock.source;
-    let mut place = None;
+    let mut attempts = table.attempts(source);
     for (door, pattern) in (0u16..).zip(patterns) {
-        let Some(sequence) = pattern
-            .sequence
-            .as_ref()
-            .filter(|_| pattern.wants(knock, local))
-        else {
+        if let Some(slot) = attempts.at(table, door)
+            && !expire_attempt(pattern, table, slot, now.millis(), tell)
+        {
+            attempts.ended(door);
+        }
+    }
+    let finder = copies.finder(knock);
+    if copies.is_copy(finder, now.millis()) {
+        return;
+    }
+    let opening = look(patterns, table, &attempts, packet);
+    let opens = !opening.doors.is_empty();
+    let mut is_used = opens;
+    for (door, pattern) in (0u16..).zip(patterns) {
+        let Some(view) = View::new(pattern, packet) else {
             continue;
         };
-        if sequence.steps().len() == 1 {
+        let found = attempts.at(table, door);
+        if opening.doors.contains(&door) {
+            if let Some(slot) = found {
+                table.remove(slot);
+            }
             tell(Event::Stage {
                 door,
                 source,
-                stage: 1,
+                stage: view.steps.len() as u8,
             });
             tell(Event::Opened { door, source });
             continue;
         }
-        let place = *place.get_or_insert_with(|| table.place(source));
-        let slot = match table.find(place, source, door) {
-            Some(slot) if expire_attempt(pattern, table, slot, now, tell) => Some(slot),
-            _ if sequence.steps()[0] == knock.step => table.insert(place, source, door),
+        let starts = view.is_first() && (!opens || opening.start == now);
+        let slot = match found {
+            Some(slot) if opens || view.counts => Some(slot),
+            None if starts => table.insert(attempts.place, source, door),
             _ => None,
         };
         let Some(slot) = slot else { continue };
-        if is_copy(table, slot, knock, now) {
-            continue;
-        }
-        let (readings, reached) = advance(sequence, &table.readings(slot, now), knock, now);
-        if reached.is_some()
-            && let Some(segment) = segment_of(knock)
-        {
-            table.set_segment(slot, segment, now);
-        }
-        match reached {
-            Some(stage) if usize::from(stage) == sequence.steps().len() => {
-                table.remove(slot);
-                tell(Event::Stage {
-                    door,
-                    source,
-                    stage,
-                });
-                tell(Event::Opened { door, source });
-            }
-            reached => {
-                tell_progress(sequence, table, slot, knock, (reached, &readings), tell);
-                if readings.is_empty() {
-                    table.remove(slot);
-                } else {
-                    table.settle(slot, place, &readings, pattern.seq_timeout);
-                }
+
+        let mut readings = Readings::new();
+        let mut reached = None;
+        // Highest first: one that goes up finds only those that stay there.
+        for before in &table.readings(slot, now.millis()) {
+            is_used |= view.is_due(before);
+            let after = match opens {
+                true => opening.leaves(patterns, &view, *before),
+                false => view.follow(*before),
+            };
+            if let Some(after) = after {
+                reached = reached.or((after.stage > before.stage).then_some(after.stage));
+                put(&mut readings, after);
             }
         }
+        if starts {
+            is_used = true;
+            reached = reached.or(Some(1));
+            if readings.last().is_some_and(|lowest| lowest.stage == 1) {
+                readings.pop();
+            }
+            put(
+                &mut readings,
+                Alignment {
+                    used: opens,
+                    ..Alignment::begin(now)
+                },
+            );
+        }
+        tell_progress(&view, table, slot, (reached, &readings), tell);
+        if readings.is_empty() {
+            table.remove(slot);
+        } else if view.wants {
+            table.settle(slot, attempts.place, &readings, pattern.seq_timeout);
+        } else {
+            table.keep(slot, &readings, pattern.seq_timeout);
+        }
+    }
+    if is_used {
+        copies.record(finder, now.millis());
     }
 }
 
-/// Whether this is a copy of the TCP packet that advanced the attempt last. The time runs from the last copy, since the
-/// kernel's second retransmission comes a little more than 3 s after the packet, but 2 s after the first.
-fn is_copy(table: &mut Table, slot: Slot, knock: &Knock, now: Millis) -> bool {
-    let Some(segment) = segment_of(knock) else {
-        return false;
-    };
-    let is_copy =
-        (table.segment_age(slot, segment, now)).is_some_and(|age| age <= RETRANSMISSION_MS);
-    if is_copy {
-        table.set_segment(slot, segment, now);
+/// What a knock is to one door.
+struct View<'a> {
+    steps: &'a [Step],
+    step: Step,
+    /// The door counts its destination ...
+    here: bool,
+    /// ... and its flags ...
+    counts: bool,
+    /// ... and it is one of the door's steps.
+    wants: bool,
+}
+
+impl<'a> View<'a> {
+    /// `None`: the door has no sequence.
+    fn new(pattern: &'a Pattern, packet: &Arrival<'_>) -> Option<View<'a>> {
+        let Arrival { knock, local, .. } = *packet;
+        let steps = pattern.sequence.as_ref()?.steps();
+        let here = pattern.accepts_destination(knock.destination, local);
+        let counts = here && pattern.fits_flags(knock);
+        Some(View {
+            steps,
+            step: knock.step,
+            here,
+            counts,
+            wants: counts && steps.contains(&knock.step),
+        })
     }
-    is_copy
-}
 
-/// A digest of what a TCP packet and its copies have in common, never 0. Of others one in 2^31 has the same: a knock that is taken for
-/// a copy.
-fn segment_of(knock: &Knock) -> Option<u32> {
-    let ports = u64::from(knock.source_port) << 16 | u64::from(knock.step.port);
-    let mixed = (u64::from(knock.tcp_sequence) << 32 | ports).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (knock.step.protocol == Protocol::Tcp).then_some((mixed ^ mixed >> 32) as u32 | 1)
-}
+    /// Whether it is the step that the alignment waits for.
+    fn is_due(&self, alignment: &Alignment) -> bool {
+        self.wants && self.steps.get(usize::from(alignment.stage)) == Some(&self.step)
+    }
 
-/// Moves the alignments. Beside them, the highest stage that one of them reached; the last stage as soon as one is there.
-fn advance(
-    sequence: &Sequence,
-    before: &Readings,
-    knock: &Knock,
-    now: Millis,
-) -> (Readings, Option<u8>) {
-    let steps = sequence.steps();
-    let mut readings = Readings::new();
-    let mut reached = None;
-    // Highest first: whoever goes up finds only who stays there.
-    for alignment in before {
-        let mut alignment = *alignment;
-        let done = usize::from(alignment.stage);
-        if steps.get(done) == Some(&knock.step) {
+    /// Whether the alignment is complete with one more knock.
+    fn is_last_for(&self, alignment: &Alignment) -> bool {
+        usize::from(alignment.stage) + 1 == self.steps.len()
+    }
+
+    /// Whether it is the first of several steps.
+    fn is_first(&self) -> bool {
+        self.wants && self.steps.len() > 1 && self.steps[0] == self.step
+    }
+
+    /// The alignment after a knock that opens no door; `None`: it has ended.
+    fn follow(&self, mut alignment: Alignment) -> Option<Alignment> {
+        if self.is_due(&alignment) {
             alignment.stage += 1;
-            reached = reached.or(Some(alignment.stage));
-            if done + 1 == steps.len() {
-                break;
-            }
-        } else if steps[done - 1] != knock.step {
-            alignment.strays += 1;
-            if alignment.strays > MAX_STRAYS {
-                continue;
-            }
+            return (usize::from(alignment.stage) < self.steps.len()).then_some(alignment);
         }
-        put(&mut readings, alignment);
-    }
-    if steps[0] == knock.step {
-        if readings.last().is_some_and(|lowest| lowest.stage == 1) {
-            readings.pop();
+        let last = self.steps.get(usize::from(alignment.stage) - 1);
+        if self.wants && last == Some(&self.step) && !alignment.used {
+            alignment.repeats = true;
+            return Some(alignment);
         }
-        put(&mut readings, Alignment::begin(now));
-        reached = reached.or(Some(1));
+        alignment.broken = true;
+        alignment.strays += u8::from(self.wants || alignment.used);
+        (alignment.strays <= MAX_STRAYS).then_some(alignment)
     }
-    (readings, reached)
 }
 
-/// Tells the stage reached, or that the stage told last has ended.
+/// The alignments that go on with this knock, do not end with it, and fit every knock since they began.
+#[derive(Default)]
+struct Going {
+    /// The start of the oldest, and whether it has repeats.
+    oldest: Option<(Moment, bool)>,
+    /// One of their doors.
+    door: Option<u16>,
+    /// They are at several doors.
+    several: bool,
+}
+
+impl Going {
+    fn add(&mut self, door: u16, alignment: &Alignment) {
+        let this = (alignment.start, alignment.repeats);
+        self.oldest = Some(self.oldest.map_or(this, |oldest| oldest.min(this)));
+        let other = self.door.replace(door);
+        self.several |= other.is_some_and(|other| other != door);
+    }
+
+    /// Whether one of them, at another door, keeps the knock from an alignment that would be complete with it: one that began before,
+    /// in which this one lies; one that began with the same knock and fits better; or any one, where this one's beginning was used
+    /// and it did not simply go on. Alignments of the same door began later.
+    fn withholds(&self, door: u16, complete: &Alignment) -> bool {
+        let fits_better = self.oldest.is_some_and(|(start, repeats)| {
+            start < complete.start
+                || start == complete.start && (complete.broken || complete.repeats && !repeats)
+        });
+        let elsewhere = self.several || self.door.is_some_and(|other| other != door);
+        fits_better || elsewhere && complete.used && complete.broken
+    }
+}
+
+/// The doors that open with a knock: all whose alignments are equally good.
+struct Opening {
+    /// In the order of the config.
+    doors: heapless::Vec<u16, MAX_DOORS>,
+    /// The first knock of their sequences.
+    start: Moment,
+}
+
+impl Opening {
+    /// The alignment at a door that does not open; `None`: it has ended.
+    fn leaves(
+        &self,
+        patterns: &[Pattern],
+        view: &View<'_>,
+        alignment: Alignment,
+    ) -> Option<Alignment> {
+        let opened = || {
+            let doors = self.doors.iter().map(|door| &patterns[usize::from(*door)]);
+            doors.filter_map(|pattern| Some(pattern.sequence.as_ref()?.steps()))
+        };
+        let (done, _) = view.steps.split_at(usize::from(alignment.stage));
+        let goes_on = view.is_due(&alignment)
+            && !view.is_last_for(&alignment)
+            && alignment.start == self.start
+            && opened().any(|steps| steps.split_last() == Some((&view.step, done)));
+        if goes_on {
+            return Some(Alignment {
+                stage: alignment.stage + 1,
+                used: true,
+                ..alignment
+            });
+        }
+        let is_used_up = || {
+            let mut long = opened().filter(|steps| steps.len() > 1);
+            view.here && long.any(|steps| done.iter().any(|step| steps.contains(step)))
+        };
+        (!alignment.used && !is_used_up()).then_some(Alignment {
+            broken: alignment.broken || view.counts,
+            ..alignment
+        })
+    }
+}
+
+/// Which doors open with this knock.
+fn look(patterns: &[Pattern], table: &Table, attempts: &Attempts, packet: &Arrival<'_>) -> Opening {
+    let now = packet.now;
+    let wanting = || {
+        (0u16..).zip(patterns).filter_map(|(door, pattern)| {
+            let view = View::new(pattern, packet).filter(|view| view.wants)?;
+            let slot = attempts.at(table, door);
+            let readings = slot.map(|slot| table.readings(slot, now.millis()));
+            Some((door, view, readings.unwrap_or_default()))
+        })
+    };
+    let mut going = Going::default();
+    for (door, view, readings) in wanting() {
+        let goes_on = |alignment: &&Alignment| {
+            view.is_due(alignment) && !view.is_last_for(alignment) && !alignment.broken
+        };
+        for alignment in readings.iter().filter(goes_on) {
+            going.add(door, alignment);
+        }
+    }
+    let mut opening = Opening {
+        doors: heapless::Vec::new(),
+        start: now,
+    };
+    let mut best = None;
+    for (door, view, readings) in wanting() {
+        let complete = match view.steps.len() {
+            1 => Some(Alignment::begin(now)),
+            _ => (readings.first().copied())
+                .filter(|highest| view.is_due(highest) && view.is_last_for(highest)),
+        };
+        let Some(complete) = complete.filter(|complete| !going.withholds(door, complete)) else {
+            continue;
+        };
+        let rank = (complete.broken, complete.start, complete.repeats);
+        if best.is_none_or(|best| rank < best) {
+            best = Some(rank);
+            opening.start = complete.start;
+            opening.doors.clear();
+        }
+        if best == Some(rank) {
+            // There are no more doors than places.
+            let _ = opening.doors.push(door);
+        }
+    }
+    opening
+}
+
+/// Reports the stage reached, or that the stage reported last has ended.
 fn tell_progress(
-    sequence: &Sequence,
+    view: &View<'_>,
     table: &mut Table,
     slot: Slot,
-    knock: &Knock,
     (reached, readings): (Option<u8>, &Readings),
     tell: &mut dyn FnMut(Event),
 ) {
     let (door, source, told) = (table.door(slot), table.source(slot), table.told(slot));
-    let repeats = told > 0 && sequence.steps()[usize::from(told) - 1] == knock.step;
+    let repeats = told > 0 && view.steps[usize::from(told) - 1] == view.step;
     match reached {
         Some(stage) if stage > told || !repeats => {
             table.set_told(slot, stage);

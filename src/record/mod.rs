@@ -313,7 +313,7 @@ impl ToKeeper {
                 step: Step::default(),
                 flags: 0,
                 source_port: 0,
-                tcp_sequence: 0,
+                serial: 0,
             }),
             10 => ToKeeper::Problem(String::new()),
             11 => ToKeeper::Interface(Interface::default()),
@@ -354,7 +354,7 @@ impl ToKeeper {
                 wire.step(&mut knock.step);
                 wire.u8(&mut knock.flags);
                 wire.u16(&mut knock.source_port);
-                wire.u32(&mut knock.tcp_sequence);
+                wire.u32(&mut knock.serial);
             }
             ToKeeper::Interface(interface) => {
                 wire.text(&mut interface.wanted);

@@ -120,14 +120,14 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
 
 fn to_keeper() -> impl Strategy<Value = ToKeeper> {
     let seen = (ip(), ip(), step(), any::<(u8, u16, u32)>()).prop_map(
-        |(source, destination, step, (flags, source_port, tcp_sequence))| {
+        |(source, destination, step, (flags, source_port, serial))| {
             ToKeeper::Seen(Knock {
                 source,
                 destination,
                 step,
                 flags,
                 source_port,
-                tcp_sequence,
+                serial,
             })
         },
     );

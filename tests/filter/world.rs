@@ -79,7 +79,7 @@ impl World {
             },
             flags,
             source_port: 0,
-            tcp_sequence: 0,
+            serial: 0,
         };
         let is_host = at(12)? < 224 && !knock.source.is_unspecified();
         (two(6)? & 0x1fff == 0 && is_host && self.wants_knock(&knock)).then_some(())

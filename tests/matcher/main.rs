@@ -1,5 +1,6 @@
 //! The matcher against knockd's recorded behaviour, against plain models of its rules, and under floods.
 
+mod cases;
 mod expiry;
 mod flood;
 mod golden;
@@ -11,3 +12,4 @@ mod strict_model;
 mod tolerant;
 mod tolerant_model;
 mod tripwire;
+mod whole;

@@ -3,7 +3,8 @@
 use crate::script::{
     Lab, Packet, doors_and_packets, host, knock, parts, rules, run, some_doors, some_tripwires,
 };
-use knockd_rs::door::{Matching, Pattern, Protocol};
+use crate::tolerant_model::Copies;
+use knockd_rs::door::{Matching, Pattern};
 use knockd_rs::matcher::{Event, Rules};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -19,6 +20,72 @@ fn openings(told: &[(usize, Event)], door: u16, source: IpAddr) -> Vec<usize> {
 
 fn any_matching() -> impl Strategy<Value = Matching> {
     prop_oneof![Just(Matching::Tolerant), Just(Matching::Strict)]
+}
+
+/// Whether the default rule may keep `door` shut, though its knocks came in order: the first as packet `first`, the last as packet `last`.
+/// Another door has opened with one of them; or the last one continues an older attempt at another door that fits every knock.
+fn another_door_claims(
+    doors: &[Pattern],
+    packets: &[Packet],
+    told: &[(usize, Event)],
+    door: u16,
+    (first, last): (usize, usize),
+) -> bool {
+    let source = packets[last].1.source;
+    (0u16..)
+        .zip(doors)
+        .filter(|(other, _)| *other != door)
+        .any(|(other, pattern)| {
+            let opened = openings(told, other, source);
+            let took_one = opened.iter().any(|at| (first..=last).contains(at));
+            took_one
+                || (0..first).any(|start| fits_every_knock(doors, pattern, &packets[start..=last]))
+        })
+}
+
+/// Whether the packets of the last one's source, from the first on, are the beginning of that door's sequence, but for repeats; the last
+/// continues it and does not complete it.
+fn fits_every_knock(doors: &[Pattern], pattern: &Pattern, packets: &[Packet]) -> bool {
+    let (end, source) = packets
+        .last()
+        .map(|packet| (packet.0, packet.1.source))
+        .expect("one");
+    let Some(sequence) = &pattern.sequence else {
+        return false;
+    };
+    let (steps, mut stage, mut continues) = (sequence.steps(), 0, false);
+    if packets[0].1.source != source || end - packets[0].0 >= pattern.seq_timeout {
+        return false;
+    }
+    for (_, knock, local) in packets.iter().filter(|packet| packet.1.source == source) {
+        let here = pattern.accepts_destination(knock.destination, *local);
+        if !doors.iter().any(|door| door.wants(knock, *local))
+            || !here
+            || !pattern.fits_flags(knock)
+        {
+            continue;
+        }
+        continues = steps.get(stage) == Some(&knock.step);
+        if !continues && (stage == 0 || steps[stage - 1] != knock.step) {
+            return false;
+        }
+        stage += usize::from(continues);
+    }
+    continues && stage > 1 && stage < steps.len()
+}
+
+/// The packets without those that the default rule takes for copies.
+fn without_copies(packets: &[Packet]) -> Vec<Packet> {
+    let mut copies = Copies::default();
+    let mut kept = packets.to_vec();
+    kept.retain(|(now, knock, _)| {
+        let is_copy = copies.is_copy(knock, *now);
+        if !is_copy {
+            copies.record(knock, *now);
+        }
+        !is_copy
+    });
+    kept
 }
 
 /// A door as it is when a plain knock can open it.
@@ -46,17 +113,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn when_strict_opens_the_default_has_opened_since_strict_opened_last(
+    fn when_strict_opens_the_default_has_opened_unless_another_door_claims_a_knock(
         (doors, packets) in doors_and_packets(false, false),
     ) {
         let strict = run(&doors, Matching::Strict, &packets);
         let tolerant = run(&doors, Matching::Tolerant, &packets);
         for source in (2..5).map(host) {
             for door in 0..doors.len() as u16 {
-                let tolerant = openings(&tolerant, door, source);
+                let opened = openings(&tolerant, door, source);
                 let mut after = 0;
                 for at in openings(&strict, door, source) {
-                    prop_assert!(tolerant.iter().any(|t| (after..=at).contains(t)));
+                    let start = Event::Stage { door, source, stage: 1 };
+                    let first = strict.iter().rfind(|(i, event)| *i <= at && *event == start);
+                    let knocks = (first.expect("stage 1").0, at);
+                    prop_assert!(
+                        opened.iter().any(|opened| (after..=at).contains(opened))
+                            || another_door_claims(&doors, &packets, &tolerant, door, knocks)
+                    );
                     after = at + 1;
                 }
             }
@@ -111,25 +184,46 @@ proptest! {
     }
 
     #[test]
-    fn whatever_came_before_a_plain_knock_opens(
+    fn whatever_came_before_a_plain_knock_opens_unless_another_door_claims_it(
         (doors, packets) in doors_and_packets(true, true),
         door in 0usize..4,
     ) {
         let doors: Vec<Pattern> = doors.iter().map(openable).collect();
         let door = door % doors.len();
-        let rules = Rules { tripwires: some_tripwires(), ..rules(Matching::Tolerant) };
-        let mut lab = Lab::with(&doors, rules);
+        let mut packets = without_copies(&packets);
+        let now = packets.last().map_or(0, |packet| packet.0);
+        let first = packets.len();
+        let knock = plain_knock(&doors[door], 1 << 20);
+        packets.extend(knock.into_iter().map(|(packet, local)| (now, packet, local)));
+        let told = run(&doors, Matching::Tolerant, &packets);
+        if doors[door].sequence.is_some() {
+            let opened = openings(&told, door as u16, host(2));
+            let knocks = (first, packets.len() - 1);
+            prop_assert!(
+                opened.iter().any(|at| *at >= first)
+                    || another_door_claims(&doors, &packets, &told, door as u16, knocks)
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_came_before_a_plain_knock_opens_a_door_that_is_alone(
+        (doors, packets) in doors_and_packets(true, true),
+        door in 0usize..4,
+    ) {
+        let doors = [openable(&doors[door % doors.len()])];
+        let mut lab = Lab::with(&doors, Rules { tripwires: some_tripwires(), ..rules(Matching::Tolerant) });
         lab.now = 0;
         for (time, packet, local) in &packets {
             lab.wait(time - lab.now);
             lab.packet(packet, *local);
         }
         lab.events.clear();
-        for (packet, local) in plain_knock(&doors[door], 1 << 20) {
+        for (packet, local) in plain_knock(&doors[0], 1 << 20) {
             lab.packet(&packet, local);
         }
-        let opened = Event::Opened { door: door as u16, source: host(2) };
-        prop_assert_eq!(lab.events.contains(&opened), doors[door].sequence.is_some());
+        let opened = Event::Opened { door: 0, source: host(2) };
+        prop_assert_eq!(lab.events.contains(&opened), doors[0].sequence.is_some());
     }
 
     #[test]
@@ -138,8 +232,8 @@ proptest! {
         let mut lab = Lab::new(std::slice::from_ref(&door), Matching::Tolerant);
         for (at, (packet, local)) in plain_knock(&door, 1).into_iter().enumerate() {
             let mut second = packet;
-            if new && packet.step.protocol == Protocol::Tcp {
-                second.tcp_sequence = 1 << 20 | at as u32;
+            if new {
+                second.serial = 1 << 20 | at as u32;
             }
             lab.packet(&packet, local);
             lab.packet(&second, local);

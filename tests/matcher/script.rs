@@ -55,7 +55,7 @@ pub fn stranger(n: u32) -> IpAddr {
     IpAddr::V4((0xac10_0000 + n).into())
 }
 
-/// A SYN or UDP packet to 10.9.0.1. `id` is its source port and TCP sequence number: equal ids make copies.
+/// A SYN or UDP packet to 10.9.0.1. `id` gives its source port and serial: equal ids make copies.
 pub fn knock(source: IpAddr, step: Step, id: u32) -> Knock {
     let tcp = step.protocol == Protocol::Tcp;
     Knock {
@@ -64,7 +64,7 @@ pub fn knock(source: IpAddr, step: Step, id: u32) -> Knock {
         step,
         flags: if tcp { SYN } else { 0 },
         source_port: 1024 + (id % 60_000) as u16,
-        tcp_sequence: if tcp { id } else { 0 },
+        serial: id,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::script::{ACK, Lab, door, host, knock, step};
 use knockd_rs::door::Matching::Tolerant;
-use knockd_rs::limits::{MAX_STRAYS, RETRANSMISSION_MS};
+use knockd_rs::limits::{FIRST_COPY_MS, MAX_STRAYS};
 
 fn lab(steps: &str) -> Lab {
     Lab::new(&[door(steps, 5_000)], Tolerant)
@@ -114,52 +114,130 @@ fn doors_with_a_common_beginning_advance_together_in_the_order_of_the_config() {
     assert_eq!(lab.told(), "B3 B!");
 }
 
+fn assert_told_at(doors: &[&str], steps: &str, told: &str) {
+    let patterns: Vec<_> = doors.iter().map(|steps| door(steps, 5_000)).collect();
+    let mut lab = Lab::new(&patterns, Tolerant);
+    lab.knocks(steps);
+    assert_eq!(lab.told(), told, "{doors:?}: {steps}");
+}
+
 #[test]
-fn a_knock_that_opens_one_door_starts_another() {
-    let mut lab = Lab::new(&[door("7,8,9", 5_000), door("9,8,7", 5_000)], Tolerant);
-    lab.knocks("7 8 9");
-    assert_eq!(
-        lab.told(),
-        "A1 A2 A3 A! B1",
-        "the knock 8 came before the 9 that starts B"
+fn a_knock_that_has_opened_a_door_is_used_up() {
+    // The 9 that opens A does not start B.
+    assert_told_at(&["7,8,9", "9,8,7"], "7 8 9", "A1 A2 A3 A!");
+    assert_told_at(&["7,8,9", "9,8,7"], "7 8 9 8 7", "A1 A2 A3 A! A1");
+}
+
+#[test]
+fn closing_again_and_again_never_opens() {
+    assert_told_at(
+        &["7,8,9", "9,8,7"],
+        "9 8 7 9 8 7 9 8 7",
+        "B1 B2 B3 B! B1 B2 B3 B! B1 B2 B3 B!",
     );
-    lab.knocks("8 7");
-    assert_eq!(lab.told(), "B2 A1 B3 B!");
+    assert_told_at(
+        &["1,2,3", "2,3,1"],
+        "2 3 1 2 3 1",
+        "B1 B2 B3 B! B1 B2 B3 B!",
+    );
+}
+
+#[test]
+fn a_door_within_another_is_withheld_while_the_others_attempt_fits() {
+    assert_told_at(&["2,3", "1,2,3,4"], "1 2 3 4", "B1 A1 B2 Ax1 B3 B4 B!");
+    assert_told_at(
+        &["2,3", "1,2,3,4"],
+        "1 2 3 2 3",
+        "B1 A1 B2 Ax1 B3 A1 A2 A! Bx3",
+    );
+    assert_told_at(&["2", "1,2,3"], "1 2 3 2", "B1 B2 B3 B! A1 A!");
+}
+
+#[test]
+fn a_longer_door_goes_on_when_its_beginning_has_opened() {
+    assert_told_at(&["1,2", "1,2,3"], "1 2 3", "A1 B1 A2 A! B2 B3 B!");
+    // Two wrong knocks are forgiven then, repeats included.
+    assert_told_at(&["1,2", "1,2,3"], "1 2 2 2 3", "A1 B1 A2 A! B2 B3 B!");
+    assert_told_at(&["1,2", "1,2,3"], "1 2 2 2 2 3", "A1 B1 A2 A! B2 Bx2");
+}
+
+#[test]
+fn an_opening_at_another_address_uses_up_nothing() {
+    let other = "10.9.0.99".parse().expect("an address");
+    let doors = [
+        knockd_rs::door::Pattern {
+            target: Some(other),
+            ..door("7,8", 5_000)
+        },
+        door("7,8", 5_000),
+    ];
+    let mut lab = Lab::new(&doors, Tolerant);
+    for (id, (port, elsewhere)) in (1..).zip([("7", true), ("7", false), ("8", true), ("8", false)])
+    {
+        let mut packet = knock(host(2), step(port), id);
+        if elsewhere {
+            packet.destination = other;
+        }
+        lab.packet(&packet, !elsewhere);
+    }
+    assert_eq!(lab.told(), "A1 B1 A2 A! B2 B!");
 }
 
 /// The second SYN to the same port counts, copies of the first do not.
 #[test]
 fn a_retransmission_is_no_second_knock() {
-    let mut lab = lab("22,22,80");
+    let mut lab = Lab::new(&[door("22,22,80", 60_000)], Tolerant);
     let first = knock(host(2), step("22"), 7);
     lab.packet(&first, true);
-    // The kernel sends again 1 s and 3 s after the first, and a little late.
-    lab.wait(1_020);
-    lab.packet(&first, true);
-    lab.wait(2_040);
-    lab.packet(&first, true);
+    // The kernel sends again 1, 3, 7, 15 and 31 s after the first, and a little late.
+    for pause in [1_020, 2_040, 4_080, 8_160, 16_320] {
+        lab.wait(pause);
+        lab.packet(&first, true);
+    }
     assert_eq!(lab.told(), "1");
     lab.packet(&knock(host(2), step("22"), 8), true);
     lab.packet(&knock(host(2), step("80"), 9), true);
     assert_eq!(lab.told(), "2 3 !");
 }
 
+/// A router that drops SYN: the first port is retransmitted while the others are knocked, and after the door has opened.
 #[test]
-fn what_differs_in_ports_or_sequence_number_or_comes_late_is_no_retransmission() {
+fn copies_of_every_step_never_count() {
+    let doors = [
+        door("7,8,9", 15_000),
+        door("9,8,7", 15_000),
+        door("8", 15_000),
+    ];
+    let mut lab = Lab::new(&doors[..2], Tolerant);
+    let packets = ["7", "8", "9"].map(step);
+    for pause in [0, 1_000, 2_000, 4_000, 8_000] {
+        lab.wait(pause);
+        for (id, step) in (1..).zip(packets) {
+            lab.packet(&knock(host(2), step, id), true);
+        }
+    }
+    assert_eq!(lab.told(), "A1 A2 A3 A!");
+    let mut lab = Lab::new(&doors[2..], Tolerant);
+    for _ in 0..3 {
+        lab.packet(&knock(host(2), packets[1], 1), true);
+    }
+    assert_eq!(lab.told(), "1 !", "at a door of one step, too");
+}
+
+#[test]
+fn what_differs_in_ports_or_serial_or_comes_late_is_no_copy() {
     let first = knock(host(2), step("22"), 7);
     let other_port = knockd_rs::door::Knock {
         source_port: 9,
         ..first
     };
-    let other_sequence = knockd_rs::door::Knock {
-        tcp_sequence: 9,
-        ..first
-    };
+    let other_serial = knockd_rs::door::Knock { serial: 9, ..first };
+    let wait = u64::from(FIRST_COPY_MS);
     for (second, wait, told) in [
-        (first, RETRANSMISSION_MS, "1"),
-        (first, RETRANSMISSION_MS + 1, "1 2 !"),
+        (first, wait, "1"),
+        (first, wait + 1, "1 2 !"),
         (other_port, 0, "1 2 !"),
-        (other_sequence, 0, "1 2 !"),
+        (other_serial, 0, "1 2 !"),
     ] {
         let mut lab = lab("22,22");
         lab.packet(&first, true);
@@ -170,13 +248,51 @@ fn what_differs_in_ports_or_sequence_number_or_comes_late_is_no_retransmission()
 }
 
 #[test]
-fn equal_udp_packets_are_knocks_each() {
+fn a_copy_comes_at_most_seven_times_the_longest_pause_or_70_s_after_the_last() {
+    let mut lab = Lab::new(&[door("22,22", 200_000)], Tolerant);
+    let packet = knock(host(2), step("22"), 7);
+    lab.packet(&packet, true);
+    for (pause, told) in [
+        (1_000, ""),
+        (7_100, ""),
+        (49_000, ""),
+        (70_000, ""),
+        (70_001, "2 !"),
+    ] {
+        lab.told();
+        lab.wait(pause);
+        lab.packet(&packet, true);
+        assert_eq!(lab.told(), told, "{pause} ms");
+    }
+}
+
+/// hping3 and others send 0 always; UDP over IPv6 has no serial.
+#[test]
+fn packets_without_a_serial_are_knocks_each() {
+    let mut packet = knock(host(2), step("22:udp"), 7);
+    packet.serial = 0;
     let mut lab = lab("22:udp,22:udp,151,15:udp");
-    let packet = knock(host(2), step("22:udp"), 7);
     lab.packet(&packet, true);
     lab.packet(&packet, true);
     lab.knocks("151 15:udp");
     assert_eq!(lab.told(), "1 2 3 4 !");
+    packet = knock(host(2), step("22"), 7);
+    packet.serial = 0;
+    let mut lab = self::lab("22,22");
+    lab.packet(&packet, true);
+    lab.packet(&packet, true);
+    assert_eq!(lab.told(), "1 2 !");
+}
+
+#[test]
+fn a_udp_packet_is_recognised_by_its_ip_identification() {
+    let mut lab = lab("22:udp,22:udp,15:udp");
+    let packet = knock(host(2), step("22:udp"), 7);
+    lab.packet(&packet, true);
+    lab.packet(&packet, true);
+    assert_eq!(lab.told(), "1");
+    lab.knocks("22:udp 15:udp");
+    assert_eq!(lab.told(), "2 3 !");
 }
 
 #[test]

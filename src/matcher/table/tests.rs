@@ -1,5 +1,6 @@
 use super::*;
 use crate::limits::{DEFAULT_ATTEMPTS, MAX_STEPS};
+use crate::matcher::alignment::Moment;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ fn source(n: u32) -> IpAddr {
 fn at(stage: u8, start: Millis) -> Alignment {
     Alignment {
         stage,
-        ..Alignment::begin(start)
+        ..Alignment::begin(Moment::first_of(start))
     }
 }
 
@@ -140,13 +141,15 @@ proptest! {
     #[test]
     fn an_alignment_survives_packing(
         age in 0u64..1 << 40,
-        start in 0u64..1 << 62,
-        stage in 1u8..32,
-        strays in 0u8..4,
-        tripped: bool,
+        start in 0u64..1 << 49,
+        packets in 0usize..9_000,
+        (stage, strays) in (1u8..32, 0u8..4),
+        [tripped, broken, repeats, used] in any::<[bool; 4]>(),
     ) {
-        let alignment = Alignment { stage, start, strays, tripped };
-        prop_assert_eq!(Alignment::unpack(alignment.pack(), start + age), Some(alignment));
+        let start = (0..packets).fold(Moment::first_of(start), |moment, _| moment.next(start));
+        let now = start.millis() + age;
+        let alignment = Alignment { stage, start, strays, tripped, broken, repeats, used };
+        prop_assert_eq!(Alignment::unpack(alignment.pack(), now), Some(alignment));
     }
 
     /// The model: who is due, found by looking at all.

@@ -1,12 +1,12 @@
-//! Where a source is looked for: a hash that strangers cannot aim at.
+//! A hash with a random key, so that strangers cannot choose addresses or packets that collide.
 #![forbid(unsafe_code)]
 
 use std::array;
 use std::net::IpAddr;
 
-/// Where a source is looked for: by hashes with a random key.
+/// Where the attempts of a source are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Place {
+pub(super) struct Place {
     pub bucket: u16,
     pub network: u16,
 }
@@ -30,7 +30,8 @@ impl Keys {
         }))
     }
 
-    fn hash(&self, words: [u32; 4]) -> usize {
+    /// The hash of four words.
+    pub fn hash(&self, words: [u32; 4]) -> u32 {
         let [a, b, c, d, more] = self.0;
         let products = [a, b, c, d].into_iter().zip(words);
         let sum = products.fold(more, |sum, (key, word)| {
@@ -39,23 +40,32 @@ impl Keys {
         let mut hash = (sum >> 32) as u32;
         hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
         hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
-        (hash ^ hash >> 16) as usize
+        hash ^ hash >> 16
+    }
+
+    /// The hash of an address. An IPv4 address and the IPv6 address that begins with its bytes have the same.
+    pub fn hash_address(&self, address: IpAddr) -> u32 {
+        self.hash(words(address))
     }
 
     /// Where a source is looked for among so many buckets and networks, which are powers of two.
     pub fn place(&self, source: IpAddr, buckets: usize, networks: usize) -> Place {
-        let (bytes, v6) = octets(source);
-        let (words, _) = bytes.as_chunks();
-        let words = array::from_fn(|at| words.get(at).copied().map_or(0, u32::from_be_bytes));
-        let network = match v6 {
+        let words = words(source);
+        let network = match source.is_ipv6() {
             true => [words[0], words[1], 0, 0],
             false => [words[0] & !0xff, 0, 0, 0],
         };
         Place {
-            bucket: (self.hash(words) & (buckets - 1)) as u16,
-            network: (self.hash(network) & (networks - 1)) as u16,
+            bucket: (self.hash(words) as usize & (buckets - 1)) as u16,
+            network: (self.hash(network) as usize & (networks - 1)) as u16,
         }
     }
+}
+
+fn words(address: IpAddr) -> [u32; 4] {
+    let (bytes, _) = octets(address);
+    let (words, _) = bytes.as_chunks();
+    array::from_fn(|at| words.get(at).copied().map_or(0, u32::from_be_bytes))
 }
 
 /// An address as 16 bytes, and whether it is IPv6.

@@ -281,10 +281,8 @@ fn knock(running: &Running, sources: &[String]) -> usize {
             std::thread::sleep(Duration::from_millis(100));
         }
         for source in sources {
-            running
-                .scene
-                .wire
-                .send(&packet::syn(source, ROUTER, port, 7));
+            let syn = packet::syn(source, ROUTER, port, packet::fresh());
+            running.scene.wire.send(&syn);
         }
     }
     let end = Instant::now() + Duration::from_secs(1);

@@ -5,8 +5,11 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Frames that are made before they are needed.
+/// Frames that are made before they are needed; each gets a sequence number of its own when it is sent, or it would be a copy.
 pub struct Flood(Vec<Vec<u8>>);
+
+/// Where the sequence number is: after an Ethernet header, an IPv4 header and the ports.
+const SEQUENCE_NUMBER: std::ops::Range<usize> = 14 + 20 + 4..14 + 20 + 8;
 
 impl Flood {
     /// One SYN to that port from each of so many addresses, beginning at 10.0.0.1 plus `first`.
@@ -30,7 +33,7 @@ impl Flood {
         pin();
         let start = Instant::now();
         let mut sent = 0;
-        let mut frames = self.0.iter().map(Vec::as_slice).cycle();
+        let mut frames = self.0.iter().cycle().cloned().zip(1_u32..);
         while sent < number && !stop.load(Ordering::Relaxed) {
             let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as usize;
             let now = due.min(number) - sent.min(due);
@@ -39,7 +42,12 @@ impl Flood {
                 std::thread::sleep(next.saturating_sub(start.elapsed()));
                 continue;
             }
-            wire.send_frames(frames.by_ref().take(now));
+            let batch = frames.by_ref().take(now).map(|(mut frame, number)| {
+                frame[SEQUENCE_NUMBER].copy_from_slice(&number.to_be_bytes());
+                frame
+            });
+            let batch: Vec<Vec<u8>> = batch.collect();
+            wire.send_frames(batch.iter().map(Vec::as_slice));
             sent += now;
         }
     }

@@ -2,6 +2,7 @@
 
 use etherparse::PacketBuilder;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A UDP datagram with one byte, as the client sends it.
 pub fn udp(source: &str, destination: &str, port: u16) -> Vec<u8> {
@@ -17,6 +18,12 @@ pub fn udp(source: &str, destination: &str, port: u16) -> Vec<u8> {
     }
     .expect("packet");
     packet
+}
+
+/// A sequence number that no packet of this process has had.
+pub fn fresh() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1 << 30);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A TCP SYN with the sequence number that makes it a packet of its own or a retransmission.

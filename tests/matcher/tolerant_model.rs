@@ -11,10 +11,13 @@ use std::net::IpAddr;
 
 /// The packets that counted, with the time of the last copy and the longest pause between two.
 #[derive(Default)]
-pub struct Copies(HashMap<(IpAddr, IpAddr, Step, u16, u32), (Millis, Millis)>);
+pub struct Copies(HashMap<Same, (Millis, Millis)>);
+
+/// What copies have in common: source, destination, step, source port and serial.
+type Same = (IpAddr, IpAddr, Step, u16, u32);
 
 impl Copies {
-    fn key(knock: &Knock) -> (IpAddr, IpAddr, Step, u16, u32) {
+    fn key(knock: &Knock) -> Same {
         let Knock {
             source,
             destination,
@@ -196,7 +199,7 @@ impl Model<'_> {
             others.into_iter().all(|y| {
                 let lies_within = y.start < x.start;
                 let fits_better = y.start == x.start && (x.broken || x.repeats && !y.repeats);
-                !lies_within && !fits_better && !(x.used && x.broken)
+                !(lies_within || fits_better || x.used && x.broken)
             })
         });
         let rank = |r: &Reading| (r.broken, r.start, r.repeats);

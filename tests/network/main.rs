@@ -19,6 +19,7 @@ mod lifecycle;
 mod links;
 mod log;
 mod onetime;
+mod pairs;
 mod ppp;
 mod restart;
 mod retransmissions;
@@ -63,6 +64,7 @@ const TESTS: &[&[Test]] = &[
     scans::TESTS,
     bans::TESTS,
     retransmissions::TESTS,
+    pairs::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

@@ -26,7 +26,7 @@ fn dial(router: &Namespace) -> Tun {
 
 fn send_door(line: &Tun, source: &str, destination: &str) {
     line.send(&packet::udp(source, destination, 1));
-    line.send(&packet::syn(source, destination, 2, 7));
+    line.send(&packet::syn(source, destination, 2, packet::fresh()));
     line.send(&packet::udp(source, destination, 3));
 }
 

@@ -12,9 +12,8 @@ const _: () = assert!(MAX_STRAYS <= 3, "strays are 2 bits");
 const NUMBER_BITS: u32 = 13;
 const LAST_NUMBER: u64 = (1 << NUMBER_BITS) - 1;
 
-/// Starts are stored modulo 2^40 ms, 34 years: a longer seq_timeout never ends.
-const START_BITS: u32 = 40 + NUMBER_BITS;
-const START_MASK: u64 = (1 << START_BITS) - 1;
+/// Starts are stored modulo 2^40 ms, 34 years, beside this many bits for the rest: a longer seq_timeout never ends.
+const REST_BITS: u32 = 64 - 40 - NUMBER_BITS;
 
 /// When a packet came: its millisecond and its number within that millisecond. This orders packets, also those that `knock` sends within
 /// one millisecond, and no two packets have the same.
@@ -41,79 +40,84 @@ impl Moment {
     }
 }
 
+/// What happened to an alignment since its first knock.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Mark {
+    /// A tripwire was hit.
+    Tripped = 1,
+    /// A knock came that its door counts and that was neither due nor a repeat of the last step: a stray, or a knock on another door's
+    /// port. knockd 0.8 would have failed it there.
+    Broken = 2,
+    /// The last step was repeated by a new packet.
+    Repeats = 4,
+    /// A shorter door, whose sequence is the beginning of this one's, has opened with it.
+    Used = 8,
+}
+
 /// One way to read an attempt's knocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alignment {
-    /// How many steps are done, from 1 to [`MAX_STEPS`] - 1; more only while a knock is handled.
-    pub stage: u8,
     /// Its first knock.
     pub start: Moment,
-    /// Forgiven knocks since then.
+    /// How many steps are done, from 1 to [`MAX_STEPS`] - 1; more only while a knock is handled.
+    pub stage: u8,
+    /// Forgiven knocks since the first.
     pub strays: u8,
-    /// A tripwire was hit since then.
-    pub tripped: bool,
-    /// Since then came a knock that its door counts and that was neither due nor a repeat of the last step: a stray, or a knock on
-    /// another door's port. knockd 0.8 would have failed it there.
-    pub broken: bool,
-    /// Since then the last step was repeated by a new packet.
-    pub repeats: bool,
-    /// A shorter door, whose sequence is the beginning of this one's, has opened with it.
-    pub used: bool,
+    /// Bits of [`Mark`].
+    pub marks: u8,
 }
 
 /// All alignments of an attempt, one for each stage at most, highest stage first.
 pub(super) type Readings = heapless::Vec<Alignment, { MAX_STEPS - 1 }>;
 
-/// An alignment as it is stored: 53 bits of its start, 5 of its stage, 2 of its strays, 4 flags. All zero is none.
+/// An alignment as it is stored: 53 bits of its start, 4 marks, 2 bits of its strays, 5 of its stage. All zero is none.
 pub(super) type Packed = u64;
 
 impl Alignment {
     /// One whose first knock is this one.
     pub fn begin(now: Moment) -> Alignment {
         Alignment {
-            stage: 1,
             start: now,
+            stage: 1,
             strays: 0,
-            tripped: false,
-            broken: false,
-            repeats: false,
-            used: false,
+            marks: 0,
         }
+    }
+
+    /// Whether that has happened.
+    pub fn is(&self, mark: Mark) -> bool {
+        self.marks & mark as u8 != 0
+    }
+
+    /// That has happened.
+    pub fn mark(&mut self, mark: Mark) {
+        self.marks |= mark as u8;
     }
 
     /// Of two at one stage the greater one stays: the one that started later, then the cleaner one.
     pub fn rank(&self) -> impl Ord + use<> {
-        (
-            self.start.millis(),
-            Reverse(self.strays),
-            Reverse(self.tripped),
-            self.start,
-        )
+        let start = self.start.millis();
+        let tripped = self.is(Mark::Tripped);
+        (start, Reverse((self.strays, tripped)), self.start)
     }
 
     /// To its stored form.
     pub fn pack(self) -> Packed {
-        let flags = [self.tripped, self.broken, self.repeats, self.used];
-        let rest = u64::from(self.stage) | u64::from(self.strays) << 5;
-        let rest = (7..)
-            .zip(flags)
-            .fold(rest, |rest, (bit, flag)| rest | u64::from(flag) << bit);
-        self.start.0 & START_MASK | rest << START_BITS
+        let rest = u16::from(self.marks) << 7 | u16::from(self.strays) << 5 | u16::from(self.stage);
+        self.start.0 << REST_BITS | u64::from(rest)
     }
 
     /// From its stored form; `now`: not before its start.
     pub fn unpack(packed: Packed, now: Millis) -> Option<Alignment> {
-        let rest = (packed >> START_BITS) as u16;
+        let rest = packed as u16;
         let last = now << NUMBER_BITS | LAST_NUMBER;
-        let age = last.wrapping_sub(packed) & START_MASK;
+        let age = last.wrapping_sub(packed >> REST_BITS) << REST_BITS >> REST_BITS;
         (rest & 31 != 0).then(|| Alignment {
-            stage: rest as u8 & 31,
             start: Moment(last.saturating_sub(age)),
+            stage: rest as u8 & 31,
             strays: (rest >> 5) as u8 & 3,
-            tripped: rest >> 7 & 1 != 0,
-            broken: rest >> 8 & 1 != 0,
-            repeats: rest >> 9 & 1 != 0,
-            used: rest >> 10 & 1 != 0,
+            marks: (rest >> 7) as u8 & 15,
         })
     }
 }

@@ -34,7 +34,7 @@
 //! 1, 2, 1). When the alignment at the stage reported last ends, that is a failure; what was never reported ends silently.
 #![forbid(unsafe_code)]
 
-use super::alignment::{Alignment, Moment, Readings, put};
+use super::alignment::{Alignment, Mark, Moment, Readings, put};
 use super::copies::Copies;
 use super::table::{Attempts, Slot, Table};
 use super::{Event, expire_attempt};
@@ -124,13 +124,11 @@ pub(super) fn knock(
             if readings.last().is_some_and(|lowest| lowest.stage == 1) {
                 readings.pop();
             }
-            put(
-                &mut readings,
-                Alignment {
-                    used: opens,
-                    ..Alignment::begin(now)
-                },
-            );
+            let mut first = Alignment::begin(now);
+            if opens {
+                first.mark(Mark::Used);
+            }
+            put(&mut readings, first);
         }
         tell_progress(&view, table, slot, (reached, &readings), tell);
         if readings.is_empty() {
@@ -196,12 +194,13 @@ impl<'a> View<'a> {
             return (usize::from(alignment.stage) < self.steps.len()).then_some(alignment);
         }
         let last = self.steps.get(usize::from(alignment.stage) - 1);
-        if self.wants && last == Some(&self.step) && !alignment.used {
-            alignment.repeats = true;
+        let used = alignment.is(Mark::Used);
+        if self.wants && last == Some(&self.step) && !used {
+            alignment.mark(Mark::Repeats);
             return Some(alignment);
         }
-        alignment.broken = true;
-        alignment.strays += u8::from(self.wants || alignment.used);
+        alignment.mark(Mark::Broken);
+        alignment.strays += u8::from(self.wants || used);
         (alignment.strays <= MAX_STRAYS).then_some(alignment)
     }
 }
@@ -219,7 +218,7 @@ struct Going {
 
 impl Going {
     fn add(&mut self, door: u16, alignment: &Alignment) {
-        let this = (alignment.start, alignment.repeats);
+        let this = (alignment.start, alignment.is(Mark::Repeats));
         self.oldest = Some(self.oldest.map_or(this, |oldest| oldest.min(this)));
         let other = self.door.replace(door);
         self.several |= other.is_some_and(|other| other != door);
@@ -229,12 +228,12 @@ impl Going {
     /// in which this one lies; one that began with the same knock and fits better; or any one, where this one's beginning was used
     /// and it did not simply go on. Alignments of the same door began later.
     fn withholds(&self, door: u16, complete: &Alignment) -> bool {
-        let fits_better = self.oldest.is_some_and(|(start, repeats)| {
-            start < complete.start
-                || start == complete.start && (complete.broken || complete.repeats && !repeats)
-        });
+        let broken = complete.is(Mark::Broken);
+        let worse = (complete.start, broken || complete.is(Mark::Repeats));
+        let fits_better = (self.oldest)
+            .is_some_and(|oldest| oldest < worse || broken && oldest.0 == complete.start);
         let elsewhere = self.several || self.door.is_some_and(|other| other != door);
-        fits_better || elsewhere && complete.used && complete.broken
+        fits_better || elsewhere && broken && complete.is(Mark::Used)
     }
 }
 
@@ -252,7 +251,7 @@ impl Opening {
         &self,
         patterns: &[Pattern],
         view: &View<'_>,
-        alignment: Alignment,
+        mut alignment: Alignment,
     ) -> Option<Alignment> {
         let opened = || {
             let doors = self.doors.iter().map(|door| &patterns[usize::from(*door)]);
@@ -264,58 +263,61 @@ impl Opening {
             && alignment.start == self.start
             && opened().any(|steps| steps.split_last() == Some((&view.step, done)));
         if goes_on {
-            return Some(Alignment {
-                stage: alignment.stage + 1,
-                used: true,
-                ..alignment
-            });
+            alignment.stage += 1;
+            alignment.mark(Mark::Used);
+            return Some(alignment);
         }
         let is_used_up = || {
             let mut long = opened().filter(|steps| steps.len() > 1);
             view.here && long.any(|steps| done.iter().any(|step| steps.contains(step)))
         };
-        (!alignment.used && !is_used_up()).then_some(Alignment {
-            broken: alignment.broken || view.counts,
-            ..alignment
-        })
+        if alignment.is(Mark::Used) || is_used_up() {
+            return None;
+        }
+        if view.counts {
+            alignment.mark(Mark::Broken);
+        }
+        Some(alignment)
     }
 }
 
 /// Which doors open with this knock.
 fn look(patterns: &[Pattern], table: &Table, attempts: &Attempts, packet: &Arrival<'_>) -> Opening {
     let now = packet.now;
-    let wanting = || {
-        (0u16..).zip(patterns).filter_map(|(door, pattern)| {
-            let view = View::new(pattern, packet).filter(|view| view.wants)?;
-            let slot = attempts.at(table, door);
-            let readings = slot.map(|slot| table.readings(slot, now.millis()));
-            Some((door, view, readings.unwrap_or_default()))
-        })
+    let at_wanting_doors = |visit: &mut dyn FnMut(u16, &View<'_>, &Readings)| {
+        for (door, pattern) in (0u16..).zip(patterns) {
+            if let Some(view) = View::new(pattern, packet).filter(|view| view.wants) {
+                let slot = attempts.at(table, door);
+                let readings = slot.map(|slot| table.readings(slot, now.millis()));
+                visit(door, &view, &readings.unwrap_or_default());
+            }
+        }
     };
     let mut going = Going::default();
-    for (door, view, readings) in wanting() {
-        let goes_on = |alignment: &&Alignment| {
-            view.is_due(alignment) && !view.is_last_for(alignment) && !alignment.broken
-        };
-        for alignment in readings.iter().filter(goes_on) {
-            going.add(door, alignment);
+    at_wanting_doors(&mut |door, view, readings| {
+        for alignment in readings {
+            let ends = view.is_last_for(alignment);
+            if view.is_due(alignment) && !ends && !alignment.is(Mark::Broken) {
+                going.add(door, alignment);
+            }
         }
-    }
+    });
     let mut opening = Opening {
         doors: heapless::Vec::new(),
         start: now,
     };
     let mut best = None;
-    for (door, view, readings) in wanting() {
-        let complete = match view.steps.len() {
-            1 => Some(Alignment::begin(now)),
-            _ => (readings.first().copied())
-                .filter(|highest| view.is_due(highest) && view.is_last_for(highest)),
+    at_wanting_doors(&mut |door, view, readings| {
+        let complete = match (view.steps, readings.first()) {
+            ([_], _) => Alignment::begin(now),
+            (_, Some(highest)) if view.is_due(highest) && view.is_last_for(highest) => *highest,
+            _ => return,
         };
-        let Some(complete) = complete.filter(|complete| !going.withholds(door, complete)) else {
-            continue;
-        };
-        let rank = (complete.broken, complete.start, complete.repeats);
+        if going.withholds(door, &complete) {
+            return;
+        }
+        let broken = complete.is(Mark::Broken);
+        let rank = (broken, complete.start, complete.is(Mark::Repeats));
         if best.is_none_or(|best| rank < best) {
             best = Some(rank);
             opening.start = complete.start;
@@ -325,7 +327,7 @@ fn look(patterns: &[Pattern], table: &Table, attempts: &Attempts, packet: &Arriv
             // There are no more doors than places.
             let _ = opening.doors.push(door);
         }
-    }
+    });
     opening
 }
 

@@ -1,6 +1,7 @@
 //! What a tripwire does. One hit may be chance: an alignment survives it. The second, on another port, ends it.
 #![forbid(unsafe_code)]
 
+use super::alignment::Mark;
 use super::table::Table;
 use super::{Event, expire_attempt};
 use crate::door::{Knock, Millis, Pattern};
@@ -33,7 +34,11 @@ pub(super) fn hit(
             continue;
         }
         let mut readings = table.readings(slot, now);
-        readings.retain_mut(|alignment| !std::mem::replace(&mut alignment.tripped, true));
+        readings.retain_mut(|alignment| {
+            let second = alignment.is(Mark::Tripped);
+            alignment.mark(Mark::Tripped);
+            !second
+        });
         let told = table.told(slot);
         if told > 0 && readings.iter().all(|alignment| alignment.stage != told) {
             table.set_told(slot, 0);

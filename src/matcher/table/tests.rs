@@ -144,11 +144,11 @@ proptest! {
         start in 0u64..1 << 49,
         packets in 0usize..9_000,
         (stage, strays) in (1u8..32, 0u8..4),
-        [tripped, broken, repeats, used] in any::<[bool; 4]>(),
+        marks in 0u8..16,
     ) {
         let start = (0..packets).fold(Moment::first_of(start), |moment, _| moment.next(start));
         let now = start.millis() + age;
-        let alignment = Alignment { stage, start, strays, tripped, broken, repeats, used };
+        let alignment = Alignment { start, stage, strays, marks };
         prop_assert_eq!(Alignment::unpack(alignment.pack(), now), Some(alignment));
     }
 

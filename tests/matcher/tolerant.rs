@@ -285,6 +285,21 @@ fn packets_without_a_serial_are_knocks_each() {
 }
 
 #[test]
+fn copies_over_ipv6_are_recognised_by_address_and_sequence_number() {
+    let mut lab = lab("22,22");
+    let source = "2001:db8::9".parse().expect("an address");
+    let near = "2001:db8::a".parse().expect("an address");
+    let packet = knock(source, step("22"), 7);
+    lab.packet(&packet, true);
+    lab.packet(&packet, true);
+    assert_eq!(lab.told(), "1");
+    lab.packet(&knock(near, step("22"), 7), true);
+    assert_eq!(lab.told(), "1", "another host with the same numbers");
+    lab.packet(&knock(source, step("22"), 8), true);
+    assert_eq!(lab.told(), "2 !");
+}
+
+#[test]
 fn a_udp_packet_is_recognised_by_its_ip_identification() {
     let mut lab = lab("22:udp,22:udp,15:udp");
     let packet = knock(host(2), step("22:udp"), 7);

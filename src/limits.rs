@@ -149,6 +149,11 @@ pub const MAX_COMMANDS: usize = 64;
 /// Commands that wait for one of those to end. Those of leases always find room: there are at most [`MAX_LEASES`] and [`MAX_BAN_LEASES`].
 pub const MAX_QUEUE: usize = 256;
 
+/// What one source's knocks cause runs in the order of its knocks: a command waits for those of earlier knocks at other doors until they
+/// have ended or have run this long (ms), and at most this long after its own knock. An iptables that waits for its lock takes some
+/// 100 ms; a server that stays in the foreground must not keep the next door waiting.
+pub const ORDER_MS: u64 = 2_000;
+
 /// `CommandTimeout` where the config has none (ms): a start or stop command of a lease is ended after it, or a door with a command that
 /// hangs would stay open for ever.
 pub const COMMAND_TIMEOUT_MS: u64 = 600_000;

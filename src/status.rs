@@ -289,6 +289,7 @@ fn duration(time: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::Turn;
 
     fn lease(door: &str, phase: Phase) -> Lease {
         Lease {
@@ -298,6 +299,7 @@ mod tests {
             start: b"start".to_vec(),
             stop: b"stop".to_vec(),
             cmd_timeout: 20_000,
+            turn: Turn::default(),
             phase,
             running: None,
         }

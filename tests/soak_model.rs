@@ -129,6 +129,29 @@ fn slow_commands_have_their_time() {
 }
 
 #[test]
+fn a_knock_waits_for_the_commands_of_an_earlier_one_of_its_source() {
+    let mut model = model();
+    let other = Key { source: 4, ..KEY };
+    knock(&mut model, SLOW, true, 1000);
+    knock(&mut model, KEY, true, 1100);
+    knock(&mut model, other, true, 1100);
+    let opens = 1101 + OPEN_WITHIN;
+    assert_eq!(model.expected(other, opens, opens), Expected::Open);
+    assert_eq!(expected(&model, opens + 1199), Expected::Either);
+    assert_eq!(expected(&model, opens + 1200), Expected::Open);
+    let closed = 9102 + CLOSE_WITHIN;
+    assert_eq!(model.expected(other, closed, closed), Expected::Closed);
+    assert_eq!(expected(&model, closed + 1199), Expected::Either);
+    assert_eq!(expected(&model, closed + 1200), Expected::Closed);
+    knock(&mut model, KEY, true, 20000);
+    assert_eq!(expected(&model, 20001 + OPEN_WITHIN), Expected::Open);
+    // It need not wait for its own door.
+    knock(&mut model, SLOW, true, 40000);
+    assert_eq!(model.wait(SLOW, 40100), 0);
+    assert_eq!(model.wait(KEY, 40100), 1200);
+}
+
+#[test]
 fn a_kill_leaves_what_was_open() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);

@@ -4,13 +4,17 @@
 use crate::config::Options;
 use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
-use crate::lease::{Group, LeaseId};
-use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE};
+use crate::lease::{Group, LeaseBook, LeaseId, Turn};
+use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE, ORDER_MS};
 use crate::sys::exec::{self, Ending, Prepared};
 use std::io;
+use std::net::IpAddr;
 
-/// What a command is for. Each role has places of its own, `MaxCommands` or, for bans, one together, and the first goes first: whatever starts, and
-/// however long it takes, a door that has to close closes.
+#[cfg(test)]
+mod tests;
+
+/// What a command is for. Each role has places of its own, `MaxCommands` or, for bans, one together: whatever starts, and however long it
+/// takes, a door that has to close closes. What knocks cause, [`Start`](Role::Start) and [`Plain`](Role::Plain), runs in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Closes a door.
@@ -29,6 +33,10 @@ impl Role {
     fn is_of_ban(self) -> bool {
         matches!(self, Role::Ban | Role::Unban)
     }
+
+    fn is_of_knock(self) -> bool {
+        matches!(self, Role::Start | Role::Plain)
+    }
 }
 
 /// A command to run.
@@ -38,17 +46,33 @@ pub struct Command {
     pub lease: Option<LeaseId>,
     /// What it is for.
     pub role: Role,
-    /// The door's name, for the log.
+    /// The door's name.
     pub door: String,
+    /// Who knocked, or is banned.
+    pub source: IpAddr,
+    /// The knock that caused it.
+    pub turn: Turn,
     /// The text for the shell, `%IP%` replaced.
     pub text: Vec<u8>,
     /// Somebody has killed it once, and this is the second time.
     pub again: bool,
 }
 
+impl Command {
+    fn comes_after(&self, other: &Command) -> bool {
+        other.role.is_of_knock() && self.is_after(other.source, other.turn, &other.door)
+    }
+
+    #[inline(never)]
+    fn is_after(&self, source: IpAddr, turn: Turn, door: &str) -> bool {
+        turn.number < self.turn.number && source == self.source && door != self.door
+    }
+}
+
 struct Running {
     command: Command,
     group: Group,
+    since: Millis,
     /// Ended by force at this time: commands of leases only, since a hanging one would keep its door open.
     deadline: Option<Millis>,
     /// That has happened.
@@ -59,7 +83,10 @@ struct Running {
 #[derive(Default)]
 pub struct Commands {
     running: Vec<Running>,
+    /// In the order of the knocks.
     queue: Vec<Command>,
+    /// When the first command that waits only for its turn may begin at the latest.
+    next_turn: Option<Millis>,
     limit: Option<Millis>,
     paused_until: Option<Millis>,
     /// No fork has succeeded since one failed.
@@ -77,7 +104,9 @@ impl Commands {
             .count();
         let room = command.lease.is_some() || waiting < MAX_QUEUE;
         if room {
-            self.queue.push(command);
+            let before = |other: &Command| other.turn.number <= command.turn.number;
+            self.queue
+                .insert(self.queue.partition_point(before), command);
         }
         room
     }
@@ -88,50 +117,18 @@ impl Commands {
         &mut self,
         now: Millis,
         options: &Options,
+        book: &LeaseBook,
     ) -> Option<io::Result<(&Command, Prepared)>> {
+        self.next_turn = None;
         if self.paused_until.is_some_and(|until| until > now) || self.is_too_late(now) {
             return None;
         }
         self.paused_until = None;
-        let has_place = |role: Role| {
-            let count = |alike: &dyn Fn(Role) -> bool| {
-                let running = self.running.iter();
-                running
-                    .filter(|running| alike(running.command.role))
-                    .count()
-            };
-            match role.is_of_ban() {
-                true => count(&Role::is_of_ban) == 0,
-                false => count(&|other| other == role) < options.max_commands,
-            }
-        };
-        // Stacked leases have one stop command: two `iptables-nft -D` of one rule at once take the same one, and the other rule stays.
-        let is_alone = |command: &Command| {
-            let mut running = self.running.iter().map(|running| &running.command);
-            command.role != Role::Stop || !running.any(|other| other.text == command.text)
-        };
-        let first = |role: Role| {
-            let fits = |command: &Command| command.role == role && is_alone(command);
-            self.queue.iter().position(fits).filter(|_| has_place(role))
-        };
-        let roles = [Role::Stop, Role::Start, Role::Unban, Role::Ban, Role::Plain];
-        let index = roles.into_iter().find_map(first)?;
+        let index = self.choose(now, options, book)?;
         match exec::prepare(&self.queue.get(index)?.text) {
             Ok(prepared) => {
                 self.forks_fail = false;
-                let command = self.queue.remove(index);
-                let timeout = match command.role.is_of_ban() {
-                    true => options.command_timeout.min(BAN_COMMAND_MS),
-                    false => options.command_timeout,
-                };
-                let timeout = now + timeout;
-                let timeout = self.limit.map_or(timeout, |limit| limit.min(timeout));
-                self.running.push(Running {
-                    deadline: command.lease.map(|_| timeout),
-                    command,
-                    group: prepared.group(),
-                    overdue: false,
-                });
+                self.has_begun(index, prepared.group(), now, options);
                 let running = self.running.last()?;
                 Some(Ok((&running.command, prepared)))
             }
@@ -141,6 +138,76 @@ impl Commands {
                 is_first.then_some(Err(error))
             }
         }
+    }
+
+    /// Which command of the queue begins now: one that closes, or else the first. Where it passes over some because of their turn, it sets
+    /// `next_turn`.
+    fn choose(&mut self, now: Millis, options: &Options, book: &LeaseBook) -> Option<usize> {
+        for closes in [true, false] {
+            for (index, command) in self.queue.iter().enumerate() {
+                let is_one = matches!(command.role, Role::Stop | Role::Unban) == closes;
+                if is_one && self.has_place(command, options) {
+                    let turn = Some(self.turn_of(command, book));
+                    if is_due(&turn, now) {
+                        return Some(index);
+                    }
+                    self.next_turn = soonest(&[self.next_turn, turn]);
+                }
+            }
+        }
+        None
+    }
+
+    /// Stacked leases have one stop command: two `iptables-nft -D` of one rule at once take the same one, and the other rule stays. So equal
+    /// ones have one place.
+    fn has_place(&self, command: &Command, options: &Options) -> bool {
+        let is_ban = command.role.is_of_ban();
+        let mut places = if is_ban { 1 } else { options.max_commands };
+        for Running { command: other, .. } in &self.running {
+            if other.role == command.role || is_ban && other.role.is_of_ban() {
+                places -= 1;
+                if places == 0 || command.role == Role::Stop && other.text == command.text {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// When that command may begin, unless those before it end sooner: see [`ORDER_MS`]. Commands of one door do not wait for each other,
+    /// as in knockd 0.8, and what closes or bans waits for none.
+    fn turn_of(&self, command: &Command, book: &LeaseBook) -> Millis {
+        if !command.role.is_of_knock() {
+            return 0;
+        }
+        let at_last = command.turn.at + ORDER_MS;
+        let waits = self.queue.iter().any(|other| command.comes_after(other));
+        let mut reopening = book.reopening();
+        if waits || reopening.any(|lease| command.is_after(lease.source, lease.turn, &lease.door)) {
+            return at_last;
+        }
+        let running = self.running.iter();
+        let before = running.filter(|running| command.comes_after(&running.command));
+        let turn = before.map(|running| running.since + ORDER_MS).max();
+        turn.unwrap_or(0).min(at_last)
+    }
+
+    /// The command at that index of the queue runs now, as this group.
+    fn has_begun(&mut self, index: usize, group: Group, now: Millis, options: &Options) {
+        let command = self.queue.remove(index);
+        let timeout = match command.role.is_of_ban() {
+            true => options.command_timeout.min(BAN_COMMAND_MS),
+            false => options.command_timeout,
+        };
+        let timeout = now + timeout;
+        let timeout = self.limit.map_or(timeout, |limit| limit.min(timeout));
+        self.running.push(Running {
+            deadline: command.lease.map(|_| timeout),
+            command,
+            group,
+            since: now,
+            overdue: false,
+        });
     }
 
     /// The next child that has ended, if it is a command: what it was, how it ended, and whether it was ended by force because its
@@ -202,6 +269,11 @@ impl Commands {
         is_due(&self.limit, now)
     }
 
+    /// Whether a command waits only for its turn.
+    pub fn awaits_turn(&self) -> bool {
+        self.next_turn.is_some()
+    }
+
     /// Whether no command runs and none will.
     pub fn are_over(&self, now: Millis) -> bool {
         self.running.is_empty() && (self.queue.is_empty() || self.is_too_late(now))
@@ -211,7 +283,8 @@ impl Commands {
     pub fn next_deadline(&self) -> Option<Millis> {
         let deadlines = self.running.iter().filter_map(|running| running.deadline);
         let begins = |until: &Millis| !is_due(&self.limit, *until);
-        soonest(&[deadlines.min(), self.paused_until.filter(begins)])
+        let begin = soonest(&[self.paused_until, self.next_turn]);
+        soonest(&[deadlines.min(), begin.filter(begins)])
     }
 
     /// Kills the groups of commands whose time is over; they are reaped like any other. Returns their doors.

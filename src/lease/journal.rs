@@ -23,7 +23,7 @@
 //! Format 1 had no sums: such a journal is used when it is whole.
 #![forbid(unsafe_code)]
 
-use crate::lease::{Group, Lease, Phase, Then};
+use crate::lease::{Group, Lease, Phase, Then, Turn};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use crate::number::number;
 use std::io::Write;
@@ -197,6 +197,7 @@ impl<'a> Lines<'a> {
             source,
             phase,
             cmd_timeout,
+            turn: Turn::default(),
             // A leader of 0 or 1 would be this process's own group or every process: never a group of ours.
             running: (leader > 1).then_some(Group { leader, started }),
             door: self.next_text()?.to_string(),
@@ -253,6 +254,7 @@ mod tests {
                     start,
                     stop,
                     cmd_timeout,
+                    turn: Turn::default(),
                     phase,
                     running,
                 },
@@ -390,6 +392,7 @@ mod tests {
             start: Vec::new(),
             stop: b"shut".to_vec(),
             cmd_timeout: 1,
+            turn: Turn::default(),
             phase: Phase::Open { until: 1 },
             running: None,
         };

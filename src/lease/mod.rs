@@ -31,6 +31,15 @@ pub struct Group {
     pub started: u64,
 }
 
+/// Which whole knock it was, and when it came: the commands of one source run in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The whole knocks are counted from 1.
+    pub number: u64,
+    /// When it came.
+    pub at: Millis,
+}
+
 /// What stands for a door's name in the log, where a lease is a ban.
 pub const BAN: &str = "ban";
 
@@ -49,6 +58,8 @@ pub struct Lease {
     pub stop: Vec<u8>,
     /// How long the lease lasts once the start command has ended.
     pub cmd_timeout: Millis,
+    /// The knock that its start command runs for. Not in the journal: a restarted daemon takes it as earlier than all others.
+    pub turn: Turn,
     /// Where it stands.
     pub phase: Phase,
     /// The process group of its command, while one runs.
@@ -168,6 +179,8 @@ pub struct Opening {
     pub stop: Vec<u8>,
     /// How long the lease lasts once the start command has ended.
     pub cmd_timeout: Millis,
+    /// Which knock it is.
+    pub turn: Turn,
 }
 
 impl LeaseBook {
@@ -194,6 +207,14 @@ impl LeaseBook {
     /// The lease with that number.
     pub fn get(&self, id: LeaseId) -> Option<&Lease> {
         self.leases.iter().find(|lease| lease.id == id)
+    }
+
+    /// The doors whose start command runs again after the stop command that runs or waits.
+    pub fn reopening(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.iter().filter(|lease| {
+            let starts = matches!(lease.phase, Phase::Stopping { then } if then != Then::Over);
+            starts && !lease.is_ban()
+        })
     }
 
     /// Whether that source is banned now.
@@ -243,6 +264,7 @@ impl LeaseBook {
             match &mut lease.phase {
                 Phase::Starting { until, .. } => *until = starts_with,
                 Phase::Open { .. } if self.failed.contains(&lease.id) => {
+                    lease.turn = opening.turn;
                     lease.phase = Phase::Stopping { then: Then::Fresh };
                     actions.push(Action::RunStop(lease.id));
                 }
@@ -250,7 +272,10 @@ impl LeaseBook {
                     *until = end;
                     actions.push(Action::LogRenewed(lease.id));
                 }
-                Phase::Stopping { then } => *then = Then::Fresh,
+                Phase::Stopping { then } => {
+                    lease.turn = opening.turn;
+                    *then = Then::Fresh;
+                }
             }
             return Ok(());
         }
@@ -275,6 +300,7 @@ impl LeaseBook {
             start: opening.start,
             stop: opening.stop,
             cmd_timeout: opening.cmd_timeout,
+            turn: opening.turn,
             phase: Phase::Starting {
                 until: starts_with,
                 reapply: false,

@@ -14,6 +14,7 @@ fn opening(source: u8) -> Opening {
         start: b"start".to_vec(),
         stop: b"stop".to_vec(),
         cmd_timeout: TIMEOUT,
+        turn: Turn::default(),
     }
 }
 

@@ -42,7 +42,7 @@ pub const TESTS: &[Test] = &[
 ];
 
 /// The processes of this test's own `sleep`, which it tells from others by its time.
-fn sleepers(time: &str) -> Vec<u32> {
+pub fn sleepers(time: &str) -> Vec<u32> {
     let right = format!("sleep\0{time}\0");
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -54,7 +54,7 @@ fn sleepers(time: &str) -> Vec<u32> {
 }
 
 /// A time that no other test sleeps.
-fn long_time(number: u32) -> String {
+pub fn long_time(number: u32) -> String {
     format!("{}{number}", 1_000_000 + std::process::id())
 }
 
@@ -253,7 +253,7 @@ fn what_a_command_leaves_behind_holds_nothing_up() {
 }
 
 /// The most that ran at once, by a file of `+` at each beginning and `-` at each end.
-fn most_at_once(scene: &Scene, name: &str) -> i32 {
+pub fn most_at_once(scene: &Scene, name: &str) -> i32 {
     let (mut now, mut most) = (0, 0);
     for line in scene.home.read(name).lines() {
         now += if line == "+" { 1 } else { -1 };
@@ -331,7 +331,7 @@ fn five_hundred_openings_in_a_second() {
     assert_eq!(daemon.wait().code(), Some(15));
 }
 
-fn uptime(scene: &Scene, name: &str) -> f64 {
+pub fn uptime(scene: &Scene, name: &str) -> f64 {
     scene.home.read(name).trim().parse().expect("uptime")
 }
 

@@ -19,6 +19,7 @@ mod lifecycle;
 mod links;
 mod log;
 mod onetime;
+mod order;
 mod pairs;
 mod ppp;
 mod restart;
@@ -58,6 +59,7 @@ const TESTS: &[&[Test]] = &[
     restart::TESTS,
     disk::TESTS,
     commands::TESTS,
+    order::TESTS,
     control::TESTS,
     two_daemons::TESTS,
     storm::TESTS,

@@ -96,7 +96,8 @@ impl Soak {
             self.record(Event::Knocked { key, certain, sent });
         }
         if key.door == NOTE {
-            self.runs.knocked(key.source, certain, sent);
+            let wait = self.model.wait(key, sent);
+            self.runs.knocked(key.source, certain, sent + wait);
         }
         if !certain {
             self.soil(key);

@@ -6,7 +6,7 @@ use crate::config::Reknock;
 use crate::interfaces::Interfaces;
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
-use crate::lease::{BAN, Opening};
+use crate::lease::{BAN, Opening, Turn};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use crate::sys::netlink::Netlink;
@@ -47,6 +47,7 @@ impl Keeper {
             start,
             stop,
             cmd_timeout: time,
+            turn: Turn::default(),
         };
         let mut actions = Vec::new();
         let opened = self

@@ -8,7 +8,7 @@ use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
 use crate::keeper::state::{State, Unavailable};
-use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase, in_words};
+use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase, Turn, in_words};
 use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
@@ -31,6 +31,11 @@ impl Keeper {
             .map(|stop| expand(stop, source));
         let name = door.name.clone();
         let cmd_timeout = door.cmd_timeout;
+        let now = monotonic();
+        let turn = Turn {
+            number: self.opened,
+            at: now,
+        };
         let Some(start) = expand(start, source) else {
             return self.lines.say(
                 Kind::Error,
@@ -49,10 +54,11 @@ impl Keeper {
                     start,
                     stop,
                     cmd_timeout,
+                    turn,
                 };
                 let mut actions = Vec::new();
                 let reknock = self.options.reknock;
-                match self.book.open(opening, reknock, monotonic(), &mut actions) {
+                match self.book.open(opening, reknock, now, &mut actions) {
                     Ok(()) => self.perform(actions),
                     Err(_) => self.lines.say(
                         Kind::Error,
@@ -64,6 +70,8 @@ impl Keeper {
                 let command = Command {
                     lease: None,
                     role: Role::Plain,
+                    source,
+                    turn,
                     door: name.clone(),
                     text: start,
                     again: false,
@@ -74,7 +82,7 @@ impl Keeper {
                         &format_args!("error: {name}: too many commands wait: not run"),
                     );
                 }
-                self.run_commands(monotonic());
+                self.run_commands(now);
             }
         }
     }
@@ -158,6 +166,8 @@ impl Keeper {
         let command = Command {
             lease: Some(id),
             role,
+            source: lease.source,
+            turn: lease.turn,
             door: lease.name().to_string(),
             text: text.clone(),
             again: false,
@@ -169,7 +179,7 @@ impl Keeper {
     /// Begins the commands whose turn it is: forked first, then in the journal, then let go.
     pub(super) fn run_commands(&mut self, now: Millis) {
         let mut begun = Vec::new();
-        while let Some(next) = self.commands.begin(now, &self.options) {
+        while let Some(next) = self.commands.begin(now, &self.options, &self.book) {
             match next {
                 Ok((command, process)) => {
                     if let Some(id) = command.lease {

@@ -140,7 +140,7 @@ impl Keeper {
             let now = monotonic();
             self.meet_deadlines(now);
             if let Some(closing) = &self.closing
-                && (self.book.leases().is_empty()
+                && (self.book.leases().is_empty() && !self.commands.awaits_turn()
                     || self.commands.are_over(now)
                     || closing.deadline <= now)
             {

@@ -3,7 +3,7 @@
 
 use super::{Closing, Keeper};
 use crate::keeper::log::Kind;
-use crate::limits::{SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
+use crate::limits::{ORDER_MS, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 
 impl Keeper {
@@ -26,7 +26,11 @@ impl Keeper {
         let mut actions = Vec::new();
         let Keeper { book, commands, .. } = self;
         book.close(|id| commands.is_running(id), &mut actions);
-        commands.drop_waiting(&|command| command.lease.is_some_and(|id| book.get(id).is_some()));
+        // A plain command that waits for its turn may be the one that closes.
+        commands.drop_waiting(&|command| match command.lease {
+            Some(id) => book.get(id).is_some(),
+            None => command.turn.at + ORDER_MS > now,
+        });
         commands.limit(now + SHUTDOWN_START_MS, now + SHUTDOWN_COMMAND_MS);
         self.perform(actions);
     }

@@ -185,6 +185,7 @@ impl World {
                     start: b"start".to_vec(),
                     stop: b"stop".to_vec(),
                     cmd_timeout: TIMEOUT,
+                    turn: Turn::default(),
                 };
                 let opened = self
                     .book

@@ -19,6 +19,8 @@ pub const OPEN_WITHIN: Ms = 1000;
 pub const CLOSE_WITHIN: Ms = 1200;
 /// A daemon that was started after a kill lets commands of the one before end for 2 s (`limits::ORPHAN_MS`).
 pub const ORPHANS: Ms = 2500;
+/// What a source's knock causes waits at most this long for what its earlier knocks at other doors caused (`limits::ORDER_MS`).
+pub const ORDER: Ms = 2000;
 /// After SIGUSR1 every open door has its rule again within this time, plus twice what its commands take.
 pub const REAPPLY_WITHIN: Ms = 1500;
 /// All of these are longer by this many times the load: what it took to list the firewall's rules of late. Some commands may share the
@@ -106,6 +108,8 @@ struct State {
     /// It may be open, until then if a daemon runs; `None`: closed.
     deadline: Option<Ms>,
     closed_since: Ms,
+    /// Its commands may run or wait until then, apart from the load, and later knocks of the source wait for them.
+    busy_until: Ms,
 }
 
 /// SIGUSR1 takes rules away and puts them back.
@@ -157,6 +161,18 @@ impl Model {
 
     fn close_slack(&self, key: Key) -> Ms {
         CLOSE_WITHIN + self.commands(key) + self.load()
+    }
+
+    /// How long the commands of a knock at that moment may have to wait for those of the source's earlier knocks.
+    pub fn wait(&self, key: Key, at: Ms) -> Ms {
+        let precedes = |(other, state): &(&Key, &State)| {
+            other.source == key.source
+                && other.door != key.door
+                && at <= state.busy_until + self.load()
+        };
+        let earlier = self.states.iter().filter(precedes);
+        let sum: Ms = earlier.map(|(other, _)| self.commands(*other)).sum();
+        sum.min(ORDER)
     }
 
     fn is_disturbed(&self, key: Key, from: Ms, to: Ms) -> bool {
@@ -296,16 +312,19 @@ impl Model {
 
     fn knocked(&mut self, key: Key, certain: bool, sent: Ms) {
         let lease = self.doors[key.door].lease;
+        let wait = self.wait(key, sent);
         // Its start command may have to wait for a stop command first.
-        let deadline = sent + self.commands(key) + lease;
+        let deadline = sent + wait + self.commands(key) + lease;
+        let busy_until = sent + ORDER + self.open_slack(key);
         let state = self.states.entry(key).or_default();
         state.deadline = Some(state.deadline.unwrap_or(0).max(deadline));
+        state.busy_until = state.busy_until.max(busy_until);
         if self.doors[key.door].fails {
             state.promises.clear();
         }
         if certain {
             state.promises.push(Promise {
-                since: sent,
+                since: sent + wait,
                 until: sent + lease,
             });
         }
@@ -336,6 +355,13 @@ impl Model {
         }
         // The deadline may come while it is stopped and started again, twice.
         self.extend(|commands| at + 2 * commands);
+        for (key, state) in &mut self.states {
+            if state.deadline.is_some() {
+                let times = self.doors[key.door];
+                let busy_until = at + REAPPLY_WITHIN + 2 * (times.start + times.stop);
+                state.busy_until = state.busy_until.max(busy_until);
+            }
+        }
     }
 
     fn break_promises(&mut self) {

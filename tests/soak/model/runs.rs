@@ -19,7 +19,7 @@ struct Counts {
 }
 
 impl Runs {
-    /// A whole knock that has left at `sent`.
+    /// A whole knock that has left at `sent`, or whose command may have had to wait until then.
     pub fn knocked(&mut self, source: usize, certain: bool, sent: Ms) {
         let counts = self.sources.entry(source).or_default();
         counts.at_most += 1;

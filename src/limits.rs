@@ -118,6 +118,11 @@ pub const MAX_ALLOWED: usize = 64;
 /// 1,000 at a door of three steps (docs/security.md). About 1.6 instructions of the kernel filter each.
 pub const AUTO_TRIPWIRES: usize = 64;
 
+/// Ports on each side of a step that `Tripwire = auto` takes. A flood of random ports opens a door of k steps with T tripwires at a rate
+/// of about 1 / T^(k-1), and these are 16 per step (docs/security.md). Together with the step they are one range of the kernel
+/// filter, so they take no more instructions than one port on each side would.
+pub const GUARDS: u16 = 8;
+
 /// From this port on hosts choose ports for what they ask (Linux; others higher up), so that answers come there.
 pub const FIRST_LAN_PORT: u64 = 32_768;
 

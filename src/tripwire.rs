@@ -2,8 +2,8 @@
 //! happens to hit the ports of a door in order does not open it.
 #![forbid(unsafe_code)]
 
-use crate::door::{FlagRule, Knock, Millis, Pattern, Protocol, TCP_FLAGS};
-use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT};
+use crate::door::{FlagRule, Knock, Millis, Pattern, Protocol, Step, TCP_FLAGS};
+use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT, GUARDS};
 use crate::number::hex;
 
 /// A TCP packet that is none of these is an answer to somebody, not a scan: SYN without ACK.
@@ -80,9 +80,9 @@ pub struct Tripwires {
     /// As [`merge`] leaves them.
     tcp: Vec<PortRange>,
     udp: Vec<PortRange>,
-    /// The ports before and after each door port are tripwires too ...
-    neighbours: bool,
-    /// ... but for these, where something listens.
+    /// The ports on both sides of each step are tripwires too, as far as [`reach`] ...
+    guards: bool,
+    /// ... except these, where something listens.
     services: Vec<PortRange>,
 }
 
@@ -97,7 +97,7 @@ impl Tripwires {
         }
     }
 
-    /// The neighbours of each door port and, for each transport, [`AUTO_TRIPWIRES`] ports by chance, none of them of a service. Of `random`
+    /// The guards on both sides of each step and, for each transport, [`AUTO_TRIPWIRES`] random ports, none of them of a service. Of `random`
     /// 16 bits are enough.
     /// UDP ones by chance are below [`FIRST_LAN_PORT`]: answers to what the LAN asked would wake us.
     pub fn auto(services: &[u16], mut random: impl FnMut() -> u64) -> Tripwires {
@@ -119,7 +119,7 @@ impl Tripwires {
         Tripwires {
             tcp: draw(1 << 16),
             udp: draw(FIRST_LAN_PORT),
-            neighbours: true,
+            guards: true,
             services,
         }
     }
@@ -132,15 +132,15 @@ impl Tripwires {
             Protocol::Udp => (&self.udp, true),
         };
         let is_listed = has(ports, port);
-        let is_neighbour = || {
-            let is_door = |port: Option<u16>| port.is_some_and(|port| is_door_port(port, patterns));
-            self.neighbours
+        let is_guard = || {
+            self.guards
                 && !has(&self.services, port)
-                && (is_door(port.checked_sub(1)) || is_door(port.checked_add(1)))
+                && steps(patterns)
+                    .any(|step| step.port.abs_diff(port) <= reach(step, knock.step.protocol))
         };
-        fits && (is_listed || self.neighbours)
-            && !is_door_port(port, patterns)
-            && (is_listed || is_neighbour())
+        fits && (is_listed || self.guards)
+            && !steps(patterns).any(|step| step.port == port)
+            && (is_listed || is_guard())
     }
 
     /// All of one transport, beside the ports of these doors; as [`merge`] leaves them.
@@ -149,21 +149,19 @@ impl Tripwires {
             Protocol::Tcp => self.tcp.clone(),
             Protocol::Udp => self.udp.clone(),
         };
-        let mut doors = Vec::new();
-        for sequence in patterns.iter().flat_map(|pattern| &pattern.sequence) {
-            let ports = sequence.steps().iter().map(|step| step.port);
-            doors.extend(ports.map(PortRange::single));
-        }
-        let doors = merge(doors);
-        if self.neighbours {
-            for door in &doors {
-                for near in [door.low.saturating_sub(1), door.high.saturating_add(1)] {
-                    if near != 0 && !has(&self.services, near) {
-                        ranges.push(PortRange::single(near));
-                    }
-                }
+        // What is no tripwire.
+        let mut doors: Vec<PortRange> = self.services.clone();
+        for step in steps(patterns) {
+            doors.push(PortRange::single(step.port));
+            if self.guards {
+                let reach = reach(step, protocol);
+                ranges.push(PortRange {
+                    low: step.port.saturating_sub(reach).max(1),
+                    high: step.port.saturating_add(reach),
+                });
             }
         }
+        let doors = merge(doors);
         let mut apart = Vec::new();
         for PortRange { mut low, high } in merge(ranges) {
             let first = doors.partition_point(|door| door.high < low);
@@ -184,12 +182,23 @@ impl Tripwires {
     }
 }
 
-fn is_door_port(port: u16, patterns: &[Pattern]) -> bool {
-    let has_port = |pattern: &Pattern| {
-        let sequence = pattern.sequence.as_ref();
-        sequence.is_some_and(|sequence| sequence.steps().iter().any(|step| step.port == port))
+/// The steps of all doors.
+fn steps(patterns: &[Pattern]) -> impl Iterator<Item = Step> {
+    let sequences = patterns.iter().flat_map(|pattern| &pattern.sequence);
+    sequences.flat_map(|sequence| sequence.steps().iter().copied())
+}
+
+/// How many ports on each side of a step are guards for packets of this transport. One where more would cost: of the other transport,
+/// whose filter does not have the step itself, and of UDP where replies to the LAN arrive.
+fn reach(step: Step, protocol: Protocol) -> u16 {
+    let is_cheap = match protocol {
+        Protocol::Tcp => true,
+        Protocol::Udp => u64::from(step.port) + u64::from(GUARDS) < FIRST_LAN_PORT,
     };
-    patterns.iter().any(has_port)
+    match is_cheap && step.protocol == protocol {
+        true => GUARDS,
+        false => 1,
+    }
 }
 
 /// The local ports in the text of /proc/net/tcp, tcp6, udp or udp6 of sockets in one of these states: `0A` is a TCP socket that
@@ -308,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_the_neighbours_and_64_others_where_nothing_listens() {
+    fn auto_is_the_guards_and_64_others_where_nothing_listens() {
         let doors = [door(&[22, 7000, 1, 65_535])];
         let services: Vec<u16> = (1_000..=20_000).chain([21]).collect();
         let tripwires = Tripwires::auto(&services, counter(7));
@@ -318,21 +327,62 @@ mod tests {
                 .iter()
                 .flat_map(|range| range.low..=range.high)
                 .collect();
+            // Of TCP 2 to 9 and 14 to 30 but for 21 and 22, and 65527 to 65534.
+            let guards = match protocol {
+                Protocol::Tcp => 8 + 15 + 8,
+                Protocol::Udp => 1 + 1 + 1,
+            };
+            // Random ones may be guards as well.
             assert!(
-                (AUTO_TRIPWIRES..=AUTO_TRIPWIRES + 3).contains(&ports.len()),
+                (guards + AUTO_TRIPWIRES - 3..=guards + AUTO_TRIPWIRES).contains(&ports.len()),
                 "{}",
                 ports.len()
             );
             assert!(ports.contains(&23) && ports.contains(&2) && ports.contains(&65_534));
             assert!(ports.iter().all(|port| !services.contains(port)));
-            let by_chance = ports.iter().filter(|port| **port != 65_534).max();
-            assert!(protocol == Protocol::Tcp || by_chance < Some(&(FIRST_LAN_PORT as u16)));
+            let random = ports.iter().filter(|port| **port != 65_534).max();
+            assert!(protocol == Protocol::Tcp || random < Some(&(FIRST_LAN_PORT as u16)));
         }
         let all: Vec<u16> = (1..=u16::MAX).collect();
         assert_eq!(
             Tripwires::auto(&all, counter(7)).ranges(Protocol::Tcp, &doors),
             []
         );
+    }
+
+    #[test]
+    fn a_step_has_eight_guards_on_each_side_where_they_are_cheap() {
+        const TCP: Protocol = Protocol::Tcp;
+        const UDP: Protocol = Protocol::Udp;
+        type Ports = &'static [(u16, u16)];
+        let near: Ports = &[(6992, 6999), (7001, 7008)];
+        let beside: Ports = &[(6999, 6999), (7001, 7001)];
+        let beside_lan: Ports = &[(32759, 32759), (32761, 32761)];
+        let edges: Ports = &[(1, 2), (4, 11), (65526, 65533), (65535, 65535)];
+        let gaps: Ports = &[(6992, 6994), (6996, 6999), (7002, 7002), (7004, 7011)];
+        for (steps, services, scan, expected) in [
+            ((TCP, &[7000][..]), &[][..], TCP, near),
+            ((TCP, &[7000]), &[], UDP, beside),
+            ((UDP, &[7000]), &[], UDP, near),
+            ((UDP, &[7000]), &[], TCP, beside),
+            // Replies to the LAN arrive here.
+            ((UDP, &[32760]), &[], UDP, beside_lan),
+            ((TCP, &[3, 65534]), &[], TCP, edges),
+            ((TCP, &[7000, 7003]), &[6995, 7001], TCP, gaps),
+        ] {
+            let step = |port: &u16| Step {
+                protocol: steps.0,
+                port: *port,
+            };
+            let ports: Vec<Step> = steps.1.iter().map(step).collect();
+            let mut pattern = door(&[1]);
+            pattern.sequence = Sequence::new(&ports);
+            let mut tripwires = Tripwires::auto(services, counter(7));
+            (tripwires.tcp, tripwires.udp) = Default::default();
+            let ranges = tripwires.ranges(scan, &[pattern]);
+            let ranges: Vec<_> = ranges.iter().map(|range| (range.low, range.high)).collect();
+            assert_eq!(ranges, expected, "{steps:?} {services:?} {scan}");
+        }
     }
 
     #[test]

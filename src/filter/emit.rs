@@ -232,6 +232,15 @@ impl Class {
     }
 }
 
+/// From the first port of one range to the last of the other.
+fn case(first: &Range, last: &Range, then: Place) -> Case {
+    Case {
+        low: first.low.into(),
+        high: last.high.into(),
+        then,
+    }
+}
+
 /// Where it is decided what a class wants. X is where the transport starts, and A its number.
 fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) -> Place {
     let (tcp, udp) = ranges.split_at(ranges.partition_point(|r| r.protocol == Protocol::Tcp));
@@ -240,15 +249,26 @@ fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flag
         if ranges.is_empty() {
             continue;
         }
-        let case = |range: &Range| Case {
-            low: range.low.into(),
-            high: range.high.into(),
-            then: match range.protocol {
-                Protocol::Tcp => flags.emit(b, range.flags, sound),
-                Protocol::Udp => sound.udp,
-            },
-        };
-        let cases: Vec<Case> = ranges.iter().map(case).collect();
+        let mut cases = Vec::new();
+        // A run of ports without a gap is one case: the flags of its widest range, other ports in it told apart there. So a
+        // step between its guards costs no more than the step and one port on each side.
+        for run in ranges.chunk_by(|range, next| next.low - range.high == 1) {
+            let base = run
+                .iter()
+                .map(|range| (range.high - range.low, range.flags));
+            let base = base.max().map_or(ANY_FLAGS, |(_, flags)| flags);
+            let mut then = |b: &mut Builder, table| match number {
+                TCP => flags.emit(b, table, sound),
+                _ => sound.udp,
+            };
+            let mut others = Vec::new();
+            for range in run.iter().filter(|range| range.flags != base) {
+                others.push(case(range, range, then(b, range.flags)));
+            }
+            let base = then(b, base);
+            let inner = b.choose(&others, base);
+            cases.push(case(&run[0], &run[run.len() - 1], inner));
+        }
         let port = b.choose(&cases, b.drop);
         transports.push(one(number, b.step(op::LD_HALF_X, 2, port)));
     }

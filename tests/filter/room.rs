@@ -3,7 +3,7 @@
 
 use super::world::{ETH_P_IP, ETH_P_IPV6, ip};
 use super::{KERNEL, SYN, door, none, passes, syn_v4, tcp};
-use knockd_rs::door::{Pattern, Protocol};
+use knockd_rs::door::{FlagRule, Pattern, Protocol};
 use knockd_rs::filter::compile;
 use knockd_rs::filter::interpret::{Meta, check, count};
 use knockd_rs::limits::{MAX_DOORS, MAX_FILTER_INSTRUCTIONS, MAX_STEPS};
@@ -129,6 +129,58 @@ fn typical_sizes() {
     let filter = compile(&one, &tripwires, &three, KERNEL, false);
     println!("auto: {} instructions", filter.program.len());
     assert!(filter.exact && filter.program.len() < 400);
+}
+
+/// `Tripwire = auto` has eight guards on each side of a step. The bounds are the sizes with one on each side.
+#[test]
+fn guards_cost_no_instruction() {
+    const ANY: FlagRule = FlagRule { set: 0, clear: 0 };
+    const SYN_ONLY: FlagRule = FlagRule {
+        set: 2,
+        clear: 0x10,
+    };
+    const PORTS: [u16; 5] = [7000, 300, 40000, 5555, 20000];
+    let steps = |count: usize, first_udp: usize| -> Vec<(Protocol, u16)> {
+        let protocol = |at| match at < first_udp {
+            true => Protocol::Tcp,
+            false => Protocol::Udp,
+        };
+        let step = |(at, port): (usize, &u16)| (protocol(at), *port);
+        PORTS[..count].iter().enumerate().map(step).collect()
+    };
+    let one = |count, first_udp, flags| vec![door(&steps(count, first_udp), flags, None)];
+    let reversed: Vec<_> = steps(5, 9).into_iter().rev().collect();
+    let pair = vec![door(&steps(5, 9), SYN, None), door(&reversed, SYN, None)];
+    let near = vec![tcp(&[7000, 7003, 7009]), tcp(&[7001, 65_535, 1])];
+    let ten: Vec<_> = (0..10_u16)
+        .map(|n| tcp(&[100 + 997 * n, 50_000 - 701 * n, 20_000 + 333 * n]))
+        .collect();
+    let v4 = [ip("203.0.113.7")];
+    let three = [v4[0], ip("2001:db8::1"), ip("fe80::1")];
+    for (what, patterns, sizes) in [
+        ("4 steps, syn", one(4, 9, SYN), [267, 371]),
+        ("5 steps, syn", one(5, 9, SYN), [277, 381]),
+        ("5 steps, syn,!ack", one(5, 9, SYN_ONLY), [258, 363]),
+        ("5 steps, any flags", one(5, 9, ANY), [276, 380]),
+        ("3 of 5 steps TCP", one(5, 3, SYN), [270, 374]),
+        ("5 steps UDP", one(5, 0, SYN), [257, 362]),
+        ("open and close", pair, [277, 381]),
+        ("near each other", near, [266, 370]),
+        // With one port on each side the second took 463, in the shorter and slower form.
+        ("10 doors of 3 steps", ten, [468, 550]),
+    ] {
+        for (local, size) in [&v4[..], &three[..]].into_iter().zip(sizes) {
+            let mut seed = 7_u64;
+            let tripwires = Tripwires::auto(&[22], || {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                seed >> 33
+            });
+            let filter = compile(&patterns, &tripwires, local, KERNEL, false);
+            let now = filter.program.len();
+            println!("{what}: {now} instructions, at most {size}");
+            assert!(filter.exact && now <= size, "{what}: {now}, {size}");
+        }
+    }
 }
 
 /// Frames as a router's interface got them from nmap: SYN, UDP, connect, ACK, Xmas and protocol scans, fragments, two addresses, IPv6, ARP.

@@ -35,7 +35,7 @@ fn weak_sequences_are_named_with_door_and_line() {
     assert_eq!(
         advice("[A]\nsequence=7000,8000,9000\n"),
         [
-            "k:1: door 'A': 3 steps only: a scanner hits so few in the right order by chance; use 4 or more",
+            "k:1: door 'A': only 3 steps: a scan or flood soon hits so few in the right order; use 5 or more",
             "k:1: door 'A': the ports ascend: a scan of all ports in order knocks just so; mix the order",
             "k:1: door 'A': this sequence stands in manuals and examples: strangers know it; choose your own",
             "k:1: door 'A': TCP steps without tcpflags = syn: replies and other stray packets count as knocks",
@@ -221,7 +221,7 @@ fn the_description_names_the_tripwires() {
     for (value, words) in [
         (
             "auto",
-            "  tripwires     beside each step, and some ports by chance\n",
+            "  tripwires     around each step, and some random ports\n",
         ),
         ("5000, 7-9, 10", "  tripwires     7-10, 5000\n"),
     ] {

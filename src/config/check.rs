@@ -12,8 +12,8 @@ use super::{Bans, Config, Diagnostic, Door};
 use crate::door::{Protocol, Step};
 use crate::quote::{printable, quote};
 
-/// Fewer steps than this draw advice. A scanner that hits the ports of a door in random order opens one of 3 steps
-/// in 1 of 6 tries, of 4 in 1 of 24.
+/// Fewer steps than this draw advice, which recommends one more. A scan in random order opens a door of 3 steps in 1 of 6 tries, of 4 in 1
+/// of 24; with `Tripwire = auto` a flood opens the former in hours, the latter in weeks (docs/security.md).
 const FEW_STEPS: usize = 4;
 
 /// Bit of SYN in byte 13 of the TCP header.
@@ -28,7 +28,7 @@ const WELL_KNOWN: [&[u16]; 8] = [
     &[22, 22, 151, 15],
     &[1, 2, 3, 4, 5],
     &[1234, 2345, 3456, 4567],
-    &[40217, 1893, 22861, 7354],
+    &[40217, 1893, 22861, 7354, 51926],
 ];
 
 /// What is legal but unwise, door by door, in the order of the file.
@@ -73,8 +73,8 @@ fn about_sequence(steps: &[Step], say: &mut dyn FnMut(String)) {
     if let [step] = steps {
         say(format!("one packet to port {} opens it", step.port));
     } else if steps.len() < FEW_STEPS {
-        let text = "steps only: a scanner hits so few in the right order by chance; use 4 or more";
-        say(format!("{} {text}", steps.len()));
+        let text = "steps: a scan or flood soon hits so few in the right order; use 5 or more";
+        say(format!("only {} {text}", steps.len()));
     }
     if ascends(steps) {
         say("the ports ascend: a scan of all ports in order knocks just so; mix the order".into());

@@ -51,11 +51,7 @@ fn about_options(out: &mut String, options: &Options) {
     );
     match &options.tripwire {
         Tripwire::None => {}
-        Tripwire::Auto => put(
-            out,
-            "tripwires",
-            "beside each step, and some ports by chance",
-        ),
+        Tripwire::Auto => put(out, "tripwires", "around each step, and some random ports"),
         Tripwire::Ports(ranges) => {
             let ports = list(ranges, ", ", |range| match range.high == range.low {
                 true => range.low.to_string(),

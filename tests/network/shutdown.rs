@@ -248,7 +248,7 @@ fn the_shipped_example_works_as_it_is() {
     };
     let _ssh = crate::lab::Banner::listen(&scene.router, &format!("{ROUTER}:22"));
     assert!(!nc(CLIENT));
-    scene.knock(ROUTER, &["40217", "1893:udp", "22861", "7354:udp"]);
+    scene.knock(ROUTER, &["40217", "1893:udp", "22861", "7354:udp", "51926"]);
     daemon.await_text(&lines::running("SSH", "iptables -I INPUT"));
     wait_for("an open port", || nc(CLIENT).then_some(()));
     assert!(!nc(crate::lab::OTHER), "only for the address that knocked");

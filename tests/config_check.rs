@@ -305,32 +305,49 @@ fn doors_that_open_one_another_are_named_once_a_pair() {
         (
             "1,9,4,7,5",
             "9,4,7,5",
-            "its sequence contains that of 'B' (line 4), which opens too",
-        ),
-        (
-            "9,4,1,7,5",
-            "9,4,7,5",
-            "its sequence contains the steps of 'B' (line 4) in the same order: that door may open too",
+            "its sequence contains that of 'B' (line 4): amid a knock at the longer one the shorter does not open, and has to be knocked again",
         ),
         (
             "9,4,7,5",
             "9,4,7,5,1",
-            "the sequence of 'B' (line 4) begins with its own: this door opens first",
+            "its sequence begins that of 'B' (line 4): this door opens first",
         ),
         (
             "9,4,7,5",
             "1,9,4,7,5",
-            "the sequence of 'B' (line 4) contains its own: this door opens too",
+            "its sequence lies within that of 'B' (line 4): amid a knock at the longer one the shorter does not open, and has to be knocked again",
         ),
         (
             "9,4,7,5",
-            "9,4,1,7,5",
-            "its steps stand in the same order in the sequence of 'B' (line 4): knocking there may open this door too",
+            "7,5,9,4",
+            "its sequence is a rotation of that of 'B' (line 4): when a packet is lost, knocking one again can open the other; take other ports",
         ),
     ] {
         assert_eq!(pair(a, b), [format!("k:1: door 'A': {text}")]);
     }
-    assert_eq!(pair("9,4,7,5", "9,4,5,7"), [""; 0]);
+    // Gaps and reversals: neither opens with the other's knock.
+    for b in ["9,4,5,7", "5,7,4,9", "9,4,1,7,5"] {
+        assert_eq!(pair("9,4,7,5", b), [""; 0], "{b}");
+    }
+}
+
+#[test]
+fn a_door_that_undoes_another_is_described_as_its_closing() {
+    let text = "[open]\nsequence=9,4,7,5\ntcpflags=syn\ncommand=/sbin/iptables -I INPUT -s %IP% -j ACCEPT\n\
+                [close]\nsequence=5,7,4,9\ntcpflags=syn\ncommand=iptables -D INPUT -s %IP% -j ACCEPT\n";
+    assert_eq!(advice(text), [""; 0]);
+    let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+    let described = check::describe(&config);
+    assert!(
+        described.contains("  closes        by the knock of 'close' (line 5)\n\nDoor 'close'"),
+        "{described}"
+    );
+    assert!(
+        described.ends_with("  undoes        'open' (line 1)\n"),
+        "{described}"
+    );
+    let other = text.replace("-D INPUT", "-D FORWARD");
+    assert!(says(&other, "it stays open"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 pub use super::describe::describe;
 
-use super::shadow::{Relation, shadow};
+use super::shadow::{Relation, closed_by, shadow};
 use super::shell::{
     appends_rule, has_address, is_quoted, is_typeset, misspells_address, opens, opens_to_all,
     takes_line_down,
@@ -48,9 +48,9 @@ pub fn advice(config: &Config) -> Vec<Diagnostic> {
             about_sequence(sequence.steps(), &mut say);
         }
         about_flags(door, &mut say);
-        about_commands(door, &mut say);
+        about_commands(door, closed_by(door, &config.doors).is_some(), &mut say);
         for other in config.doors.iter().skip(index + 1) {
-            if let Some(text) = about_pair(door, other, config) {
+            if let Some(text) = about_pair(door, other) {
                 say(text);
             }
         }
@@ -166,7 +166,8 @@ fn about_bans(bans: &Bans, out: &mut Vec<Diagnostic>) {
     }
 }
 
-fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {
+/// `is_closed`: another door undoes what this one does.
+fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(String)) {
     let (start, stop) = (&door.start, &door.stop);
     let any = |test: fn(&[u8]) -> bool| {
         [&start.v4, &start.v6]
@@ -187,7 +188,7 @@ fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {
         say("without %IP% its command opens for everybody".into());
     }
     let left_open = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| {
-        stop.is_none() && start.as_deref().is_some_and(opens)
+        !is_closed && stop.is_none() && start.as_deref().is_some_and(opens)
     };
     let families = match (
         left_open(&start.v4, &stop.v4),
@@ -217,33 +218,26 @@ fn about_commands(door: &Door, say: &mut dyn FnMut(String)) {
     }
 }
 
-fn about_pair(door: &Door, other: &Door, config: &Config) -> Option<String> {
+fn about_pair(door: &Door, other: &Door) -> Option<String> {
+    const LONGER_FIRST: &str =
+        ": amid a knock at the longer one the shorter does not open, and has to be knocked again";
+    let within = match shadow(door, other) {
+        None => shadow(other, door).map(|relation| (relation, true)),
+        some => some.map(|relation| (relation, false)),
+    };
+    let (before, after) = match within? {
+        (Relation::Same, _) => ("the same knock opens", " too"),
+        (Relation::Prefix, false) => ("its sequence begins with that of", ", which opens first"),
+        (Relation::Prefix, true) => ("its sequence begins that of", ": this door opens first"),
+        (Relation::Part, false) => ("its sequence contains that of", LONGER_FIRST),
+        (Relation::Part, true) => ("its sequence lies within that of", LONGER_FIRST),
+        (Relation::Rotation, _) => (
+            "its sequence is a rotation of that of",
+            ": when a packet is lost, knocking one again can open the other; take other ports",
+        ),
+    };
     let name = quote(other.name.as_bytes());
-    let line = other.line;
-    let matching = config.options.matching;
-    if let Some(relation) = shadow(door, other, matching) {
-        return Some(match relation {
-            Relation::Same => format!("the same knock opens {name} (line {line}) too"),
-            Relation::Prefix => {
-                format!("its sequence begins with that of {name} (line {line}), which opens first")
-            }
-            Relation::Part => {
-                format!("its sequence contains that of {name} (line {line}), which opens too")
-            }
-            Relation::Ordered => format!(
-                "its sequence contains the steps of {name} (line {line}) in the same order: that door may open too"
-            ),
-        });
-    }
-    Some(match shadow(other, door, matching)? {
-        Relation::Ordered => format!(
-            "its steps stand in the same order in the sequence of {name} (line {line}): knocking there may open this door too"
-        ),
-        Relation::Prefix => format!(
-            "the sequence of {name} (line {line}) begins with its own: this door opens first"
-        ),
-        _ => format!("the sequence of {name} (line {line}) contains its own: this door opens too"),
-    })
+    Some(format!("{before} {name} (line {}){after}", other.line))
 }
 
 /// What is unwise about the file itself: `mode` and `uid` as stat() gives them.

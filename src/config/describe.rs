@@ -1,6 +1,7 @@
 //! A config in words that a person can check.
 #![forbid(unsafe_code)]
 
+use super::shadow::closed_by;
 use super::{Bans, Commands, Config, Door, Options, Reknock};
 use crate::door::{FlagRule, Matching, Millis, Protocol, TCP_FLAGS};
 use crate::quote::{printable, quote};
@@ -12,7 +13,7 @@ pub fn describe(config: &Config) -> String {
     let mut out = String::new();
     about_options(&mut out, &config.options);
     for door in &config.doors {
-        about_door(&mut out, door);
+        about_door(&mut out, door, &config.doors);
     }
     out
 }
@@ -115,7 +116,7 @@ fn pairs(commands: &Commands, none: &str) -> (String, String) {
     (show(&commands.v4), show(&commands.v6))
 }
 
-fn about_door(out: &mut String, door: &Door) {
+fn about_door(out: &mut String, door: &Door, doors: &[Door]) {
     out.push_str(&format!(
         "\nDoor {} (line {})\n",
         quote(door.name.as_bytes()),
@@ -171,6 +172,19 @@ fn about_door(out: &mut String, door: &Door) {
             duration(door.cmd_timeout)
         );
         put(out, "closes", &after);
+    } else if let Some(closing) = closed_by(door, doors) {
+        let text = format!(
+            "by the knock of {} (line {})",
+            quote(closing.name.as_bytes()),
+            closing.line
+        );
+        put(out, "closes", &text);
+    } else if let Some(opening) = doors
+        .iter()
+        .find(|other| closed_by(other, doors) == Some(door))
+    {
+        let text = format!("{} (line {})", quote(opening.name.as_bytes()), opening.line);
+        put(out, "undoes", &text);
     } else if door.start != Commands::default() {
         put(out, "closes", "never by itself: no stop command");
     }

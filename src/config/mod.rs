@@ -17,6 +17,7 @@ mod sequence;
 mod shadow;
 mod shell;
 mod tripwire;
+mod undo;
 mod values;
 
 pub use parse::{options_of_broken, parse};

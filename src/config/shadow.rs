@@ -1,31 +1,27 @@
-//! Doors that open, or can open, with the knock of another door.
+//! Doors whose knocks or commands concern another door.
 #![forbid(unsafe_code)]
 
-use super::Door;
-use crate::door::{FlagRule, Matching, Protocol, Step};
+use super::undo::undoes;
+use super::{Commands, Door};
+use crate::door::{FlagRule, Protocol, Step};
 
 /// How the sequence of one door lies within that of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// They are the same.
+    /// They are the same: both open.
     Same,
-    /// The other begins with it.
+    /// The other begins with it: it opens first, then the other.
     Prefix,
-    /// It stands in the other without gaps.
+    /// The other contains it from a later step on: while an attempt there fits, the knock counts there only.
     Part,
-    /// Its steps stand in the other in this order, with other steps between.
-    Ordered,
+    /// The other's, begun at a later step. Knocked again and again after a lost packet, one reads as the other.
+    Rotation,
 }
 
-/// Whether whoever knocks at `outer` knocks at `inner` too, and how.
-pub(super) fn shadow(outer: &Door, inner: &Door, matching: Matching) -> Option<Relation> {
+/// How `inner` lies within `outer`, if one packet can count for both. Whichever rule of matching: other overlaps open no other door.
+pub(super) fn shadow(outer: &Door, inner: &Door) -> Option<Relation> {
     let relation = within(steps(outer)?, steps(inner)?)?;
-    // Strict matching: a source that is amid one knock does not start another, and a foreign step ends it.
-    let possible = match matching {
-        Matching::Tolerant => true,
-        Matching::Strict => matches!(relation, Relation::Same | Relation::Prefix),
-    };
-    (possible && share_packets(outer, inner)).then_some(relation)
+    share_packets(outer, inner).then_some(relation)
 }
 
 fn steps(door: &Door) -> Option<&[Step]> {
@@ -33,20 +29,30 @@ fn steps(door: &Door) -> Option<&[Step]> {
 }
 
 fn within(outer: &[Step], inner: &[Step]) -> Option<Relation> {
+    let contains = |outer: &[Step]| outer.windows(inner.len()).any(|w| w == inner);
     if outer == inner {
-        return Some(Relation::Same);
+        Some(Relation::Same)
+    } else if outer.starts_with(inner) {
+        Some(Relation::Prefix)
+    } else if contains(outer) {
+        Some(Relation::Part)
+    } else {
+        let rotates = outer.len() == inner.len() && contains(&[outer, outer].concat());
+        rotates.then_some(Relation::Rotation)
     }
-    if outer.starts_with(inner) {
-        return Some(Relation::Prefix);
-    }
-    if outer.windows(inner.len()).any(|w| w == inner) {
-        return Some(Relation::Part);
-    }
-    let mut todo = outer.iter();
-    inner
-        .iter()
-        .all(|step| todo.any(|s| s == step))
-        .then_some(Relation::Ordered)
+}
+
+/// The door that closes what this one opens, if it has no stop command itself: its commands undo this one's, for each address family.
+pub(super) fn closed_by<'a>(door: &Door, doors: &'a [Door]) -> Option<&'a Door> {
+    let undone = |done: &Option<Vec<u8>>, by: &Option<Vec<u8>>| match (done, by) {
+        (Some(done), Some(by)) => undoes(done, by) == Some(true),
+        (done, _) => done.is_none(),
+    };
+    let closes = |other: &&Door| {
+        undone(&door.start.v4, &other.start.v4) && undone(&door.start.v6, &other.start.v6)
+    };
+    let has_start_only = door.stop == Commands::default() && door.start != Commands::default();
+    doors.iter().filter(|_| has_start_only).find(closes)
 }
 
 /// Whether one packet can count for both doors.
@@ -67,36 +73,61 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    fn relation(a: &str, b: &str, matching: Matching) -> Option<Relation> {
-        let text = format!("[A]\nsequence={a}\n[B]\nsequence={b}\n");
-        let doors = parse(text.as_bytes(), &mut |_| ()).unwrap().doors;
-        shadow(&doors[0], &doors[1], matching)
+    fn doors(text: &str) -> Vec<Door> {
+        parse(text.as_bytes(), &mut |_| ()).unwrap().doors
+    }
+
+    fn relation(a: &str, b: &str) -> Option<Relation> {
+        let doors = doors(&format!("[A]\nsequence={a}\n[B]\nsequence={b}\n"));
+        shadow(&doors[0], &doors[1])
     }
 
     #[test]
     fn the_relation_is_the_closest_one() {
-        let tolerant = |a, b| relation(a, b, Matching::Tolerant);
-        assert_eq!(tolerant("1,2", "1,2"), Some(Relation::Same));
-        assert_eq!(tolerant("1,2,3", "1,2"), Some(Relation::Prefix));
-        assert_eq!(tolerant("1,2,3", "2,3"), Some(Relation::Part));
-        assert_eq!(tolerant("1,2,3", "1,3"), Some(Relation::Ordered));
-        assert_eq!(tolerant("1,2,3", "3,1"), None);
-        assert_eq!(tolerant("1,2", "1,2,3"), None);
-        assert_eq!(tolerant("1,2", "1,2:udp"), None);
-        assert_eq!(tolerant("1,2", "1,2\ntcpflags=syn"), Some(Relation::Same));
+        for (a, b, expected) in [
+            ("1,2", "1,2", Some(Relation::Same)),
+            ("1,2,3", "1,2", Some(Relation::Prefix)),
+            ("1,2,3", "2,3", Some(Relation::Part)),
+            ("1,2,3", "2", Some(Relation::Part)),
+            ("1,2,3", "2,3,1", Some(Relation::Rotation)),
+            ("1,2", "2,1", Some(Relation::Rotation)),
+            ("1,2,3", "1,3", None),
+            ("1,2,3", "3,2,1", None),
+            ("1,2", "1,2,3", None),
+            ("1,2", "1,2:udp", None),
+            ("1,2", "1,2\ntcpflags=syn", Some(Relation::Same)),
+        ] {
+            assert_eq!(relation(a, b), expected, "{a} {b}");
+        }
     }
 
     #[test]
-    fn strict_matching_and_separate_packets_rule_it_out() {
-        assert_eq!(relation("1,2,3", "2,3", Matching::Strict), None);
+    fn separate_packets_rule_it_out() {
+        assert_eq!(relation("1,2\ntcpflags=syn", "1,2\ntcpflags=!syn"), None);
+        assert!(relation("1:udp\ntcpflags=syn", "1:udp\ntcpflags=!syn").is_some());
         assert_eq!(
-            relation("1,2,3", "1,2", Matching::Strict),
-            Some(Relation::Prefix)
+            relation("1,2\ntarget=192.0.2.1", "1,2\ntarget=192.0.2.2"),
+            None
         );
-        let both = |a, b| relation(a, b, Matching::Tolerant);
-        assert_eq!(both("1,2\ntcpflags=syn", "1,2\ntcpflags=!syn"), None);
-        assert!(both("1:udp\ntcpflags=syn", "1:udp\ntcpflags=!syn").is_some());
-        assert_eq!(both("1,2\ntarget=192.0.2.1", "1,2\ntarget=192.0.2.2"), None);
-        assert!(both("1,2\ntarget=192.0.2.1", "1,2").is_some());
+        assert!(relation("1,2\ntarget=192.0.2.1", "1,2").is_some());
+    }
+
+    #[test]
+    fn a_door_is_closed_by_one_that_undoes_all_of_it() {
+        let open = "command=iptables -I INPUT -s %IP% -j ACCEPT";
+        let close = "command=iptables -D INPUT -s %IP% -j ACCEPT";
+        let only_v4 = "command_6=";
+        for (a, b, closed) in [
+            (open, close, true),
+            (close, open, false),
+            (open, open, false),
+            (&format!("{open}\n{only_v4}"), close, true),
+            (open, &format!("{close}\n{only_v4}"), false),
+            (&format!("{open}\nstop_command=x"), close, false),
+            ("seq_timeout=3", close, false),
+        ] {
+            let doors = doors(&format!("[A]\nsequence=1,2\n{a}\n[B]\nsequence=2,1\n{b}\n"));
+            assert_eq!(closed_by(&doors[0], &doors).is_some(), closed, "{a} {b}");
+        }
     }
 }

@@ -4,16 +4,17 @@
 use super::line::is_blank;
 
 /// Words, with `|` between them.
-type Words = &'static str;
+pub(super) type Words = &'static str;
 
 /// Words that stand before the program they run.
-const WRAPPERS: Words = "sudo|exec|nohup|setsid|env|busybox|sh|ash|bash|-c|if|then|else|do|!|{";
+const WRAPPERS: Words =
+    "sudo|exec|nohup|setsid|env|busybox|sh|ash|bash|-c|if|then|else|while|until|do|!|{";
 
 /// What tells a call: the program, one word of each of these lists, and none of those.
 struct Rule(Words, &'static [Words], Words);
 
-const IPTABLES: Words = "iptables";
-const REFUSAL: Words = "DROP|REJECT|drop|reject";
+pub(super) const IPTABLES: Words = "iptables";
+pub(super) const REFUSAL: Words = "DROP|REJECT|drop|reject";
 
 const OPENS: [Rule; 4] = [
     Rule(IPTABLES, &["-A|-I|--append|--insert"], REFUSAL),
@@ -38,15 +39,16 @@ const TAKES_LINE_DOWN: [Rule; 6] = [
 ];
 
 /// A program without its folder, then its arguments.
-type Call<'a> = Vec<&'a [u8]>;
+pub(super) type Call<'a> = Vec<&'a [u8]>;
 
 /// The programs that a command line calls, without regard to quotes and conditions. `iptables` is each of its kinds.
-fn calls(command: &[u8]) -> Vec<Call<'_>> {
+pub(super) fn calls(command: &[u8]) -> Vec<Call<'_>> {
     let mut calls = Vec::new();
     for part in command.split(|b| b";&|\n()`".contains(b)) {
         let mut call = Call::new();
         for word in part.split(|b| is_blank(*b) || b"\"'".contains(b)) {
-            if word.is_empty() {
+            // Where output goes is not of interest.
+            if word.is_empty() || word.contains(&b'>') || word.starts_with(b"/dev/") {
                 continue;
             }
             if !call.is_empty() {
@@ -57,7 +59,11 @@ fn calls(command: &[u8]) -> Vec<Call<'_>> {
             let program = slash.map_or(word, |at| &word[at + 1..]);
             if program.starts_with(b"iptables") || program.starts_with(b"ip6tables") {
                 call.push(IPTABLES.as_bytes());
-            } else if !program.is_empty() && !is_one(program, WRAPPERS) && !word.contains(&b'=') {
+            } else if !program.is_empty()
+                && !is_one(program, WRAPPERS)
+                && !word.contains(&b'=')
+                && !word.iter().all(u8::is_ascii_digit)
+            {
                 call.push(program);
             }
         }
@@ -68,7 +74,7 @@ fn calls(command: &[u8]) -> Vec<Call<'_>> {
     calls
 }
 
-fn is_one(word: &[u8], words: Words) -> bool {
+pub(super) fn is_one(word: &[u8], words: Words) -> bool {
     let mut words = words.as_bytes().split(|b| *b == b'|');
     words.any(|other| other == word)
 }
@@ -96,7 +102,12 @@ pub(super) fn appends_rule(command: &[u8]) -> bool {
 /// Whether it opens something in a firewall that it does not take back itself and that has no timeout.
 pub(super) fn opens(command: &[u8]) -> bool {
     let calls = calls(command);
-    fits(&calls, &OPENS) && !fits(&calls, &CLOSES)
+    fits(&calls, &OPENS) && !close_themselves(&calls)
+}
+
+/// Whether one of them takes back what another does.
+pub(super) fn close_themselves(calls: &[Call<'_>]) -> bool {
+    fits(calls, &CLOSES)
 }
 
 /// Whether it opens something in a firewall for more than the knocker's address.

@@ -1,0 +1,232 @@
+//! Whether one command takes back what another does, by their words.
+#![forbid(unsafe_code)]
+
+use super::shell::{Call, IPTABLES, REFUSAL, Words, calls, close_themselves, is_one};
+
+/// Verbs of all these programs.
+const ADDS: Words = "-A|-I|--append|--insert|add|insert";
+const REMOVES: Words = "-D|--delete|del|delete";
+/// Words without which a call means the same.
+const NEUTRAL: Words = "-w|--wait|-v|-n|-q|-!|-exist|-t|--table|filter|-m|--match|tcp|udp|{|}";
+/// Programs that change nothing.
+const HARMLESS: Words = "logger|echo|sleep|true|:";
+
+/// Long names of options, each before its short one.
+const SYNONYMS: Words = "--source|-s|--src|-s|--destination|-d|--dst|-d|--protocol|-p|--proto|-p|--in-interface|-i|\
+                         --out-interface|-o|--jump|-j|--destination-port|--dport";
+
+/// A call that opens or closes something.
+struct Change<'a> {
+    opens: bool,
+    /// Its words but for verb, number and what is [`NEUTRAL`], sorted.
+    what: Vec<&'a [u8]>,
+}
+
+/// What a call changes. `None` also where it deletes by number.
+fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
+    // ufw alone has no verb.
+    let mut adds = (call[0] == b"ufw").then_some(true);
+    let (mut what, mut verb_at) = (Vec::new(), call.len());
+    for (at, &word) in call.iter().enumerate() {
+        let verb = |words| verb_at == call.len() && is_one(word, words);
+        let prefixed = |prefix: &[u8]| word.strip_prefix(prefix);
+        let is_number = word.iter().all(u8::is_ascii_digit);
+        let before = at.checked_sub(1).map_or(&b""[..], |at| call[at]);
+        if word.starts_with(b"timeout") || word.starts_with(b"--timeout") {
+            break;
+        } else if verb(ADDS) || verb(REMOVES) {
+            (adds, verb_at) = (Some(is_one(word, ADDS)), at);
+        } else if let Some(rest) = prefixed(b"--add-").or_else(|| prefixed(b"--remove-")) {
+            adds = Some(word.starts_with(b"--add-"));
+            what.push(rest);
+        } else if is_number && (1..3).contains(&at.saturating_sub(verb_at)) {
+            // iptables -I INPUT 1, ufw insert 1.
+            adds = adds.filter(|adds| *adds);
+        } else if is_one(before, "-p|--protocol|--proto")
+            || !(is_one(word, NEUTRAL) || is_number && is_one(before, "-w|--wait"))
+        {
+            let mut names = SYNONYMS.as_bytes().split(|b| *b == b'|');
+            let short = names.find(|name| *name == word).and_then(|_| names.next());
+            // A short name may be followed by a long one.
+            what.push(short.filter(|_| word.starts_with(b"--")).unwrap_or(word));
+        }
+    }
+    what.sort_unstable();
+    let refuses = call.iter().any(|word| is_one(word, REFUSAL));
+    adds.map(|adds| Change {
+        opens: adds != refuses,
+        what,
+    })
+}
+
+/// Whether two changes to iptables are certainly of different rules: in an option, chain or target, or in a number. Other words may be
+/// names of the same thing.
+fn differ(a: &Change<'_>, b: &Change<'_>) -> bool {
+    let is_number = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
+    let is_fixed = |word: &[u8]| match word {
+        [b'-', _, ..] | b"!" => true,
+        [first, ..] => first.is_ascii_uppercase() && word.len() > 3,
+        [] => false,
+    };
+    let of = |change: &Change<'_>, test: fn(&[u8]) -> bool| -> Vec<Vec<u8>> {
+        let words = change.what.iter().filter(|word| test(word));
+        words.map(|word| word.to_vec()).collect()
+    };
+    let (numbers_a, numbers_b) = (of(a, is_number), of(b, is_number));
+    of(a, is_fixed) != of(b, is_fixed)
+        || numbers_a.len() == numbers_b.len() && numbers_a != numbers_b
+}
+
+/// Whether `by` closes all that `done` opens. `None`: that cannot be told.
+pub(super) fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
+    if [done, by]
+        .iter()
+        .any(|command| command.iter().any(|b| b"$`".contains(b)))
+    {
+        return None;
+    }
+    let (done, by) = (calls(done), calls(by));
+    let opened: Vec<Change> = done.iter().filter_map(change).filter(|c| c.opens).collect();
+    let closed: Vec<Change> = by.iter().filter_map(change).filter(|c| !c.opens).collect();
+    if opened.is_empty() || closed.is_empty() {
+        return None;
+    }
+    let is_closed = |open: &Change| closed.iter().any(|close| close.what == open.what);
+    if opened.iter().all(is_closed) {
+        return Some(true);
+    }
+    let stays = |open: &Change<'_>| {
+        open.what.contains(&IPTABLES.as_bytes()) && closed.iter().all(|close| differ(open, close))
+    };
+    let is_known = |call: &Call| {
+        is_one(call[0], HARMLESS) || is_one(call[0], IPTABLES) && change(call).is_some()
+    };
+    let certain = by.iter().all(is_known) && !close_themselves(&done);
+    (certain && opened.iter().any(stays)).then_some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_undoes_another_by_the_same_rule_in_any_spelling() {
+        for (done, by, expected) in [
+            (
+                "iptables -I INPUT -s %IP% -j ACCEPT",
+                "iptables -D INPUT -s %IP% -j ACCEPT",
+                Some(true),
+            ),
+            (
+                "/sbin/iptables -w 5 -I INPUT 1 --source %IP% -p tcp -m tcp --destination-port 22 -j ACCEPT",
+                "iptables -t filter -D INPUT -p tcp --dport 22 -s %IP% --jump ACCEPT 2>/dev/null || true",
+                Some(true),
+            ),
+            (
+                "iptables -D INPUT -s %IP% -j DROP",
+                "iptables -I INPUT -s %IP% -j DROP",
+                Some(true),
+            ),
+            (
+                "ipset add k %IP% -exist timeout 60",
+                "ipset del k %IP% 2>&1 | logger",
+                Some(true),
+            ),
+            (
+                "nft add element inet filter k { %IP% timeout 1h }",
+                "nft delete element inet filter k { %IP% }",
+                Some(true),
+            ),
+            (
+                "ufw allow from %IP% to any port 22",
+                "ufw delete allow from %IP% to any port 22",
+                Some(true),
+            ),
+            (
+                "ufw insert 1 allow from %IP%",
+                "ufw delete allow from %IP%",
+                Some(true),
+            ),
+            (
+                "firewall-cmd --add-port=22/tcp",
+                "firewall-cmd --remove-port=22/tcp",
+                Some(true),
+            ),
+            (
+                "/usr/sbin/helper insert tcp %IP% 22",
+                "/usr/sbin/helper delete tcp %IP% 22",
+                Some(true),
+            ),
+            // Certainly another rule.
+            (
+                "iptables -I INPUT -i wan -s %IP% -p tcp --dport 22 -j ACCEPT",
+                "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+                Some(false),
+            ),
+            (
+                "iptables -I INPUT -p tcp --dport 22 -j ACCEPT",
+                "iptables -D INPUT -p tcp --dport 23 -j ACCEPT",
+                Some(false),
+            ),
+            (
+                "iptables -I INPUT -s %IP% -j ACCEPT",
+                "iptables -D FORWARD -s %IP% -j ACCEPT; logger closed",
+                Some(false),
+            ),
+            (
+                "iptables -I INPUT -s %IP% -j ACCEPT; iptables -I FORWARD -s %IP% -j ACCEPT",
+                "iptables -D INPUT -s %IP% -j ACCEPT",
+                Some(false),
+            ),
+            // Perhaps the same.
+            (
+                "iptables -I INPUT -p tcp --dport ssh -j ACCEPT",
+                "iptables -D INPUT -p tcp --dport 22 -j ACCEPT",
+                None,
+            ),
+            (
+                "iptables -I INPUT -s %IP%/32 -j ACCEPT",
+                "iptables -D INPUT -s %IP% -j ACCEPT",
+                None,
+            ),
+            (
+                "iptables -I INPUT -p tcp --dport 22 -j ACCEPT",
+                "iptables -D INPUT 1",
+                None,
+            ),
+            (
+                "iptables -I INPUT -p tcp --dport 22 -j ACCEPT",
+                "iptables -D INPUT -j ACCEPT; /etc/init.d/firewall restart",
+                None,
+            ),
+            (
+                "iptables -I INPUT -p tcp --dport $P -j ACCEPT",
+                "iptables -D INPUT -j ACCEPT",
+                None,
+            ),
+            (
+                "iptables -I INPUT -p tcp -j ACCEPT",
+                "iptables -F INPUT",
+                None,
+            ),
+            (
+                "iptables -I INPUT -p tcp -j ACCEPT",
+                "iptables -I INPUT -p tcp -j ACCEPT",
+                None,
+            ),
+            (
+                "iptables -I INPUT -p tcp -j ACCEPT",
+                "iptables -D INPUT -p udp -j ACCEPT",
+                None,
+            ),
+            ("etherwake 1", "iptables -D INPUT -j ACCEPT", None),
+            ("", "", None),
+        ] {
+            assert_eq!(
+                undoes(done.as_bytes(), by.as_bytes()),
+                expected,
+                "{done}  /  {by}"
+            );
+        }
+    }
+}

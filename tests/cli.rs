@@ -481,3 +481,60 @@ fn a_config_may_be_an_inherited_descriptor() {
         assert!(stderr.contains("\n/dev/fd/7:2:12: 'x' is not"), "{stderr}");
     }
 }
+
+/// Runs `knockd --check` in a directory of its own with this config and a one-time list `once`; its standard output.
+fn check(config: &str, list_mode: u32) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let home = std::env::temp_dir().join(format!("knockd-check-{}", std::process::id()));
+    std::fs::create_dir_all(&home).unwrap();
+    for (name, text, mode) in [("k.conf", config, 0o600), ("once", " 1,2,3\n", list_mode)] {
+        std::fs::write(home.join(name), text).unwrap();
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(home.join(name), mode).unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_knockd"))
+        .args(["--check", "-c", "k.conf"])
+        .current_dir(&home)
+        .output()
+        .unwrap();
+    std::fs::remove_dir_all(&home).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn check_names_what_this_machine_lacks_and_ends_with_a_verdict() {
+    let good = "[options]\nInterface = lo\n[A]\nsequence = 9,4,7,4\ntcpflags = syn\n";
+    let said = check(good, 0o600);
+    assert!(
+        said.ends_with("\nconfig OK: 1 door, 0 warnings\n"),
+        "{said}"
+    );
+    let keys = "start_command = /usr/sbin/no_such_helper insert tcp %IP% 22\n\
+                stop_command = no-such-program -i x; cd /; /usr/sbin/no_such_helper\n";
+    let rules = "[B]\none_time_sequences = once\ntcpflags = syn\n\
+                 command = sh -c 'nothing; no'\nstop_command = true -i eht0; test -f x && exit\n";
+    let said = check(
+        &format!("{good}{keys}{rules}").replace("= lo", "= lo,eht1,lo:1"),
+        0o620,
+    );
+    let warnings: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("arning"))
+        .collect();
+    assert_eq!(
+        warnings,
+        [
+            "warning: no interface 'eht1' on this machine",
+            "warning: no program '/usr/sbin/no_such_helper' on this machine",
+            "warning: no program 'no-such-program' on this machine",
+            "warning: once: others may write this file, and its sequences open the door; chmod 600 it",
+            "config OK: 2 doors, 4 warnings",
+        ]
+    );
+    let rule = "command = iptables -I INPUT -i eht0 -s %IP% -j ACCEPT\nstop_command = true\n";
+    assert!(
+        check(&format!("{good}{rule}"), 0o600)
+            .contains("warning: no interface 'eht0' on this machine\n")
+    );
+}

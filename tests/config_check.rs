@@ -331,6 +331,118 @@ fn doors_that_open_one_another_are_named_once_a_pair() {
     }
 }
 
+/// Advice about commands only: of a door that is good otherwise.
+fn of_commands(keys: &str) -> Vec<String> {
+    let text = format!("[A]\nsequence=9,4,7,4\ntcpflags=syn\n{keys}\n");
+    let advice = advice(&text).into_iter();
+    advice
+        .map(|line| line.replace("k:1: door 'A': ", ""))
+        .collect()
+}
+
+const STAYS: &str = "it opens something and has no stop_command: it stays open";
+const TO_ALL: &str = "without %IP% its command opens for everybody";
+
+#[test]
+fn what_closes_by_itself_or_opens_nothing_draws_no_alarm() {
+    for keys in [
+        "command=iptables -I INPUT -p tcp --dport 22 -j LOG",
+        "command=iptables -I INPUT -s %IP% -j mychain",
+        "command=iptables -I INPUT -s %IP% -j ACCEPT; echo iptables -D INPUT -s %IP% -j ACCEPT | at now + 10 minutes",
+        "command=nft add element inet filter knock4 { %IP% }",
+        "command=nft add element inet filter knock4 { %IP% timeout 20s }",
+        "command=ipset add knock %IP% -exist",
+        "command=firewall-cmd --zone=trusted --add-source=%IP%/32 --timeout=300",
+        "command=iptables -D INPUT -s %IP% -j ACCEPT",
+        "command=iptables -I INPUT -s 192.0.2.1 -j ACCEPT\nstop_command=iptables -D INPUT -s 192.0.2.1 -j ACCEPT",
+        "command=ufw insert 1 allow from %IP% to any port 22\nstop_command=ufw delete allow from %IP% to any port 22",
+    ] {
+        assert_eq!(of_commands(keys), [""; 0], "{keys}");
+    }
+}
+
+#[test]
+fn a_wrong_placeholder_is_the_slip_that_is_named() {
+    for source in ["$IP", "%HOST%", "${IP}"] {
+        let rule = format!("INPUT -s {source} -p tcp --dport 22 -j ACCEPT");
+        let advice = of_commands(&format!(
+            "command=iptables -I {rule}\nstop_command=iptables -D {rule}"
+        ));
+        assert_eq!(
+            advice,
+            ["a command has something like %IP%; only this, in capitals, becomes the address"],
+            "{source}"
+        );
+    }
+}
+
+#[test]
+fn each_way_to_open_is_known() {
+    for (command, to_all) in [
+        ("ufw allow from %IP% to any port 22", false),
+        ("ufw allow 22/tcp", true),
+        ("firewall-cmd --add-port=22/tcp", true),
+        ("iptables -P INPUT ACCEPT", true),
+        ("iptables -D INPUT -s %IP% -j DROP", false),
+        ("iptables -D INPUT -p tcp --dport 22 -j REJECT", true),
+        (
+            "iptables -t nat -I PREROUTING -s %IP% -p tcp --dport 22 -j DNAT --to 192.168.1.2",
+            false,
+        ),
+    ] {
+        let expected = if to_all {
+            vec![TO_ALL, STAYS]
+        } else {
+            vec![STAYS]
+        };
+        assert_eq!(
+            of_commands(&format!("command={command}")),
+            expected,
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn a_stop_command_that_leaves_a_rule_is_named() {
+    let of = |start: &str, stop: &str| {
+        of_commands(&format!("start_command={start}\nstop_command={stop}"))
+    };
+    let stays =
+        "its stop command deletes another rule than its start command makes: that one stays";
+    let start = "iptables -I INPUT -i lo -s %IP% -p tcp --dport 22 -j ACCEPT";
+    assert_eq!(
+        of(
+            start,
+            "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT"
+        ),
+        [stays]
+    );
+    assert_eq!(
+        of(
+            start,
+            "iptables -D INPUT -p tcp --dport 22 -i lo -s %IP% -j ACCEPT"
+        ),
+        [""; 0]
+    );
+    assert_eq!(of(start, "/etc/init.d/firewall restart"), [""; 0]);
+    let v6 = "start_command_6=ip6tables -I INPUT -s %IP% -j ACCEPT\nstop_command_6=ip6tables -D FORWARD -s %IP% -j ACCEPT";
+    assert_eq!(of_commands(v6), [stays]);
+    let flushes =
+        "a command flushes (-F) a whole chain, with the rules of others; delete (-D) its own rule";
+    assert_eq!(of(start, "iptables -F INPUT"), [flushes]);
+    assert_eq!(of(start, "iptables -F knocked"), [""; 0]);
+    let number =
+        "a command deletes a rule by number, which another rule may have by then; repeat the rule";
+    assert_eq!(of(start, "iptables -D INPUT 1"), [number]);
+    assert_eq!(
+        of_commands(&format!(
+            "start_command={start}\ncmd_timeout=0\nstop_command=x"
+        )),
+        ["cmd_timeout = 0: it closes as soon as it has opened"]
+    );
+}
+
 #[test]
 fn a_door_that_undoes_another_is_described_as_its_closing() {
     let text = "[open]\nsequence=9,4,7,5\ntcpflags=syn\ncommand=/sbin/iptables -I INPUT -s %IP% -j ACCEPT\n\
@@ -387,7 +499,7 @@ Door 'once' (line 12)
   TCP flags     any
   sent to       192.0.2.1 only
   opening       wake
-  closes        never by itself: no stop command
+  closes        not by knockd: no stop command
 
 Door 'log' (line 16)
   knock         5/tcp
@@ -402,7 +514,9 @@ Door 'log' (line 16)
 
 #[test]
 fn a_secret_that_others_can_read_or_write_is_named() {
-    let says = |mode, uid| check::mode_advice(mode, uid).map(|a| a.show(Path::new("k")));
+    let says = |mode, uid| {
+        check::mode_advice(mode, uid, "its commands run as root").map(|a| a.show(Path::new("k")))
+    };
     assert_eq!(says(0o100600, 0), None);
     assert_eq!(
         says(0o100644, 0).as_deref(),

@@ -384,8 +384,8 @@ fn random_configs_never_panic_and_accepted_ones_keep_their_meaning() {
 fn every_mode_and_owner_gets_an_answer() {
     for mode in 0..0o10000 {
         let tight = mode & 0o066 == 0;
-        assert_eq!(mode_advice(mode, 0).is_none(), tight, "{mode:o}");
-        assert!(mode_advice(mode, 1000).is_some());
+        assert_eq!(mode_advice(mode, 0, "x").is_none(), tight, "{mode:o}");
+        assert!(mode_advice(mode, 1000, "x").is_some());
     }
 }
 

@@ -4,11 +4,13 @@
 pub use super::describe::describe;
 
 use super::shadow::{Relation, closed_by, shadow};
+pub use super::shell::Need;
 use super::shell::{
-    appends_rule, has_address, is_quoted, is_typeset, misspells_address, opens, opens_to_all,
-    takes_line_down,
+    appends_rule, deletes_by_number, flushes, has_address, is_quoted, is_typeset,
+    misspells_address, needs, opens, opens_to_all, takes_line_down,
 };
-use super::{Bans, Config, Diagnostic, Door};
+use super::undo::undoes;
+use super::{Bans, Commands, Config, Diagnostic, Door};
 use crate::door::{Protocol, Step};
 use crate::quote::{printable, quote};
 
@@ -133,7 +135,7 @@ const APPENDED: &str =
 type Slip = (fn(&[u8]) -> bool, &'static str);
 
 /// Slips that the shell or a program would only find when somebody knocks.
-const SLIPS: [Slip; 3] = [
+const SLIPS: [Slip; 5] = [
     (
         misspells_address,
         "a command has something like %IP%; only this, in capitals, becomes the address",
@@ -145,6 +147,14 @@ const SLIPS: [Slip; 3] = [
     (
         is_typeset,
         "a command has dashes, quotes or blanks of a web page; type them as plain ones",
+    ),
+    (
+        flushes,
+        "a command flushes (-F) a whole chain, with the rules of others; delete (-D) its own rule",
+    ),
+    (
+        deletes_by_number,
+        "a command deletes a rule by number, which another rule may have by then; repeat the rule",
     ),
 ];
 
@@ -186,6 +196,19 @@ fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(String)) {
     }
     if any(opens_to_all).is_some() {
         say("without %IP% its command opens for everybody".into());
+    }
+    let stays = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| match (start, stop) {
+        (Some(start), Some(stop)) => undoes(start, stop) == Some(false),
+        _ => false,
+    };
+    if stays(&start.v4, &stop.v4) || stays(&start.v6, &stop.v6) {
+        say(
+            "its stop command deletes another rule than its start command makes: that one stays"
+                .into(),
+        );
+    }
+    if door.cmd_timeout == 0 && *start != Commands::default() && *stop != Commands::default() {
+        say("cmd_timeout = 0: it closes as soon as it has opened".into());
     }
     let left_open = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| {
         !is_closed && stop.is_none() && start.as_deref().is_some_and(opens)
@@ -240,12 +263,24 @@ fn about_pair(door: &Door, other: &Door) -> Option<String> {
     Some(format!("{before} {name} (line {}){after}", other.line))
 }
 
-/// What is unwise about the file itself: `mode` and `uid` as stat() gives them.
-pub fn mode_advice(mode: u32, uid: u32) -> Option<Diagnostic> {
+/// What the commands of this door certainly need of the machine.
+pub fn door_needs(door: &Door) -> Vec<Need<'_>> {
+    let commands = [&door.start, &door.stop];
+    let commands = commands
+        .iter()
+        .flat_map(|commands| [&commands.v4, &commands.v6]);
+    commands
+        .flatten()
+        .flat_map(|command| needs(command))
+        .collect()
+}
+
+/// What is unwise about the mode and owner of a file, as stat() gives them; `why` it matters who writes it.
+pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Diagnostic> {
     let text = if mode & 0o022 != 0 {
-        "others may write this file, and its commands run as root; chmod 600 it".to_string()
+        format!("others may write this file, and {why}; chmod 600 it")
     } else if uid != 0 {
-        format!("user {uid} owns this file, and its commands run as root; chown it to root")
+        format!("user {uid} owns this file, and {why}; chown it to root")
     } else if mode & 0o044 != 0 {
         "others may read this file, and the sequences are a secret; chmod 600 it".to_string()
     } else {

@@ -186,7 +186,7 @@ fn about_door(out: &mut String, door: &Door, doors: &[Door]) {
         let text = format!("{} (line {})", quote(opening.name.as_bytes()), opening.line);
         put(out, "undoes", &text);
     } else if door.start != Commands::default() {
-        put(out, "closes", "never by itself: no stop command");
+        put(out, "closes", "not by knockd: no stop command");
     }
 }
 

@@ -248,6 +248,9 @@ impl Parser<'_> {
         if !name[0].is_ascii_alphabetic() && name[0].is_ascii() {
             return "a line begins with a key, a comment with '#'; a value cannot go on from the line before".into();
         }
+        if name.eq_ignore_ascii_case(b"seq_cooldown") {
+            return "seq_cooldown is another program's; cmd_timeout with stop_command = true does it".into();
+        }
         let options = matches!(self.section, Section::Options);
         let near = nearest(name, options);
         let mut words = name.split(|b| is_blank(*b) || *b == b':');

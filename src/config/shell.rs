@@ -16,18 +16,49 @@ struct Rule(Words, &'static [Words], Words);
 pub(super) const IPTABLES: Words = "iptables";
 pub(super) const REFUSAL: Words = "DROP|REJECT|drop|reject";
 
-const OPENS: [Rule; 4] = [
-    Rule(IPTABLES, &["-A|-I|--append|--insert"], REFUSAL),
-    Rule("nft", &["add|insert", "rule"], REFUSAL),
-    Rule("nft", &["add", "element"], "timeout"),
-    Rule("ipset", &["add|-A"], "timeout"),
+const ADDS: Words = "-A|-I|--append|--insert";
+const DELETES: Words = "-D|--delete";
+/// Targets that let packets in; of a chain of the user's own nothing is known.
+const GRANTS: Words = "ACCEPT|DNAT|REDIRECT|accept|dnat|redirect";
+
+/// Not sets: theirs may have timeouts.
+const OPENS: [Rule; 6] = [
+    Rule(IPTABLES, &[ADDS, GRANTS], "OUTPUT"),
+    Rule(IPTABLES, &[DELETES, REFUSAL], "OUTPUT"),
+    Rule(IPTABLES, &["-P|--policy", GRANTS], "OUTPUT"),
+    Rule("nft", &["add|insert", "rule", GRANTS], ""),
+    Rule("ufw", &["allow|limit"], "delete|out"),
+    Rule(
+        "firewall-cmd",
+        &["--add-port|--add-service|--add-source|--add-rich-rule|--add-forward-port"],
+        "--timeout",
+    ),
 ];
 
-const CLOSES: [Rule; 3] = [
-    Rule(IPTABLES, &["-D|--delete|-F|--flush"], ""),
+const CLOSES: [Rule; 7] = [
+    Rule(IPTABLES, &["-D|--delete|-F|--flush"], REFUSAL),
+    Rule(
+        IPTABLES,
+        &["-A|-I|--append|--insert|-P|--policy", REFUSAL],
+        "",
+    ),
     Rule("nft", &["delete|flush"], ""),
     Rule("ipset", &["del|-D|flush"], ""),
+    Rule("ufw", &["delete|deny|reject"], ""),
+    Rule(
+        "firewall-cmd",
+        &["--remove-port|--remove-service|--remove-source|--remove-rich-rule|--reload"],
+        "",
+    ),
+    // Later.
+    Rule("at|batch|systemd-run", &[], ""),
 ];
+
+/// Words by which a call is for some sources only.
+const NARROWS: Words = "-s|--source|--src|--src-range|--match-set|--mac-source|--rcheck|--update|saddr|from|source|--add-source";
+
+/// Chains that are not the user's own.
+const CHAINS: Words = "INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING";
 
 const TAKES_LINE_DOWN: [Rule; 6] = [
     Rule("ip", &["link", "set", "down"], ""),
@@ -75,13 +106,22 @@ pub(super) fn calls(command: &[u8]) -> Vec<Call<'_>> {
 }
 
 pub(super) fn is_one(word: &[u8], words: Words) -> bool {
+    // --add-port=22/tcp
+    let word = match word.starts_with(b"--") {
+        true => word.split(|b| *b == b'=').next().unwrap_or(word),
+        false => word,
+    };
     let mut words = words.as_bytes().split(|b| *b == b'|');
     words.any(|other| other == word)
 }
 
+/// Whether an argument is one of these words.
+fn has(call: &Call<'_>, words: Words) -> bool {
+    call.iter().skip(1).any(|word| is_one(word, words))
+}
+
 /// Whether a call fits one of the rules.
 fn fits(calls: &[Call<'_>], rules: &[Rule]) -> bool {
-    let has = |call: &Call<'_>, words| call.iter().skip(1).any(|word| is_one(word, words));
     let fits = |call: &Call<'_>, rule: &Rule| {
         is_one(call[0], rule.0) && rule.1.iter().all(|words| has(call, words)) && !has(call, rule.2)
     };
@@ -110,9 +150,67 @@ pub(super) fn close_themselves(calls: &[Call<'_>]) -> bool {
     fits(calls, &CLOSES)
 }
 
-/// Whether it opens something in a firewall for more than the knocker's address.
+/// Whether it certainly opens something in a firewall for any address.
 pub(super) fn opens_to_all(command: &[u8]) -> bool {
-    !has_address(command) && !misspells_address(command) && fits(&calls(command), &OPENS)
+    let mut calls = calls(command);
+    calls.retain(|call| !has(call, NARROWS));
+    !has_address(command) && !misspells_address(command) && fits(&calls, &OPENS)
+}
+
+/// Whether it removes all rules of a chain that other programs use.
+pub(super) fn flushes(command: &[u8]) -> bool {
+    let flushes = |call: &Call<'_>| {
+        let ends = call.last().is_some_and(|word| is_one(word, "-F|--flush"));
+        is_one(call[0], IPTABLES) && has(call, "-F|--flush") && (ends || has(call, CHAINS))
+    };
+    calls(command).iter().any(flushes)
+}
+
+/// Whether it deletes a rule by its number.
+pub(super) fn deletes_by_number(command: &[u8]) -> bool {
+    let by_number =
+        |words: &[&[u8]]| is_one(words[0], DELETES) && words[2].iter().all(u8::is_ascii_digit);
+    let mut calls = calls(command).into_iter();
+    calls.any(|call| is_one(call[0], IPTABLES) && call.windows(3).any(by_number))
+}
+
+/// What a command needs that this machine may lack.
+pub enum Need<'a> {
+    /// A program, with or without its path.
+    Program(&'a [u8]),
+    /// An interface that an iptables rule names.
+    Interface(&'a [u8]),
+}
+
+/// What a command certainly needs: nothing of what stands in quotes, expansions or conditions.
+pub(super) fn needs(command: &[u8]) -> Vec<Need<'_>> {
+    let mut needs = Vec::new();
+    let is_plain = !command.iter().any(|b| b"\"'`$(){}[]<\\#*?".contains(b));
+    let commands = command.split(|b| b";&|\n".contains(b));
+    // Quotes and the like may hide the end of the first one.
+    for part in commands.take(if is_plain { usize::MAX } else { 1 }) {
+        let mut words = part.split(|b| is_blank(*b)).filter(|word| !word.is_empty());
+        if let Some(program) = words.next()
+            && program
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"/._+-".contains(b))
+            && !program.iter().all(u8::is_ascii_digit)
+        {
+            needs.push(Need::Program(program));
+        }
+    }
+    if is_plain {
+        for call in calls(command) {
+            let options = call
+                .windows(2)
+                .filter(|pair| is_one(pair[0], "-i|-o|--in-interface|--out-interface"));
+            let named = options
+                .map(|pair| pair[1])
+                .filter(|name| is_one(call[0], IPTABLES) && !name.ends_with(b"+"));
+            needs.extend(named.map(Need::Interface));
+        }
+    }
+    needs
 }
 
 /// Whether the knocker's address will stand in it.
@@ -120,14 +218,26 @@ pub(super) fn has_address(command: &[u8]) -> bool {
     command.windows(4).any(|part| part == b"%IP%")
 }
 
-/// Whether it has something like `%IP%` that is not replaced: `%ip%`, `%IP`.
+/// Whether it has something like `%IP%` that is not replaced: `%ip%`, `%IP`, `%HOST%`, and `$IP` where the address is not at all.
 pub(super) fn misspells_address(command: &[u8]) -> bool {
-    let like = |at: &usize| {
-        let rest = command.get(*at..).unwrap_or_default();
+    let like = |at: usize| {
+        let rest = &command[at..];
         let begins = rest.get(..3);
-        begins.is_some_and(|part| part.eq_ignore_ascii_case(b"%ip")) && !rest.starts_with(b"%IP%")
+        let is_name = |b: &u8| b.is_ascii_alphabetic() || *b == b'_';
+        let name = rest.iter().skip(1).take_while(|b| is_name(b)).count();
+        match rest {
+            [b'%', b'I', b'P', b'%', ..] => false,
+            // Two letters at least: date +%H%M.
+            [b'%', ..] if begins.is_some_and(|part| part.eq_ignore_ascii_case(b"%ip")) => true,
+            [b'%', ..] => name > 1 && rest.get(1 + name) == Some(&b'%'),
+            [b'$', ..] => {
+                let named = rest.starts_with(b"$IP") || rest.starts_with(b"${IP}");
+                named && (name == 2 || rest[1] == b'{') && !has_address(command)
+            }
+            _ => false,
+        }
     };
-    (0..command.len()).any(|at| like(&at))
+    (0..command.len()).any(like)
 }
 
 /// Whether all of it stands in one pair of quotes, with blanks in it.
@@ -182,16 +292,26 @@ mod tests {
         for yes in [
             "iptables -I INPUT -s %IP% -j ACCEPT",
             "nft add rule inet filter input accept",
-            "nft add element inet filter knock4 { %IP% }",
-            "ipset add knock %IP%",
+            "ufw allow from %IP% to any port 22",
+            "firewall-cmd --add-port=22/tcp",
+            "iptables -P INPUT ACCEPT",
+            "iptables -D INPUT -s %IP% -j DROP",
         ] {
             assert!(opens(yes.as_bytes()), "{yes}");
         }
         for no in [
             "iptables -I INPUT -s %IP% -j DROP",
             "iptables -I INPUT -j ACCEPT; sleep 9; iptables -D INPUT -j ACCEPT",
-            "nft add element inet filter knock4 { %IP% timeout 20s }",
-            "ipset add knock %IP% timeout 20",
+            "iptables -I INPUT -s %IP% -j LOG",
+            "iptables -I INPUT -s %IP% -j mychain",
+            "iptables -I OUTPUT -d %IP% -j ACCEPT",
+            // The set may have a timeout.
+            "nft add element inet filter knock4 { %IP% }",
+            "ipset add knock %IP%",
+            "iptables -I INPUT -s %IP% -j ACCEPT; echo 'iptables -D INPUT -s %IP% -j ACCEPT' | at now + 10 minutes",
+            "firewall-cmd --add-source=%IP% --timeout=300",
+            "iptables -D INPUT -s %IP% -j DROP; sleep 9; iptables -I INPUT -s %IP% -j DROP",
+            "ufw delete allow 22",
             "iptables -D INPUT -j ACCEPT",
             "etherwake 00:11:22:33:44:55",
         ] {
@@ -204,8 +324,25 @@ mod tests {
         for (test, yes, no) in [
             (
                 misspells_address as fn(&[u8]) -> bool,
-                &["a %ip%", "a %IP", "a \\%IP\\% b", "%Ip% %IP%", "%IP"][..],
-                &["a %IP%", "%%IP%%", "%I%", "date +%H", ""][..],
+                &[
+                    "a %ip%",
+                    "a %IP",
+                    "a \\%IP\\% b",
+                    "%Ip% %IP%",
+                    "%IP",
+                    "a %HOST%",
+                    "a $IP",
+                    "a ${IP}",
+                ][..],
+                &[
+                    "a %IP%",
+                    "%%IP%%",
+                    "%I%",
+                    "date +%H%M%S",
+                    "IP=%IP%; a $IP",
+                    "a $IPS",
+                    "",
+                ][..],
             ),
             (
                 is_quoted,
@@ -224,12 +361,44 @@ mod tests {
                 &["iptables -I", "echo \u{e4}"],
             ),
             (
+                flushes,
+                &[
+                    "iptables -F",
+                    "iptables -F INPUT",
+                    "iptables -t nat --flush PREROUTING",
+                ],
+                &["iptables -F knocked", "ip addr flush", "nft -F INPUT"],
+            ),
+            (
+                deletes_by_number,
+                &[
+                    "iptables -D INPUT 1",
+                    "sleep 1; ip6tables -w -t nat --delete PREROUTING 12",
+                ],
+                &[
+                    "iptables -D INPUT -s 1 -j ACCEPT",
+                    "iptables -I INPUT 1 -j ACCEPT",
+                ],
+            ),
+            (
                 opens_to_all,
-                &["iptables -I INPUT -j ACCEPT", "ipset add knock 1.2.3.4"],
+                &[
+                    "iptables -I INPUT -j ACCEPT",
+                    "ufw allow 22/tcp",
+                    "firewall-cmd --add-port=22/tcp",
+                    "iptables -P INPUT ACCEPT",
+                    "iptables -D INPUT -p tcp --dport 22 -j DROP",
+                ],
                 &[
                     "iptables -I INPUT -s %IP% -j ACCEPT",
                     "iptables -I INPUT -s %ip% -j ACCEPT",
-                    "iptables -D INPUT -j DROP",
+                    "iptables -I INPUT -s $IP -j ACCEPT",
+                    "iptables -I INPUT -s %HOST% -j ACCEPT",
+                    "iptables -I INPUT -s 192.0.2.1 -j ACCEPT",
+                    "iptables -I INPUT -p tcp --dport 22 -j LOG",
+                    "iptables -I INPUT -m set --match-set knock src -j ACCEPT",
+                    "ufw allow from 192.0.2.1",
+                    "ipset add knock 192.0.2.1",
                     "etherwake 0:1",
                 ],
             ),
@@ -263,5 +432,25 @@ mod tests {
         ] {
             assert!(!takes_line_down(no.as_bytes()), "{no}");
         }
+    }
+
+    #[test]
+    fn only_what_a_command_certainly_needs_is_named() {
+        let named = |command: &str| -> Vec<String> {
+            let show = |need: &Need<'_>| match need {
+                Need::Program(name) => String::from_utf8_lossy(name).into_owned(),
+                Need::Interface(name) => format!("@{}", String::from_utf8_lossy(name)),
+            };
+            needs(command.as_bytes()).iter().map(show).collect()
+        };
+        assert_eq!(
+            named("/sbin/iptables -I INPUT -i eht0 -o ppp+ 2>&1 && wl -i x up; logger done"),
+            ["/sbin/iptables", "wl", "logger", "@eht0"]
+        );
+        assert_eq!(named("mail -s \"a; b\" root; other"), ["mail"]);
+        assert_eq!(named("for p in 1 2; do x $p; done"), ["for"]);
+        assert_eq!(named("IP=%IP%; x"), ["x"]);
+        assert_eq!(named("$HOME/x"), [""; 0]);
+        assert_eq!(named(""), [""; 0]);
     }
 }

@@ -88,7 +88,7 @@ fn check(lanes: &Lanes, name: &str) {
     }
 }
 
-/// What `--check` says.
+/// What `--check` says, without what depends on the machine: missing programs and interfaces, and how many warnings there are.
 fn reading(home: &Home, accepted: bool) -> String {
     use std::os::unix::fs::PermissionsExt;
     let conf = home.path("conf");
@@ -101,8 +101,18 @@ fn reading(home: &Home, accepted: bool) -> String {
         .output()
         .expect("--check");
     assert_eq!(output.status.success(), accepted);
-    let text = [output.stdout, output.stderr].concat();
-    String::from_utf8(text)
-        .expect("UTF-8")
-        .replace(&conf.display().to_string(), "conf")
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("UTF-8");
+    let verdict = text.lines().last().expect("a line");
+    if accepted {
+        let warnings = text.matches("\nwarning: ").count();
+        assert!(verdict.starts_with("config OK: "), "{verdict}");
+        assert!(
+            verdict.contains(&format!(", {warnings} warning")),
+            "{verdict}"
+        );
+    }
+    let depends =
+        |line: &&str| !line.ends_with(" on this machine") && !line.starts_with("config OK: ");
+    let lines: Vec<&str> = text.lines().filter(depends).collect();
+    (lines.join("\n") + "\n").replace(&conf.display().to_string(), "conf")
 }

@@ -4,6 +4,7 @@ pub const ERRORS: &[(&[u8], &str)] = &[
     (b"junk\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: unknown word 'junk'; a config begins with [options] or a door's [name]"),
     (b"sequense = 1\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: unknown key 'sequense'; did you mean sequence?"),
     (b"UseSyslog\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: 'UseSyslog' must stand below [options]"),
+    (b"[A]\nsequence = 1\nseq_cooldown = 5\n", "config: line 3: syntax error\nk.conf:3:1: seq_cooldown is another program's; cmd_timeout with stop_command = true does it"),
     (b"sequence = 1\n[A]\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: 'sequence' must stand below the [name] of its door"),
     (b"[A] # c\nsequence=1\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: a section is written [name], alone on its line; a comment needs a line of its own"),
     (b"[options]\n[A] # c\n", "config: line 2: syntax error\nk.conf:2:1: a section is written [name], alone on its line; a comment needs a line of its own"),

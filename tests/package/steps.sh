@@ -50,7 +50,7 @@ first_install() { # first_install DESTINATION TREE FILE
     is "$(echo "$shown" | tr ' ' ,)" "$sequence"
     advice=$(router "$2/usr/sbin/knockd --check -c $2/etc/knockd.conf" 2>&1) || lost "the config is wrong: $advice"
     case $advice in
-        *warning*) lost "the config is unwise: $advice" ;;
+        *"warning: "*) lost "the config is unwise: $advice" ;;
     esac
 }
 

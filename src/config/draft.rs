@@ -4,12 +4,10 @@
 use super::flags::tcp_flags;
 use super::keys::{KEYS, Key};
 use super::line::Line;
-use super::values::{seconds, target};
+use super::values::{path, seconds, target};
 use super::{Commands, Diagnostic, Door, parse_sequence};
 use crate::door::{FlagRule, Pattern};
 use crate::limits::MAX_COMMAND;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Where each key of a section was given last: line and column; line 0: not given.
@@ -110,7 +108,7 @@ impl Draft {
                     }));
                 }
                 trace(&told("one time sequences file", &shown));
-                self.one_time = Some(PathBuf::from(OsStr::from_bytes(value)));
+                self.one_time = Some(path(line, value, warnings));
             }
             Key::SeqTimeout => {
                 self.seq_timeout = seconds(line, value, warnings)?;

@@ -20,7 +20,7 @@ mod tripwire;
 mod undo;
 mod values;
 
-pub use parse::{options_of_broken, parse};
+pub use parse::{options_of_broken, parse, parse_beside};
 pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 

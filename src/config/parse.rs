@@ -6,7 +6,7 @@ use super::draft::{Draft, Seen, at, is_nearly_options};
 use super::keys::{Key, legal_names, nearest};
 use super::line::{Content, Line, is_blank, trim};
 use super::tripwire::{Single, futile, tripwire};
-use super::values::{choice, interfaces, not_right, number_within};
+use super::values::{choice, interfaces, not_right, number_within, path};
 use super::{Config, Diagnostic, Door, Options, Reknock};
 use crate::door::Matching;
 use crate::limits::{
@@ -32,6 +32,15 @@ const STANDS_ALONE: &str = "UseSyslog stands alone, without '=': its presence tu
 /// One-time files are not opened here: a door with one has no sequence yet. The bytes need not be UTF-8: commands and
 /// paths keep theirs, names of doors become text (U+FFFD for what is not).
 pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Box<Diagnostic>> {
+    parse_beside(text, false, trace)
+}
+
+/// The same where the command line may name the interface: then one that cannot be, in the file, is a warning only.
+pub fn parse_beside(
+    text: &[u8],
+    names_interface: bool,
+    trace: &mut dyn FnMut(&str),
+) -> Result<Config, Box<Diagnostic>> {
     if text.len() > MAX_CONFIG_BYTES {
         return Err(whole_file(format!("longer than {MAX_CONFIG_BYTES} bytes")).into());
     }
@@ -45,6 +54,7 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Box<Dia
         single_tripwires: Vec::new(),
         bans: BanDraft::default(),
         warnings: Vec::new(),
+        names_interface,
         trace,
     };
     for (index, text) in text.split(|b| *b == b'\n').enumerate() {
@@ -108,6 +118,8 @@ struct Parser<'t> {
     single_tripwires: Vec<Single>,
     bans: BanDraft,
     warnings: Vec<Diagnostic>,
+    /// See [`parse_beside`].
+    names_interface: bool,
     trace: &'t mut dyn FnMut(&str),
 }
 
@@ -332,7 +344,8 @@ impl Parser<'_> {
         value: &[u8],
     ) -> Result<(), Box<Diagnostic>> {
         let shown = String::from_utf8_lossy(value);
-        let path = || (!value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(value)));
+        let warnings = &mut self.warnings;
+        let mut path = || (!value.is_empty()).then(|| path(line, value, warnings));
         let wrong = |right: &str| not_right(line, key, value, &right);
         let number = |bounds: RangeInclusive<u64>, right: &dyn fmt::Display| {
             number_within(line, key, value, bounds, right)
@@ -351,7 +364,11 @@ impl Parser<'_> {
                 if !value.is_empty() {
                     trace("interface");
                 }
-                self.options.interface = interfaces(line, value)?;
+                match interfaces(line, value) {
+                    Ok(list) => self.options.interface = list,
+                    Err(problem) if self.names_interface => self.warnings.push(*problem),
+                    Err(problem) => return Err(problem),
+                }
             }
             Key::Matching => {
                 trace("matching");

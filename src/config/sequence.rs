@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
-use super::line::{characters_before, is_blank, trim};
+use super::line::{characters_before, trim};
 use super::values::leading_number;
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
@@ -90,12 +90,13 @@ pub fn parse_sequence(
             let wording = format!("config: section {door}: port {port} is invalid");
             error(trim(raw.port), wording, message)
         })?;
-        if trim(raw.port).starts_with(b"+") {
-            let written = trim(raw.port);
-            warnings.push(at(
-                written,
-                format!("{} is read as port {port}", quote(written)),
-            ));
+        let written = trim(raw.port);
+        if !written.iter().all(u8::is_ascii_digit) {
+            let message = format!(
+                "{} is read as port {port}; ports stand between commas, a comment on a line of its own",
+                quote(written)
+            );
+            warnings.push(at(written, message));
         }
         let protocol = match raw.protocol.map(trim) {
             None => Protocol::Tcp,
@@ -122,7 +123,7 @@ pub fn parse_sequence(
     Sequence::new(&steps).ok_or_else(empty)
 }
 
-/// The port, or what is wrong with it.
+/// The port, whatever follows its digits, or what is wrong with it.
 fn check_port(text: &[u8]) -> Result<u16, String> {
     const RIGHT: &str = "give a number from 1 to 65535";
     let trimmed = trim(text);
@@ -132,10 +133,8 @@ fn check_port(text: &[u8]) -> Result<u16, String> {
         ));
     }
     // knockd 0.8: atoi(), cut to 32 bits, refused above 65535, then cut to 16 bits.
-    let (number, junk) = leading_number(trimmed).unwrap_or((0, trimmed));
-    if junk.is_empty()
-        && let Ok(port @ 1..) = u16::try_from(number)
-    {
+    let (number, _) = leading_number(trimmed).unwrap_or((0, trimmed));
+    if let Ok(port @ 1..) = u16::try_from(number) {
         return Ok(port);
     }
     let knockd = number as i32;
@@ -143,13 +142,8 @@ fn check_port(text: &[u8]) -> Result<u16, String> {
         65536.. => String::new(),
         _ => format!(" (knockd 0.8 takes port {})", knockd as u16),
     };
-    let hint = if junk.iter().any(|b| is_blank(*b)) {
-        ", a comma between ports"
-    } else {
-        ""
-    };
     Err(format!(
-        "{} is not a port; {RIGHT}{hint}{reading}",
+        "{} is not a port; {RIGHT}{reading}",
         quote(trimmed)
     ))
 }
@@ -182,18 +176,32 @@ mod tests {
             ("1,2,", 14, ""),
             ("1,,2", 12, ""),
             ("hello", 10, "hello"),
-            ("1, 12x", 13, " 12x"),
+            ("1, x12", 13, " x12"),
             ("-1", 10, "-1"),
             ("0", 10, "0"),
             ("4294967297", 10, "4294967297"),
             ("99999999999999999999", 10, "99999999999999999999"),
-            ("1 2", 10, "1 2"),
+            ("# 1", 10, "# 1"),
             (",", 10, ""),
         ] {
             let error = parsed(text).unwrap_err();
             assert_eq!((error.line, error.column), (3, column), "{text}");
             let wording = format!("config: section A: port {port} is invalid");
             assert_eq!(error.knockd_wording, Some(wording), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_after_a_port_is_passed_over_with_a_warning() {
+        for (text, sequence, warnings) in [
+            ("1,2 # text", "1:tcp,2:tcp", 1),
+            ("12x,2", "12:tcp,2:tcp", 1),
+            ("1 2", "1:tcp", 1),
+            ("1,2;3", "1:tcp,2:tcp", 1),
+            ("1 # a:udp, 2 # b", "1:udp,2:tcp", 2),
+            ("65535x", "65535:tcp", 1),
+        ] {
+            assert_eq!(parsed(text).unwrap(), (sequence.into(), warnings), "{text}");
         }
     }
 

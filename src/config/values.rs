@@ -10,9 +10,12 @@ use nom::bytes::complete::take_while;
 use nom::character::complete::{digit1, one_of};
 use nom::combinator::opt;
 use nom::{IResult, Parser};
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// The longest name that Linux gives an interface (IFNAMSIZ in linux/if.h, less the NUL).
 const MAX_INTERFACE_NAME: usize = 15;
@@ -105,6 +108,18 @@ pub(super) fn not_right(
 pub(super) fn choice(value: &[u8], words: &[&str]) -> Option<usize> {
     let is = |word: &&str| word.as_bytes().eq_ignore_ascii_case(value);
     words.iter().position(is)
+}
+
+/// The path that a value is; one that seems to end in a comment draws a warning.
+pub(super) fn path(line: Line<'_>, value: &[u8], warnings: &mut Vec<Diagnostic>) -> PathBuf {
+    if value
+        .windows(2)
+        .any(|pair| is_blank(pair[0]) && pair[1] == b'#')
+    {
+        let text = "all of this is the path; a comment needs a line of its own";
+        warnings.push(line.at(value, text.into()));
+    }
+    PathBuf::from(OsStr::from_bytes(value))
 }
 
 /// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.

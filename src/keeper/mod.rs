@@ -97,7 +97,7 @@ impl Settings {
                 return Err(error.to_string());
             }
         };
-        let mut config = match config::parse(&text, trace) {
+        let mut config = match config::parse_beside(&text, self.args.interface.is_some(), trace) {
             Ok(config) => config,
             Err(problem) => return Err(problem.show(&self.config)),
         };

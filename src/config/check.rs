@@ -263,12 +263,15 @@ fn about_pair(door: &Door, other: &Door) -> Option<String> {
     Some(format!("{before} {name} (line {}){after}", other.line))
 }
 
-/// What the commands of this door certainly need of the machine.
-pub fn door_needs(door: &Door) -> Vec<Need<'_>> {
-    let commands = [&door.start, &door.stop];
-    let commands = commands
+/// What the commands of a config certainly need of the machine.
+pub fn needs_of(config: &Config) -> Vec<Need<'_>> {
+    let bans = &config.options.bans;
+    let doors = config
+        .doors
         .iter()
-        .flat_map(|commands| [&commands.v4, &commands.v6]);
+        .flat_map(|door| [&door.start, &door.stop]);
+    let all = doors.chain([&bans.start, &bans.stop]);
+    let commands = all.flat_map(|commands| [&commands.v4, &commands.v6]);
     commands
         .flatten()
         .flat_map(|command| needs(command))

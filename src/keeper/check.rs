@@ -3,7 +3,7 @@
 
 use super::{Settings, doors};
 use crate::cli::{print, say};
-use crate::config::check::{Need, advice, describe, door_needs, mode_advice};
+use crate::config::check::{Need, advice, describe, mode_advice, needs_of};
 use crate::config::{Config, Diagnostic};
 use crate::quote::quote;
 use crate::sys::program::ExitCode;
@@ -83,7 +83,7 @@ fn missing(settings: &Settings, config: &Config, warnings: &mut Vec<String>) {
             lacks("interface", name.as_bytes());
         }
     }
-    for need in config.doors.iter().flat_map(door_needs) {
+    for need in needs_of(config) {
         match need {
             Need::Interface(name) if !has_interface(name) => lacks("interface", name),
             Need::Program(name) if !has_program(name) => lacks("program", name),

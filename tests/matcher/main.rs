@@ -1,5 +1,6 @@
 //! The matcher against knockd's recorded behaviour, against plain models of its rules, and under floods.
 
+mod advice;
 mod cases;
 mod expiry;
 mod flood;

@@ -132,15 +132,20 @@ impl Tripwires {
             Protocol::Udp => (&self.udp, true),
         };
         let is_listed = has(ports, port);
-        let is_guard = || {
-            self.guards
-                && !has(&self.services, port)
-                && steps(patterns)
-                    .any(|step| step.port.abs_diff(port) <= reach(step, knock.step.protocol))
-        };
-        fits && (is_listed || self.guards)
-            && !steps(patterns).any(|step| step.port == port)
-            && (is_listed || is_guard())
+        if !(fits && (is_listed || self.guards)) {
+            return false;
+        }
+        let mut is_guard = false;
+        for sequence in patterns.iter().flat_map(|pattern| &pattern.sequence) {
+            for step in sequence.steps() {
+                let apart = step.port.abs_diff(port);
+                if apart == 0 {
+                    return false;
+                }
+                is_guard |= apart <= reach(*step, knock.step.protocol);
+            }
+        }
+        is_listed || is_guard && !has(&self.services, port)
     }
 
     /// All of one transport, beside the ports of these doors; as [`merge`] leaves them.
@@ -151,14 +156,16 @@ impl Tripwires {
         };
         // What is no tripwire.
         let mut doors: Vec<PortRange> = self.services.clone();
-        for step in steps(patterns) {
-            doors.push(PortRange::single(step.port));
-            if self.guards {
-                let reach = reach(step, protocol);
-                ranges.push(PortRange {
-                    low: step.port.saturating_sub(reach).max(1),
-                    high: step.port.saturating_add(reach),
-                });
+        for sequence in patterns.iter().flat_map(|pattern| &pattern.sequence) {
+            for step in sequence.steps() {
+                doors.push(PortRange::single(step.port));
+                if self.guards {
+                    let reach = reach(*step, protocol);
+                    ranges.push(PortRange {
+                        low: step.port.saturating_sub(reach).max(1),
+                        high: step.port.saturating_add(reach),
+                    });
+                }
             }
         }
         let doors = merge(doors);
@@ -180,12 +187,6 @@ impl Tripwires {
         }
         apart
     }
-}
-
-/// The steps of all doors.
-fn steps(patterns: &[Pattern]) -> impl Iterator<Item = Step> {
-    let sequences = patterns.iter().flat_map(|pattern| &pattern.sequence);
-    sequences.flat_map(|sequence| sequence.steps().iter().copied())
 }
 
 /// How many ports on each side of a step are guards for packets of this transport. One where more would cost: of the other transport,

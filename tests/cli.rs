@@ -511,7 +511,7 @@ fn check_names_what_this_machine_lacks_and_ends_with_a_verdict() {
         "{said}"
     );
     let keys = "start_command = /usr/sbin/no_such_helper insert tcp %IP% 22\n\
-                stop_command = no-such-program -i x; cd /; /usr/sbin/no_such_helper\n";
+                stop_command = /no/such -i x; cd /; other\n";
     let rules = "[B]\none_time_sequences = once\ntcpflags = syn\n\
                  command = sh -c 'nothing; no'\nstop_command = true -i eht0; test -f x && exit\n";
     let said = check(
@@ -527,7 +527,7 @@ fn check_names_what_this_machine_lacks_and_ends_with_a_verdict() {
         [
             "warning: no interface 'eht1' on this machine",
             "warning: no program '/usr/sbin/no_such_helper' on this machine",
-            "warning: no program 'no-such-program' on this machine",
+            "warning: no program '/no/such' on this machine",
             "warning: once: others may write this file, and its sequences open the door; chmod 600 it",
             "config OK: 2 doors, 4 warnings",
         ]

@@ -35,7 +35,7 @@ fn weak_sequences_are_named_with_door_and_line() {
     assert_eq!(
         advice("[A]\nsequence=7000,8000,9000\n"),
         [
-            "k:1: door 'A': only 3 steps: a scan or flood soon hits so few in the right order; use 5 or more",
+            "k:1: door 'A': only 3 steps: a scan or flood can hit them in the right order; use 5 or more",
             "k:1: door 'A': the ports ascend: a scan of all ports in order knocks just so; mix the order",
             "k:1: door 'A': this sequence stands in manuals and examples: strangers know it; choose your own",
             "k:1: door 'A': TCP steps without tcpflags = syn: replies and other stray packets count as knocks",
@@ -305,7 +305,7 @@ fn doors_that_open_one_another_are_named_once_a_pair() {
         (
             "1,9,4,7,5",
             "9,4,7,5",
-            "its sequence contains that of 'B' (line 4): amid a knock at the longer one the shorter does not open, and has to be knocked again",
+            "its sequence contains that of 'B' (line 4): during a knock at the longer one the shorter does not open and must be knocked again",
         ),
         (
             "9,4,7,5",
@@ -315,12 +315,12 @@ fn doors_that_open_one_another_are_named_once_a_pair() {
         (
             "9,4,7,5",
             "1,9,4,7,5",
-            "its sequence lies within that of 'B' (line 4): amid a knock at the longer one the shorter does not open, and has to be knocked again",
+            "its sequence lies within that of 'B' (line 4): during a knock at the longer one the shorter does not open and must be knocked again",
         ),
         (
             "9,4,7,5",
             "7,5,9,4",
-            "its sequence is a rotation of that of 'B' (line 4): when a packet is lost, knocking one again can open the other; take other ports",
+            "its sequence is a rotation of that of 'B' (line 4): when a packet is lost, knocking one again can open the other; use different ports",
         ),
     ] {
         assert_eq!(pair(a, b), [format!("k:1: door 'A': {text}")]);
@@ -409,7 +409,7 @@ fn a_stop_command_that_leaves_a_rule_is_named() {
         of_commands(&format!("start_command={start}\nstop_command={stop}"))
     };
     let stays =
-        "its stop command deletes another rule than its start command makes: that one stays";
+        "the stop command deletes a different rule than the start command adds, so that rule stays";
     let start = "iptables -I INPUT -i lo -s %IP% -p tcp --dport 22 -j ACCEPT";
     assert_eq!(
         of(
@@ -429,11 +429,10 @@ fn a_stop_command_that_leaves_a_rule_is_named() {
     let v6 = "start_command_6=ip6tables -I INPUT -s %IP% -j ACCEPT\nstop_command_6=ip6tables -D FORWARD -s %IP% -j ACCEPT";
     assert_eq!(of_commands(v6), [stays]);
     let flushes =
-        "a command flushes (-F) a whole chain, with the rules of others; delete (-D) its own rule";
+        "a command flushes (-F) a chain that other programs use; delete (-D) the door's own rule";
     assert_eq!(of(start, "iptables -F INPUT"), [flushes]);
     assert_eq!(of(start, "iptables -F knocked"), [""; 0]);
-    let number =
-        "a command deletes a rule by number, which another rule may have by then; repeat the rule";
+    let number = "a command deletes a rule by number, which may be another rule's by then; repeat the rule itself";
     assert_eq!(of(start, "iptables -D INPUT 1"), [number]);
     assert_eq!(
         of_commands(&format!(

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub use super::describe::describe;
+use super::describe::name_of;
 
 use super::shadow::{Relation, closed_by, shadow};
 pub use super::shell::Need;
@@ -75,7 +76,7 @@ fn about_sequence(steps: &[Step], say: &mut dyn FnMut(String)) {
     if let [step] = steps {
         say(format!("one packet to port {} opens it", step.port));
     } else if steps.len() < FEW_STEPS {
-        let text = "steps: a scan or flood soon hits so few in the right order; use 5 or more";
+        let text = "steps: a scan or flood can hit them in the right order; use 5 or more";
         say(format!("only {} {text}", steps.len()));
     }
     if ascends(steps) {
@@ -150,11 +151,11 @@ const SLIPS: [Slip; 5] = [
     ),
     (
         flushes,
-        "a command flushes (-F) a whole chain, with the rules of others; delete (-D) its own rule",
+        "a command flushes (-F) a chain that other programs use; delete (-D) the door's own rule",
     ),
     (
         deletes_by_number,
-        "a command deletes a rule by number, which another rule may have by then; repeat the rule",
+        "a command deletes a rule by number, which may be another rule's by then; repeat the rule itself",
     ),
 ];
 
@@ -203,7 +204,7 @@ fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(String)) {
     };
     if stays(&start.v4, &stop.v4) || stays(&start.v6, &stop.v6) {
         say(
-            "its stop command deletes another rule than its start command makes: that one stays"
+            "the stop command deletes a different rule than the start command adds, so that rule stays"
                 .into(),
         );
     }
@@ -243,7 +244,7 @@ fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(String)) {
 
 fn about_pair(door: &Door, other: &Door) -> Option<String> {
     const LONGER_FIRST: &str =
-        ": amid a knock at the longer one the shorter does not open, and has to be knocked again";
+        ": during a knock at the longer one the shorter does not open and must be knocked again";
     let within = match shadow(door, other) {
         None => shadow(other, door).map(|relation| (relation, true)),
         some => some.map(|relation| (relation, false)),
@@ -256,32 +257,31 @@ fn about_pair(door: &Door, other: &Door) -> Option<String> {
         (Relation::Part, true) => ("its sequence lies within that of", LONGER_FIRST),
         (Relation::Rotation, _) => (
             "its sequence is a rotation of that of",
-            ": when a packet is lost, knocking one again can open the other; take other ports",
+            ": when a packet is lost, knocking one again can open the other; use different ports",
         ),
     };
-    let name = quote(other.name.as_bytes());
-    Some(format!("{before} {name} (line {}){after}", other.line))
+    Some([before, " ", &name_of(other), after].concat())
 }
 
-/// What the commands of a config certainly need of the machine.
-pub fn needs_of(config: &Config) -> Vec<Need<'_>> {
-    let bans = &config.options.bans;
-    let doors = config
-        .doors
-        .iter()
-        .flat_map(|door| [&door.start, &door.stop]);
-    let all = doors.chain([&bans.start, &bans.stop]);
-    let commands = all.flat_map(|commands| [&commands.v4, &commands.v6]);
-    commands
-        .flatten()
-        .flat_map(|command| needs(command))
-        .collect()
+/// Calls `need` for what the commands of a config certainly need of the machine.
+pub fn needs_of(config: &Config, need: &mut dyn FnMut(Need<'_>)) {
+    let mut of = |commands: &Commands| {
+        for command in [&commands.v4, &commands.v6].into_iter().flatten() {
+            needs(command, need);
+        }
+    };
+    for door in &config.doors {
+        of(&door.start);
+        of(&door.stop);
+    }
+    of(&config.options.bans.start);
+    of(&config.options.bans.stop);
 }
 
 /// What is unwise about the mode and owner of a file, as stat() gives them; `why` it matters who writes it.
 pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Diagnostic> {
     let text = if mode & 0o022 != 0 {
-        format!("others may write this file, and {why}; chmod 600 it")
+        ["others may write this file, and ", why, "; chmod 600 it"].concat()
     } else if uid != 0 {
         format!("user {uid} owns this file, and {why}; chown it to root")
     } else if mode & 0o044 != 0 {

@@ -116,12 +116,13 @@ fn pairs(commands: &Commands, none: &str) -> (String, String) {
     (show(&commands.v4), show(&commands.v6))
 }
 
+/// A door as messages name it: its name, and its line since names may stand twice.
+pub(super) fn name_of(door: &Door) -> String {
+    format!("{} (line {})", quote(door.name.as_bytes()), door.line)
+}
+
 fn about_door(out: &mut String, door: &Door, doors: &[Door]) {
-    out.push_str(&format!(
-        "\nDoor {} (line {})\n",
-        quote(door.name.as_bytes()),
-        door.line
-    ));
+    out.push_str(&["\nDoor ", &name_of(door), "\n"].concat());
     let pattern = &door.pattern;
     match (&door.one_time, &pattern.sequence) {
         (Some(file), _) => {
@@ -173,18 +174,16 @@ fn about_door(out: &mut String, door: &Door, doors: &[Door]) {
         );
         put(out, "closes", &after);
     } else if let Some(closing) = closed_by(door, doors) {
-        let text = format!(
-            "by the knock of {} (line {})",
-            quote(closing.name.as_bytes()),
-            closing.line
+        put(
+            out,
+            "closes",
+            &["by the knock of ", &name_of(closing)].concat(),
         );
-        put(out, "closes", &text);
     } else if let Some(opening) = doors
         .iter()
-        .find(|other| closed_by(other, doors) == Some(door))
+        .find(|other| closed_by(other, doors).is_some_and(|closing| closing.line == door.line))
     {
-        let text = format!("{} (line {})", quote(opening.name.as_bytes()), opening.line);
-        put(out, "undoes", &text);
+        put(out, "undoes", &name_of(opening));
     } else if door.start != Commands::default() {
         put(out, "closes", "not by knockd: no stop command");
     }

@@ -261,7 +261,8 @@ impl Parser<'_> {
             return "a line begins with a key, a comment with '#'; a value cannot go on from the line before".into();
         }
         if name.eq_ignore_ascii_case(b"seq_cooldown") {
-            return "seq_cooldown is another program's; cmd_timeout with stop_command = true does it".into();
+            return "seq_cooldown is not a key of knockd; use cmd_timeout with stop_command = true"
+                .into();
         }
         let options = matches!(self.section, Section::Options);
         let near = nearest(name, options);

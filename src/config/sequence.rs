@@ -93,7 +93,7 @@ pub fn parse_sequence(
         let written = trim(raw.port);
         if !written.iter().all(u8::is_ascii_digit) {
             let message = format!(
-                "{} is read as port {port}; ports stand between commas, a comment on a line of its own",
+                "{} is read as port {port}; separate ports with commas, put a comment on its own line",
                 quote(written)
             );
             warnings.push(at(written, message));

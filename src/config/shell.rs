@@ -130,13 +130,29 @@ fn fits(calls: &[Call<'_>], rules: &[Rule]) -> bool {
         .any(|call| rules.iter().any(|rule| fits(call, rule)))
 }
 
+/// Whether an iptables call passes a test.
+fn calls_iptables(command: &[u8], test: fn(&Call<'_>) -> bool) -> bool {
+    let calls = calls(command);
+    calls
+        .iter()
+        .any(|call| is_one(call[0], IPTABLES) && test(call))
+}
+
+/// Where one of these options is.
+fn find(call: &Call<'_>, options: Words) -> Option<usize> {
+    call.iter().position(|word| is_one(word, options))
+}
+
+/// The word so far behind one of these options.
+fn after<'a>(call: &Call<'a>, options: Words, far: usize) -> Option<&'a [u8]> {
+    call.get(find(call, options)? + far).copied()
+}
+
 /// Whether it appends a rule to INPUT or FORWARD, where a router's last rule drops all.
 pub(super) fn appends_rule(command: &[u8]) -> bool {
-    let appends =
-        |pair: &[&[u8]]| is_one(pair[0], "-A|--append") && is_one(pair[1], "INPUT|FORWARD");
-    calls(command)
-        .iter()
-        .any(|call| is_one(call[0], IPTABLES) && call.windows(2).any(appends))
+    calls_iptables(command, |call| {
+        after(call, "-A|--append", 1).is_some_and(|chain| is_one(chain, "INPUT|FORWARD"))
+    })
 }
 
 /// Whether it opens something in a firewall that it does not take back itself and that has no timeout.
@@ -159,58 +175,50 @@ pub(super) fn opens_to_all(command: &[u8]) -> bool {
 
 /// Whether it removes all rules of a chain that other programs use.
 pub(super) fn flushes(command: &[u8]) -> bool {
-    let flushes = |call: &Call<'_>| {
-        let ends = call.last().is_some_and(|word| is_one(word, "-F|--flush"));
-        is_one(call[0], IPTABLES) && has(call, "-F|--flush") && (ends || has(call, CHAINS))
-    };
-    calls(command).iter().any(flushes)
+    calls_iptables(command, |call| {
+        let all = "-F|--flush";
+        find(call, all).is_some() && after(call, all, 1).is_none_or(|chain| is_one(chain, CHAINS))
+    })
 }
 
 /// Whether it deletes a rule by its number.
 pub(super) fn deletes_by_number(command: &[u8]) -> bool {
-    let by_number =
-        |words: &[&[u8]]| is_one(words[0], DELETES) && words[2].iter().all(u8::is_ascii_digit);
-    let mut calls = calls(command).into_iter();
-    calls.any(|call| is_one(call[0], IPTABLES) && call.windows(3).any(by_number))
+    calls_iptables(command, |call| {
+        after(call, DELETES, 2).is_some_and(|word| word.iter().all(u8::is_ascii_digit))
+    })
 }
 
 /// What a command needs that this machine may lack.
 pub enum Need<'a> {
-    /// A program, with or without its path.
+    /// A program, by its absolute path.
     Program(&'a [u8]),
     /// An interface that an iptables rule names.
     Interface(&'a [u8]),
 }
 
-/// What a command certainly needs: nothing of what stands in quotes, expansions or conditions.
-pub(super) fn needs(command: &[u8]) -> Vec<Need<'_>> {
-    let mut needs = Vec::new();
-    let is_plain = !command.iter().any(|b| b"\"'`$(){}[]<\\#*?".contains(b));
-    let commands = command.split(|b| b";&|\n".contains(b));
-    // Quotes and the like may hide the end of the first one.
-    for part in commands.take(if is_plain { usize::MAX } else { 1 }) {
-        let mut words = part.split(|b| is_blank(*b)).filter(|word| !word.is_empty());
-        if let Some(program) = words.next()
-            && program
-                .iter()
-                .all(|b| b.is_ascii_alphanumeric() || b"/._+-".contains(b))
-            && !program.iter().all(u8::is_ascii_digit)
-        {
-            needs.push(Need::Program(program));
+/// Calls `need` for what a command certainly needs: its first program and, without quotes, variables and the like, interfaces.
+pub(super) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
+    let is_special = |b: &u8| b"\"'`$(){}[]<>\\*?#".contains(b);
+    let mut words = command.split(|b| is_blank(*b) || b";&|".contains(b));
+    if let Some(program @ [b'/', ..]) = words.next()
+        && !program.iter().any(is_special)
+    {
+        need(Need::Program(program));
+    }
+    if command.iter().any(|b| is_special(b) && *b != b'>') {
+        return;
+    }
+    for call in calls(command) {
+        for options in ["-i|--in-interface", "-o|--out-interface"] {
+            // A name with + at its end stands for many.
+            if is_one(call[0], IPTABLES)
+                && let Some(name) = after(&call, options, 1)
+                && !name.ends_with(b"+")
+            {
+                need(Need::Interface(name));
+            }
         }
     }
-    if is_plain {
-        for call in calls(command) {
-            let options = call
-                .windows(2)
-                .filter(|pair| is_one(pair[0], "-i|-o|--in-interface|--out-interface"));
-            let named = options
-                .map(|pair| pair[1])
-                .filter(|name| is_one(call[0], IPTABLES) && !name.ends_with(b"+"));
-            needs.extend(named.map(Need::Interface));
-        }
-    }
-    needs
 }
 
 /// Whether the knocker's address will stand in it.
@@ -220,24 +228,23 @@ pub(super) fn has_address(command: &[u8]) -> bool {
 
 /// Whether it has something like `%IP%` that is not replaced: `%ip%`, `%IP`, `%HOST%`, and `$IP` where the address is not at all.
 pub(super) fn misspells_address(command: &[u8]) -> bool {
-    let like = |at: usize| {
+    let is_like = |at: usize| {
         let rest = &command[at..];
-        let begins = rest.get(..3);
-        let is_name = |b: &u8| b.is_ascii_alphabetic() || *b == b'_';
-        let name = rest.iter().skip(1).take_while(|b| is_name(b)).count();
-        match rest {
-            [b'%', b'I', b'P', b'%', ..] => false,
+        let name = &rest[1..];
+        let letters = name.iter().take_while(|b| b.is_ascii_alphabetic()).count();
+        let named = &name[..letters];
+        let closed = name.get(letters) == Some(&b'%');
+        match rest[0] {
             // Two letters at least: date +%H%M.
-            [b'%', ..] if begins.is_some_and(|part| part.eq_ignore_ascii_case(b"%ip")) => true,
-            [b'%', ..] => name > 1 && rest.get(1 + name) == Some(&b'%'),
-            [b'$', ..] => {
-                let named = rest.starts_with(b"$IP") || rest.starts_with(b"${IP}");
-                named && (name == 2 || rest[1] == b'{') && !has_address(command)
-            }
+            b'%' if letters > 1 && closed => named != b"IP",
+            b'%' => named
+                .get(..2)
+                .is_some_and(|ip| ip.eq_ignore_ascii_case(b"ip")),
+            b'$' => (named == b"IP" || name.starts_with(b"{IP}")) && !has_address(command),
             _ => false,
         }
     };
-    (0..command.len()).any(like)
+    (0..command.len()).any(is_like)
 }
 
 /// Whether all of it stands in one pair of quotes, with blanks in it.
@@ -437,20 +444,23 @@ mod tests {
     #[test]
     fn only_what_a_command_certainly_needs_is_named() {
         let named = |command: &str| -> Vec<String> {
-            let show = |need: &Need<'_>| match need {
-                Need::Program(name) => String::from_utf8_lossy(name).into_owned(),
-                Need::Interface(name) => format!("@{}", String::from_utf8_lossy(name)),
-            };
-            needs(command.as_bytes()).iter().map(show).collect()
+            let mut named = Vec::new();
+            needs(command.as_bytes(), &mut |need| {
+                named.push(match need {
+                    Need::Program(name) => String::from_utf8_lossy(name).into_owned(),
+                    Need::Interface(name) => format!("@{}", String::from_utf8_lossy(name)),
+                });
+            });
+            named
         };
         assert_eq!(
-            named("/sbin/iptables -I INPUT -i eht0 -o ppp+ 2>&1 && wl -i x up; logger done"),
-            ["/sbin/iptables", "wl", "logger", "@eht0"]
+            named("/sbin/iptables -I INPUT -i eht0 -o ppp+ 2>&1 && /x -i y up; logger done"),
+            ["/sbin/iptables", "@eht0"]
         );
-        assert_eq!(named("mail -s \"a; b\" root; other"), ["mail"]);
-        assert_eq!(named("for p in 1 2; do x $p; done"), ["for"]);
-        assert_eq!(named("IP=%IP%; x"), ["x"]);
-        assert_eq!(named("$HOME/x"), [""; 0]);
+        assert_eq!(named("/bin/mail -s \"a; /b\" root; /other"), ["/bin/mail"]);
+        assert_eq!(named("for p in 1 2; do /x $p; done"), [""; 0]);
+        assert_eq!(named("IP=%IP%; iptables; /x"), [""; 0]);
+        assert_eq!(named("/a/x$X"), [""; 0]);
         assert_eq!(named(""), [""; 0]);
     }
 }

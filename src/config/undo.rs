@@ -11,15 +11,24 @@ const NEUTRAL: Words = "-w|--wait|-v|-n|-q|-!|-exist|-t|--table|filter|-m|--matc
 /// Programs that change nothing.
 const HARMLESS: Words = "logger|echo|sleep|true|:";
 
-/// Long names of options, each before its short one.
-const SYNONYMS: Words = "--source|-s|--src|-s|--destination|-d|--dst|-d|--protocol|-p|--proto|-p|--in-interface|-i|\
-                         --out-interface|-o|--jump|-j|--destination-port|--dport";
-
 /// A call that opens or closes something.
 struct Change<'a> {
     opens: bool,
-    /// Its words but for verb, number and what is [`NEUTRAL`], sorted.
+    /// Its words but for verb, number and what is [`NEUTRAL`].
     what: Vec<&'a [u8]>,
+}
+
+/// The calls that open, or those that close.
+fn changes<'a>(calls: &[Call<'a>], opening: bool) -> Vec<Change<'a>> {
+    let mut changes = Vec::new();
+    for call in calls {
+        if let Some(change) = change(call)
+            && change.opens == opening
+        {
+            changes.push(change);
+        }
+    }
+    changes
 }
 
 /// What a call changes. `None` also where it deletes by number.
@@ -30,7 +39,7 @@ fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
     for (at, &word) in call.iter().enumerate() {
         let verb = |words| verb_at == call.len() && is_one(word, words);
         let prefixed = |prefix: &[u8]| word.strip_prefix(prefix);
-        let is_number = word.iter().all(u8::is_ascii_digit);
+        let is_number = is_number(word);
         let before = at.checked_sub(1).map_or(&b""[..], |at| call[at]);
         if word.starts_with(b"timeout") || word.starts_with(b"--timeout") {
             break;
@@ -45,13 +54,11 @@ fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
         } else if is_one(before, "-p|--protocol|--proto")
             || !(is_one(word, NEUTRAL) || is_number && is_one(before, "-w|--wait"))
         {
-            let mut names = SYNONYMS.as_bytes().split(|b| *b == b'|');
-            let short = names.find(|name| *name == word).and_then(|_| names.next());
-            // A short name may be followed by a long one.
-            what.push(short.filter(|_| word.starts_with(b"--")).unwrap_or(word));
+            // Long names of options begin with the letter of the short one: --source, --src, -s.
+            let is_long = word.starts_with(b"--") && !word.contains(&b'=');
+            what.push(word.get(1..3).filter(|_| is_long).unwrap_or(word));
         }
     }
-    what.sort_unstable();
     let refuses = call.iter().any(|word| is_one(word, REFUSAL));
     adds.map(|adds| Change {
         opens: adds != refuses,
@@ -59,22 +66,36 @@ fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
     })
 }
 
-/// Whether two changes to iptables are certainly of different rules: in an option, chain or target, or in a number. Other words may be
-/// names of the same thing.
-fn differ(a: &Change<'_>, b: &Change<'_>) -> bool {
-    let is_number = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
-    let is_fixed = |word: &[u8]| match word {
-        [b'-', _, ..] | b"!" => true,
+fn is_number(word: &[u8]) -> bool {
+    word.iter().all(u8::is_ascii_digit)
+}
+
+/// An option, a chain or a target: a difference in one makes another rule. Other words may be names of the same thing.
+fn is_fixed(word: &[u8]) -> bool {
+    match word {
+        [b'-', _, ..] | [b'!'] => true,
         [first, ..] => first.is_ascii_uppercase() && word.len() > 3,
         [] => false,
+    }
+}
+
+/// Whether two changes have the same of these words, in whatever order.
+fn agree(a: &Change<'_>, b: &Change<'_>, test: fn(&[u8]) -> bool) -> bool {
+    let count =
+        |change: &Change<'_>, word: &[u8]| change.what.iter().filter(|w| **w == word).count();
+    let covers = |a, b| {
+        let covered = |word: &&[u8]| !test(word) || count(a, word) == count(b, word);
+        a.what.iter().all(covered)
     };
-    let of = |change: &Change<'_>, test: fn(&[u8]) -> bool| -> Vec<Vec<u8>> {
-        let words = change.what.iter().filter(|word| test(word));
-        words.map(|word| word.to_vec()).collect()
-    };
-    let (numbers_a, numbers_b) = (of(a, is_number), of(b, is_number));
-    of(a, is_fixed) != of(b, is_fixed)
-        || numbers_a.len() == numbers_b.len() && numbers_a != numbers_b
+    [(a, b), (b, a)]
+        .into_iter()
+        .all(|(a, b): (&Change<'_>, &Change<'_>)| covers(a, b))
+}
+
+/// Whether two changes to iptables are certainly of different rules.
+fn differ(a: &Change<'_>, b: &Change<'_>) -> bool {
+    let numbers = |change: &Change<'_>| change.what.iter().filter(|word| is_number(word)).count();
+    !agree(a, b, is_fixed) || numbers(a) == numbers(b) && !agree(a, b, is_number)
 }
 
 /// Whether `by` closes all that `done` opens. `None`: that cannot be told.
@@ -86,12 +107,11 @@ pub(super) fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
         return None;
     }
     let (done, by) = (calls(done), calls(by));
-    let opened: Vec<Change> = done.iter().filter_map(change).filter(|c| c.opens).collect();
-    let closed: Vec<Change> = by.iter().filter_map(change).filter(|c| !c.opens).collect();
+    let (opened, closed) = (changes(&done, true), changes(&by, false));
     if opened.is_empty() || closed.is_empty() {
         return None;
     }
-    let is_closed = |open: &Change| closed.iter().any(|close| close.what == open.what);
+    let is_closed = |open: &Change<'_>| closed.iter().any(|close| agree(close, open, |_| true));
     if opened.iter().all(is_closed) {
         return Some(true);
     }

@@ -116,7 +116,7 @@ pub(super) fn path(line: Line<'_>, value: &[u8], warnings: &mut Vec<Diagnostic>)
         .windows(2)
         .any(|pair| is_blank(pair[0]) && pair[1] == b'#')
     {
-        let text = "all of this is the path; a comment needs a line of its own";
+        let text = "all of this is the path; put a comment on its own line";
         warnings.push(line.at(value, text.into()));
     }
     PathBuf::from(OsStr::from_bytes(value))

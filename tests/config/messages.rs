@@ -4,7 +4,7 @@ pub const ERRORS: &[(&[u8], &str)] = &[
     (b"junk\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: unknown word 'junk'; a config begins with [options] or a door's [name]"),
     (b"sequense = 1\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: unknown key 'sequense'; did you mean sequence?"),
     (b"UseSyslog\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: 'UseSyslog' must stand below [options]"),
-    (b"[A]\nsequence = 1\nseq_cooldown = 5\n", "config: line 3: syntax error\nk.conf:3:1: seq_cooldown is another program's; cmd_timeout with stop_command = true does it"),
+    (b"[A]\nsequence = 1\nseq_cooldown = 5\n", "config: line 3: syntax error\nk.conf:3:1: seq_cooldown is not a key of knockd; use cmd_timeout with stop_command = true"),
     (b"sequence = 1\n[A]\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: 'sequence' must stand below the [name] of its door"),
     (b"[A] # c\nsequence=1\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: a section is written [name], alone on its line; a comment needs a line of its own"),
     (b"[options]\n[A] # c\n", "config: line 2: syntax error\nk.conf:2:1: a section is written [name], alone on its line; a comment needs a line of its own"),
@@ -99,14 +99,14 @@ pub const WARNINGS: &[(&str, &[&str])] = &[
     (
         "[A]\nsequence = 7000,8000 # text\n",
         &[
-            "k.conf:2:17: '8000 # text' is read as port 8000; ports stand between commas, a comment on a line of its own",
+            "k.conf:2:17: '8000 # text' is read as port 8000; separate ports with commas, put a comment on its own line",
         ],
     ),
     (
         "[options]\nLogFile = /x # daily\nPidFile = /a#b\n[A]\none_time_sequences = /y # list\n",
         &[
-            "k.conf:2:11: all of this is the path; a comment needs a line of its own",
-            "k.conf:5:22: all of this is the path; a comment needs a line of its own",
+            "k.conf:2:11: all of this is the path; put a comment on its own line",
+            "k.conf:5:22: all of this is the path; put a comment on its own line",
         ],
     ),
     (
@@ -150,7 +150,7 @@ pub const WARNINGS: &[(&str, &[&str])] = &[
         "[A]\nsequence = 1:tcp:syn, +2\n",
         &[
             "k.conf:2:18: 'syn' after the second ':' has no meaning",
-            "k.conf:2:23: '+2' is read as port 2; ports stand between commas, a comment on a line of its own",
+            "k.conf:2:23: '+2' is read as port 2; separate ports with commas, put a comment on its own line",
         ],
     ),
     (

@@ -28,6 +28,7 @@ mod rights;
 mod scans;
 mod shutdown;
 mod split;
+mod starting;
 mod storm;
 mod story;
 mod trap;
@@ -53,6 +54,7 @@ const TESTS: &[&[Test]] = &[
     lease::TESTS,
     lifecycle::TESTS,
     split::TESTS,
+    starting::TESTS,
     rights::TESTS,
     log::TESTS,
     shutdown::TESTS,

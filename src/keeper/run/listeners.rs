@@ -85,7 +85,9 @@ impl Keeper {
         let Some(listener) = self.listener.take() else {
             return;
         };
-        if self.closing.is_none() {
+        if let Some(startup) = &mut self.startup {
+            *startup = Err(format!("the listener {how}"));
+        } else if self.closing.is_none() {
             self.lines.say(
                 Kind::Error,
                 &format_args!("error: the listener {how}: starting it again"),
@@ -106,10 +108,17 @@ impl Keeper {
                 Received::Nonsense => false,
                 Received::Record(ToKeeper::Ready) if listener.ready_by.is_some() => {
                     listener.ready_by = None;
-                    listener.let_go();
+                    if self.startup.is_none() {
+                        listener.let_go();
+                    }
                     true
                 }
                 Received::Record(ToKeeper::Refused(problem)) => {
+                    if let Some(startup) = &mut self.startup {
+                        *startup = Err(problem);
+                        self.listener = None;
+                        return;
+                    }
                     return self.listener_died(&format!("cannot listen: {problem}"));
                 }
                 Received::Record(record) => {
@@ -124,6 +133,13 @@ impl Keeper {
             if !honest {
                 return self.listener_died("sent a record that cannot be");
             }
+        }
+    }
+
+    /// Lets the first listener read packets. If it has died since it was ready, the loop starts another.
+    pub fn release_listener(&self) {
+        if let Some(listener) = &self.listener {
+            listener.let_go();
         }
     }
 

@@ -95,6 +95,8 @@ pub struct Keeper {
     opened: u64,
     /// How many listeners have died.
     restarts: u32,
+    /// While the first listener starts: why it cannot, once that is known.
+    startup: Option<Result<(), String>>,
     /// What the listener has said so far of a report that it was asked for, and when it is not waited for any longer.
     report: Option<(ListenerStatus, Millis)>,
 }
@@ -130,6 +132,7 @@ impl Keeper {
             started: monotonic(),
             opened: 0,
             restarts: 0,
+            startup: None,
             report: None,
         })
     }
@@ -148,36 +151,60 @@ impl Keeper {
                 self.finish();
                 return code;
             }
-            self.lines.log.write_out();
-            let ready = match self.sleep(now) {
-                Ok(ready) => ready,
-                // Only a machine out of memory gets here; leases must still end.
-                Err(error) => {
-                    self.lines
-                        .say(Kind::Error, &format_args!("error: poll: {error}"));
-                    poll::pause(FORK_RETRY_MS);
-                    Ready::default()
-                }
-            };
-            // First, since what the others say may let clients go.
-            if ready.skip(OWN_ENTRIES).any() {
-                self.serve_clients(ready.skip(OWN_ENTRIES), monotonic());
+            self.wait_and_serve(now);
+        }
+    }
+
+    /// Runs the loop until the first listener is ready, or a signal ends the daemon. The error says why the listener cannot start.
+    pub fn await_listener(&mut self, listener: ListenerProcess) -> Result<(), String> {
+        self.listener = Some(listener);
+        self.startup = Some(Ok(()));
+        loop {
+            let now = monotonic();
+            self.meet_deadlines(now);
+            if self.listener.as_ref().is_none_or(|l| l.ready_by.is_none()) {
+                return self.startup.take().unwrap_or(Ok(()));
             }
-            if ready.has(LISTENER) {
-                self.hear_listener();
+            self.wait_and_serve(now);
+        }
+    }
+
+    /// Sleeps until there is something to do, and does it.
+    fn wait_and_serve(&mut self, now: Millis) {
+        self.lines.log.write_out();
+        let ready = match self.sleep(now) {
+            Ok(ready) => ready,
+            // Only a machine out of memory gets here; leases must still end.
+            Err(error) => {
+                self.lines
+                    .say(Kind::Error, &format_args!("error: poll: {error}"));
+                poll::pause(FORK_RETRY_MS);
+                Ready::default()
             }
-            if ready.has(REPLACEMENT) {
-                self.hear_replacement();
-            }
-            if ready.has(NAMES) {
-                self.lines.answer(monotonic());
-            }
-            if ready.has(SIGNALS) || self.signals.are_pending() {
-                for signal in self.signals.take() {
-                    self.obey(signal);
-                }
+        };
+        // First, since what the others say may let clients go.
+        if ready.skip(OWN_ENTRIES).any() {
+            self.serve_clients(ready.skip(OWN_ENTRIES), monotonic());
+        }
+        if ready.has(LISTENER) {
+            self.hear_listener();
+        }
+        if ready.has(REPLACEMENT) {
+            self.hear_replacement();
+        }
+        if ready.has(NAMES) {
+            self.lines.answer(monotonic());
+        }
+        if ready.has(SIGNALS) || self.signals.are_pending() {
+            for signal in self.signals.take() {
+                self.obey(signal);
             }
         }
+    }
+
+    /// Whether the daemon is about to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     /// Whether a signal that ends the daemon waits for the loop.
@@ -224,11 +251,10 @@ impl Keeper {
             .listener
             .as_ref()
             .and_then(|listener| listener.ready_by);
-        let may_reload = self.reload_wanted && self.replacement.is_none();
         soonest(&[
             closing,
             replacement,
-            may_reload.then_some(self.reload_after),
+            self.may_reload().then_some(self.reload_after),
             starting,
             self.restart.due,
             self.save_again,
@@ -241,8 +267,12 @@ impl Keeper {
         ])
     }
 
+    fn may_reload(&self) -> bool {
+        self.reload_wanted && self.replacement.is_none() && self.startup.is_none()
+    }
+
     fn meet_deadlines(&mut self, now: Millis) {
-        if self.reload_wanted && self.replacement.is_none() && self.reload_after <= now {
+        if self.may_reload() && self.reload_after <= now {
             self.reload_wanted = false;
             self.reload_after = now + RELOAD_PAUSE_MS;
             self.reload();
@@ -286,7 +316,7 @@ impl Keeper {
     }
 
     /// Closes doors whose time is over and ends commands whose time is.
-    pub fn mind_doors(&mut self, now: Millis) {
+    fn mind_doors(&mut self, now: Millis) {
         for door in self.commands.end_overdue(now) {
             self.lines.say(
                 Kind::Error,

@@ -254,7 +254,7 @@ pub const MAX_TOLD_ADDRESSES: usize = 6;
 /// Records that the keeper reads from the listener before deadlines and signals get their turn.
 pub const RECORDS_AT_ONCE: usize = 64;
 
-/// A listener that a reload has killed is waited for this long (ms), ...
+/// A listener that a reload has told to stop is waited for this long (ms), then killed, ...
 pub const LISTENER_END_MS: u64 = 1_000;
 
 /// ... and what it said last is read up to this many records, several times what its socket holds.

@@ -8,7 +8,7 @@ use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received};
 use crate::keeper::log::Kind;
 use crate::limits::{LEFT_OUT_REPORT_MS, LISTENER_END_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
-use crate::record::{Progress, ToKeeper};
+use crate::record::{Progress, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::poll::{self, Awaits, Entry};
 use std::io;
@@ -19,7 +19,7 @@ impl Keeper {
     /// Starts a listener for the doors there are.
     pub fn spawn_own_listener(&mut self) -> io::Result<ListenerProcess> {
         let mut doors = std::mem::take(&mut self.doors);
-        let started = self.spawn_listener(&self.options, &mut doors, true);
+        let started = self.spawn_listener(&self.options, &mut doors, true, None);
         self.doors = doors;
         started
     }
@@ -43,6 +43,7 @@ impl Keeper {
         options: &Options,
         doors: &mut [Door],
         wait_for_interfaces: bool,
+        before: Option<&ListenerProcess>,
     ) -> io::Result<ListenerProcess> {
         ListenerProcess::start(
             &self.settings,
@@ -50,18 +51,19 @@ impl Keeper {
             doors,
             self.state.as_ref(),
             wait_for_interfaces,
+            before,
         )
     }
 
-    /// Ends the listener. What it has said by then still counts, within bounds: one that was taken over may have found a way to make another
-    /// process that keeps its socket open, and talks on.
+    /// Ends the listener, after it has handled the packets that it has read. What it says by then still counts, within bounds: one that was
+    /// taken over may talk on.
     pub(super) fn end_listener(&mut self) {
         let Some(listener) = self.listener.take() else {
             return;
         };
         let mut until = monotonic();
-        // One that cannot be killed sees the end of the socket, and nobody may wait for it.
-        if listener.kill() {
+        // One that takes no word is killed below.
+        if listener.say(ToListener::Stop).is_ok() {
             until += LISTENER_END_MS;
         }
         for _ in 0..MAX_LAST_RECORDS {
@@ -151,7 +153,6 @@ impl Keeper {
             Received::Nothing => {}
             Received::Record(ToKeeper::Ready) => {
                 new.listener.ready_by = None;
-                new.listener.let_go();
                 if let Some(new) = self.replacement.take() {
                     self.put_in_force(new);
                 }

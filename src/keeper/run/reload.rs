@@ -81,7 +81,12 @@ impl Keeper {
         }
         let same_interface =
             self.settings.interface(&config.options) == self.settings.interface(&self.options);
-        match self.spawn_listener(&config.options, &mut doors, same_interface) {
+        match self.spawn_listener(
+            &config.options,
+            &mut doors,
+            same_interface,
+            self.listener.as_ref(),
+        ) {
             Ok(listener) => {
                 self.replacement = Some(Replacement {
                     listener,
@@ -121,6 +126,7 @@ impl Keeper {
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
     pub(super) fn put_in_force(&mut self, mut new: Replacement) {
         self.end_listener();
+        new.listener.let_go();
         self.listener = Some(new.listener);
         self.restart = Restart::default();
         // Where the lock and the journal are stays.

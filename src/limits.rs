@@ -174,7 +174,7 @@ pub const SHUTDOWN_MS: u64 = 10_000;
 /// daemon's start waits as long for the stop commands of overdue doors.
 pub const ORPHAN_MS: u64 = 2_000;
 
-/// Stage and failure lines that may come at once before `LogRate` bounds them.
+/// Lines about stages, or about one door's openings, that may come at once before `LogRate` bounds them.
 pub const LOG_BURST: u32 = 500;
 
 /// A log line waits at most this long (ms) for the name of its source (`-l`).

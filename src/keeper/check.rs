@@ -16,6 +16,7 @@ pub fn main(settings: &Settings) -> ExitCode {
         doors::open(
             config.doors,
             &settings.directory,
+            config.options.log_rate,
             &mut |_| {},
             &mut |problem| reports.push(problem),
         )?;

@@ -47,6 +47,7 @@ const TESTS: &[&[Test]] = &[
     story::TESTS,
     links::TESTS,
     ppp::TESTS,
+    flood::TESTS,
     follow::TESTS,
     any::TESTS,
     trap::TESTS,

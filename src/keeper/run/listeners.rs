@@ -258,16 +258,20 @@ impl Keeper {
         }
         let name = door.config.name.clone();
         if self.book.is_banned(source) {
-            let text = format!("{name}: knock of a banned source: not opened");
-            self.lines.about(Kind::Event, source, &text);
+            let text = format_args!("{name}: knock of a banned source: not opened");
+            self.about_opening(Kind::Event, &name, Some(source), &text);
             // Who knocked may have been seen.
             self.use_sequence(index);
             self.next_sequence(index);
             return true;
         }
         self.opened += 1;
-        self.lines
-            .about(Kind::Event, source, &format_args!("{name}: OPEN SESAME"));
+        self.about_opening(
+            Kind::Event,
+            &name,
+            Some(source),
+            &format_args!("{name}: OPEN SESAME"),
+        );
         if self.use_sequence(index) {
             self.open(index, source);
         }

@@ -294,12 +294,7 @@ impl Keeper {
         }
         if is_due(&self.report_openings, now) {
             self.report_openings = None;
-            let refused = |door: &mut Door| door.openings.take_left_out();
-            let number: u32 = self.doors.iter_mut().filter_map(refused).sum();
-            self.lines.say(
-                Kind::Error,
-                &format_args!("error: {number} openings were too many at once: not opened"),
-            );
+            self.report_left_out();
         }
         if is_due(&self.save_again, now) {
             self.renew_state();
@@ -313,6 +308,26 @@ impl Keeper {
             self.serve_clients(Ready::default(), now);
         }
         self.mind_doors(now);
+    }
+
+    /// Logs how many openings were too many, and how many lines about others.
+    fn report_left_out(&mut self) {
+        let refused = |door: &mut Door| door.openings.take_left_out();
+        let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
+        if refused > 0 {
+            self.lines.say(
+                Kind::Error,
+                &format_args!("error: {refused} openings were too many at once: not opened"),
+            );
+        }
+        let left_out = |door: &mut Door| door.lines.take_left_out();
+        let left_out: u32 = self.doors.iter_mut().filter_map(left_out).sum();
+        if left_out > 0 {
+            self.lines.say(
+                Kind::Event,
+                &format_args!("LogRate: {left_out} lines about openings left out"),
+            );
+        }
     }
 
     /// Closes doors whose time is over and ends commands whose time is.

@@ -359,6 +359,8 @@ impl<'a> Listener<'a> {
                 poll::wait(&mut entries, now, soonest(&deadlines))
                     .map_err(|error| error.to_string())?
             };
+            // It may have slept for days.
+            let now = monotonic();
             if ready.has(0) && !self.obey() {
                 return Ok(());
             }

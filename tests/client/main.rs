@@ -462,6 +462,7 @@ fn main() {
         &network => dns::names_are_asked_of_a_dns_server,
         &client => dns::a_name_that_the_dns_does_not_know_is_told_as_the_original_does,
         &network => dns::a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one,
+        &network => dns::of_two_answers_at_once_an_address_counts_and_the_first_servers,
         &network => dns::a_server_that_fails_for_one_kind_or_domain_is_asked_for_the_others,
         &network => dns::a_question_that_was_lost_is_asked_again_and_then_given_up,
         &network => dns::hosts_comes_before_the_dns,

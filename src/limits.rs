@@ -273,8 +273,8 @@ pub const MAX_CLIENTS: usize = 4;
 /// A client of the control socket is served this long (ms), then it is let go: half of it is for the listener's answer.
 pub const CLIENT_MS: u64 = 1_000;
 
-/// Bytes of a question at the control socket, which holds a door's name at most.
-pub const MAX_QUESTION: usize = 1024;
+/// Bytes of a question at the control socket: a verb, an address and a door's name.
+pub const MAX_QUESTION: usize = MAX_NAME + 64;
 
 /// Addresses of one interface that the listener tells for `--status`; the rest is counted. They fill half a record.
 pub const MAX_STATUS_ADDRESSES: usize = 16;

@@ -58,8 +58,8 @@ impl ListenerProcess {
         wait_for_interfaces: bool,
         before: Option<&ListenerProcess>,
     ) -> io::Result<ListenerProcess> {
-        let interface = settings.interface(options);
-        let selectors = Selector::list(interface).unwrap_or_default();
+        let selectors = Selector::list(settings.interface(options)).unwrap_or_default();
+        let names: Vec<String> = selectors.iter().map(Selector::to_string).collect();
         let mut sockets = before.map_or(Vec::new(), |before| before.sockets.clone());
         sockets.truncate(selectors.len());
         for selector in selectors.iter().skip(sockets.len()) {
@@ -97,7 +97,8 @@ impl ListenerProcess {
             debug: settings.args.debug,
             log_rate: options.log_rate,
             wait_for_interfaces,
-            interface: interface.to_string(),
+            // As it is meant: the text in the config may be too long for a record.
+            interface: names.join(","),
         }))?;
         listener.say(ToListener::Sockets {
             numbers,

@@ -82,7 +82,7 @@ pub struct Setup {
     pub log_rate: u32,
     /// Interfaces that are not there are waited for instead of refused: there was a listener before.
     pub wait_for_interfaces: bool,
-    /// `-i`, as written.
+    /// The interfaces as [`Selector::list`](crate::interfaces::Selector::list) reads them.
     pub interface: String,
 }
 
@@ -163,8 +163,11 @@ pub struct Progress {
     pub stage: u8,
 }
 
-/// Text that is too long for a record is cut; before it come at most 28 other bytes.
+/// Text that is too long for a record is cut and ends in [`CUT`]; before it come at most 28 other bytes.
 const MAX_TEXT: usize = MAX_RECORD - 28;
+
+/// The end of a text that was cut.
+const CUT: &str = "...";
 
 /// A field before it is read.
 const NO_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

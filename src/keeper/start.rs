@@ -13,7 +13,7 @@ use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
 use crate::sys::error::plain;
-use crate::sys::file::write_all;
+use crate::sys::file::{read_all, write_all};
 use crate::sys::program::ExitCode;
 use crate::sys::{daemon, poll};
 use std::fs::{self, Permissions};
@@ -226,10 +226,25 @@ fn write_pid(path: &Path) -> io::Result<bool> {
         file.set_len(0)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
-    let written = write_all(file.as_fd(), format!("{}\n", std::process::id()).as_bytes());
+    let written = write_all(file.as_fd(), pid_line().as_bytes());
     if written.is_err() && is_file {
         // An empty file tells nobody anything.
         let _ = fs::remove_file(path);
     }
     written.map(|()| is_file)
+}
+
+/// What the pid file says.
+fn pid_line() -> String {
+    format!("{}\n", std::process::id())
+}
+
+/// Removes the pid file, unless another daemon has written its own process id there.
+pub(super) fn remove_pid(path: &Path) {
+    let line = pid_line();
+    let read = named_files::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)
+        .and_then(|file| read_all(file.as_fd(), line.len() + 1));
+    if read.is_ok_and(|read| read == line.as_bytes()) {
+        let _ = fs::remove_file(path);
+    }
 }

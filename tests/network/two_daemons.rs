@@ -13,6 +13,10 @@ use std::time::Instant;
 
 pub const TESTS: &[Test] = &[
     (
+        "the_pid_file_of_another_daemon_stays",
+        the_pid_file_of_another_daemon_stays,
+    ),
+    (
         "a_second_start_in_the_background_is_a_success",
         a_second_start_in_the_background_is_a_success,
     ),
@@ -207,4 +211,33 @@ fn what_another_daemon_left_in_a_new_state_folder_closes() {
     first.signal(libc::SIGTERM);
     assert_eq!(first.wait().code(), Some(15));
     assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 2));
+}
+
+/// Two configs, one pid file: the default.
+fn the_pid_file_of_another_daemon_stays() {
+    let scene = Scene::new();
+    let pid_file = scene.home.path("pid");
+    let text = scene.home.config(&door(600));
+    fs::copy(text, scene.home.path("other.conf")).unwrap();
+    let start = |config: &str| -> u32 {
+        let mut command = scene.router.command(daemon_binary().to_str().unwrap());
+        command.args(["-d", "-i", "wan0", "-c"]);
+        command
+            .arg(scene.home.path(config))
+            .arg("-p")
+            .arg(&pid_file);
+        assert!(command.status().unwrap().success());
+        scene.home.read("pid").trim().parse().unwrap()
+    };
+    let end = |pid: u32| {
+        signal(pid, libc::SIGTERM);
+        wait_for("the end", || {
+            (!fs::exists(format!("/proc/{pid}")).unwrap()).then_some(())
+        });
+    };
+    let (first, second) = (start("knockd.conf"), start("other.conf"));
+    end(first);
+    assert_eq!(scene.home.read("pid"), format!("{second}\n"));
+    end(second);
+    assert!(!pid_file.exists(), "its own it removes");
 }

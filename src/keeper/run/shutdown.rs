@@ -3,6 +3,7 @@
 
 use super::{Closing, Keeper};
 use crate::keeper::log::Kind;
+use crate::keeper::start::remove_pid;
 use crate::limits::{ORDER_MS, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 
@@ -48,8 +49,7 @@ impl Keeper {
         self.lines.say(Kind::LogOnly, &"shutting down");
         self.lines.flush();
         if let Some(path) = &self.pid_file {
-            // Whoever removed it before has saved us the work.
-            let _ = std::fs::remove_file(path);
+            remove_pid(path);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::Test;
 use crate::control::{ask, json, refused};
 use crate::lab::{
-    CLIENT, DEADLINE, Daemon, ROUTER, Scene, children, daemon_binary, knock, signal, wait_for,
+    CLIENT, DEADLINE, Daemon, ROUTER, Scene, children, daemon_binary, find, knock, signal, wait_for,
 };
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
@@ -35,6 +35,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_state_folder_that_was_removed_is_made_anew",
         a_state_folder_that_was_removed_is_made_anew,
+    ),
+    (
+        "a_state_folder_that_comes_back_stays_locked",
+        a_state_folder_that_comes_back_stays_locked,
     ),
     (
         "of_two_daemons_the_one_without_the_state_folder_gives_way",
@@ -168,6 +172,47 @@ fn a_state_folder_that_was_removed_is_made_anew() {
     let mut second = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
     second.await_text(&format!("process {}", daemon.pid()));
     assert_eq!(second.wait().code(), Some(1));
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(rules(&scene), 0);
+}
+
+/// The folder comes back after the daemon has missed it and before it makes a new one; a second daemon starts before it goes on.
+fn a_state_folder_that_comes_back_stays_locked() {
+    if find("strace").is_none() {
+        return eprintln!("strace is not installed: a folder that comes back is not tested");
+    }
+    let scene = Scene::new();
+    scene.home.config(&door(600));
+    // Three folders are made at the start, and one control socket.
+    let mut strace = scene.router.command("strace");
+    strace
+        .args(["-D", "-o", "/dev/null", "-e", "trace=mkdir,bind"])
+        .args(["-e", "inject=mkdir:delay_enter=2s:when=4"])
+        .args(["-e", "inject=bind:delay_enter=3s:when=2"])
+        .arg(daemon_binary())
+        .args(["-v", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"));
+    let mut daemon = Daemon::run(strace);
+    daemon.await_text(lines::LISTENING);
+    let (state, moved) = (scene.home.path("state"), scene.home.path("moved"));
+    fs::rename(&state, &moved).expect("rename");
+    open(&scene, &daemon);
+    let keeper = daemon.pid();
+    let await_call = |number: libc::c_long| {
+        wait_for("a system call", || {
+            let call = fs::read_to_string(format!("/proc/{keeper}/syscall")).unwrap();
+            call.starts_with(&format!("{number} ")).then_some(())
+        });
+    };
+    await_call(libc::SYS_mkdir);
+    fs::rename(&moved, &state).expect("rename");
+    await_call(libc::SYS_bind);
+    let mut second = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
+    second.await_text(&format!("process {keeper}"));
+    assert_eq!(second.wait().code(), Some(1));
+    daemon.await_text("the journal is written again");
+    assert_eq!(read_journal(&scene).leases.len(), 1);
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(15));
     assert_eq!(rules(&scene), 0);

@@ -273,10 +273,23 @@ impl Keeper {
         }
         let Settings { config, .. } = &self.settings;
         let state_dir = self.settings.state_dir(&self.options);
-        match State::try_take(&state_dir, &self.settings.instance()) {
+        let mut taken = match State::try_take(&state_dir, &self.settings.instance()) {
             Ok(state) => {
+                self.state = Some(state);
+                Ok(())
+            }
+            Err(why) => Err(why),
+        };
+        // Where the folder has come back meanwhile, its lock file was opened a second time, and closing one of the two has released the lock
+        // (fcntl(2)).
+        if let Some(holder) = self.state.as_ref().and_then(|state| state.set_up(true)) {
+            self.state = None;
+            taken = Err(Unavailable::Taken(holder));
+        }
+        match taken {
+            Ok(()) => {
                 // Another daemon may have had it meanwhile, and be gone. What else is in it is ours.
-                let (mut left, _) = state.leases();
+                let (mut left, _) = self.state.as_ref().map(State::leases).unwrap_or_default();
                 for own in self.book.leases() {
                     let is_own = |lease: &Lease| {
                         lease.source == own.source
@@ -288,7 +301,6 @@ impl Keeper {
                         left.swap_remove(index);
                     }
                 }
-                self.state = Some(state);
                 self.be_up();
                 self.take_over_leases(left);
             }

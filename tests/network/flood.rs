@@ -7,10 +7,16 @@ use crate::lines;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub const TESTS: &[Test] = &[(
-    "a_flood_of_openings_leaves_lines_out",
-    a_flood_of_openings_leaves_lines_out,
-)];
+pub const TESTS: &[Test] = &[
+    (
+        "a_flood_of_openings_leaves_lines_out",
+        a_flood_of_openings_leaves_lines_out,
+    ),
+    (
+        "a_reload_and_the_end_report_what_was_left_out",
+        a_reload_and_the_end_report_what_was_left_out,
+    ),
+];
 
 const SOURCES: u32 = 100_000;
 const PER_SECOND: u32 = 20_000;
@@ -106,4 +112,27 @@ fn a_flood_of_openings_leaves_lines_out() {
         let left_out: usize = reports.map(|number| number.parse::<usize>().unwrap()).sum();
         (logged + left_out == 2 * SENT).then_some(())
     });
+}
+
+/// What the old doors have counted, a reload reports, and the end.
+fn a_reload_and_the_end_report_what_was_left_out() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon("[A]\nsequence = 8000:udp\n");
+    for reports in 1..=2 {
+        for number in 0..1500 {
+            scene.wire.send(&packet::udp(CLIENT, ROUTER, 8000));
+            if number % 300 == 299 {
+                scene.fence(&daemon);
+            }
+        }
+        // Before the time of a report.
+        match reports {
+            1 => daemon.signal(libc::SIGHUP),
+            _ => daemon.signal(libc::SIGTERM),
+        }
+        daemon.await_count("lines about openings left out", reports);
+    }
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(daemon.count("error: 0 "), 0);
+    assert_eq!(daemon.count("lines about openings left out"), 2);
 }

@@ -293,7 +293,6 @@ impl Keeper {
             self.lines.proceed(now);
         }
         if is_due(&self.report_openings, now) {
-            self.report_openings = None;
             self.report_left_out();
         }
         if is_due(&self.save_again, now) {
@@ -311,7 +310,8 @@ impl Keeper {
     }
 
     /// Logs how many openings were too many, and how many lines about others.
-    fn report_left_out(&mut self) {
+    pub(super) fn report_left_out(&mut self) {
+        self.report_openings = None;
         let refused = |door: &mut Door| door.openings.take_left_out();
         let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
         if refused > 0 {

@@ -132,6 +132,8 @@ impl Keeper {
         // Where the lock and the journal are stays.
         std::mem::swap(&mut new.options.state_dir, &mut self.options.state_dir);
         self.options = new.options;
+        // The old doors have counted it.
+        self.report_left_out();
         self.doors = new.doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {

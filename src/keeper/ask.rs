@@ -6,6 +6,7 @@ use super::{Settings, state};
 use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES, MAX_NAME};
+use crate::quote::printable;
 use crate::sys::error::plain;
 use crate::sys::file::{read_all, write_all};
 use crate::sys::program::ExitCode;
@@ -29,7 +30,7 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         && (door.len() > MAX_NAME || door.contains('\n'))
     {
         // No door can be called so, and the question would not be what it seems.
-        return fail(format!("there is no door {door}"));
+        return fail(["there is no door ", &printable(door.as_bytes())].concat());
     }
     let answer = match ask(&path, question) {
         Ok(answer) => answer,

@@ -456,7 +456,8 @@ fn a_door_with_the_longest_name_closes() {
         format!("{name}\nclose {CLIENT} SSH"),
     ] {
         let text = refused(&scene, &["--close", &wrong, CLIENT]);
-        assert_eq!(text, format!("there is no door {wrong}\n"));
+        let shown = wrong.replace('\n', "\\n");
+        assert_eq!(text, format!("there is no door {shown}\n"));
     }
     assert_eq!(rules(&scene), 1);
     said(&scene, &["--close", &name, CLIENT]);

@@ -85,7 +85,12 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     }
 
     let starting = match settings.args.daemon {
-        true => Some(daemon::daemonize().map_err(|error| format!("cannot daemonize: {error}"))?),
+        true => match daemon::daemonize() {
+            Ok(starting) => Some(starting),
+            Err(error) => {
+                return close_what_is_left(settings, format!("cannot daemonize: {error}"));
+            }
+        },
         false => None,
     };
     let mut keeper = Keeper::new(settings, config.options, doors)?;
@@ -166,7 +171,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     Ok(Some(keeper))
 }
 
-/// A start that fails without a config: the doors that the daemon before has left open are closed all the same.
+/// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
 fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);

@@ -6,7 +6,6 @@ use crate::lease::{await_notes, notes};
 use crate::lines;
 use crate::restart::{kill, start};
 use std::fs;
-use std::process::Command;
 
 pub const TESTS: &[Test] = &[
     (
@@ -16,6 +15,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_signal_ends_a_daemon_whose_listener_starts",
         a_signal_ends_a_daemon_whose_listener_starts,
+    ),
+    (
+        "a_daemon_that_cannot_fork_still_closes_doors",
+        a_daemon_that_cannot_fork_still_closes_doors,
     ),
 ];
 
@@ -47,9 +50,9 @@ fn leave_doors_open(scene: &Scene, seconds: u32) {
 
 /// A daemon whose listener needs this many seconds more to get ready: the listener alone calls chroot(2).
 fn start_slowly(scene: &Scene, seconds: u32) -> Daemon {
-    let mut strace = Command::new("ip");
+    let mut strace = scene.router.command("strace");
     strace
-        .args(["netns", "exec", scene.router.name(), "strace", "-D", "-f"])
+        .args(["-D", "-f"])
         .args(["-o", "/dev/null", "-e", "trace=chroot"])
         .args(["-e", &format!("inject=chroot:delay_enter={seconds}s")])
         .arg(daemon_binary())
@@ -88,4 +91,23 @@ fn a_signal_ends_a_daemon_whose_listener_starts() {
     assert_eq!(daemon.count(lines::LISTENING), 0);
     // Nothing is left for the next one.
     assert_eq!(start(&scene).count("taken over"), 0);
+}
+
+fn a_daemon_that_cannot_fork_still_closes_doors() {
+    if find("strace").is_none() {
+        return eprintln!("strace is not installed: a fork that fails is not tested");
+    }
+    let scene = Scene::new();
+    leave_doors_open(&scene, 600);
+    let mut strace = scene.router.command("strace");
+    strace
+        .args(["-D", "-o", "/dev/null", "-e", "trace=fork,clone"])
+        .args(["-e", "inject=fork,clone:error=EAGAIN:when=1"])
+        .arg(daemon_binary())
+        .args(["-d", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"));
+    let mut daemon = Daemon::run(strace);
+    assert_eq!(daemon.wait().code(), Some(1));
+    daemon.await_text("cannot daemonize");
+    assert_eq!(notes(&scene, "stop"), 3);
 }

@@ -9,7 +9,7 @@ mod pace;
 use crate::deadline::{is_due, soonest};
 use crate::door::{Knock, Millis};
 use crate::filter;
-use crate::interfaces::{Interfaces, Selector};
+use crate::interfaces::{self, Interfaces, Selector};
 use crate::limits::{
     BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_PAUSE_MS,
     REFRESH_RETRY_MS, SCANNED_PER_SECOND, SETTLE_MS,
@@ -364,8 +364,7 @@ impl<'a> Listener<'a> {
             if ready.has(0) && !self.obey() {
                 return Ok(());
             }
-            if ready.has(1) {
-                self.changes.drain();
+            if ready.has(1) && self.changes.drain(&interfaces::matters) {
                 let due = now.max(self.refreshed + REFRESH_PAUSE_MS);
                 self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }

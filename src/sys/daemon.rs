@@ -118,11 +118,11 @@ mod tests {
         let file = File::options().write(true).open("/dev/null").expect("file");
         // The filter is the thread's alone.
         let refused = std::thread::spawn(move || {
-            let step = |code, k, jt, jf| libc::sock_filter {
+            let step = |code, k: u32, jt, jf| libc::sock_filter {
                 code: code as libc::c_ushort,
                 jt,
                 jf,
-                k: k as u32,
+                k,
             };
             let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
             let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -131,11 +131,11 @@ mod tests {
             // The number of the call, then the lower half of its second argument.
             let mut program = [
                 step(load, 0, 0, 0),
-                step(equal, libc::SYS_fcntl as i64, 0, 3),
+                step(equal, libc::SYS_fcntl as u32, 0, 3),
                 step(load, 24, 0, 0),
-                step(equal, libc::F_SETLK.into(), 0, 1),
-                step(end, refuse.into(), 0, 0),
-                step(end, libc::SECCOMP_RET_ALLOW.into(), 0, 0),
+                step(equal, libc::F_SETLK as u32, 0, 1),
+                step(end, refuse, 0, 0),
+                step(end, libc::SECCOMP_RET_ALLOW, 0, 0),
             ];
             let filter = libc::sock_fprog {
                 len: program.len() as libc::c_ushort,

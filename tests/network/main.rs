@@ -133,7 +133,7 @@ fn trial(name: &'static str, test: fn(), alone: bool, missing: &Option<String>) 
     let missing = missing.clone();
     Trial::ignorable_test(name, move || {
         if let Some(reason) = missing {
-            return Ok(Completion::ignored_with(reason));
+            return lab::not_run(reason);
         }
         if alone {
             let _turn = QUIET.write().unwrap_or_else(PoisonError::into_inner);

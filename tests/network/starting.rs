@@ -1,7 +1,7 @@
 //! While the listener starts, the keeper does all else: it closes doors, reaps commands and handles signals.
 
 use crate::Test;
-use crate::lab::{Daemon, ROUTER, Scene, children, daemon_binary, find, wait_for};
+use crate::lab::{Daemon, ROUTER, Scene, children, daemon_binary, wait_for};
 use crate::lease::{await_notes, notes};
 use crate::lines;
 use crate::restart::{kill, start};
@@ -62,9 +62,6 @@ fn start_slowly(scene: &Scene, seconds: u32) -> Daemon {
 }
 
 fn doors_close_one_after_another_while_the_listener_starts() {
-    if find("strace").is_none() {
-        return eprintln!("strace is not installed: a slow start is not tested");
-    }
     let scene = Scene::new();
     leave_doors_open(&scene, 2);
     let daemon = start_slowly(&scene, 6);
@@ -74,9 +71,6 @@ fn doors_close_one_after_another_while_the_listener_starts() {
 }
 
 fn a_signal_ends_a_daemon_whose_listener_starts() {
-    if find("strace").is_none() {
-        return eprintln!("strace is not installed: a slow start is not tested");
-    }
     let scene = Scene::new();
     leave_doors_open(&scene, 600);
     let mut daemon = start_slowly(&scene, 8);
@@ -94,9 +88,6 @@ fn a_signal_ends_a_daemon_whose_listener_starts() {
 }
 
 fn a_daemon_that_cannot_fork_still_closes_doors() {
-    if find("strace").is_none() {
-        return eprintln!("strace is not installed: a fork that fails is not tested");
-    }
     let scene = Scene::new();
     leave_doors_open(&scene, 600);
     let mut strace = scene.router.command("strace");

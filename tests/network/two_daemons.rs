@@ -3,7 +3,7 @@
 use crate::Test;
 use crate::control::{ask, json, refused};
 use crate::lab::{
-    CLIENT, DEADLINE, Daemon, ROUTER, Scene, children, daemon_binary, find, knock, signal, wait_for,
+    CLIENT, DEADLINE, Daemon, ROUTER, Scene, children, daemon_binary, knock, signal, wait_for,
 };
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
@@ -179,9 +179,6 @@ fn a_state_folder_that_was_removed_is_made_anew() {
 
 /// The folder comes back after the daemon has missed it and before it makes a new one; a second daemon starts before it goes on.
 fn a_state_folder_that_comes_back_stays_locked() {
-    if find("strace").is_none() {
-        return eprintln!("strace is not installed: a folder that comes back is not tested");
-    }
     let scene = Scene::new();
     scene.home.config(&door(600));
     // Three folders are made at the start, and one control socket.

@@ -132,6 +132,13 @@ impl State {
         }
     }
 
+    /// Leaves it for good: the journal is kept elsewhere now.
+    pub fn leave(&self) {
+        if self.is_in_place() {
+            let _ = fs::remove_file(self.journal());
+        }
+    }
+
     /// Takes it only if a daemon has left a journal in it and is gone. The error says why it cannot be used.
     pub fn left(state_dir: &Path, config: &Path) -> Result<Option<State>, String> {
         let journal = state_dir.join(instance_name(config)).join(JOURNAL);

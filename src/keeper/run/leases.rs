@@ -287,23 +287,7 @@ impl Keeper {
             taken = Err(Unavailable::Taken(holder));
         }
         match taken {
-            Ok(()) => {
-                // Another daemon may have had it meanwhile, and be gone. What else is in it is ours.
-                let (mut left, _) = self.state.as_ref().map(State::leases).unwrap_or_default();
-                for own in self.book.leases() {
-                    let is_own = |lease: &Lease| {
-                        lease.source == own.source
-                            && lease.door == own.door
-                            && lease.start == own.start
-                            && lease.stop == own.stop
-                    };
-                    if let Some(index) = left.iter().position(is_own) {
-                        left.swap_remove(index);
-                    }
-                }
-                self.be_up();
-                self.take_over_leases(left);
-            }
+            Ok(()) => self.adopt_state(),
             Err(Unavailable::Taken(holder)) => {
                 let process = holder.process;
                 let config = config.display();
@@ -320,6 +304,25 @@ impl Keeper {
             // Why not, the next try to write says.
             Err(Unavailable::Unusable(_)) => {}
         }
+    }
+
+    /// Is up in a state folder that has just become this daemon's. Another may have had it before, and be gone: what is left of that is taken
+    /// over.
+    pub(super) fn adopt_state(&mut self) {
+        let (mut left, _) = self.state.as_ref().map(State::leases).unwrap_or_default();
+        for own in self.book.leases() {
+            let is_own = |lease: &Lease| {
+                lease.source == own.source
+                    && lease.door == own.door
+                    && lease.start == own.start
+                    && lease.stop == own.stop
+            };
+            if let Some(index) = left.iter().position(is_own) {
+                left.swap_remove(index);
+            }
+        }
+        self.be_up();
+        self.take_over_leases(left);
     }
 
     pub(super) fn reap(&mut self) {

@@ -45,6 +45,8 @@ struct Replacement {
     listener: ListenerProcess,
     options: Options,
     doors: Vec<Door>,
+    /// Its state folder, if that is another one.
+    state: Option<State>,
 }
 
 /// On the way out.

@@ -146,7 +146,7 @@ fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
 }
 
 /// What a daemon that is killed now leaves in its journal.
-fn await_open_lease(scene: &Scene) {
+pub fn await_open_lease(scene: &Scene) {
     wait_for("an open lease in the journal", || {
         let open = fs::read_to_string(journal_path(scene)).unwrap();
         open.contains(" open ").then_some(())

@@ -7,7 +7,7 @@ use crate::lab::{
 };
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
-use crate::restart::{kill, read_journal, start};
+use crate::restart::{await_open_lease, kill, read_journal, start};
 use std::fs;
 use std::time::Instant;
 
@@ -245,6 +245,7 @@ fn what_another_daemon_left_in_a_new_state_folder_closes() {
     fs::remove_dir_all(scene.home.path("state")).expect("remove");
     let second = start(&scene);
     open(&scene, &second);
+    await_open_lease(&scene);
     kill(second);
     assert_eq!(rules(&scene), 1);
     knock(&scene.router, "127.0.0.1", STEPS);

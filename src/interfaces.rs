@@ -292,6 +292,18 @@ fn address(kind: u16, body: &[u8]) -> Option<Address> {
     })
 }
 
+/// Whether this notice can change which interfaces there are, their addresses, or the default route. A router may have many routes, and a
+/// routing daemon changes them all the time.
+pub fn matters(kind: u16, body: &[u8]) -> bool {
+    !matches!(kind, libc::RTM_NEWROUTE | libc::RTM_DELROUTE) || is_default(body)
+}
+
+/// Whether struct rtmsg, as [`default_route`] has it, is of the main table and for all destinations.
+fn is_default(body: &[u8]) -> bool {
+    const RT_TABLE_MAIN: u8 = 254;
+    body.get(1) == Some(&0) && body.get(4) == Some(&RT_TABLE_MAIN)
+}
+
 struct DefaultRoute {
     link: u32,
     metric: u32,
@@ -303,14 +315,9 @@ fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
     const RTA_OIF: u16 = 4;
     const RTA_PRIORITY: u16 = 6;
     const RTA_MULTIPATH: u16 = 9;
-    const RT_TABLE_MAIN: u8 = 254;
     const RTN_UNICAST: u8 = 1;
     let header = body.first_chunk::<12>()?;
-    if kind != libc::RTM_NEWROUTE
-        || header[1] != 0
-        || header[4] != RT_TABLE_MAIN
-        || header[7] != RTN_UNICAST
-    {
+    if kind != libc::RTM_NEWROUTE || !is_default(body) || header[7] != RTN_UNICAST {
         return None;
     }
     let link = match attribute(body, 12, RTA_MULTIPATH) {

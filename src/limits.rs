@@ -179,7 +179,7 @@ pub const SHUTDOWN_MS: u64 = 10_000;
 /// daemon's start waits as long for the stop commands of overdue doors.
 pub const ORPHAN_MS: u64 = 2_000;
 
-/// Stage and failure lines that may come at once before `LogRate` bounds them.
+/// Lines about stages, or about one door's openings, that may come at once before `LogRate` bounds them.
 pub const LOG_BURST: u32 = 500;
 
 /// A log line waits at most this long (ms) for the name of its source (`-l`).
@@ -259,7 +259,7 @@ pub const MAX_TOLD_ADDRESSES: usize = 6;
 /// Records that the keeper reads from the listener before deadlines and signals get their turn.
 pub const RECORDS_AT_ONCE: usize = 64;
 
-/// A listener that a reload has killed is waited for this long (ms), ...
+/// A listener that a reload has told to stop is waited for this long (ms), then killed, ...
 pub const LISTENER_END_MS: u64 = 1_000;
 
 /// ... and what it said last is read up to this many records, several times what its socket holds.
@@ -278,8 +278,8 @@ pub const MAX_CLIENTS: usize = 4;
 /// A client of the control socket is served this long (ms), then it is let go: half of it is for the listener's answer.
 pub const CLIENT_MS: u64 = 1_000;
 
-/// Bytes of a question at the control socket, which holds a door's name at most.
-pub const MAX_QUESTION: usize = 1024;
+/// Bytes of a question at the control socket: a verb, an address and a door's name.
+pub const MAX_QUESTION: usize = MAX_NAME + 64;
 
 /// Addresses of one interface that the listener tells for `--status`; the rest is counted. They fill half a record.
 pub const MAX_STATUS_ADDRESSES: usize = 16;
@@ -297,7 +297,7 @@ pub const SEND_TRIES: u32 = 50;
 /// ... and after this time (ms).
 pub const SEND_PAUSE_MS: u64 = 20;
 
-/// Where the state folder or its journal cannot be used at the start, they are tried again, so often in all ...
+/// Where the state folder, its lock or its journal cannot be used at the start, they are tried again, so often in all ...
 pub const STATE_TRIES: u32 = 4;
 
 /// ... and after this time (ms).

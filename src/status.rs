@@ -3,6 +3,7 @@
 
 use crate::door::Millis;
 use crate::lease::{Lease, Phase};
+use crate::quote::printable;
 use crate::record::{Counters, Interface};
 use std::fmt::{self, Write};
 
@@ -54,7 +55,7 @@ impl Status<'_> {
             "knockd {}, process {}, config {}, running for {}\n",
             env!("CARGO_PKG_VERSION"),
             self.process,
-            self.config,
+            tame(self.config),
             duration(self.uptime)
         );
         match self.listener {
@@ -73,7 +74,7 @@ impl Status<'_> {
             } else {
                 " (disabled: its one-time list has no sequence left)"
             };
-            let _ = writeln!(out, "door {}{state}", door.name);
+            let _ = writeln!(out, "door {}{state}", tame(door.name));
             // Of two doors with one name it is not known which.
             let first = self.doors.iter().find(|other| other.name == door.name);
             if first.is_some_and(|first| std::ptr::eq(first, door)) {
@@ -93,7 +94,7 @@ impl Status<'_> {
 
     fn leases_text(&self, out: &mut String, wanted: &dyn Fn(&Lease) -> bool) {
         for lease in self.leases.iter().filter(|lease| wanted(lease)) {
-            let _ = write!(out, "  {}, {}: ", lease.name(), lease.source);
+            let _ = write!(out, "  {}, {}: ", tame(lease.name()), lease.source);
             let _ = match lease.phase {
                 Phase::Open { until } => {
                     let left = duration(until.saturating_sub(self.now));
@@ -152,6 +153,11 @@ impl Status<'_> {
         }
         out.end('}');
     }
+}
+
+/// A name as a terminal may have it: the config's may hold anything.
+fn tame(name: &str) -> String {
+    printable(name.as_bytes())
 }
 
 /// A word for where a lease stands.
@@ -347,7 +353,7 @@ mod tests {
         show(&Status {
             process: 7,
             uptime: 2 * 86_400_000 + 3 * 3_600_000,
-            config: "/etc/knockd.conf",
+            config: "/etc/\u{1b}[2J.conf",
             listener,
             restarts: 1,
             opened: 9,
@@ -363,7 +369,7 @@ mod tests {
         assert_eq!(
             shown(Some(&listener), |status| status.text()),
             format!(
-                "knockd {}, process 7, config /etc/knockd.conf, running for 2 d 3 h\n\
+                "knockd {}, process 7, config /etc/\\u{{1b}}[2J.conf, running for 2 d 3 h\n\
                  interface auto (ppp0): 10.9.0.1, fd09::1 and 2 more\n\
                  interface vlan1 (not there)\n\
                  in the 1 min 1 s since the listener started: 12 knocks seen, 0 lost by the kernel, \
@@ -372,7 +378,7 @@ mod tests {
                  door a \"b\" \\ c\n  a \"b\" \\ c, 10.9.0.2: open, 17 s left\n  \
                  a \"b\" \\ c, 10.9.0.2: opening\n\
                  door list (disabled: its one-time list has no sequence left)\n  \
-                 gone\u{1}, 10.9.0.2: open, 0 s left\nbans\n  ban, 10.9.0.2: banned, 1 min 0 s left\n",
+                 gone\\u{{1}}, 10.9.0.2: open, 0 s left\nbans\n  ban, 10.9.0.2: banned, 1 min 0 s left\n",
                 env!("CARGO_PKG_VERSION")
             )
         );

@@ -5,7 +5,8 @@ use super::control::{ERROR, OK, Question};
 use super::{Settings, state};
 use crate::cli::{print, say};
 use crate::config::{self, Options};
-use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
+use crate::limits::{CLIENT_MS, MAX_FILE_BYTES, MAX_NAME};
+use crate::quote::printable;
 use crate::sys::error::plain;
 use crate::sys::file::{read_all, write_all};
 use crate::sys::program::ExitCode;
@@ -25,6 +26,12 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         say(&text);
         ExitCode::FAILURE
     };
+    if let Question::Close { door, .. } = question
+        && (door.len() > MAX_NAME || door.contains('\n'))
+    {
+        // No door can be called so, and the question would not be what it seems.
+        return fail(["there is no door ", &printable(door.as_bytes())].concat());
+    }
     let answer = match ask(&path, question) {
         Ok(answer) => answer,
         Err(error) => return fail(problem(settings, &path, &error)),

@@ -34,7 +34,14 @@ pub fn main(settings: &Settings) -> ExitCode {
             }
         }
         let report = &mut |problem| warnings.push(problem);
-        let doors = doors::open(config.doors, &settings.directory, &mut |_| {}, report)?;
+        let log_rate = config.options.log_rate;
+        let doors = doors::open(
+            config.doors,
+            &settings.directory,
+            log_rate,
+            &mut |_| {},
+            report,
+        )?;
         Ok((text, doors.len()))
     });
     let (mut text, doors) = match checked {

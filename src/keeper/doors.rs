@@ -4,7 +4,7 @@
 use super::one_time::OneTimeList;
 use crate::config;
 use crate::door::Pattern;
-use crate::limits::{MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
+use crate::limits::{LOG_BURST, MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
 use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
@@ -21,6 +21,8 @@ pub struct Door {
     pub generation: u32,
     /// Bounds how often it opens.
     pub openings: LogRate,
+    /// Bounds the lines about its openings.
+    pub lines: LogRate,
 }
 
 impl Door {
@@ -42,6 +44,7 @@ pub fn exhausted(door: &str) -> String {
 pub fn open(
     doors: Vec<config::Door>,
     directory: &Path,
+    log_rate: u32,
     trace: &mut dyn FnMut(&str),
     report: &mut dyn FnMut(String),
 ) -> Result<Vec<Door>, String> {
@@ -60,12 +63,13 @@ pub fn open(
             config.pattern.sequence = Some(next);
             list = Some(file);
         }
-        let most = MAX_OPENINGS_PER_SECOND;
+        let (most, now) = (MAX_OPENINGS_PER_SECOND, monotonic());
         opened.push(Door {
             config,
             list,
             generation: 0,
-            openings: LogRate::new(most, most, monotonic()),
+            openings: LogRate::new(most, most, now),
+            lines: LogRate::new(log_rate, LOG_BURST, now),
         });
     }
     Ok(opened)

@@ -163,7 +163,7 @@ impl Lines {
         let child = match &mut self.child {
             Some(child) => child,
             None => {
-                let (socket, process) = process::spawn(lookup::PROGRAM, None)?;
+                let (socket, process) = process::spawn(lookup::PROGRAM, None, &[])?;
                 self.child.insert(Child {
                     socket,
                     process,

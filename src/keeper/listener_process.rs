@@ -6,20 +6,27 @@ use super::state::State;
 use super::{Settings, process};
 use crate::config::Options;
 use crate::door::Millis;
+use crate::interfaces::Selector;
 use crate::limits::{LISTENER_START_MS, MAX_RECORD, MAX_RESTART_DELAY_MS};
 use crate::listener;
 use crate::record::{RANGES_AT_ONCE, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
+use crate::sys::error::with_text;
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
+use crate::sys::packet_socket::PacketSocket;
 use crate::tripwire::Tripwire;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
 
 /// A listener that lives.
 pub struct ListenerProcess {
     socket: MessageSocket,
     process: libc::pid_t,
+    /// What it reads packets from. They are open here as well, so that the listener of a reload goes on where this one stops: each packet
+    /// is read once. The keeper itself reads none.
+    sockets: Vec<Rc<PacketSocket>>,
     /// Its process was reaped: the number may be somebody else's now.
     ended: bool,
     /// When it was started.
@@ -41,21 +48,34 @@ pub enum Received {
 }
 
 impl ListenerProcess {
-    /// Starts one for these doors, whose generations begin anew. `wait_for_interfaces`: those that are not there are waited for.
+    /// Starts one for these doors, whose generations begin anew. `wait_for_interfaces`: those that are not there are waited for. `before`: the
+    /// listener whose packet sockets it takes over.
     pub fn start(
         settings: &Settings,
         options: &Options,
         doors: &mut [Door],
         state: Option<&State>,
         wait_for_interfaces: bool,
+        before: Option<&ListenerProcess>,
     ) -> io::Result<ListenerProcess> {
+        let selectors = Selector::list(settings.interface(options)).unwrap_or_default();
+        let names: Vec<String> = selectors.iter().map(Selector::to_string).collect();
+        let mut sockets = before.map_or(Vec::new(), |before| before.sockets.clone());
+        sockets.truncate(selectors.len());
+        for selector in selectors.iter().skip(sockets.len()) {
+            let socket = PacketSocket::open().map_err(|error| refused(selector, &error))?;
+            sockets.push(Rc::new(socket));
+        }
+        let more: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
         let cage = state.map(State::empty_directory);
-        let (socket, process) = process::spawn(listener::PROGRAM, cage)?;
+        let (socket, process) = process::spawn(listener::PROGRAM, cage, &more)?;
+        let numbers = more.iter().map(|fd| fd.as_raw_fd() as u32).collect();
         let started = monotonic();
         let ready_by = Some(started + LISTENER_START_MS);
         let listener = ListenerProcess {
             socket,
             process,
+            sockets,
             ended: false,
             started,
             ready_by,
@@ -77,8 +97,13 @@ impl ListenerProcess {
             debug: settings.args.debug,
             log_rate: options.log_rate,
             wait_for_interfaces,
-            interface: settings.interface(options).to_string(),
+            // As it is meant: the text in the config may be too long for a record.
+            interface: names.join(","),
         }))?;
+        listener.say(ToListener::Sockets {
+            numbers,
+            shared: before.is_some(),
+        })?;
         for door in doors {
             door.generation = 0;
             let pattern = door.pattern().clone();
@@ -146,6 +171,17 @@ impl AsFd for ListenerProcess {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+fn refused(selector: &Selector, error: &io::Error) -> io::Error {
+    let text = match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "{selector}: You don't have permission to perform this capture on that device \
+             (socket: Operation not permitted); run knockd as root or with CAP_NET_RAW"
+        ),
+        _ => format!("{selector}: {error}"),
+    };
+    with_text(error.kind(), text)
 }
 
 /// When a listener that died is started again: at once the first time, slower if it keeps dying.

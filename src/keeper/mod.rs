@@ -117,7 +117,13 @@ impl Settings {
     ) -> Result<(Config, Vec<Door>), String> {
         let mut config = self.parse(trace)?;
         let doors = std::mem::take(&mut config.doors);
-        let doors = doors::open(doors, &self.directory, trace, report)?;
+        let doors = doors::open(
+            doors,
+            &self.directory,
+            config.options.log_rate,
+            trace,
+            report,
+        )?;
         Ok((config, doors))
     }
 }

@@ -9,22 +9,25 @@ use crate::sys::message_socket::MessageSocket;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Starts this program as `name`, with `output` for its standard output: our end of the socketpair, and its process id. It is reaped with
+/// Starts this program as `name`, with `output` for its standard output, and `more`: our end of the socketpair, and its process id. It is reaped with
 /// the commands. Whoever started the daemon over a pipe (a shell's $(), ssh) waits until nobody has that pipe any more: so without
 /// `output`, and for standard error, the child has /dev/null.
 pub fn spawn(
     name: &str,
     output: Option<BorrowedFd<'_>>,
+    more: &[BorrowedFd<'_>],
 ) -> io::Result<(MessageSocket, libc::pid_t)> {
     let (ours, theirs) = MessageSocket::pair()?;
     ours.limit_sending(LISTENER_SEND_MS)?;
     let child =
-        exec::start_self(name, theirs.as_fd(), output).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => with_text(
-                io::ErrorKind::Other,
-                "/proc/self/exe is missing; mount /proc".into(),
-            ),
-            _ => error,
+        exec::start_self(name, theirs.as_fd(), output, more).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::NotFound => with_text(
+                    io::ErrorKind::Other,
+                    "/proc/self/exe is missing; mount /proc".into(),
+                ),
+                _ => error,
+            }
         })?;
     Ok((ours, child))
 }

@@ -2,22 +2,18 @@
 #![forbid(unsafe_code)]
 
 use super::control::Question;
-use super::listener_process::{ListenerProcess, Received};
 use super::log::Kind;
 use super::run::Keeper;
 use super::state::{State, Unavailable};
 use super::{Settings, ask, check, named_files};
 use crate::cli::{self, KnockdArgs, print, say};
 use crate::config;
-use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
-use crate::record::ToKeeper;
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
 use crate::sys::error::plain;
-use crate::sys::file::write_all;
-use crate::sys::poll::{Awaits, Entry};
+use crate::sys::file::{read_all, write_all};
 use crate::sys::program::ExitCode;
 use crate::sys::{daemon, poll};
 use std::fs::{self, Permissions};
@@ -89,7 +85,12 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     }
 
     let starting = match settings.args.daemon {
-        true => Some(daemon::daemonize().map_err(|error| format!("cannot daemonize: {error}"))?),
+        true => match daemon::daemonize() {
+            Ok(starting) => Some(starting),
+            Err(error) => {
+                return close_what_is_left(settings, format!("cannot daemonize: {error}"));
+            }
+        },
         false => None,
     };
     let mut keeper = Keeper::new(settings, config.options, doors)?;
@@ -133,15 +134,16 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     }
     keeper.end_unwanted_bans();
-    let listener = keeper
-        .spawn_own_listener()
-        .map_err(|error| plain(&error))
-        .and_then(|listener| await_ready(listener, &mut keeper))
-        .map_err(|problem| format!("could not open {interface}: {problem}"));
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(problem) => return close_all(keeper, problem),
+    let problem = match keeper.spawn_own_listener() {
+        Ok(listener) => keeper.await_listener(listener).err(),
+        Err(error) => Some(plain(&error)),
     };
+    if let Some(problem) = problem {
+        return close_all(keeper, format!("could not open {interface}: {problem}"));
+    }
+    if keeper.is_closing() {
+        return Ok(Some(keeper));
+    }
     keeper.be_up();
     if starting.is_some() {
         match write_pid(&pid_path) {
@@ -165,13 +167,11 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     if let Some(Err(problem)) = starting.map(daemonized) {
         return close_all(keeper, problem);
     }
-    // A listener that has died since is found by the loop, which starts another.
-    listener.let_go();
-    keeper.listener = Some(listener);
+    keeper.release_listener();
     Ok(Some(keeper))
 }
 
-/// A start that fails without a config: the doors that the daemon before has left open are closed all the same.
+/// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
 fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
@@ -231,7 +231,7 @@ fn write_pid(path: &Path) -> io::Result<bool> {
         file.set_len(0)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
     }
-    let written = write_all(file.as_fd(), format!("{}\n", std::process::id()).as_bytes());
+    let written = write_all(file.as_fd(), pid_line().as_bytes());
     if written.is_err() && is_file {
         // An empty file tells nobody anything.
         let _ = fs::remove_file(path);
@@ -239,37 +239,17 @@ fn write_pid(path: &Path) -> io::Result<bool> {
     written.map(|()| is_file)
 }
 
-/// Waits until a listener is ready, or says why it cannot be. Doors that were taken over close meanwhile.
-fn await_ready(
-    mut listener: ListenerProcess,
-    keeper: &mut Keeper,
-) -> Result<ListenerProcess, String> {
-    /// The longest that a door or a signal waits for its turn.
-    const LOOK_MS: Millis = 500;
-    loop {
-        let now = monotonic();
-        keeper.mind_doors(now);
-        if keeper.is_told_to_end() {
-            return Err("a signal has ended the start".to_string());
-        }
-        if is_due(&listener.ready_by, now) {
-            return Err("the listener does not get ready".to_string());
-        }
-        let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
-        let due = soonest(&[Some(now + LOOK_MS), listener.ready_by]);
-        poll::wait(&mut [entry], now, due).map_err(|error| error.to_string())?;
-        let lines = &mut keeper.lines;
-        match listener.receive() {
-            Received::Record(ToKeeper::Ready) => {
-                listener.ready_by = None;
-                return Ok(listener);
-            }
-            Received::Record(ToKeeper::Refused(problem)) => return Err(problem),
-            Received::Record(ToKeeper::Problem(text)) => lines.say(Kind::Error, &text),
-            Received::Record(ToKeeper::Notice(text)) => lines.say(Kind::Event, &text),
-            Received::Record(ToKeeper::Debug(text)) => lines.say(Kind::Debug, &text),
-            Received::Nothing => {}
-            _ => return Err("the listener has died".to_string()),
-        }
+/// What the pid file says.
+fn pid_line() -> String {
+    format!("{}\n", std::process::id())
+}
+
+/// Removes the pid file, unless another daemon has written its own process id there.
+pub(super) fn remove_pid(path: &Path) {
+    let line = pid_line();
+    let read = named_files::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)
+        .and_then(|file| read_all(file.as_fd(), line.len() + 1));
+    if read.is_ok_and(|read| read == line.as_bytes()) {
+        let _ = fs::remove_file(path);
     }
 }

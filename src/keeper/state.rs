@@ -116,10 +116,10 @@ impl State {
         })
     }
 
-    /// Tells a second daemon whether this one is up: one that starts or ends is waited for.
-    pub fn set_up(&self, is_up: bool) {
+    /// Tells a second daemon whether this one is up: one that starts or ends is waited for. Who has the lock, if it is another by now.
+    pub fn set_up(&self, is_up: bool) -> Option<Holder> {
         // Where it cannot be said, the second waits in vain, or does not wait.
-        let _ = daemon::lock(&self.lock, is_up);
+        daemon::lock(&self.lock, is_up).ok().flatten()
     }
 
     /// Whether a second daemon would find our lock. Not if somebody has removed or moved the folder.
@@ -129,6 +129,13 @@ impl State {
             (Ok(held), Ok(found)) => identity(held) == identity(found),
             (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
             _ => true,
+        }
+    }
+
+    /// Leaves it for good: the journal is kept elsewhere now.
+    pub fn leave(&self) {
+        if self.is_in_place() {
+            let _ = fs::remove_file(self.journal());
         }
     }
 

@@ -47,23 +47,26 @@ pub struct Wanted<'a> {
 }
 
 impl Capture {
-    /// A socket that gets nothing yet.
-    pub fn open(selector: Selector) -> Result<Capture, String> {
-        let socket = PacketSocket::open().map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => format!(
-                "{selector}: You don't have permission to perform this capture on that device \
-                 (socket: Operation not permitted); run knockd as root or with CAP_NET_RAW"
-            ),
-            _ => format!("{selector}: {error}"),
-        })?;
-        Ok(Capture {
+    /// For that interface, with this socket.
+    pub fn new(selector: Selector, socket: PacketSocket) -> Capture {
+        Capture {
             selector,
             socket,
             bound: None,
             local: None,
             place: Place::default(),
             told: Place::default(),
-        })
+        }
+    }
+
+    /// Where [`follow`](Self::follow) will move the socket, which is another listener's still.
+    pub fn foresee(&mut self, interfaces: &Interfaces) {
+        let link = interfaces.find(&self.selector);
+        self.bound = match self.selector {
+            Selector::Any => Some(0),
+            _ => link.map(|link| link.index),
+        };
+        self.place = self.look(link, &interfaces.local(&self.selector));
     }
 
     /// Moves filter and socket to where they belong now. After an error it can be tried again.
@@ -81,13 +84,14 @@ impl Capture {
             }
             self.local = Some(local);
         }
+        let local = self.local.as_deref().unwrap_or_default();
         let link = interfaces.find(&self.selector);
         self.bound = match (&self.selector, link) {
             (Selector::Any, _) => self.bind(0)?,
             (_, Some(link)) => self.bind(link.index)?,
             (_, None) => None,
         };
-        self.place = self.look(link.filter(|_| self.bound.is_some()));
+        self.place = self.look(link.filter(|_| self.bound.is_some()), local);
         Ok(())
     }
 
@@ -106,9 +110,8 @@ impl Capture {
         self.bound.is_none() && interfaces.find(&self.selector).is_some()
     }
 
-    fn look(&self, link: Option<&Link>) -> Place {
+    fn look(&self, link: Option<&Link>, local: &[IpAddr]) -> Place {
         let selector = &self.selector;
-        let local = self.local.as_deref().unwrap_or_default();
         let line = match (selector, link) {
             (Selector::Any, _) => String::new(),
             (Selector::Auto, None) => "auto: no default route: waiting for one".to_string(),

@@ -9,7 +9,7 @@ mod pace;
 use crate::deadline::{is_due, soonest};
 use crate::door::{Knock, Millis};
 use crate::filter;
-use crate::interfaces::{Interfaces, Selector};
+use crate::interfaces::{self, Interfaces, Selector};
 use crate::limits::{
     BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_PAUSE_MS,
     REFRESH_RETRY_MS, SCANNED_PER_SECOND, SETTLE_MS,
@@ -23,7 +23,7 @@ use crate::sys::error::plain;
 use crate::sys::file::read_file;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
-use crate::sys::packet_socket::Batch;
+use crate::sys::packet_socket::{Batch, PacketSocket};
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::{poll, privileges, program, random, seccomp};
@@ -122,6 +122,8 @@ struct Listener<'a> {
     kernel: filter::Kernel,
     follows_routes: bool,
     wait_for_interfaces: bool,
+    /// Another listener reads from the sockets until the keeper lets this one go.
+    shared: bool,
 }
 
 impl<'a> Listener<'a> {
@@ -141,6 +143,9 @@ impl<'a> Listener<'a> {
             interface,
         })) = receive(keeper)
         else {
+            return Ok(None);
+        };
+        let Some(ToListener::Sockets { numbers, shared }) = receive(keeper) else {
             return Ok(None);
         };
         let mut doors = Vec::new();
@@ -167,10 +172,9 @@ impl<'a> Listener<'a> {
 
         let selectors = Selector::list(&interface)?;
         let follows_routes = selectors.contains(&Selector::Auto);
-        let mut captures = Vec::new();
-        for selector in selectors {
-            captures.push(Capture::open(selector)?);
-        }
+        let sockets = numbers.into_iter().map(PacketSocket::inherited);
+        let captures = selectors.into_iter().zip(sockets);
+        let captures = captures.map(|(selector, socket)| Capture::new(selector, socket));
         let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
         let netlink = Netlink::ask().map_err(told("netlink"))?;
         let mut seed = [0; 8];
@@ -236,7 +240,7 @@ impl<'a> Listener<'a> {
         }
         Ok(Some(Listener {
             keeper,
-            captures,
+            captures: captures.collect(),
             changes,
             netlink,
             interfaces: Interfaces::default(),
@@ -253,12 +257,21 @@ impl<'a> Listener<'a> {
             kernel,
             follows_routes,
             wait_for_interfaces,
+            shared,
         }))
     }
 
     /// Says that it is ready, and listens once the keeper lets it go.
     fn serve(&mut self) -> Result<(), String> {
-        self.refresh()?;
+        if self.shared {
+            self.interfaces = self.look_around()?;
+            for capture in &mut self.captures {
+                capture.foresee(&self.interfaces);
+            }
+            self.refresh_due = Some(self.refreshed);
+        } else {
+            self.refresh()?;
+        }
         for capture in &mut self.captures {
             capture.tell_first(&self.interfaces, self.wait_for_interfaces, &self.output)?;
         }
@@ -274,8 +287,7 @@ impl<'a> Listener<'a> {
 
     /// Reads the interfaces anew and moves filters and sockets to where they belong now. An error is told after all sockets had their turn.
     fn refresh(&mut self) -> Result<(), String> {
-        self.interfaces =
-            Interfaces::read(&self.netlink, self.follows_routes).map_err(told("netlink"))?;
+        self.interfaces = self.look_around()?;
         let mut result = Ok(());
         for capture in &mut self.captures {
             let wanted = Wanted {
@@ -291,6 +303,10 @@ impl<'a> Listener<'a> {
             }
         }
         result
+    }
+
+    fn look_around(&self) -> Result<Interfaces, String> {
+        Interfaces::read(&self.netlink, self.follows_routes).map_err(told("netlink"))
     }
 
     /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and
@@ -343,11 +359,12 @@ impl<'a> Listener<'a> {
                 poll::wait(&mut entries, now, soonest(&deadlines))
                     .map_err(|error| error.to_string())?
             };
+            // It may have slept for days.
+            let now = monotonic();
             if ready.has(0) && !self.obey() {
                 return Ok(());
             }
-            if ready.has(1) {
-                self.changes.drain();
+            if ready.has(1) && self.changes.drain(&interfaces::matters) {
                 let due = now.max(self.refreshed + REFRESH_PAUSE_MS);
                 self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }
@@ -364,7 +381,7 @@ impl<'a> Listener<'a> {
         }
     }
 
-    /// Does what the keeper says. `false`: the keeper is gone, or this is not the keeper.
+    /// Does what the keeper says. `false`: the keeper is gone or says `Stop`, or this is not the keeper.
     fn obey(&mut self) -> bool {
         let mut buffer = [0u8; MAX_RECORD];
         loop {

@@ -23,9 +23,16 @@ pub const RANGES_AT_ONCE: usize = (MAX_RECORD - 2) / 4;
 /// From the keeper to the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToListener {
-    /// The first record: how to listen. Then comes a `Door` for each door, then `Tripwires` where ports are listed; the listener
+    /// The first record: how to listen. Then come `Sockets`, a `Door` for each door, then `Tripwires` where ports are listed; the listener
     /// answers `Ready` or `Refused`, and waits for `Start`.
     Setup(Setup),
+    /// The second: which packet sockets to listen with, one for each interface.
+    Sockets {
+        /// Their descriptors.
+        numbers: Vec<u32>,
+        /// Another listener reads from them: they must stay as they are until `Start`.
+        shared: bool,
+    },
     /// What opens the next door.
     Door {
         /// Its sequence, flags, target and time.
@@ -48,6 +55,8 @@ pub enum ToListener {
     },
     /// Tell where you listen and what you have seen: an `Interface` for each socket, then `Counters`.
     Report,
+    /// Read no more packets and end: what has not been read is the next listener's.
+    Stop,
 }
 
 /// How to listen.
@@ -73,7 +82,7 @@ pub struct Setup {
     pub log_rate: u32,
     /// Interfaces that are not there are waited for instead of refused: there was a listener before.
     pub wait_for_interfaces: bool,
-    /// `-i`, as written.
+    /// The interfaces as [`Selector::list`](crate::interfaces::Selector::list) reads them.
     pub interface: String,
 }
 
@@ -154,8 +163,11 @@ pub struct Progress {
     pub stage: u8,
 }
 
-/// Text that is too long for a record is cut; before it come at most 28 other bytes.
+/// Text that is too long for a record is cut and ends in [`CUT`]; before it come at most 28 other bytes.
 const MAX_TEXT: usize = MAX_RECORD - 28;
+
+/// The end of a text that was cut.
+const CUT: &str = "...";
 
 /// A field before it is read.
 const NO_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -200,6 +212,8 @@ impl ToListener {
             ToListener::Sequence { .. } => 3,
             ToListener::Tripwires(_) => 4,
             ToListener::Report => 5,
+            ToListener::Sockets { .. } => 6,
+            ToListener::Stop => 7,
         }
     }
 
@@ -219,6 +233,11 @@ impl ToListener {
             },
             4 => ToListener::Tripwires(Vec::new()),
             5 => ToListener::Report,
+            6 => ToListener::Sockets {
+                numbers: Vec::new(),
+                shared: false,
+            },
+            7 => ToListener::Stop,
             _ => return None,
         })
     }
@@ -249,7 +268,11 @@ impl ToListener {
                     wire.u16(&mut range.high);
                 });
             }
-            ToListener::Start | ToListener::Report => {}
+            ToListener::Sockets { numbers, shared } => {
+                wire.list(numbers, 0, Wire::u32);
+                wire.bool(shared);
+            }
+            ToListener::Start | ToListener::Report | ToListener::Stop => {}
         }
     }
 

@@ -237,4 +237,5 @@ fn the_longest_records_fit() {
         panic!("the longest setup does not come back");
     };
     assert_eq!(interface.len(), MAX_TEXT);
+    assert!(interface.ends_with("xx..."), "a cut shows: {interface}");
 }

@@ -2,7 +2,7 @@
 //! none of them a control character, a list as its length (1 byte) and items.
 #![forbid(unsafe_code)]
 
-use super::{Bytes, MAX_TEXT};
+use super::{Bytes, CUT, MAX_TEXT};
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
 use crate::tripwire::{BanRule, Tripwire};
@@ -89,9 +89,12 @@ impl<'a> Wire<'a> {
         *value = byte == 1;
     }
 
-    /// Text that is too long is cut.
+    /// Text that is too long is cut, which it shows.
     pub fn text(&mut self, text: &mut String) {
-        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        if text.len() > MAX_TEXT {
+            text.truncate(text.floor_char_boundary(MAX_TEXT - CUT.len()));
+            text.push_str(CUT);
+        }
         let mut length = text.len() as u16;
         self.u16(&mut length);
         let mut bytes = std::mem::take(text).into_bytes();

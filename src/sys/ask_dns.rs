@@ -49,6 +49,9 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
                         failed = Some(Reply::Failed);
                         return false;
                     }
+                    // Of several replies an address or name, otherwise the first server's.
+                    Some(Reply::NoName | Reply::NoRecord) if said.is_some() => {}
+                    Some(_) if said.as_ref().is_some_and(is_found) => {}
                     Some(reply) => said = Some(reply),
                     None => {}
                 }
@@ -60,6 +63,10 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
         }
     }
     failed.filter(|_| sockets.is_empty())
+}
+
+fn is_found(reply: &Reply) -> bool {
+    matches!(reply, Reply::Address(_) | Reply::Name(_))
 }
 
 /// A UDP socket to that address; nothing is sent. An error: there is no way to it.

@@ -5,7 +5,7 @@ use super::exec::fork;
 use super::file::{open, read_all, write_all};
 use super::folder;
 use super::program::{self, ExitCode};
-use crate::limits::MAX_INHERITED;
+use crate::limits::{MAX_INHERITED, STATE_TRIES};
 use crate::number::number;
 use std::fs::File;
 use std::io;
@@ -82,26 +82,75 @@ pub struct Holder {
 pub fn lock(file: &File, is_up: bool) -> io::Result<Option<Holder>> {
     // SAFETY: an all-zero flock is valid: from the start to the end of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
     // The first lock of all asks for the one that no other bears; which of the two it met, it can see.
     let kind = if is_up { libc::F_RDLCK } else { libc::F_WRLCK };
-    lock.l_type = kind as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: `lock` is a valid flock for the time of the call.
-    let taken = cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) });
-    match taken {
-        Ok(_) => Ok(None),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EAGAIN)) => {
-            // SAFETY: `lock` is valid for reading and writing.
-            cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) })?;
-            if lock.l_type == libc::F_UNLCK as libc::c_short {
-                // Its holder has just ended.
-                return self::lock(file, is_up);
-            }
-            Ok(Some(Holder {
+    for _ in 0..STATE_TRIES {
+        lock.l_type = kind as libc::c_short;
+        // SAFETY: `lock` is a valid flock for the time of the call.
+        let taken = cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) });
+        match taken {
+            Ok(_) => return Ok(None),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EAGAIN)) => {}
+            Err(error) => return Err(error),
+        }
+        // SAFETY: `lock` is valid for reading and writing.
+        cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) })?;
+        if lock.l_type != libc::F_UNLCK as libc::c_short {
+            return Ok(Some(Holder {
                 process: lock.l_pid,
                 is_up: lock.l_type == libc::F_RDLCK as libc::c_short,
-            }))
+            }));
         }
-        Err(error) => Err(error),
+        // Its holder has just ended.
+    }
+    // A file system that refuses locks, or two daemons that start and end.
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As on a file system that has no locks but does not say so.
+    #[test]
+    fn a_lock_that_nobody_has_and_nobody_gets_is_an_error() {
+        let file = File::options().write(true).open("/dev/null").expect("file");
+        // The filter is the thread's alone.
+        let refused = std::thread::spawn(move || {
+            let step = |code, k: u32, jt, jf| libc::sock_filter {
+                code: code as libc::c_ushort,
+                jt,
+                jf,
+                k,
+            };
+            let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+            let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+            let end = libc::BPF_RET | libc::BPF_K;
+            let refuse = libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32;
+            // The number of the call, then the lower half of its second argument.
+            let mut program = [
+                step(load, 0, 0, 0),
+                step(equal, libc::SYS_fcntl as u32, 0, 3),
+                step(load, 24, 0, 0),
+                step(equal, libc::F_SETLK as u32, 0, 1),
+                step(end, refuse, 0, 0),
+                step(end, libc::SECCOMP_RET_ALLOW, 0, 0),
+            ];
+            let filter = libc::sock_fprog {
+                len: program.len() as libc::c_ushort,
+                filter: program.as_mut_ptr(),
+            };
+            // SAFETY: `filter` points at `len` instructions, which the kernel copies. The other arguments are numbers.
+            unsafe {
+                cerr(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).expect("prctl");
+                let filter = &raw const filter;
+                let mode = libc::SECCOMP_MODE_FILTER;
+                cerr(libc::prctl(libc::PR_SET_SECCOMP, mode, filter)).expect("seccomp");
+            }
+            lock(&file, false).map_err(|error| error.kind())
+        });
+        let refused = refused.join().expect("thread");
+        assert_eq!(refused.err(), Some(io::ErrorKind::WouldBlock));
     }
 }

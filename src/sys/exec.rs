@@ -138,11 +138,12 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
 }
 
 /// Executes this program again under the name `name`, with that standard input and output, /dev/null where there is none and for standard
-/// error, and nothing else of ours but environment and directory. Returns the child's process id, or why it could not be executed.
+/// error, `more` under the numbers that they have, and nothing else of ours but environment and directory. Returns the child's process id, or why it could not be executed.
 pub fn start_self(
     name: &str,
     input: BorrowedFd<'_>,
     output: Option<BorrowedFd<'_>>,
+    more: &[BorrowedFd<'_>],
 ) -> io::Result<libc::pid_t> {
     let name = CString::new(name)?;
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
@@ -155,6 +156,7 @@ pub fn start_self(
             input.as_raw_fd(),
             output.map_or(null.as_raw_fd(), |output| output.as_raw_fd()),
             null.as_raw_fd(),
+            more,
         );
         let number = error.raw_os_error().unwrap_or(0);
         let _ = write_all(writer.as_fd(), &number.to_ne_bytes());
@@ -177,6 +179,7 @@ fn become_self(
     input: libc::c_int,
     output: libc::c_int,
     null: libc::c_int,
+    more: &[BorrowedFd<'_>],
 ) -> io::Error {
     signals::restore_for_exec();
     // Before exec: what is ignored stays ignored, so that there is no moment at which a signal ends the child.
@@ -187,6 +190,13 @@ fn become_self(
     for (from, to) in [(input, 0), (output, 1), (null, 2)] {
         // SAFETY: no pointers. Both are open, and neither is a standard descriptor: `program::run` fills those at the start.
         if let Err(error) = cerr(unsafe { libc::dup2(from, to) }) {
+            return error;
+        }
+    }
+    for fd in more {
+        // Not close-on-exec any more.
+        // SAFETY: no pointers.
+        if let Err(error) = cerr(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }) {
             return error;
         }
     }

@@ -21,6 +21,30 @@ pub enum Dump {
 /// Bytes of one reply. The kernel fills at most 32 kB, and less when the buffer is smaller.
 const REPLY: usize = 16 * 1024;
 
+/// A message of a reply or notice.
+struct Message<'a> {
+    kind: u16,
+    /// The number of the question that it answers.
+    answers: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Takes the first one, if it is whole.
+    fn first(rest: &mut &'a [u8]) -> Option<Message<'a>> {
+        // struct nlmsghdr: length, type, flags, sequence, port (4 + 2 + 2 + 4 + 4 bytes), host order.
+        let header = rest.first_chunk::<16>()?;
+        let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let message = Message {
+            kind: u16::from_ne_bytes([header[4], header[5]]),
+            answers: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            body: rest.get(16..size)?,
+        };
+        *rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    }
+}
+
 /// A netlink socket; needs no right at all.
 pub struct Netlink {
     socket: OwnedFd,
@@ -72,15 +96,25 @@ impl Netlink {
         Netlink::open(0)
     }
 
-    /// Throws away all notices that wait. That there were some is all that counts: whoever reads them asks anew. An
-    /// overrun (ENOBUFS) is a notice like any other.
-    pub fn drain(&self) {
+    /// Reads all notices that wait. Returns whether any of them matters, by type and body, or may do: one that was cut, or lost (ENOBUFS).
+    /// Whoever is interested asks for the rest.
+    pub fn drain(&self, matters: &dyn Fn(u16, &[u8]) -> bool) -> bool {
         let mut buffer = [0u8; 4096];
+        let mut any = false;
         loop {
             match self.receive(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(0) => return,
-                Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => return,
-                _ => {}
+                Ok(0) => return any,
+                Ok(length) => {
+                    let mut rest = buffer.get(..length).unwrap_or_default();
+                    while !any && !rest.is_empty() {
+                        any = match Message::first(&mut rest) {
+                            Some(message) => matters(message.kind, message.body),
+                            None => true,
+                        };
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
+                Err(_) => return any,
             }
         }
     }
@@ -111,15 +145,15 @@ impl Netlink {
         loop {
             let length = self.receive(&mut buffer, 0)?;
             let mut rest = buffer.get(..length).unwrap_or_default();
-            // struct nlmsghdr: length, type, flags, sequence, port (4 + 2 + 2 + 4 + 4 bytes), host order.
-            while let Some((header, _)) = rest.split_first_chunk::<16>() {
-                let size =
-                    u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-                let kind = u16::from_ne_bytes([header[4], header[5]]);
-                let Some(body) = rest.get(16..size) else {
+            while rest.len() >= 16 {
+                let Some(Message {
+                    kind,
+                    answers,
+                    body,
+                }) = Message::first(&mut rest)
+                else {
                     return Err(io::ErrorKind::InvalidData.into());
                 };
-                let answers = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
                 match i32::from(kind) {
                     _ if answers != number => {}
                     libc::NLMSG_DONE => return Ok(()),
@@ -131,7 +165,6 @@ impl Netlink {
                     }
                     _ => message(kind, body),
                 }
-                rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
             }
             if length == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());

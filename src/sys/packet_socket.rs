@@ -44,6 +44,12 @@ impl PacketSocket {
         Ok(socket)
     }
 
+    /// The one that the keeper has opened, and left open for this process under that number.
+    pub fn inherited(number: u32) -> PacketSocket {
+        // SAFETY: the keeper says so, and names each but once.
+        PacketSocket(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
+    }
+
     /// Puts this program in place of the one before, which stays where the new one is refused.
     pub fn attach(&self, program: &[Instruction]) -> io::Result<()> {
         let filter = libc::sock_fprog {

@@ -54,32 +54,41 @@ fn serve(address: &str, mut answer: impl FnMut(&str, u8, usize) -> Vec<Answer> +
             let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
                 return;
             };
-            let question = &buffer[..length];
-            let mut labels = Vec::new();
-            let mut at = 12;
-            while question[at] != 0 {
-                let end = at + 1 + usize::from(question[at]);
-                labels.push(String::from_utf8_lossy(&question[at + 1..end]).into_owned());
-                at = end;
-            }
-            for answer in answer(&labels.join("."), question[at + 2], count) {
-                let (id, code, records) = match answer {
-                    Reply(code, records) => (question[0], code, records),
-                    Forged(records) => (!question[0], 0, records),
-                    Silence => continue,
-                };
-                let mut reply = question.to_vec();
-                reply[0] = id;
-                reply[2..8].copy_from_slice(&[0x81, 0x80 | code, 0, 1, 0, records.len() as u8]);
-                for (kind, data) in records {
-                    reply.extend_from_slice(&[0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 9, 0]);
-                    reply.push(data.len() as u8);
-                    reply.extend_from_slice(&data);
-                }
+            let answer = |name: &str, kind| answer(name, kind, count);
+            for reply in replies(&buffer[..length], answer) {
                 let _ = socket.send_to(&reply, peer);
             }
         }
     });
+}
+
+/// The messages that answer a question.
+fn replies(question: &[u8], answer: impl FnOnce(&str, u8) -> Vec<Answer>) -> Vec<Vec<u8>> {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while question[at] != 0 {
+        let end = at + 1 + usize::from(question[at]);
+        labels.push(String::from_utf8_lossy(&question[at + 1..end]).into_owned());
+        at = end;
+    }
+    let answers = answer(&labels.join("."), question[at + 2]).into_iter();
+    let reply = |answer| {
+        let (id, code, records) = match answer {
+            Reply(code, records) => (question[0], code, records),
+            Forged(records) => (!question[0], 0, records),
+            Silence => return None,
+        };
+        let mut reply = question.to_vec();
+        reply[0] = id;
+        reply[2..8].copy_from_slice(&[0x81, 0x80 | code, 0, 1, 0, records.len() as u8]);
+        for (kind, data) in records {
+            reply.extend_from_slice(&[0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 9, 0]);
+            reply.push(data.len() as u8);
+            reply.extend_from_slice(&data);
+        }
+        Some(reply)
+    };
+    answers.filter_map(reply).collect()
 }
 
 const ONE_SERVER: (&str, &str) = (
@@ -181,6 +190,60 @@ pub fn a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one
 
     serve("127.0.0.7", |_, _, _| vec![Reply(2, vec![])]);
     assert_eq!(hits("-4 a.example"), "10.9.0.9");
+}
+
+/// The client is not run before both have answered.
+pub fn of_two_answers_at_once_an_address_counts_and_the_first_servers() {
+    with_files(&[
+        (
+            "resolv.conf",
+            "nameserver 127.0.0.1\nnameserver 127.0.0.2\nnameserver 127.0.0.3\n",
+        ),
+        NO_HOSTS,
+    ]);
+    let servers = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
+    let servers = servers.map(|address| UdpSocket::bind((address, 53)).unwrap());
+    // All on one processor, and the server first.
+    // SAFETY: zero is a valid set of processors, which has room for number 0 and is live.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut set);
+        let result = libc::sched_setaffinity(0, size_of_val(&set), &raw const set);
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+    std::thread::spawn(move || {
+        // SAFETY: the parameters are live.
+        unsafe {
+            let parameters = libc::sched_param { sched_priority: 1 };
+            let result = libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters);
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        }
+        let mut buffer = [0u8; 512];
+        loop {
+            let asked: Vec<_> = (servers.iter())
+                .map(|server| {
+                    let (length, peer) = server.recv_from(&mut buffer).unwrap();
+                    (server, peer, buffer[..length].to_vec())
+                })
+                .collect();
+            for (number, (server, peer, question)) in asked.into_iter().enumerate() {
+                let [reply] = &replies(&question, |name, _| {
+                    vec![match (name, number) {
+                        ("first.example", 0) | ("second.example", 1) => Reply(0, vec![v4()]),
+                        ("first.example", _) => Reply(0, vec![(A, vec![10, 9, 0, 8])]),
+                        _ => Reply(3, vec![]),
+                    }]
+                })[..] else {
+                    unreachable!()
+                };
+                server.send_to(reply, peer).unwrap();
+            }
+        }
+    });
+    for _ in 0..20 {
+        assert_eq!(hits("-4 first.example"), "10.9.0.9");
+        assert_eq!(hits("-4 second.example"), "10.9.0.9");
+    }
 }
 
 pub fn a_server_that_fails_for_one_kind_or_domain_is_asked_for_the_others() {

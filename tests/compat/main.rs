@@ -78,7 +78,7 @@ fn trial(name: String, missing: &Option<String>, test: Box<dyn FnOnce() + Send>)
     let missing = missing.clone();
     Trial::ignorable_test(name, move || {
         if let Some(reason) = missing {
-            return Ok(Completion::ignored_with(reason));
+            return lab::not_run(reason);
         }
         test();
         Ok(Completion::Completed)

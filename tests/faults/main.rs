@@ -97,7 +97,10 @@ fn main() -> ExitCode {
     }
     if let Some(reason) = lab::missing() {
         eprintln!("the faults are skipped: {reason}");
-        return ExitCode::SUCCESS;
+        return match lab::is_root() {
+            true => ExitCode::FAILURE,
+            false => ExitCode::SUCCESS,
+        };
     }
     lab::sweep();
     // A violation is a panic, which the report tells.

@@ -32,6 +32,7 @@ pub use ssh::Banner;
 pub use tun::{Tun, set_address, set_up};
 pub use wire::Wire;
 
+use libtest_mimic::{Completion, Failed};
 use std::time::{Duration, Instant};
 
 /// The longest that a test waits for one thing. Generous: it is only used up when something is broken.
@@ -59,13 +60,33 @@ pub fn wait_within<T>(
     }
 }
 
+pub fn is_root() -> bool {
+    // SAFETY: geteuid has no arguments and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// What comes of a test that cannot run, for that reason: who is root wants it run.
+pub fn not_run(reason: String) -> Result<Completion, Failed> {
+    match is_root() {
+        true => Err(format!("not run: {reason}").into()),
+        false => Ok(Completion::ignored_with(reason)),
+    }
+}
+
 /// Why the network tests cannot run here; `None` if they can.
 pub fn missing() -> Option<String> {
-    // SAFETY: geteuid has no arguments and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         return Some("not root".to_string());
     }
-    for program in ["ip", "iptables", "ip6tables", "nmap", "nc", "timeout"] {
+    for program in [
+        "ip",
+        "iptables",
+        "ip6tables",
+        "nmap",
+        "nc",
+        "strace",
+        "timeout",
+    ] {
         if find(program).is_none() {
             return Some(format!(
                 "{program} is not installed; scripts/test installs it"

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
     (
+        "a_flood_of_scanners_costs_few_looks_at_the_networks",
+        a_flood_of_scanners_costs_few_looks_at_the_networks,
+    ),
+    (
         "three_addresses_share_a_scan_and_are_banned",
         three_addresses_share_a_scan_and_are_banned,
     ),
@@ -125,6 +129,32 @@ fn three_addresses_share_a_scan_and_are_banned() {
         daemon.await_text(&format!("{source}: ban: is over"));
     }
     await_dropped(&scene, &[]);
+}
+
+/// The keeper reads the machine's networks for those alone that it may ban now.
+fn a_flood_of_scanners_costs_few_looks_at_the_networks() {
+    let scene = Scene::new();
+    let daemon = start(&scene, WIRES, SSH);
+    let trace = scene.home.path("trace");
+    let mut command = std::process::Command::new("strace");
+    command.args(["-e", "trace=socket", "-p"]);
+    command.arg(daemon.pid().to_string()).arg("-o").arg(&trace);
+    let mut strace = Daemon::run(command);
+    strace.await_text("attached");
+    let begin = Instant::now();
+    for number in 1..=90 {
+        scan(&scene, &format!("203.0.113.{number}"), 1..=3);
+    }
+    scene.fence(&daemon);
+    let seconds = begin.elapsed().as_secs_f64();
+    strace.signal(libc::SIGINT);
+    strace.wait();
+    let looks = scene.home.read("trace").matches("AF_NETLINK").count();
+    assert!(looks > 0, "it looks at all");
+    assert!(
+        looks as f64 <= 17.0 + 4.0 * seconds,
+        "{looks} in {seconds} s"
+    );
 }
 
 fn a_banned_source_opens_nothing() {

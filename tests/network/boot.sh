@@ -30,6 +30,8 @@ mount --bind "$folder/console" "$root/dev/console"
 mkdir -p "$root$folder"
 mount --bind "$folder" "$root$folder"
 rm -f "$root/usr/sbin/knockd"
+# A minimal machine has none.
+rm -f "$root/bin/kill" "$root/usr/bin/kill"
 cp "$knockd" "$root/usr/sbin/knockd"
 cp "$config" "$root/etc/knockd.conf"
 mkdir -p "$root/etc/default"

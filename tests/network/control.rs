@@ -17,6 +17,10 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
+    (
+        "a_door_with_the_longest_name_closes",
+        a_door_with_the_longest_name_closes,
+    ),
     ("status_tells_everything", status_tells_everything),
     ("status_of_what_is_not_there", status_of_what_is_not_there),
     ("status_of_a_stopped_listener", status_of_a_stopped_listener),
@@ -436,4 +440,26 @@ fn the_control_socket_is_for_its_owner_and_takes_nonsense() {
         (descriptors() == before).then_some(())
     });
     open(&scene, &daemon);
+}
+
+/// A name of 1,023 bytes is one, a longer one or one of two lines is none.
+fn a_door_with_the_longest_name_closes() {
+    let scene = Scene::new();
+    let name = "x".repeat(1023);
+    let daemon = scene.daemon(&door(600).replace("[SSH]", &format!("[{name}]")));
+    scene.knock(ROUTER, STEPS);
+    daemon.await_text(&lines::opened(CLIENT, &name));
+    await_notes(&scene, "start", 1);
+    for wrong in [
+        format!("{name}x"),
+        "x".repeat(9000),
+        format!("{name}\nclose {CLIENT} SSH"),
+    ] {
+        let text = refused(&scene, &["--close", &wrong, CLIENT]);
+        let shown = wrong.replace('\n', "\\n");
+        assert_eq!(text, format!("there is no door {shown}\n"));
+    }
+    assert_eq!(rules(&scene), 1);
+    said(&scene, &["--close", &name, CLIENT]);
+    await_notes(&scene, "stop", 1);
 }

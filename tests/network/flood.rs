@@ -1,10 +1,22 @@
-//! A legitimate knock among first knocks with forged senders.
+//! Floods: a legitimate knock among first knocks with forged senders, and the log.
 
+use crate::Test;
 use crate::control::json;
-use crate::lab::{Daemon, Flood, ROUTER, Scene, packet};
+use crate::lab::{CLIENT, Daemon, Flood, ROUTER, Scene, packet, wait_for};
 use crate::lines;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+pub const TESTS: &[Test] = &[
+    (
+        "a_flood_of_openings_leaves_lines_out",
+        a_flood_of_openings_leaves_lines_out,
+    ),
+    (
+        "a_reload_and_the_end_report_what_was_left_out",
+        a_reload_and_the_end_report_what_was_left_out,
+    ),
+];
 
 const SOURCES: u32 = 100_000;
 const PER_SECOND: u32 = 20_000;
@@ -73,4 +85,54 @@ fn opened_in_a_flood() -> Option<usize> {
     assert_eq!(daemon.count(": close: OPEN SESAME"), 0);
     let opened = (0..USERS).filter(|user| daemon.count(&lines::opened(&address(*user), "A")) == 1);
     Some(opened.count())
+}
+
+/// Each packet opens a door of one step and runs its command, or says that too many wait: two lines. Other doors' are all logged.
+fn a_flood_of_openings_leaves_lines_out() {
+    const SENT: usize = 900;
+    let scene = Scene::new();
+    let daemon = scene.daemon("[A]\nsequence = 8000:udp\nstart_command = :\n");
+    let begin = Instant::now();
+    for number in 0..SENT {
+        scene.wire.send(&packet::udp(CLIENT, ROUTER, 8000));
+        if number % 30 == 29 {
+            scene.fence(&daemon);
+        }
+    }
+    wait_for("lines and reports about them all", || {
+        let logged = [": A: OPEN SESAME", "A: running command: ", "A: too many"];
+        let logged: usize = logged.iter().map(|line| daemon.count(line)).sum();
+        let most = 501.0 + 50.0 * begin.elapsed().as_secs_f64();
+        assert!(logged as f64 <= most, "{logged} lines");
+        let reports = daemon.output();
+        let reports = reports.iter().filter_map(|line| {
+            let line = line.strip_prefix(lines::LEFT_OUT)?;
+            line.strip_suffix(" lines about openings left out")
+        });
+        let left_out: usize = reports.map(|number| number.parse::<usize>().unwrap()).sum();
+        (logged + left_out == 2 * SENT).then_some(())
+    });
+}
+
+/// What the old doors have counted, a reload reports, and the end.
+fn a_reload_and_the_end_report_what_was_left_out() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon("[A]\nsequence = 8000:udp\n");
+    for reports in 1..=2 {
+        for number in 0..1500 {
+            scene.wire.send(&packet::udp(CLIENT, ROUTER, 8000));
+            if number % 300 == 299 {
+                scene.fence(&daemon);
+            }
+        }
+        // Before the time of a report.
+        match reports {
+            1 => daemon.signal(libc::SIGHUP),
+            _ => daemon.signal(libc::SIGTERM),
+        }
+        daemon.await_count("lines about openings left out", reports);
+    }
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(daemon.count("error: 0 "), 0);
+    assert_eq!(daemon.count("lines about openings left out"), 2);
 }

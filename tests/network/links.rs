@@ -16,6 +16,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("lo", lo),
     ("two_interfaces", two_interfaces),
+    (
+        "an_interface_may_be_named_two_hundred_times",
+        an_interface_may_be_named_two_hundred_times,
+    ),
     ("auto_takes_the_default_route", auto_takes_the_default_route),
     (
         "auto_waits_for_a_default_route",
@@ -196,4 +200,14 @@ fn await_file(home: &Home, text: &str) {
     crate::lab::wait_for("the command's effect", || {
         (home.read("opened").trim() == text).then_some(())
     });
+}
+
+fn an_interface_may_be_named_two_hundred_times() {
+    let scene = Scene::new();
+    scene.home.config(UDP_DOOR);
+    let names = format!("lo{}", ",wan0".repeat(200));
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", &names]);
+    scene.knock(ROUTER, &["1:udp", "2:udp", "3:udp"]);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    assert_eq!(daemon.errors(), "");
 }

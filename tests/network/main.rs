@@ -28,6 +28,7 @@ mod rights;
 mod scans;
 mod shutdown;
 mod split;
+mod starting;
 mod storm;
 mod story;
 mod trap;
@@ -46,6 +47,7 @@ const TESTS: &[&[Test]] = &[
     story::TESTS,
     links::TESTS,
     ppp::TESTS,
+    flood::TESTS,
     follow::TESTS,
     any::TESTS,
     trap::TESTS,
@@ -53,6 +55,7 @@ const TESTS: &[&[Test]] = &[
     lease::TESTS,
     lifecycle::TESTS,
     split::TESTS,
+    starting::TESTS,
     rights::TESTS,
     log::TESTS,
     shutdown::TESTS,
@@ -130,7 +133,7 @@ fn trial(name: &'static str, test: fn(), alone: bool, missing: &Option<String>) 
     let missing = missing.clone();
     Trial::ignorable_test(name, move || {
         if let Some(reason) = missing {
-            return Ok(Completion::ignored_with(reason));
+            return lab::not_run(reason);
         }
         if alone {
             let _turn = QUIET.write().unwrap_or_else(PoisonError::into_inner);

@@ -113,13 +113,10 @@ fn the_journal_is_written_before_each_command() {
 /// The same from outside, where a command could be quicker than the journal: by the order of the keeper's system calls. A command that
 /// was forked waits for a byte in a pipe.
 fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
-    let Some(strace) = crate::lab::find("strace") else {
-        return eprintln!("strace is not installed: the order of system calls is not looked at");
-    };
     let scene = Scene::new();
     let daemon = scene.daemon(&door(1));
     let trace = scene.home.path("trace");
-    let mut command = std::process::Command::new(strace);
+    let mut command = std::process::Command::new("strace");
     command.args(["-e", "trace=pipe2,rename,renameat,renameat2,write", "-p"]);
     command.arg(daemon.pid().to_string()).arg("-o").arg(&trace);
     let mut strace = Daemon::run(command);
@@ -149,7 +146,7 @@ fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
 }
 
 /// What a daemon that is killed now leaves in its journal.
-fn await_open_lease(scene: &Scene) {
+pub fn await_open_lease(scene: &Scene) {
     wait_for("an open lease in the journal", || {
         let open = fs::read_to_string(journal_path(scene)).unwrap();
         open.contains(" open ").then_some(())

@@ -1,11 +1,13 @@
 //! What opened closes, also when commands hang or are slow, and when the next daemon starts in another way.
 
 use crate::Test;
-use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, wait_for};
+use crate::control::{json, refused};
+use crate::lab::{CLIENT, Daemon, ROUTER, Scene, daemon_binary, wait_for};
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
-use std::fs;
-use std::os::unix::fs::symlink;
+use crate::restart::{kill, start};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::time::{Duration, Instant};
 
@@ -40,8 +42,8 @@ pub const TESTS: &[Test] = &[
         a_start_that_fails_still_closes_doors,
     ),
     (
-        "another_state_dir_at_reload_is_refused",
-        another_state_dir_at_reload_is_refused,
+        "another_state_dir_at_reload_is_taken",
+        another_state_dir_at_reload_is_taken,
     ),
     (
         "the_shipped_example_works_as_it_is",
@@ -192,8 +194,8 @@ fn a_start_that_fails_still_closes_doors() {
     assert_eq!(notes(&scene, "stop"), 1);
 }
 
-fn another_state_dir_at_reload_is_refused() {
-    const REFUSED: &str = "StateDir cannot change";
+fn another_state_dir_at_reload_is_taken() {
+    const REFUSED: &str = "keeping the old one";
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
     open(&scene, &daemon);
@@ -208,24 +210,39 @@ fn another_state_dir_at_reload_is_refused() {
         daemon.await_count(lines::IN_FORCE, number);
         assert_eq!(daemon.count(REFUSED), 0, "{same}");
     }
-    let changed = text.replace("/state\n", "/other\n");
-    assert_ne!(text, changed);
-    scene.home.write("knockd.conf", &changed);
-    daemon.signal(libc::SIGHUP);
+    // This one others can write to.
+    let exposed = scene.home.path("exposed");
+    fs::create_dir(&exposed).expect("folder");
+    fs::set_permissions(&exposed, Permissions::from_mode(0o777)).expect("mode");
+    let change = |name: &str, reloads| {
+        let changed = text.replace("/state\n", &format!("/{name}\n"));
+        assert_ne!(text, changed);
+        scene.home.write("knockd.conf", &changed);
+        daemon.signal(libc::SIGHUP);
+        daemon.await_count(lines::IN_FORCE, reloads);
+    };
+    change("exposed", 3);
+    // On standard error, which is another pipe.
     daemon.await_text(REFUSED);
-    daemon.await_count(lines::IN_FORCE, 3);
-    assert!(!scene.home.path("other").exists());
-    let empty = scene.home.path("state/empty");
-    wait_for("the new listener in its cage", || {
-        match children(daemon.pid())[..] {
-            [listener] => {
-                let root = fs::read_link(format!("/proc/{listener}/root")).expect("root");
-                assert_eq!(root, empty);
-                Some(())
-            }
-            _ => None,
-        }
-    });
+    let journal = scene.home.instance().join("journal");
+    assert!(journal.exists());
+
+    change("other", 4);
+    assert_eq!(daemon.count(REFUSED), 1);
+    assert!(!journal.exists(), "it is elsewhere now");
+    // Whoever reads the config finds it.
+    assert_eq!(json(&scene)["process"], daemon.pid());
+    let second = refused(&scene, &["-i", "wan0"]);
+    assert!(
+        second.contains(&format!("process {}", daemon.pid())),
+        "{second}"
+    );
+    kill(daemon);
+    let mut daemon = start(&scene);
+    daemon.await_text("1 open doors taken over");
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(rules(&scene), 0);
 }
 
 /// The first example of the config that ships, with nothing changed but that it is no comment any more, on a router whose INPUT chain

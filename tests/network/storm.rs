@@ -7,12 +7,19 @@ use crate::lab::{
 use crate::lease::{STEPS, await_notes, notes, rules};
 use crate::lifecycle::settled;
 use crate::lines;
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub const TESTS: &[Test] = &[("reload_storm", reload_storm)];
+pub const TESTS: &[Test] = &[
+    ("reload_storm", reload_storm),
+    (
+        "each_knock_opens_once_through_reloads",
+        each_knock_opens_once_through_reloads,
+    ),
+];
 
 const STORM: Duration = Duration::from_secs(30);
 
@@ -143,4 +150,62 @@ fn reload_storm() {
         (!Path::new(&format!("/proc/{listener}")).exists()).then_some(())
     });
     assert_eq!((notes(&scene, "stop"), rules(&scene)), (1, 0));
+}
+
+/// Also the knocks that come while a reload has two listeners: the keeper stops before it can let the new one go.
+fn each_knock_opens_once_through_reloads() {
+    const RELOADS: usize = 2;
+    let scene = Scene::new();
+    let daemon = scene.daemon_with_options("LogRate = 0\n", "");
+    let keeper = daemon.pid();
+    let over = AtomicBool::new(false);
+    let reload = || {
+        let mut stopped = 0;
+        for number in 1.. {
+            signal(keeper, libc::SIGHUP);
+            // On a busy machine the old listener may have ended before it is looked at: then once more.
+            while daemon.count(lines::IN_FORCE) < number && children(keeper).len() < 2 {}
+            signal(keeper, libc::SIGSTOP);
+            stopped += usize::from(children(keeper).len() == 2);
+            // The new listener opens, binds and reports: when that is done is not seen from here.
+            std::thread::sleep(Duration::from_millis(300));
+            signal(keeper, libc::SIGCONT);
+            daemon.await_count(lines::IN_FORCE, number);
+            if stopped == RELOADS {
+                return;
+            }
+            assert!(number < 20, "too quick to be seen");
+        }
+    };
+    let sources = std::thread::scope(|scope| {
+        let knocks = scope.spawn(|| {
+            let mut sources = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let number = sources.len();
+                let source = format!("198.51.{}.{}", 101 + number / 200, 1 + number % 200);
+                scene.wire.send(&packet::udp(&source, ROUTER, 9));
+                sources.push(source);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            sources
+        });
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(reload));
+        over.store(true, Ordering::Relaxed);
+        signal(keeper, libc::SIGCONT);
+        let sources = knocks.join().expect("knocks");
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        sources
+    });
+    scene.fence(&daemon);
+    let output = daemon.output();
+    let mut times = HashMap::new();
+    for line in &output {
+        if let Some(source) = line.strip_suffix(": fence: OPEN SESAME") {
+            *times.entry(source).or_insert(0) += 1;
+        }
+    }
+    for source in &sources {
+        assert_eq!(times.get(source.as_str()), Some(&1), "openings of {source}");
+    }
+    println!("{} knocks", sources.len());
 }

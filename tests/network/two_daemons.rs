@@ -7,11 +7,15 @@ use crate::lab::{
 };
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
-use crate::restart::{kill, read_journal, start};
+use crate::restart::{await_open_lease, kill, read_journal, start};
 use std::fs;
 use std::time::Instant;
 
 pub const TESTS: &[Test] = &[
+    (
+        "the_pid_file_of_another_daemon_stays",
+        the_pid_file_of_another_daemon_stays,
+    ),
     (
         "a_second_start_in_the_background_is_a_success",
         a_second_start_in_the_background_is_a_success,
@@ -31,6 +35,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_state_folder_that_was_removed_is_made_anew",
         a_state_folder_that_was_removed_is_made_anew,
+    ),
+    (
+        "a_state_folder_that_comes_back_stays_locked",
+        a_state_folder_that_comes_back_stays_locked,
     ),
     (
         "of_two_daemons_the_one_without_the_state_folder_gives_way",
@@ -169,6 +177,44 @@ fn a_state_folder_that_was_removed_is_made_anew() {
     assert_eq!(rules(&scene), 0);
 }
 
+/// The folder comes back after the daemon has missed it and before it makes a new one; a second daemon starts before it goes on.
+fn a_state_folder_that_comes_back_stays_locked() {
+    let scene = Scene::new();
+    scene.home.config(&door(600));
+    // Three folders are made at the start, and one control socket.
+    let mut strace = scene.router.command("strace");
+    strace
+        .args(["-D", "-o", "/dev/null", "-e", "trace=mkdir,bind"])
+        .args(["-e", "inject=mkdir:delay_enter=2s:when=4"])
+        .args(["-e", "inject=bind:delay_enter=3s:when=2"])
+        .arg(daemon_binary())
+        .args(["-v", "-i", "wan0", "-c"])
+        .arg(scene.home.path("knockd.conf"));
+    let mut daemon = Daemon::run(strace);
+    daemon.await_text(lines::LISTENING);
+    let (state, moved) = (scene.home.path("state"), scene.home.path("moved"));
+    fs::rename(&state, &moved).expect("rename");
+    open(&scene, &daemon);
+    let keeper = daemon.pid();
+    let await_call = |number: libc::c_long| {
+        wait_for("a system call", || {
+            let call = fs::read_to_string(format!("/proc/{keeper}/syscall")).unwrap();
+            call.starts_with(&format!("{number} ")).then_some(())
+        });
+    };
+    await_call(libc::SYS_mkdir);
+    fs::rename(&moved, &state).expect("rename");
+    await_call(libc::SYS_bind);
+    let mut second = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
+    second.await_text(&format!("process {keeper}"));
+    assert_eq!(second.wait().code(), Some(1));
+    daemon.await_text("the journal is written again");
+    assert_eq!(read_journal(&scene).leases.len(), 1);
+    daemon.signal(libc::SIGTERM);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert_eq!(rules(&scene), 0);
+}
+
 fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
     let scene = Scene::new();
     let mut first = scene.daemon(&door(600));
@@ -199,6 +245,7 @@ fn what_another_daemon_left_in_a_new_state_folder_closes() {
     fs::remove_dir_all(scene.home.path("state")).expect("remove");
     let second = start(&scene);
     open(&scene, &second);
+    await_open_lease(&scene);
     kill(second);
     assert_eq!(rules(&scene), 1);
     knock(&scene.router, "127.0.0.1", STEPS);
@@ -207,4 +254,33 @@ fn what_another_daemon_left_in_a_new_state_folder_closes() {
     first.signal(libc::SIGTERM);
     assert_eq!(first.wait().code(), Some(15));
     assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 2));
+}
+
+/// Two configs, one pid file: the default.
+fn the_pid_file_of_another_daemon_stays() {
+    let scene = Scene::new();
+    let pid_file = scene.home.path("pid");
+    let text = scene.home.config(&door(600));
+    fs::copy(text, scene.home.path("other.conf")).unwrap();
+    let start = |config: &str| -> u32 {
+        let mut command = scene.router.command(daemon_binary().to_str().unwrap());
+        command.args(["-d", "-i", "wan0", "-c"]);
+        command
+            .arg(scene.home.path(config))
+            .arg("-p")
+            .arg(&pid_file);
+        assert!(command.status().unwrap().success());
+        scene.home.read("pid").trim().parse().unwrap()
+    };
+    let end = |pid: u32| {
+        signal(pid, libc::SIGTERM);
+        wait_for("the end", || {
+            (!fs::exists(format!("/proc/{pid}")).unwrap()).then_some(())
+        });
+    };
+    let (first, second) = (start("knockd.conf"), start("other.conf"));
+    end(first);
+    assert_eq!(scene.home.read("pid"), format!("{second}\n"));
+    end(second);
+    assert!(!pid_file.exists(), "its own it removes");
 }

@@ -19,13 +19,17 @@ impl Keeper {
         if bans.rule.is_none() || self.settings.args.only_ip_v4 && source.is_ipv6() {
             return false;
         }
-        if let Some(why) = self.spares(source) {
+        let mut why = self.spares(source).map(str::to_string);
+        if why.is_none() {
+            if !self.bans_rate.allow(monotonic()) {
+                // The next hit asks again.
+                return true;
+            }
+            why = is_near(source);
+        }
+        if let Some(why) = why {
             let text = format!("not banned, though it touched tripwires: {why}");
             self.lines.about(Kind::Verbose, source, &text);
-            return true;
-        }
-        if !self.bans_rate.allow(monotonic()) {
-            // The next hit asks again.
             return true;
         }
         let command = |text: Option<&[u8]>| expand(text.unwrap_or_default(), source);
@@ -85,23 +89,29 @@ impl Keeper {
         }
     }
 
-    /// Why that source is never banned, if it is not.
-    fn spares(&self, source: IpAddr) -> Option<String> {
+    /// Why that source is never banned, if it is not: what the keeper knows itself.
+    fn spares(&self, source: IpAddr) -> Option<&'static str> {
         let mut allowed = self.options.bans.allow.iter();
         if allowed.any(|network| network.contains(source)) {
-            return Some("Allow has it".to_string());
+            return Some("Allow has it");
         }
         let mut leases = self.book.leases().iter();
         if leases.any(|lease| !lease.is_ban() && lease.source == source) {
-            return Some("a door is open for it".to_string());
+            return Some("a door is open for it");
         }
-        match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {
-            Ok(interfaces) => (interfaces.are_near(source))
-                .then(|| "it is in a network of this machine".to_string()),
-            Err(error) => Some(format!(
-                "this machine's networks are not known: {}",
-                plain(&error)
-            )),
+        None
+    }
+}
+
+/// The same by the machine's networks, which all have to be read.
+fn is_near(source: IpAddr) -> Option<String> {
+    match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {
+        Ok(interfaces) => {
+            (interfaces.are_near(source)).then(|| "it is in a network of this machine".to_string())
         }
+        Err(error) => Some(format!(
+            "this machine's networks are not known: {}",
+            plain(&error)
+        )),
     }
 }

@@ -7,6 +7,7 @@ use crate::keeper::control::{Control, ERROR, OK, Question};
 use crate::keeper::log::Kind;
 use crate::lease::BAN;
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
+use crate::quote::printable;
 use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
 use crate::sys::clock::monotonic;
@@ -65,13 +66,14 @@ impl Keeper {
         if number == 0 && door == BAN {
             number = self.end_leases("", source, "ended by hand");
         }
+        let shown = printable(door.as_bytes());
         match number {
             0 if door == BAN => format!("{ERROR}{source} is not banned\n"),
             0 if self.doors.iter().all(|known| known.config.name != door) => {
-                format!("{ERROR}there is no door {door}\n")
+                format!("{ERROR}there is no door {shown}\n")
             }
-            0 => format!("{ERROR}{door} is not open for {source}\n"),
-            _ => format!("{OK}{door} closes for {source}\n"),
+            0 => format!("{ERROR}{shown} is not open for {source}\n"),
+            _ => format!("{OK}{shown} closes for {source}\n"),
         }
     }
 

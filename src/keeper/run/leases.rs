@@ -9,10 +9,11 @@ use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
 use crate::keeper::state::{State, Unavailable};
 use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase, Turn, in_words};
-use crate::limits::{JOURNAL_RETRY_MS, MAX_LEASES, SHUTDOWN_START_MS};
+use crate::limits::{JOURNAL_RETRY_MS, LEFT_OUT_REPORT_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use crate::sys::exec::Ending;
+use std::fmt;
 use std::net::IpAddr;
 
 impl Keeper {
@@ -37,15 +38,15 @@ impl Keeper {
             at: now,
         };
         let Some(start) = expand(start, source) else {
-            return self.lines.say(
-                Kind::Error,
-                &"error: parsed start command has been truncated! --> won't execute it",
+            return self.not_opened(
+                &name,
+                "parsed start command has been truncated! --> won't execute it",
             );
         };
         match stop {
-            Some(None) => self.lines.say(
-                Kind::Error,
-                &"error: parsed stop command has been truncated! --> won't execute start command",
+            Some(None) => self.not_opened(
+                &name,
+                "parsed stop command has been truncated! --> won't execute start command",
             ),
             Some(Some(stop)) => {
                 let opening = Opening {
@@ -60,10 +61,10 @@ impl Keeper {
                 let reknock = self.options.reknock;
                 match self.book.open(opening, reknock, now, &mut actions) {
                     Ok(()) => self.perform(actions),
-                    Err(_) => self.lines.say(
-                        Kind::Error,
-                        &format_args!("error: {name}: {MAX_LEASES} doors are open: not opened"),
-                    ),
+                    Err(_) => {
+                        let why = format!("{name}: {MAX_LEASES} doors are open: not opened");
+                        self.not_opened(&name, &why);
+                    }
                 }
             }
             None => {
@@ -77,14 +78,16 @@ impl Keeper {
                     again: false,
                 };
                 if !self.commands.push(command) {
-                    self.lines.say(
-                        Kind::Error,
-                        &format_args!("error: {name}: too many commands wait: not run"),
-                    );
+                    let why = format!("{name}: too many commands wait: not run");
+                    self.not_opened(&name, &why);
                 }
                 self.run_commands(now);
             }
         }
+    }
+
+    fn not_opened(&mut self, door: &str, why: &str) {
+        self.about_opening(Kind::Error, door, None, &format_args!("error: {why}"));
     }
 
     /// Ends that door's leases of that source now; without a door its ban. How many there were.
@@ -144,8 +147,34 @@ impl Keeper {
             return;
         };
         let what = if lease.is_ban() { of_ban } else { of_door };
-        let (source, text) = (lease.source, format!("{}: {what}", lease.name()));
-        self.lines.about(Kind::Event, source, &text);
+        let (source, name) = (lease.source, lease.name().to_string());
+        self.about_opening(
+            Kind::Event,
+            &name,
+            Some(source),
+            &format_args!("{name}: {what}"),
+        );
+    }
+
+    /// A line about an opening of that door, or that one line more was left out (`LogRate`): who knows one door must not hide another's.
+    pub(super) fn about_opening(
+        &mut self,
+        kind: Kind,
+        door: &str,
+        source: Option<IpAddr>,
+        text: &dyn fmt::Display,
+    ) {
+        let now = monotonic();
+        let mut doors = self.doors.iter_mut();
+        let known = doors.find(|known| known.config.name == door);
+        if known.is_some_and(|known| !known.lines.allow(now)) {
+            self.report_openings.get_or_insert(now + LEFT_OUT_REPORT_MS);
+            return;
+        }
+        match source {
+            Some(source) => self.lines.about(kind, source, text),
+            None => self.lines.say(kind, text),
+        }
     }
 
     fn queue_command(&mut self, id: LeaseId, starts: bool) {
@@ -187,10 +216,8 @@ impl Keeper {
                         self.unsaved = true;
                     }
                     let text = String::from_utf8_lossy(&command.text);
-                    begun.push((
-                        format!("{}: running command: {text}", command.door),
-                        process,
-                    ));
+                    let line = format!("{}: running command: {text}", command.door);
+                    begun.push((command.door.clone(), line, process));
                 }
                 Err(error) => self.lines.say(
                     Kind::Error,
@@ -199,10 +226,10 @@ impl Keeper {
             }
         }
         self.save();
-        for (line, process) in begun {
+        for (door, line, process) in begun {
             // A child that is gone already is reaped like any other.
             let _ = process.go();
-            self.lines.say(Kind::Event, &line);
+            self.about_opening(Kind::Event, &door, None, &line);
         }
     }
 
@@ -246,25 +273,21 @@ impl Keeper {
         }
         let Settings { config, .. } = &self.settings;
         let state_dir = self.settings.state_dir(&self.options);
-        match State::try_take(&state_dir, &self.settings.instance()) {
+        let mut taken = match State::try_take(&state_dir, &self.settings.instance()) {
             Ok(state) => {
-                // Another daemon may have had it meanwhile, and be gone. What else is in it is ours.
-                let (mut left, _) = state.leases();
-                for own in self.book.leases() {
-                    let is_own = |lease: &Lease| {
-                        lease.source == own.source
-                            && lease.door == own.door
-                            && lease.start == own.start
-                            && lease.stop == own.stop
-                    };
-                    if let Some(index) = left.iter().position(is_own) {
-                        left.swap_remove(index);
-                    }
-                }
                 self.state = Some(state);
-                self.be_up();
-                self.take_over_leases(left);
+                Ok(())
             }
+            Err(why) => Err(why),
+        };
+        // Where the folder has come back meanwhile, its lock file was opened a second time, and closing one of the two has released the lock
+        // (fcntl(2)).
+        if let Some(holder) = self.state.as_ref().and_then(|state| state.set_up(true)) {
+            self.state = None;
+            taken = Err(Unavailable::Taken(holder));
+        }
+        match taken {
+            Ok(()) => self.adopt_state(),
             Err(Unavailable::Taken(holder)) => {
                 let process = holder.process;
                 let config = config.display();
@@ -283,6 +306,25 @@ impl Keeper {
         }
     }
 
+    /// Is up in a state folder that has just become this daemon's. Another may have had it before, and be gone: what is left of that is taken
+    /// over.
+    pub(super) fn adopt_state(&mut self) {
+        let (mut left, _) = self.state.as_ref().map(State::leases).unwrap_or_default();
+        for own in self.book.leases() {
+            let is_own = |lease: &Lease| {
+                lease.source == own.source
+                    && lease.door == own.door
+                    && lease.start == own.start
+                    && lease.stop == own.stop
+            };
+            if let Some(index) = left.iter().position(is_own) {
+                left.swap_remove(index);
+            }
+        }
+        self.be_up();
+        self.take_over_leases(left);
+    }
+
     pub(super) fn reap(&mut self) {
         let mut strangers = Vec::new();
         while let Some((command, ending, overdue)) =
@@ -294,12 +336,12 @@ impl Keeper {
                 Ending::Killed(signal) => 128 + signal,
             };
             if status != 0 {
-                self.lines.say(
+                let name = &command.door;
+                self.about_opening(
                     Kind::Error,
-                    &format_args!(
-                        "{}: command returned non-zero status code ({status})",
-                        command.door
-                    ),
+                    name,
+                    None,
+                    &format_args!("{name}: command returned non-zero status code ({status})"),
                 );
             }
             if let Some(id) = command.lease {

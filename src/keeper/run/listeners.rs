@@ -8,7 +8,7 @@ use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received};
 use crate::keeper::log::Kind;
 use crate::limits::{LEFT_OUT_REPORT_MS, LISTENER_END_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
-use crate::record::{Progress, ToKeeper};
+use crate::record::{Progress, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::poll::{self, Awaits, Entry};
 use std::io;
@@ -19,7 +19,7 @@ impl Keeper {
     /// Starts a listener for the doors there are.
     pub fn spawn_own_listener(&mut self) -> io::Result<ListenerProcess> {
         let mut doors = std::mem::take(&mut self.doors);
-        let started = self.spawn_listener(&self.options, &mut doors, true);
+        let started = self.spawn_listener(&self.options, &mut doors, true, None);
         self.doors = doors;
         started
     }
@@ -43,6 +43,7 @@ impl Keeper {
         options: &Options,
         doors: &mut [Door],
         wait_for_interfaces: bool,
+        before: Option<&ListenerProcess>,
     ) -> io::Result<ListenerProcess> {
         ListenerProcess::start(
             &self.settings,
@@ -50,18 +51,19 @@ impl Keeper {
             doors,
             self.state.as_ref(),
             wait_for_interfaces,
+            before,
         )
     }
 
-    /// Ends the listener. What it has said by then still counts, within bounds: one that was taken over may have found a way to make another
-    /// process that keeps its socket open, and talks on.
+    /// Ends the listener, after it has handled the packets that it has read. What it says by then still counts, within bounds: one that was
+    /// taken over may talk on.
     pub(super) fn end_listener(&mut self) {
         let Some(listener) = self.listener.take() else {
             return;
         };
         let mut until = monotonic();
-        // One that cannot be killed sees the end of the socket, and nobody may wait for it.
-        if listener.kill() {
+        // One that takes no word is killed below.
+        if listener.say(ToListener::Stop).is_ok() {
             until += LISTENER_END_MS;
         }
         for _ in 0..MAX_LAST_RECORDS {
@@ -85,7 +87,9 @@ impl Keeper {
         let Some(listener) = self.listener.take() else {
             return;
         };
-        if self.closing.is_none() {
+        if let Some(startup) = &mut self.startup {
+            *startup = Err(format!("the listener {how}"));
+        } else if self.closing.is_none() {
             self.lines.say(
                 Kind::Error,
                 &format_args!("error: the listener {how}: starting it again"),
@@ -106,10 +110,17 @@ impl Keeper {
                 Received::Nonsense => false,
                 Received::Record(ToKeeper::Ready) if listener.ready_by.is_some() => {
                     listener.ready_by = None;
-                    listener.let_go();
+                    if self.startup.is_none() {
+                        listener.let_go();
+                    }
                     true
                 }
                 Received::Record(ToKeeper::Refused(problem)) => {
+                    if let Some(startup) = &mut self.startup {
+                        *startup = Err(problem);
+                        self.listener = None;
+                        return;
+                    }
                     return self.listener_died(&format!("cannot listen: {problem}"));
                 }
                 Received::Record(record) => {
@@ -127,6 +138,13 @@ impl Keeper {
         }
     }
 
+    /// Lets the first listener read packets. If it has died since it was ready, the loop starts another.
+    pub fn release_listener(&self) {
+        if let Some(listener) = &self.listener {
+            listener.let_go();
+        }
+    }
+
     pub(super) fn hear_replacement(&mut self) {
         let Some(new) = &mut self.replacement else {
             return;
@@ -135,7 +153,6 @@ impl Keeper {
             Received::Nothing => {}
             Received::Record(ToKeeper::Ready) => {
                 new.listener.ready_by = None;
-                new.listener.let_go();
                 if let Some(new) = self.replacement.take() {
                     self.put_in_force(new);
                 }
@@ -241,16 +258,20 @@ impl Keeper {
         }
         let name = door.config.name.clone();
         if self.book.is_banned(source) {
-            let text = format!("{name}: knock of a banned source: not opened");
-            self.lines.about(Kind::Event, source, &text);
+            let text = format_args!("{name}: knock of a banned source: not opened");
+            self.about_opening(Kind::Event, &name, Some(source), &text);
             // Who knocked may have been seen.
             self.use_sequence(index);
             self.next_sequence(index);
             return true;
         }
         self.opened += 1;
-        self.lines
-            .about(Kind::Event, source, &format_args!("{name}: OPEN SESAME"));
+        self.about_opening(
+            Kind::Event,
+            &name,
+            Some(source),
+            &format_args!("{name}: OPEN SESAME"),
+        );
         if self.use_sequence(index) {
             self.open(index, source);
         }

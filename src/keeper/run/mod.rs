@@ -45,6 +45,8 @@ struct Replacement {
     listener: ListenerProcess,
     options: Options,
     doors: Vec<Door>,
+    /// Its state folder, if that is another one.
+    state: Option<State>,
 }
 
 /// On the way out.
@@ -95,6 +97,8 @@ pub struct Keeper {
     opened: u64,
     /// How many listeners have died.
     restarts: u32,
+    /// While the first listener starts: why it cannot, once that is known.
+    startup: Option<Result<(), String>>,
     /// What the listener has said so far of a report that it was asked for, and when it is not waited for any longer.
     report: Option<(ListenerStatus, Millis)>,
 }
@@ -130,6 +134,7 @@ impl Keeper {
             started: monotonic(),
             opened: 0,
             restarts: 0,
+            startup: None,
             report: None,
         })
     }
@@ -148,36 +153,60 @@ impl Keeper {
                 self.finish();
                 return code;
             }
-            self.lines.log.write_out();
-            let ready = match self.sleep(now) {
-                Ok(ready) => ready,
-                // Only a machine out of memory gets here; leases must still end.
-                Err(error) => {
-                    self.lines
-                        .say(Kind::Error, &format_args!("error: poll: {error}"));
-                    poll::pause(FORK_RETRY_MS);
-                    Ready::default()
-                }
-            };
-            // First, since what the others say may let clients go.
-            if ready.skip(OWN_ENTRIES).any() {
-                self.serve_clients(ready.skip(OWN_ENTRIES), monotonic());
+            self.wait_and_serve(now);
+        }
+    }
+
+    /// Runs the loop until the first listener is ready, or a signal ends the daemon. The error says why the listener cannot start.
+    pub fn await_listener(&mut self, listener: ListenerProcess) -> Result<(), String> {
+        self.listener = Some(listener);
+        self.startup = Some(Ok(()));
+        loop {
+            let now = monotonic();
+            self.meet_deadlines(now);
+            if self.listener.as_ref().is_none_or(|l| l.ready_by.is_none()) {
+                return self.startup.take().unwrap_or(Ok(()));
             }
-            if ready.has(LISTENER) {
-                self.hear_listener();
+            self.wait_and_serve(now);
+        }
+    }
+
+    /// Sleeps until there is something to do, and does it.
+    fn wait_and_serve(&mut self, now: Millis) {
+        self.lines.log.write_out();
+        let ready = match self.sleep(now) {
+            Ok(ready) => ready,
+            // Only a machine out of memory gets here; leases must still end.
+            Err(error) => {
+                self.lines
+                    .say(Kind::Error, &format_args!("error: poll: {error}"));
+                poll::pause(FORK_RETRY_MS);
+                Ready::default()
             }
-            if ready.has(REPLACEMENT) {
-                self.hear_replacement();
-            }
-            if ready.has(NAMES) {
-                self.lines.answer(monotonic());
-            }
-            if ready.has(SIGNALS) || self.signals.are_pending() {
-                for signal in self.signals.take() {
-                    self.obey(signal);
-                }
+        };
+        // First, since what the others say may let clients go.
+        if ready.skip(OWN_ENTRIES).any() {
+            self.serve_clients(ready.skip(OWN_ENTRIES), monotonic());
+        }
+        if ready.has(LISTENER) {
+            self.hear_listener();
+        }
+        if ready.has(REPLACEMENT) {
+            self.hear_replacement();
+        }
+        if ready.has(NAMES) {
+            self.lines.answer(monotonic());
+        }
+        if ready.has(SIGNALS) || self.signals.are_pending() {
+            for signal in self.signals.take() {
+                self.obey(signal);
             }
         }
+    }
+
+    /// Whether the daemon is about to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
     }
 
     /// Whether a signal that ends the daemon waits for the loop.
@@ -224,11 +253,10 @@ impl Keeper {
             .listener
             .as_ref()
             .and_then(|listener| listener.ready_by);
-        let may_reload = self.reload_wanted && self.replacement.is_none();
         soonest(&[
             closing,
             replacement,
-            may_reload.then_some(self.reload_after),
+            self.may_reload().then_some(self.reload_after),
             starting,
             self.restart.due,
             self.save_again,
@@ -241,8 +269,12 @@ impl Keeper {
         ])
     }
 
+    fn may_reload(&self) -> bool {
+        self.reload_wanted && self.replacement.is_none() && self.startup.is_none()
+    }
+
     fn meet_deadlines(&mut self, now: Millis) {
-        if self.reload_wanted && self.replacement.is_none() && self.reload_after <= now {
+        if self.may_reload() && self.reload_after <= now {
             self.reload_wanted = false;
             self.reload_after = now + RELOAD_PAUSE_MS;
             self.reload();
@@ -263,13 +295,7 @@ impl Keeper {
             self.lines.proceed(now);
         }
         if is_due(&self.report_openings, now) {
-            self.report_openings = None;
-            let refused = |door: &mut Door| door.openings.take_left_out();
-            let number: u32 = self.doors.iter_mut().filter_map(refused).sum();
-            self.lines.say(
-                Kind::Error,
-                &format_args!("error: {number} openings were too many at once: not opened"),
-            );
+            self.report_left_out();
         }
         if is_due(&self.save_again, now) {
             self.renew_state();
@@ -285,8 +311,29 @@ impl Keeper {
         self.mind_doors(now);
     }
 
+    /// Logs how many openings were too many, and how many lines about others.
+    pub(super) fn report_left_out(&mut self) {
+        self.report_openings = None;
+        let refused = |door: &mut Door| door.openings.take_left_out();
+        let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
+        if refused > 0 {
+            self.lines.say(
+                Kind::Error,
+                &format_args!("error: {refused} openings were too many at once: not opened"),
+            );
+        }
+        let left_out = |door: &mut Door| door.lines.take_left_out();
+        let left_out: u32 = self.doors.iter_mut().filter_map(left_out).sum();
+        if left_out > 0 {
+            self.lines.say(
+                Kind::Event,
+                &format_args!("LogRate: {left_out} lines about openings left out"),
+            );
+        }
+    }
+
     /// Closes doors whose time is over and ends commands whose time is.
-    pub fn mind_doors(&mut self, now: Millis) {
+    fn mind_doors(&mut self, now: Millis) {
         for door in self.commands.end_overdue(now) {
             self.lines.say(
                 Kind::Error,

@@ -7,6 +7,7 @@ use crate::keeper::doors::Door;
 use crate::keeper::listener_process::Restart;
 use crate::keeper::log::Kind;
 use crate::keeper::named_files;
+use crate::keeper::state::{State, Unavailable};
 use crate::sys::error::plain;
 use std::fs::{self, Metadata};
 use std::path::PathBuf;
@@ -63,11 +64,25 @@ impl Keeper {
             let path = named_files::folder(&self.settings.state_dir(options)).ok();
             path.map(PathBuf::into_os_string)
         };
+        let mut state = None;
         if state_dir(&config.options) != state_dir(&self.options) {
-            self.lines.say(
-                Kind::Error,
-                &"warning: StateDir cannot change while knockd runs: keeping the old one",
-            );
+            let path = self.settings.state_dir(&config.options);
+            let why = match State::try_take(&path, &self.settings.instance()) {
+                Ok(taken) => {
+                    state = Some(taken);
+                    None
+                }
+                Err(Unavailable::Unusable(why)) => Some(why),
+                Err(Unavailable::Taken(holder)) => {
+                    Some(format!("process {} has it", holder.process))
+                }
+            };
+            if let Some(why) = why {
+                self.lines.say(
+                    Kind::Error,
+                    &format_args!("warning: StateDir: {why}: keeping the old one"),
+                );
+            }
         }
         if let Some(given) = &self.settings.args.interface
             && config.options.interface != self.options.interface
@@ -81,12 +96,18 @@ impl Keeper {
         }
         let same_interface =
             self.settings.interface(&config.options) == self.settings.interface(&self.options);
-        match self.spawn_listener(&config.options, &mut doors, same_interface) {
+        match self.spawn_listener(
+            &config.options,
+            &mut doors,
+            same_interface,
+            self.listener.as_ref(),
+        ) {
             Ok(listener) => {
                 self.replacement = Some(Replacement {
                     listener,
                     options: config.options,
                     doors,
+                    state,
                 });
             }
             Err(error) => self.give_up_reload(&plain(&error)),
@@ -118,14 +139,35 @@ impl Keeper {
         );
     }
 
+    /// Goes on in that state folder.
+    fn move_state(&mut self, state: State) {
+        self.be_down();
+        let old = self.state.replace(state);
+        // Writes the journal there, so that at each moment there is one.
+        self.adopt_state();
+        if let Some(old) = old {
+            old.leave();
+        }
+        // Both may be one folder that is mounted twice.
+        if let Some(state) = &self.state {
+            state.set_up(true);
+        }
+        self.unsaved = true;
+        self.save();
+    }
+
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
     pub(super) fn put_in_force(&mut self, mut new: Replacement) {
         self.end_listener();
+        new.listener.let_go();
         self.listener = Some(new.listener);
         self.restart = Restart::default();
-        // Where the lock and the journal are stays.
-        std::mem::swap(&mut new.options.state_dir, &mut self.options.state_dir);
+        if new.state.is_none() {
+            std::mem::swap(&mut new.options.state_dir, &mut self.options.state_dir);
+        }
         self.options = new.options;
+        // The old doors have counted it.
+        self.report_left_out();
         self.doors = new.doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {
@@ -136,6 +178,9 @@ impl Keeper {
             if self.doors.get(index).and_then(due) == Some(true) {
                 self.next_sequence(index);
             }
+        }
+        if let Some(state) = new.state {
+            self.move_state(state);
         }
         self.end_unwanted_bans();
         self.lines.say(Kind::Event, &"the new config is in force");

@@ -3,6 +3,7 @@
 
 use super::{Closing, Keeper};
 use crate::keeper::log::Kind;
+use crate::keeper::start::remove_pid;
 use crate::limits::{ORDER_MS, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 
@@ -44,12 +45,12 @@ impl Keeper {
                 lease.source, lease.name()
             ));
         }
+        self.report_left_out();
         self.lines.say(Kind::Verbose, &"closing...");
         self.lines.say(Kind::LogOnly, &"shutting down");
         self.lines.flush();
         if let Some(path) = &self.pid_file {
-            // Whoever removed it before has saved us the work.
-            let _ = std::fs::remove_file(path);
+            remove_pid(path);
         }
     }
 }

@@ -248,10 +248,11 @@ impl Keeper {
             self.next_sequence(index);
             return true;
         }
-        self.opened += 1;
-        self.lines
-            .about(Kind::Event, source, &format_args!("{name}: OPEN SESAME"));
+        // A sequence that cannot be marked opens nothing, so it is not logged as an opening.
         if self.use_sequence(index) {
+            self.opened += 1;
+            self.lines
+                .about(Kind::Event, source, &format_args!("{name}: OPEN SESAME"));
             self.open(index, source);
         }
         self.next_sequence(index);

@@ -60,7 +60,12 @@ fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
         && args.steps.iter().any(|step| step.protocol == Protocol::Tcp)
     {
         // The kernel calls it an invalid argument. A datagram takes the first route of any interface, as with knock 0.8.
-        return Err(["knock: ", &args.host, " needs an interface, as in fe80::1%eth0"].concat());
+        return Err([
+            "knock: ",
+            &args.host,
+            " needs an interface, as in fe80::1%eth0",
+        ]
+        .concat());
     }
     let at = |port| {
         let mut target = host;

@@ -36,12 +36,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// The name that the keeper calls this program by, to make it a listener.
-pub const PROGRAM: &str = "knockd: listener";
+/// The name that the keeper calls this program by, to make it a listener. Not `knockd`: `pidof knockd` is the keeper alone.
+pub const PROGRAM: &str = "knockd-listener";
 
 /// The listener's whole life; standard input is its end of the socketpair.
 pub fn main() -> ExitCode {
-    privileges::set_name(c"knockd");
+    privileges::set_name(c"knockd-listener");
     let keeper = match program::input().as_fd().try_clone_to_owned() {
         Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,

@@ -73,7 +73,7 @@ impl Soak {
     pub fn listeners(&self) -> Vec<u32> {
         let is_listener = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.starts_with(b"knockd: listener")
+            line.starts_with(b"knockd-listener")
         };
         children(self.daemon().pid())
             .into_iter()

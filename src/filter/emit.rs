@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::program::{
-    AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG_PRESENT, Builder, Case, Instruction, Line, Place, op,
+    AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT, Builder, Case, Instruction,
+    Line, Place, op,
 };
 use super::{ANY_FLAGS, FlagTable, Kernel, Plan, Range};
 use crate::door::Protocol;
@@ -173,8 +174,11 @@ impl Sound {
             let family = b.choose(&families, b.drop);
             let mut then = b.step(op::LD_WORD, AD_PROTOCOL, family);
             if kernel.vlan_tag_present {
-                let untagged = [Do(op::LD_WORD, AD_VLAN_TAG_PRESENT), Refuse(op::JGT, 0)];
-                then = b.lines(&untagged, then);
+                // VLAN 0 is a priority and no VLAN: the host takes such a frame as an untagged one.
+                let priority = [Do(op::LD_WORD, AD_VLAN_TAG), Refuse(op::JSET, 0x0fff)];
+                let tagged = b.lines(&priority, then);
+                let tag = b.test(op::JGT, 0, tagged, then);
+                then = b.step(op::LD_WORD, AD_VLAN_TAG_PRESENT, tag);
             }
             let to_us = [
                 Do(op::LD_WORD, AD_PACKET_TYPE),

@@ -62,20 +62,24 @@ fn ipv6() {
 fn tagged_frames_do_not_count_on_the_parent() {
     let scene = Scene::new();
     let daemon = scene.daemon("[A]\nsequence = 1:udp\n");
-    for vlan in [5, 0] {
-        scene
-            .wire
-            .send_tagged(vlan, &packet::udp(CLIENT, ROUTER, 1));
-        scene
-            .wire
-            .send_tagged(vlan, &packet::udp(CLIENT6, ROUTER6, 1));
+    let knock = |vlan| {
+        for (source, target) in [(CLIENT, ROUTER), (CLIENT6, ROUTER6)] {
+            scene
+                .wire
+                .send_tagged(vlan, &packet::udp(source, target, 1));
+        }
+    };
+    for priority in [0, 0xa000] {
+        knock(priority + 5);
     }
     scene.fence(&daemon);
     assert_eq!(daemon.count("A: Stage"), 0);
-    scene.wire.send(&packet::udp(CLIENT, ROUTER, 1));
-    scene.wire.send(&packet::udp(CLIENT6, ROUTER6, 1));
-    daemon.await_text(&lines::opened(CLIENT, "A"));
-    daemon.await_text(&lines::opened(CLIENT6, "A"));
+    // VLAN 0 is a priority, and such a frame is the parent's.
+    for (priority, times) in [(0, 1), (0xa000, 2)] {
+        knock(priority);
+        daemon.await_count(&lines::opened(CLIENT, "A"), times);
+        daemon.await_count(&lines::opened(CLIENT6, "A"), times);
+    }
 }
 
 fn lo() {

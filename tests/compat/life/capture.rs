@@ -101,11 +101,11 @@ fn cut_headers() {
     assert_eq!(opened, usize::from(is_original()));
 }
 
-/// L40: invisible on this kernel for both.
+/// L40: invisible on this kernel for both; VLAN 0, which is none, for 0.8 only.
 fn vlan_tags() {
     let opened = opened_by(|life| {
         life.lane.wire.send_tagged(0, &packet("7000"));
         life.lane.wire.send_tagged(5, &packet("7000"));
     });
-    assert_eq!(opened, 0);
+    assert_eq!(opened, usize::from(!is_original()));
 }

@@ -116,6 +116,12 @@ impl Interfaces {
         own.any(|own| own.address == address || own.network.contains(address))
     }
 
+    /// The indexes of the interfaces that have this address.
+    pub fn owners(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+        let has = move |own: &&Address| own.address == address;
+        self.addresses.iter().filter(has).map(|own| own.link)
+    }
+
     /// The index of the bridge or bond that this interface belongs to.
     pub fn master(&self, index: u32) -> Option<u32> {
         self.links.iter().find(|link| link.index == index)?.master

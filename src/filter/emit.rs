@@ -16,9 +16,9 @@ use std::net::IpAddr;
 // linux/if_ether.h
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
-/// linux/if_packet.h: 0, 1 and 2 are to this host, broadcast and multicast; above are to other hosts, sent by this one,
-/// and looped back.
-const PACKET_MULTICAST: u32 = 2;
+/// linux/if_packet.h: 0, 1 and 2 are to this host, broadcast and multicast, 3 is to another MAC address, which may be that of a macvlan or
+/// bridge of this host: the IP address decides. Above are those that this host sends, and looped back.
+const PACKET_OTHERHOST: u32 = 3;
 // IP protocol numbers (IANA).
 const HOP_BY_HOP: u32 = 0;
 const TCP: u32 = 6;
@@ -180,11 +180,11 @@ impl Sound {
                 let tag = b.test(op::JGT, 0, tagged, then);
                 then = b.step(op::LD_WORD, AD_VLAN_TAG_PRESENT, tag);
             }
-            let to_us = [
+            let received = [
                 Do(op::LD_WORD, AD_PACKET_TYPE),
-                Refuse(op::JGT, PACKET_MULTICAST),
+                Refuse(op::JGT, PACKET_OTHERHOST),
             ];
-            b.lines(&to_us, then)
+            b.lines(&received, then)
         };
         let udp = came_in(b, Protocol::Udp, UDP_NEED);
         let udp = match plan.has(Protocol::Udp) {

@@ -456,20 +456,27 @@ impl<'a> Listener<'a> {
 
     /// One packet of the batch that was read from that socket.
     fn packet(&mut self, index: usize, number: usize, now: Millis) {
-        let (Some(capture), Some((bytes, interface))) =
+        let (Some(capture), Some((bytes, arrival))) =
             (self.captures.get(index), self.batch.packet(number))
         else {
             return;
         };
+        let interface = arrival.interface;
         let Some(knock) = packet::decode(bytes) else {
             return;
         };
-        // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
-        let again = self.interfaces.master(interface).is_some_and(|master| {
+        let is_captured = |link| {
             self.captures
                 .iter()
-                .any(|capture| capture.is_bound_to(master))
-        });
+                .any(|capture| capture.is_bound_to(link))
+        };
+        // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
+        let mut again = self.interfaces.master(interface).is_some_and(is_captured);
+        if arrival.is_for_other {
+            // So does that of a macvlan's parent on the macvlan, whose MAC address it is for.
+            let mut owners = self.interfaces.owners(knock.destination);
+            again |= owners.any(|link| link != interface && (is_captured(link) || is_captured(0)));
+        }
         if again
             || !capture.counts(interface, &self.interfaces)
             || (self.only_ip_v4 && knock.source.is_ipv6())

@@ -131,10 +131,10 @@ proptest! {
     }
 
     #[test]
-    fn frames_of_others_and_tagged_ones_never_pass(
+    fn sent_and_tagged_frames_never_pass(
         world in world(),
         packet in packet(),
-        packet_type in 3..=7_u8,
+        packet_type in 4..=7_u8,
         priority in 0..16_u16,
         vlan in 1..=0x0fff_u16,
     ) {
@@ -151,7 +151,7 @@ proptest! {
             run(&filter.program, &bytes, &vlan_0),
             run(&filter.program, &bytes, &host)
         );
-        for packet_type in 0..3 {
+        for packet_type in 0..=3 {
             let meta = Meta { packet_type, ..host };
             let verdict = run(&filter.program, &bytes, &meta);
             prop_assert_eq!(verdict, run(&filter.program, &bytes, &host));

@@ -15,12 +15,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// A packet socket and the interface that it is meant for.
 pub struct Capture {
-    selector: Selector,
+    /// What it is meant for.
+    pub selector: Selector,
     socket: PacketSocket,
     /// The index that the socket is bound to; 0 is all. `None` while there is no such interface.
     bound: Option<u32>,
-    /// The addresses that its filter is made for; `None` before it has one.
-    local: Option<Vec<IpAddr>>,
+    /// Its interface's addresses.
+    local: Vec<IpAddr>,
+    /// The addresses that its filter is made for, those of all captures; `None` before it has one.
+    filtered: Option<Vec<IpAddr>>,
     /// Where it is now, and what a person was told last.
     place: Place,
     told: Place,
@@ -40,6 +43,8 @@ pub struct Wanted<'a> {
     pub patterns: &'a [Pattern],
     /// The tripwires.
     pub tripwires: &'a Tripwires,
+    /// The addresses of all captures: a packet for one of them may come in by another.
+    pub local: &'a [IpAddr],
     /// No IPv6.
     pub only_ip_v4: bool,
     /// What the kernel's filters can do.
@@ -60,7 +65,8 @@ impl Capture {
             selector,
             socket,
             bound: None,
-            local: None,
+            local: Vec::new(),
+            filtered: None,
             place: Place::default(),
             told: Place::default(),
         })
@@ -74,12 +80,15 @@ impl Capture {
         output: &Output<'_>,
     ) -> Result<(), String> {
         let local = interfaces.local(&self.selector);
-        if self.local.as_ref() != Some(&local) {
-            self.attach(&local, wanted)?;
+        if self.local != local {
             for address in &local {
                 output.debug(|| format!("local IP: {address}"));
             }
-            self.local = Some(local);
+            self.local = local;
+        }
+        if self.filtered.as_deref() != Some(wanted.local) {
+            self.filter_again(wanted)?;
+            self.filtered = Some(wanted.local.to_vec());
         }
         let link = interfaces.find(&self.selector);
         self.bound = match (&self.selector, link) {
@@ -108,7 +117,7 @@ impl Capture {
 
     fn look(&self, link: Option<&Link>) -> Place {
         let selector = &self.selector;
-        let local = self.local.as_deref().unwrap_or_default();
+        let local = &self.local;
         let line = match (selector, link) {
             (Selector::Any, _) => String::new(),
             (Selector::Auto, None) => "auto: no default route: waiting for one".to_string(),
@@ -178,14 +187,11 @@ impl Capture {
     }
 
     /// The doors have changed: gives the socket a filter that fits them.
-    pub fn filter_again(&mut self, wanted: &Wanted<'_>) -> Result<(), String> {
-        self.attach(self.local.as_deref().unwrap_or_default(), wanted)
-    }
-
-    fn attach(&self, local: &[IpAddr], wanted: &Wanted<'_>) -> Result<(), String> {
+    pub fn filter_again(&self, wanted: &Wanted<'_>) -> Result<(), String> {
         let Wanted {
             patterns,
             tripwires,
+            local,
             only_ip_v4,
             kernel,
         } = *wanted;
@@ -205,7 +211,7 @@ impl Capture {
 
     /// Where it listens, for `--status`.
     pub fn report(&self, interfaces: &Interfaces) -> record::Interface {
-        let local = self.local.as_deref().unwrap_or_default();
+        let local = &self.local;
         let link = interfaces.find(&self.selector);
         record::Interface {
             wanted: self.selector.to_string(),
@@ -232,13 +238,6 @@ impl Capture {
     /// Whether this socket is bound to that interface.
     pub fn is_bound_to(&self, index: u32) -> bool {
         self.bound == Some(index)
-    }
-
-    /// Whether this is an address of the interface.
-    pub fn is_local(&self, destination: IpAddr) -> bool {
-        self.local
-            .as_ref()
-            .is_some_and(|local| local.contains(&destination))
     }
 }
 

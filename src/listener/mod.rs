@@ -33,6 +33,7 @@ use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -106,6 +107,8 @@ struct Listener<'a> {
     changes: Netlink,
     netlink: Netlink,
     interfaces: Interfaces,
+    /// The addresses that count on each capture: those of all of them. A LAN's host may knock at the WAN address.
+    local: Vec<IpAddr>,
     /// When the interfaces were looked at last, and when they must be again.
     refreshed: Millis,
     refresh_due: Option<Millis>,
@@ -240,6 +243,7 @@ impl<'a> Listener<'a> {
             changes,
             netlink,
             interfaces: Interfaces::default(),
+            local: Vec::new(),
             refreshed: now,
             refresh_due: None,
             refresh_fails: false,
@@ -276,11 +280,14 @@ impl<'a> Listener<'a> {
     fn refresh(&mut self) -> Result<(), String> {
         self.interfaces =
             Interfaces::read(&self.netlink, self.follows_routes).map_err(told("netlink"))?;
+        let local = |capture: &Capture| self.interfaces.local(&capture.selector);
+        self.local = self.captures.iter().flat_map(local).collect();
         let mut result = Ok(());
         for capture in &mut self.captures {
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
                 tripwires: self.matcher.tripwires(),
+                local: &self.local,
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };
@@ -393,10 +400,11 @@ impl<'a> Listener<'a> {
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
                 tripwires: self.matcher.tripwires(),
+                local: &self.local,
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };
-            for capture in &mut self.captures {
+            for capture in &self.captures {
                 if let Err(problem) = capture.filter_again(&wanted) {
                     self.output
                         .surely(ToKeeper::Problem(format!("error: {problem}")));
@@ -483,7 +491,7 @@ impl<'a> Listener<'a> {
         {
             return;
         }
-        let local = capture.is_local(knock.destination);
+        let local = self.local.contains(&knock.destination);
         self.knock(&knock, local, now);
     }
 

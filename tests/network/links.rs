@@ -2,8 +2,8 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, CLIENT6, Daemon, Home, Namespace, OTHER, ROUTER, ROUTER6, Scene, Wire, fence, knock,
-    knock_until, link, packet,
+    CLIENT, CLIENT6, Daemon, Home, LAN_HOST, Namespace, OTHER, ROUTER, ROUTER6, Scene, Wire, fence,
+    knock, knock_until, link, packet,
 };
 use crate::lines;
 
@@ -16,6 +16,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("lo", lo),
     ("two_interfaces", two_interfaces),
+    (
+        "a_host_of_the_lan_knocks_at_the_wan_address",
+        a_host_of_the_lan_knocks_at_the_wan_address,
+    ),
     ("auto_takes_the_default_route", auto_takes_the_default_route),
     (
         "auto_waits_for_a_default_route",
@@ -131,6 +135,17 @@ fn two_interfaces() {
     scene.fence(&daemon);
     assert_eq!(daemon.count("203.0.113.202"), 0, "wan2 was not asked for");
     assert_eq!(daemon.count("203.0.113.200"), 0, "wan2 was not asked for");
+}
+
+/// It has the name of the router from the DNS, as have those outside.
+fn a_host_of_the_lan_knocks_at_the_wan_address() {
+    let scene = Scene::new();
+    let lan = scene.add_lan();
+    scene.home.config(DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0,lan0"]);
+    knock(&lan, ROUTER, STEPS);
+    daemon.await_text(&lines::opened(LAN_HOST, "A"));
+    await_file(&scene.home, LAN_HOST);
 }
 
 fn auto_takes_the_default_route() {

@@ -121,6 +121,7 @@ impl Capture {
         let line = match (selector, link) {
             (Selector::Any, _) => String::new(),
             (Selector::Auto, None) => "auto: no default route: waiting for one".to_string(),
+            (Selector::AutoIpv6, None) => format!("{selector}: no interface of its own"),
             (_, None) => format!("{selector} is gone: waiting for it"),
             (_, Some(link)) if !link.up => format!("{selector} is down: waiting for it"),
             _ if local.is_empty() => {
@@ -146,6 +147,11 @@ impl Capture {
         }
     }
 
+    /// Whether both default routes are on one interface, which another capture has.
+    pub fn is_spare(&self) -> bool {
+        self.selector == Selector::AutoIpv6 && self.bound.is_none()
+    }
+
     /// Whether it is not where a person was told.
     pub fn has_news(&self) -> bool {
         self.place != self.told
@@ -168,7 +174,8 @@ impl Capture {
         output: &Output<'_>,
     ) -> Result<(), String> {
         let selector = &self.selector;
-        if self.bound.is_none() && *selector != Selector::Auto {
+        let is_auto = matches!(selector, Selector::Auto | Selector::AutoIpv6);
+        if self.bound.is_none() && !is_auto {
             let missing = format!("{selector}: No such device exists");
             let names = interfaces.names();
             if !wait {
@@ -179,7 +186,7 @@ impl Capture {
             )));
             self.told = self.place.clone();
         }
-        if *selector == Selector::Any || (self.place.hears && *selector != Selector::Auto) {
+        if *selector == Selector::Any || (self.place.hears && !is_auto) || self.is_spare() {
             self.told = self.place.clone();
         }
         self.tell(output);

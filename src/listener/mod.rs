@@ -418,7 +418,9 @@ impl<'a> Listener<'a> {
             captures, output, ..
         } = self;
         for capture in captures {
-            output.surely(ToKeeper::Interface(capture.report(&self.interfaces)));
+            if !capture.is_spare() {
+                output.surely(ToKeeper::Interface(capture.report(&self.interfaces)));
+            }
             output.counters.dropped += u64::from(capture.dropped());
         }
         output.counters.attempts = self.matcher.attempts() as u32;

@@ -22,6 +22,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("auto_takes_the_default_route", auto_takes_the_default_route),
     (
+        "auto_takes_the_default_routes_of_both_families",
+        auto_takes_the_default_routes_of_both_families,
+    ),
+    (
         "auto_waits_for_a_default_route",
         auto_waits_for_a_default_route,
     ),
@@ -161,6 +165,31 @@ fn auto_takes_the_default_route() {
         second.send(&packet::udp("203.0.113.209", "203.0.113.1", 9));
     });
     assert_eq!(daemon.count(CLIENT), 0, "wan0 has no default route");
+}
+
+/// IPv6 by a tunnel, say.
+fn auto_takes_the_default_routes_of_both_families() {
+    let scene = Scene::new();
+    let [second, _third] = more_links(&scene);
+    scene.router.run(
+        "ip addr add 2001:db8:1::1/64 dev wan1 nodad
+         ip route add default dev wan0
+         ip -6 route add default dev wan1",
+    );
+    scene.home.config(UDP_DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "auto"]);
+    daemon.await_text("auto: listening on wan0 at ");
+    daemon.await_text("auto (IPv6): listening on wan1 at ");
+    send_door(&scene.wire, CLIENT, ROUTER);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    send_door(&second, "2001:db8:1::9", "2001:db8:1::1");
+    daemon.await_text(&lines::opened("2001:db8:1::9", "A"));
+    // Each packet of the one that both families share counts once.
+    scene.router.run("ip -6 route replace default dev wan0");
+    daemon.await_text("auto (IPv6): no interface of its own");
+    scene.wire.send(&packet::udp(OTHER, ROUTER, 1));
+    scene.fence(&daemon);
+    assert_eq!(daemon.count(&lines::stage(OTHER, "A", 1)), 1);
 }
 
 fn auto_waits_for_a_default_route() {

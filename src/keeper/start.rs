@@ -138,8 +138,8 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         .map_err(|error| plain(&error))
         .and_then(|listener| await_ready(listener, &mut keeper))
         .map_err(|problem| format!("could not open {interface}: {problem}"));
-    let listener = match listener {
-        Ok(listener) => listener,
+    let (listener, listens) = match listener {
+        Ok(ready) => ready,
         Err(problem) => return close_all(keeper, problem),
     };
     keeper.be_up();
@@ -156,11 +156,19 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     }
     let lines = &mut keeper.lines;
-    lines.say(Kind::Verbose, &format_args!("listening on {interface}..."));
-    lines.say(
-        Kind::LogOnly,
-        &format_args!("starting up, listening on {interface}"),
-    );
+    if listens {
+        lines.say(Kind::Verbose, &format_args!("listening on {interface}..."));
+        lines.say(
+            Kind::LogOnly,
+            &format_args!("starting up, listening on {interface}"),
+        );
+    } else {
+        // With -d, too, while the terminal is still ours.
+        lines.say(
+            Kind::Error,
+            &format_args!("starting up, waiting for {interface}"),
+        );
+    }
     lines.log.write_out();
     if let Some(Err(problem)) = starting.map(daemonized) {
         return close_all(keeper, problem);
@@ -239,11 +247,11 @@ fn write_pid(path: &Path) -> io::Result<bool> {
     written.map(|()| is_file)
 }
 
-/// Waits until a listener is ready, or says why it cannot be. Doors that were taken over close meanwhile.
+/// Waits until a listener is ready, or says why it cannot be; and whether it listens already. Doors that were taken over close meanwhile.
 fn await_ready(
     mut listener: ListenerProcess,
     keeper: &mut Keeper,
-) -> Result<ListenerProcess, String> {
+) -> Result<(ListenerProcess, bool), String> {
     /// The longest that a door or a signal waits for its turn.
     const LOOK_MS: Millis = 500;
     loop {
@@ -260,9 +268,9 @@ fn await_ready(
         poll::wait(&mut [entry], now, due).map_err(|error| error.to_string())?;
         let lines = &mut keeper.lines;
         match listener.receive() {
-            Received::Record(ToKeeper::Ready) => {
+            Received::Record(ToKeeper::Ready { listens }) => {
                 listener.ready_by = None;
-                return Ok(listener);
+                return Ok((listener, listens));
             }
             Received::Record(ToKeeper::Refused(problem)) => return Err(problem),
             Received::Record(ToKeeper::Problem(text)) => lines.say(Kind::Error, &text),

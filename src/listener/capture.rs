@@ -34,7 +34,8 @@ pub struct Capture {
 struct Place {
     index: Option<u32>,
     line: String,
-    hears: bool,
+    /// The interface is there and up.
+    listens: bool,
 }
 
 /// What the filter has to pass.
@@ -143,13 +144,18 @@ impl Capture {
         Place {
             index: self.bound,
             line,
-            hears: link.is_some_and(|link| link.up) && !local.is_empty(),
+            listens: *selector == Selector::Any || link.is_some_and(|link| link.up),
         }
     }
 
     /// Whether both default routes are on one interface, which another capture has.
     pub fn is_spare(&self) -> bool {
         self.selector == Selector::AutoIpv6 && self.bound.is_none()
+    }
+
+    /// Whether its interface is there and up.
+    pub fn listens(&self) -> bool {
+        self.place.listens
     }
 
     /// Whether it is not where a person was told.
@@ -186,7 +192,8 @@ impl Capture {
             )));
             self.told = self.place.clone();
         }
-        if *selector == Selector::Any || (self.place.hears && !is_auto) || self.is_spare() {
+        let is_complete = self.place.listens && !self.local.is_empty();
+        if *selector == Selector::Any || (is_complete && !is_auto) || self.is_spare() {
             self.told = self.place.clone();
         }
         self.tell(output);

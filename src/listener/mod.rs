@@ -266,7 +266,9 @@ impl<'a> Listener<'a> {
         for capture in &mut self.captures {
             capture.tell_first(&self.interfaces, self.wait_for_interfaces, &self.output)?;
         }
-        let ready = self.keeper.send(&ToKeeper::Ready.encode(), true);
+        let listens = self.captures.iter().any(Capture::listens);
+        let ready = ToKeeper::Ready { listens }.encode();
+        let ready = self.keeper.send(&ready, true);
         ready.map_err(told("the keeper cannot be told"))?;
         match receive(self.keeper) {
             Some(ToListener::Start) => self

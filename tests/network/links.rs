@@ -209,7 +209,8 @@ fn interface_up_later() {
     scene.router.run("ip link set wan0 down");
     scene.home.config(UDP_DOOR);
     let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
-    daemon.await_text(lines::LISTENING);
+    daemon.await_text(lines::WAITING);
+    assert_eq!(daemon.count(lines::LISTENING), 0);
     scene.router.run("ip link set wan0 up");
     let opened = lines::opened(CLIENT, "A");
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));

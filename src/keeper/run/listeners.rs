@@ -104,7 +104,7 @@ impl Keeper {
                 Received::Nothing => return,
                 Received::End => return self.listener_died("has died"),
                 Received::Nonsense => false,
-                Received::Record(ToKeeper::Ready) if listener.ready_by.is_some() => {
+                Received::Record(ToKeeper::Ready { .. }) if listener.ready_by.is_some() => {
                     listener.ready_by = None;
                     listener.let_go();
                     true
@@ -133,7 +133,7 @@ impl Keeper {
         };
         match new.listener.receive() {
             Received::Nothing => {}
-            Received::Record(ToKeeper::Ready) => {
+            Received::Record(ToKeeper::Ready { .. }) => {
                 new.listener.ready_by = None;
                 new.listener.let_go();
                 if let Some(new) = self.replacement.take() {
@@ -202,7 +202,7 @@ impl Keeper {
             }
             ToKeeper::Interface(interface) => self.heed_interface(interface),
             ToKeeper::Counters(counters) => self.heed_counters(counters),
-            ToKeeper::Ready | ToKeeper::Refused(_) => false,
+            ToKeeper::Ready { .. } | ToKeeper::Refused(_) => false,
         }
     }
 

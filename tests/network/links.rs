@@ -29,6 +29,10 @@ pub const TESTS: &[Test] = &[
         "auto_waits_for_a_default_route",
         auto_waits_for_a_default_route,
     ),
+    (
+        "without_eth0_and_a_name_it_is_auto",
+        without_eth0_and_a_name_it_is_auto,
+    ),
     ("interface_up_later", interface_up_later),
     ("address_added_later", address_added_later),
 ];
@@ -202,6 +206,34 @@ fn auto_waits_for_a_default_route() {
     let opened = lines::opened(CLIENT, "A");
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
     assert!(daemon.is_alive());
+}
+
+/// Neither `Interface` nor `-i`: eth0, as with 0.8, where there is one.
+fn without_eth0_and_a_name_it_is_auto() {
+    const TAKEN: &str = "warning: no interface is named and there is no eth0: taking auto";
+    let scene = Scene::new();
+    scene.home.config(UDP_DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &[]);
+    daemon.await_text(TAKEN);
+    daemon.await_text("starting up, waiting for auto");
+    scene
+        .router
+        .run(&format!("ip route add default via {CLIENT}"));
+    let opened = lines::opened(CLIENT, "A");
+    knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
+    assert_eq!(daemon.count("listening on eth0"), 0);
+    // The same at a reload, at which an interface that is missing would be refused.
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::IN_FORCE);
+    daemon.await_count(TAKEN, 2);
+    drop(daemon);
+
+    scene
+        .router
+        .run("ip link add eth0 type veth peer name far0; ip link set eth0 up");
+    let daemon = Daemon::start(&scene.router, &scene.home, &[]);
+    daemon.await_text("listening on eth0...");
+    assert_eq!(daemon.count(TAKEN), 0);
 }
 
 fn interface_up_later() {

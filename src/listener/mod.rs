@@ -195,6 +195,7 @@ impl<'a> Listener<'a> {
         };
 
         let mut problems = Vec::new();
+        let mut stays_root = None;
         if privileges::is_root() {
             match privileges::enter_cage() {
                 Ok(()) => {}
@@ -205,14 +206,10 @@ impl<'a> Listener<'a> {
                     plain(&error)
                 )),
             }
-            privileges::become_unprivileged().map_err(|error| {
-                format!(
-                    "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
-                     CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
-                )
-            })?;
+            stays_root = privileges::become_unprivileged().err();
         }
-        if let Err(error) = privileges::drop_capabilities() {
+        let dropped = privileges::drop_capabilities();
+        if let Err(error) = &dropped {
             problems.push(format!(
                 "warning: the listener keeps its capabilities: {error}"
             ));
@@ -220,8 +217,17 @@ impl<'a> Listener<'a> {
         // From here on all that it has open is sockets.
         privileges::close_outputs();
         privileges::stay_alone();
-        // Kernels of routers have no seccomp; the process has no rights left anyway.
-        let _ = seccomp::confine(&[keeper.as_fd(), netlink.as_fd()]);
+        // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
+        let confined = seccomp::confine(&[keeper.as_fd(), netlink.as_fd()]);
+        if let Some(error) = stays_root {
+            let problem = format!(
+                "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
+                 CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
+            );
+            // Without capabilities it could still open root's files, which seccomp keeps it from.
+            dropped.and(confined).map_err(|_| problem.clone())?;
+            problems.push(["warning: ", &problem, " (seccomp alone confines it)"].concat());
+        }
 
         let now = monotonic();
         let output = Output {

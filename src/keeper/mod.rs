@@ -22,6 +22,7 @@ use crate::config::{self, Config, Options};
 use crate::interfaces::{Interfaces, Selector};
 use crate::sys::netlink::Netlink;
 use doors::Door;
+use state::Instance;
 use std::path::{Path, PathBuf};
 
 pub use start::main;
@@ -49,9 +50,10 @@ impl Settings {
     }
 
     /// The same for every spelling of the path, to tell instances apart.
-    fn instance(&self) -> PathBuf {
+    fn instance(&self) -> Instance {
         let path = self.config_path();
-        named_files::canonical(&path).unwrap_or(path)
+        let path = named_files::canonical(&path).unwrap_or(path);
+        Instance::new(&path, self.args.interface.as_deref())
     }
 
     /// `-i`, or the config's `Interface`, or eth0; see [`load`](Self::load).

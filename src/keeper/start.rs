@@ -106,7 +106,10 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let pid_path = settings.pid_file(options);
 
     match take_state(&keeper) {
-        Ok(state) => keeper.take_over_state(state),
+        Ok(state) => {
+            keeper.take_over_state(state);
+            keeper.take_over_others();
+        }
         Err(Unavailable::Taken(holder)) => {
             let runs = format!(
                 "knockd already runs with {}: process {}",
@@ -183,17 +186,18 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
 fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
-    let state = match State::left(&settings.state_dir(&options), &settings.instance()) {
-        Ok(Some(state)) => state,
-        Ok(None) => return Err(problem),
+    let (state_dir, instance) = (settings.state_dir(&options), settings.instance());
+    let mut keeper = Keeper::new(settings, options, Vec::new())?;
+    match State::left(&state_dir, &instance) {
+        Ok(Some(state)) => keeper.take_over_state(state),
+        Ok(None) => {}
         Err(fault) => {
             return Err(format!(
                 "{problem}\nno state folder: {fault}: doors that are open stay open"
             ));
         }
-    };
-    let mut keeper = Keeper::new(settings, options, Vec::new())?;
-    keeper.take_over_state(state);
+    }
+    keeper.take_over_others();
     close_all(keeper, problem)
 }
 

@@ -47,7 +47,8 @@ install() {
 
 # What the tests in network namespaces run.
 install_for_lab() {
-    install ip:iproute2 iptables:iptables nmap:nmap nc:netcat-openbsd setpriv:util-linux strace:strace
+    install ip:iproute2 iptables:iptables nmap:nmap nc:netcat-openbsd setpriv:util-linux strace:strace \
+        busybox:busybox-static killall:psmisc pgrep:procps
 }
 
 # knockd 0.8 to compare with. Its package would start a daemon where there is an init system: not here.

@@ -20,7 +20,7 @@ pub fn is_called_by(argv: &[OsString]) -> bool {
         .is_some_and(|name| file_name(Path::new(name)) == "knock")
 }
 
-/// The client. Exit status 0: knocks were sent (a step that the kernel refused is told on stderr); 1: none was.
+/// The client. Exit status 0: every step was sent; 1: the kernel refused one, which stderr says, or something was wrong before.
 #[inline(never)] // In `main` it would lie among the code that the daemon has resident (cross/layout.ld).
 pub fn main(argv: &[OsString]) -> ExitCode {
     let args = match cli::knock(argv).settle(&cli::KNOCK) {
@@ -54,6 +54,19 @@ fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
     }
     let host = names::resolve_host(&args.host, args.family);
     let host = host.map_err(|e| failed(&args.steps[0].port, e))?;
+    if let SocketAddr::V6(v6) = host
+        && v6.ip().is_unicast_link_local()
+        && v6.scope_id() == 0
+        && args.steps.iter().any(|step| step.protocol == Protocol::Tcp)
+    {
+        // The kernel calls it an invalid argument. A datagram takes the first route of any interface, as with knock 0.8.
+        return Err([
+            "knock: ",
+            &args.host,
+            " needs an interface, as in fe80::1%eth0",
+        ]
+        .concat());
+    }
     let at = |port| {
         let mut target = host;
         target.set_port(port);
@@ -94,7 +107,7 @@ fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
             ));
         }
     }
-    let mut sent = false;
+    let mut unsent = 0;
     for (step, target) in args.steps.iter().zip(targets) {
         let knocker = Knocker::open(step.protocol, target)
             .map_err(|error| ["Cannot open socket: ", &plain(&error)].concat())?;
@@ -102,26 +115,17 @@ fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
             let line = ["hitting ", &step_line(step, target), "\n"].concat();
             print(&line);
         }
-        match knocker.knock() {
-            Ok(()) => sent = true,
-            Err(error) => {
-                let reason = match target {
-                    // What the kernel calls an invalid argument.
-                    SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
-                        "this address needs an interface, as in fe80::1%eth0".to_string()
-                    }
-                    _ => plain(&error),
-                };
-                let step = step_line(step, target);
-                say(&["knock: ", &step, " not sent: ", &reason].concat());
-            }
+        if let Err(error) = knocker.knock() {
+            unsent += 1;
+            let step = step_line(step, target);
+            say(&["knock: ", &step, " not sent: ", &plain(&error)].concat());
         }
         poll::pause(args.delay.as_millis() as Millis);
     }
-    if sent {
-        Ok(())
-    } else {
-        Err("knock: nothing was sent".into())
+    match unsent {
+        0 => Ok(()),
+        _ if unsent == args.steps.len() => Err("knock: nothing was sent".into()),
+        _ => Err("knock: not every step was sent, so no door opens".into()),
     }
 }
 

@@ -46,8 +46,9 @@ pub struct Interfaces {
     pub links: Vec<Link>,
     /// All addresses.
     pub addresses: Vec<Address>,
-    /// The index of the interface with the default route, IPv4's before IPv6's, the lowest metric first.
-    pub default_route: Option<u32>,
+    /// The index of the interface with the default route, IPv4's before IPv6's, the lowest metric first; then that of the one with IPv6's,
+    /// if that is another.
+    pub default_routes: [Option<u32>; 2],
 }
 
 impl Interfaces {
@@ -61,17 +62,18 @@ impl Interfaces {
             all.addresses.extend(address(kind, body));
         })?;
         if routes {
-            let mut best: Option<DefaultRoute> = None;
+            let [mut v4, mut v6]: [Option<DefaultRoute>; 2] = [None, None];
             netlink.dump(Dump::Routes, &mut |kind, body| {
-                let route = default_route(kind, body);
-                let rank = |route: &DefaultRoute| (route.ipv6, route.metric);
-                if let Some(route) = route
-                    && best.as_ref().is_none_or(|best| rank(&route) < rank(best))
-                {
-                    best = Some(route);
+                if let Some(route) = default_route(kind, body) {
+                    let best = if route.ipv6 { &mut v6 } else { &mut v4 };
+                    if best.as_ref().is_none_or(|best| route.metric < best.metric) {
+                        *best = Some(route);
+                    }
                 }
             })?;
-            all.default_route = best.map(|route| route.link);
+            let [v4, v6] = [v4, v6].map(|route| route.map(|route| route.link));
+            let first = v4.or(v6);
+            all.default_routes = [first, v6.filter(|_| v6 != first)];
         }
         Ok(all)
     }
@@ -84,14 +86,13 @@ impl Interfaces {
 
     /// The link that is meant now, if it exists.
     pub fn find(&self, selector: &Selector) -> Option<&Link> {
-        match selector {
-            Selector::Any => None,
-            Selector::Auto => self
-                .links
-                .iter()
-                .find(|link| Some(link.index) == self.default_route),
-            Selector::Named { device, .. } => self.links.iter().find(|link| link.name == *device),
-        }
+        let [first, other] = self.default_routes;
+        self.links.iter().find(|link| match selector {
+            Selector::Any => false,
+            Selector::Auto => Some(link.index) == first,
+            Selector::AutoIpv6 => Some(link.index) == other,
+            Selector::Named { device, .. } => link.name == *device,
+        })
     }
 
     /// The addresses that count on the interface that is meant.
@@ -101,10 +102,10 @@ impl Interfaces {
             .iter()
             .filter(|entry| match selector {
                 Selector::Any => true,
-                Selector::Auto | Selector::Named { label: None, .. } => Some(entry.link) == link,
                 Selector::Named {
                     label: Some(label), ..
                 } => Some(entry.link) == link && entry.label == *label,
+                _ => Some(entry.link) == link,
             })
             .map(|entry| entry.address)
             .collect()
@@ -114,6 +115,12 @@ impl Interfaces {
     pub fn are_near(&self, address: IpAddr) -> bool {
         let mut own = self.addresses.iter();
         own.any(|own| own.address == address || own.network.contains(address))
+    }
+
+    /// The indexes of the interfaces that have this address.
+    pub fn owners(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+        let has = move |own: &&Address| own.address == address;
+        self.addresses.iter().filter(has).map(|own| own.link)
     }
 
     /// The index of the bridge or bond that this interface belongs to.
@@ -135,6 +142,8 @@ pub enum Selector {
     Any,
     /// `auto`: the one with the default route, whichever that is at the moment.
     Auto,
+    /// `auto`, too: the one with the default route of IPv6, where that is another.
+    AutoIpv6,
     /// By name, and with `eth0:1` only that label's addresses.
     Named {
         /// The device's name.
@@ -145,7 +154,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    /// Reads `eth0`, `eth0:1`, `any`, `auto` or a list such as `ppp0,vlan1`. Errors say what is wrong with the text.
+    /// Reads `eth0`, `eth0:1`, `any`, `auto` (which is two) or a list such as `ppp0,vlan1`. Errors say what is wrong with the text.
     pub fn list(text: &str) -> Result<Vec<Selector>, String> {
         let mut selectors: Vec<Selector> = Vec::new();
         for part in text.split(',').map(str::trim_ascii) {
@@ -195,6 +204,9 @@ impl Selector {
                 "more than {MAX_INTERFACES} interfaces; use \"any\""
             ));
         }
+        if selectors == [Selector::Auto] {
+            selectors.push(Selector::AutoIpv6);
+        }
         Ok(selectors)
     }
 }
@@ -204,6 +216,7 @@ impl fmt::Display for Selector {
         f.write_str(match self {
             Selector::Any => "any",
             Selector::Auto => "auto",
+            Selector::AutoIpv6 => "auto (IPv6)",
             Selector::Named {
                 label: Some(label), ..
             } => label,

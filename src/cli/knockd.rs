@@ -41,7 +41,8 @@ pub const KNOCKD: Program = Program {
 usage: knockd [options]
 options:
   -i, --interface <if>   listen on <if>: a name, a list (ppp0,vlan1), \"auto\" for
-                         the one with the default route, \"any\" (default \"eth0\")
+                         the one with the default route, \"any\" (default \"eth0\",
+                         or \"auto\" if there is none)
   -d, --daemon           run in the background and write the pid file
   -c, --config <file>    read this config (default \"/etc/knockd.conf\")
   -D, --debug            print debug messages

@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::program::{
-    AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG_PRESENT, Builder, Case, Instruction, Line, Place, op,
+    AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT, Builder, Case, Instruction,
+    Line, Place, op,
 };
 use super::{ANY_FLAGS, FlagTable, Kernel, Plan, Range};
 use crate::door::Protocol;
@@ -15,9 +16,9 @@ use std::net::IpAddr;
 // linux/if_ether.h
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
-/// linux/if_packet.h: 0, 1 and 2 are to this host, broadcast and multicast; above are to other hosts, sent by this one,
-/// and looped back.
-const PACKET_MULTICAST: u32 = 2;
+/// linux/if_packet.h: 0, 1 and 2 are to this host, broadcast and multicast, 3 is to another MAC address, which may be that of a macvlan or
+/// bridge of this host: the IP address decides. Above are those that this host sends, and looped back.
+const PACKET_OTHERHOST: u32 = 3;
 // IP protocol numbers (IANA).
 const HOP_BY_HOP: u32 = 0;
 const TCP: u32 = 6;
@@ -173,14 +174,17 @@ impl Sound {
             let family = b.choose(&families, b.drop);
             let mut then = b.step(op::LD_WORD, AD_PROTOCOL, family);
             if kernel.vlan_tag_present {
-                let untagged = [Do(op::LD_WORD, AD_VLAN_TAG_PRESENT), Refuse(op::JGT, 0)];
-                then = b.lines(&untagged, then);
+                // VLAN 0 is a priority and no VLAN: the host takes such a frame as an untagged one.
+                let priority = [Do(op::LD_WORD, AD_VLAN_TAG), Refuse(op::JSET, 0x0fff)];
+                let tagged = b.lines(&priority, then);
+                let tag = b.test(op::JGT, 0, tagged, then);
+                then = b.step(op::LD_WORD, AD_VLAN_TAG_PRESENT, tag);
             }
-            let to_us = [
+            let received = [
                 Do(op::LD_WORD, AD_PACKET_TYPE),
-                Refuse(op::JGT, PACKET_MULTICAST),
+                Refuse(op::JGT, PACKET_OTHERHOST),
             ];
-            b.lines(&to_us, then)
+            b.lines(&received, then)
         };
         let udp = came_in(b, Protocol::Udp, UDP_NEED);
         let udp = match plan.has(Protocol::Udp) {

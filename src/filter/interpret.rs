@@ -2,7 +2,7 @@
 //! calls none of this, so the linker leaves it out.
 #![forbid(unsafe_code)]
 
-use super::program::{AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG_PRESENT};
+use super::program::{AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT};
 use super::{Instruction, op};
 use crate::limits::MAX_FILTER_INSTRUCTIONS;
 
@@ -15,15 +15,18 @@ pub struct Meta {
     pub packet_type: u8,
     /// The frame has a VLAN tag.
     pub vlan_tag_present: bool,
+    /// The tag; anything where there is none.
+    pub vlan_tag: u16,
 }
 
 impl Meta {
-    /// An untagged frame for this host.
+    /// An untagged frame for this host. Kernels since 5.0 leave the tag that was taken off where it was.
     pub fn host(protocol: u16) -> Meta {
         Meta {
             protocol,
             packet_type: 0,
             vlan_tag_present: false,
+            vlan_tag: 5,
         }
     }
 }
@@ -53,6 +56,7 @@ fn execute(program: &[Instruction], packet: &[u8], meta: &Meta, count: &mut usiz
                 a = match k {
                     AD_PROTOCOL => meta.protocol.into(),
                     AD_PACKET_TYPE => meta.packet_type.into(),
+                    AD_VLAN_TAG => meta.vlan_tag.into(),
                     AD_VLAN_TAG_PRESENT => meta.vlan_tag_present.into(),
                     _ => u32::from_be_bytes(load(packet, k)?),
                 }

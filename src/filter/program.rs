@@ -73,6 +73,9 @@ pub const ANCILLARY: u32 = -0x1000_i32 as u32;
 pub const AD_PROTOCOL: u32 = ANCILLARY;
 /// Whom the frame is for, a PACKET number of linux/if_packet.h (SKF_AD_PKTTYPE).
 pub const AD_PACKET_TYPE: u32 = ANCILLARY + 4;
+/// The frame's VLAN tag: 3 bits of priority, 1 bit, 12 bits of the VLAN's number (SKF_AD_VLAN_TAG, Linux 3.8). Where there is none,
+/// anything.
+pub const AD_VLAN_TAG: u32 = ANCILLARY + 44;
 /// Whether the frame has a VLAN tag (SKF_AD_VLAN_TAG_PRESENT, Linux 3.8).
 pub const AD_VLAN_TAG_PRESENT: u32 = ANCILLARY + 48;
 

@@ -1,8 +1,9 @@
 //! `knockd --status` and `knockd --close`: asks the daemon that runs with this config.
 #![forbid(unsafe_code)]
 
+use super::Settings;
 use super::control::{ERROR, OK, Question};
-use super::{Settings, state};
+use super::state::Instance;
 use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES, MAX_NAME};
@@ -18,10 +19,6 @@ use std::time::Duration;
 
 /// Asks, and prints the answer; exit code 1 where there is none, or a no.
 pub fn main(settings: &Settings, question: &Question) -> ExitCode {
-    let path = state::control_of(
-        &settings.state_dir(&options(settings)),
-        &settings.instance(),
-    );
     let fail = |text: String| {
         say(&text);
         ExitCode::FAILURE
@@ -32,7 +29,27 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         // No door can be called so, and the question would not be what it seems.
         return fail(["there is no door ", &printable(door.as_bytes())].concat());
     }
-    let answer = match ask(&path, question) {
+    let state_dir = settings.state_dir(&options(settings));
+    let instance = settings.instance();
+    let path = instance.control(&state_dir);
+    let mut connected = UnixStream::connect(&path);
+    if settings.args.interface.is_none() && connected.is_err() {
+        // Whichever there is, where it is the only one.
+        let connect = |other: Instance| {
+            let stream = UnixStream::connect(other.control(&state_dir)).ok()?;
+            Some((stream, ["-i ", other.interface()].concat()))
+        };
+        let others = instance.others(&state_dir).into_iter();
+        let (mut streams, names): (Vec<_>, Vec<_>) = others.filter_map(connect).unzip();
+        if streams.len() > 1 {
+            let (config, names) = (settings.config.display(), names.join(", "));
+            return fail(format!(
+                "several knockd run with {config}: add one of {names}"
+            ));
+        }
+        connected = streams.pop().map_or(connected, Ok);
+    }
+    let answer = match connected.and_then(|stream| ask(&stream, question)) {
         Ok(answer) => answer,
         Err(error) => return fail(problem(settings, &path, &error)),
     };
@@ -70,8 +87,7 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-fn ask(path: &Path, question: &Question) -> io::Result<Vec<u8>> {
-    let stream = UnixStream::connect(path)?;
+fn ask(stream: &UnixStream, question: &Question) -> io::Result<Vec<u8>> {
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
     write_all(stream.as_fd(), format!("{}\n", question.line()).as_bytes())?;

@@ -8,14 +8,14 @@ use crate::sys::{privileges, program};
 use std::os::fd::AsFd;
 
 /// The name that the keeper calls this program by, to make it look names up.
-pub const PROGRAM: &str = "knockd: names";
+pub const PROGRAM: &str = "knockd-names";
 
 /// Longest name in DNS, in bytes.
 pub(super) const MAX_NAME: usize = 255;
 
 /// The process's whole life: an address in, a name out, `?` if it has none.
 pub fn main() -> ExitCode {
-    privileges::set_name(c"knockd");
+    privileges::set_name(c"knockd-names");
     if privileges::is_root() && privileges::become_unprivileged().is_err() {
         return ExitCode::FAILURE;
     }

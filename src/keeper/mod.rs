@@ -19,8 +19,10 @@ mod state;
 
 use crate::cli::KnockdArgs;
 use crate::config::{self, Config, Options};
-use crate::interfaces::Selector;
+use crate::interfaces::{Interfaces, Selector};
+use crate::sys::netlink::Netlink;
 use doors::Door;
+use state::Instance;
 use std::path::{Path, PathBuf};
 
 pub use start::main;
@@ -48,12 +50,13 @@ impl Settings {
     }
 
     /// The same for every spelling of the path, to tell instances apart.
-    fn instance(&self) -> PathBuf {
+    fn instance(&self) -> Instance {
         let path = self.config_path();
-        named_files::canonical(&path).unwrap_or(path)
+        let path = named_files::canonical(&path).unwrap_or(path);
+        Instance::new(&path, self.args.interface.as_deref())
     }
 
-    /// `-i`, or the config's `Interface`, or eth0.
+    /// `-i`, or the config's `Interface`, or eth0; see [`load`](Self::load).
     pub fn interface<'a>(&'a self, options: &'a Options) -> &'a str {
         let named = self
             .args
@@ -108,7 +111,7 @@ impl Settings {
         Ok(config)
     }
 
-    /// Reads the config and the first lines of its one-time lists: the config without its doors, and these. `trace` gets what `-D`
+    /// Reads the config (and where nobody names an interface and there is no eth0, takes `auto`) and the first lines of its one-time lists: the config without its doors, and these. `trace` gets what `-D`
     /// shows, `report` what is wrong with single lines of the lists; the error is for a person.
     pub fn load(
         &self,
@@ -116,6 +119,11 @@ impl Settings {
         report: &mut dyn FnMut(String),
     ) -> Result<(Config, Vec<Door>), String> {
         let mut config = self.parse(trace)?;
+        let interface = &mut config.options.interface;
+        if self.args.interface.is_none() && interface.is_none() && !is_there(INTERFACE) {
+            report("warning: no interface is named and there is no eth0: taking auto".to_string());
+            *interface = Some("auto".to_string());
+        }
         let doors = std::mem::take(&mut config.doors);
         let doors = doors::open(
             doors,
@@ -126,4 +134,10 @@ impl Settings {
         )?;
         Ok((config, doors))
     }
+}
+
+/// Whether there is an interface of that name; also where that cannot be found out.
+fn is_there(name: &str) -> bool {
+    let interfaces = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
+    interfaces.map_or(true, |all| all.links.iter().any(|link| link.name == name))
 }

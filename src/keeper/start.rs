@@ -107,7 +107,10 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
     let pid_path = settings.pid_file(options);
 
     match take_state(&keeper) {
-        Ok(state) => keeper.take_over_state(state),
+        Ok(state) => {
+            keeper.take_over_state(state);
+            keeper.take_over_others();
+        }
         Err(Unavailable::Taken(holder)) => {
             let runs = format!(
                 "knockd already runs with {}: process {}",
@@ -134,13 +137,16 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     }
     keeper.end_unwanted_bans();
-    let problem = match keeper.spawn_own_listener() {
-        Ok(listener) => keeper.await_listener(listener).err(),
-        Err(error) => Some(plain(&error)),
+    let listens = match keeper
+        .spawn_own_listener()
+        .map_err(|error| plain(&error))
+        .and_then(|listener| keeper.await_listener(listener))
+    {
+        Ok(listens) => listens,
+        Err(problem) => {
+            return close_all(keeper, format!("could not open {interface}: {problem}"));
+        }
     };
-    if let Some(problem) = problem {
-        return close_all(keeper, format!("could not open {interface}: {problem}"));
-    }
     if keeper.is_closing() {
         return Ok(Some(keeper));
     }
@@ -158,11 +164,19 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         }
     }
     let lines = &mut keeper.lines;
-    lines.say(Kind::Verbose, &format_args!("listening on {interface}..."));
-    lines.say(
-        Kind::LogOnly,
-        &format_args!("starting up, listening on {interface}"),
-    );
+    if listens {
+        lines.say(Kind::Verbose, &format_args!("listening on {interface}..."));
+        lines.say(
+            Kind::LogOnly,
+            &format_args!("starting up, listening on {interface}"),
+        );
+    } else {
+        // With -d, too, while the terminal is still ours.
+        lines.say(
+            Kind::Error,
+            &format_args!("starting up, waiting for {interface}"),
+        );
+    }
     lines.log.write_out();
     if let Some(Err(problem)) = starting.map(daemonized) {
         return close_all(keeper, problem);
@@ -175,17 +189,18 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
 fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
-    let state = match State::left(&settings.state_dir(&options), &settings.instance()) {
-        Ok(Some(state)) => state,
-        Ok(None) => return Err(problem),
+    let (state_dir, instance) = (settings.state_dir(&options), settings.instance());
+    let mut keeper = Keeper::new(settings, options, Vec::new())?;
+    match State::left(&state_dir, &instance) {
+        Ok(Some(state)) => keeper.take_over_state(state),
+        Ok(None) => {}
         Err(fault) => {
             return Err(format!(
                 "{problem}\nno state folder: {fault}: doors that are open stay open"
             ));
         }
-    };
-    let mut keeper = Keeper::new(settings, options, Vec::new())?;
-    keeper.take_over_state(state);
+    }
+    keeper.take_over_others();
     close_all(keeper, problem)
 }
 

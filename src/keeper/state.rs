@@ -10,7 +10,7 @@ use crate::path::file_name;
 use crate::sys::daemon::Holder;
 use crate::sys::error::{plain, with_text};
 use crate::sys::{daemon, file, folder, poll, privileges};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,7 +27,7 @@ const JOURNAL_BROKEN: &str = "journal.broken";
 /// How a file of its own is opened.
 const PRIVATE_FILE: libc::c_int = libc::O_CREAT | libc::O_WRONLY;
 
-/// The folder of the daemon that uses this config file.
+/// A daemon's folder.
 pub struct State {
     folder: PathBuf,
     /// The lock by the path that another daemon would take, which may be a link that points elsewhere by now.
@@ -52,40 +52,88 @@ fn unusable(path: &Path) -> impl Fn(io::Error) -> Unavailable + '_ {
     move |error| Unavailable::Unusable(format!("{}: {}", path.display(), plain(&error)))
 }
 
-/// The same path always gives the same name: the file's, and a checksum (FNV-1a) of the whole path.
-fn instance_name(config: &Path) -> String {
-    let bytes = config.as_os_str().as_encoded_bytes();
-    let checksum = journal::checksum(journal::NO_BYTES, bytes);
-    let file = file_name(config).to_string_lossy();
-    format!("{}-{checksum:016x}", &file[..file.floor_char_boundary(64)])
+/// A daemon among others: its config and `-i`, as given.
+pub struct Instance {
+    /// The name of its folder.
+    name: String,
+    /// How many bytes of it stand for the config.
+    config: usize,
+}
+
+/// What comes between the two.
+const AT: char = '@';
+
+/// An `-i` that is longer is a checksum: the folder's name is in the path of the control socket, which may have 107 bytes.
+const MAX_INTERFACE: usize = 32;
+
+/// FNV-1a.
+fn checksum(text: &[u8]) -> String {
+    format!("{:016x}", journal::checksum(journal::NO_BYTES, text))
+}
+
+impl Instance {
+    /// The same path, which is absolute, always gives the same name: the file's, and a checksum of the whole path.
+    pub fn new(config: &Path, interface: Option<&str>) -> Instance {
+        let file = file_name(config).to_string_lossy();
+        let sum = checksum(config.as_os_str().as_encoded_bytes());
+        let mut name = [&file[..file.floor_char_boundary(64)], "-", &sum].concat();
+        let config = name.len();
+        if let Some(interface) = interface {
+            name.push(AT);
+            match interface.len() > MAX_INTERFACE || interface.contains('/') {
+                true => name.push_str(&checksum(interface.as_bytes())),
+                false => name.push_str(interface),
+            }
+        }
+        Instance { name, config }
+    }
+
+    /// The other instances of the same config that have a folder there.
+    pub fn others(&self, state_dir: &Path) -> Vec<Instance> {
+        let (config, own) = self.name.split_at(self.config);
+        let other = |name: OsString| {
+            let name = name.into_string().ok()?;
+            let rest = name.strip_prefix(config)?;
+            let is_other = rest != own && (rest.is_empty() || rest.starts_with(AT));
+            let config = self.config;
+            is_other.then_some(Instance { name, config })
+        };
+        let names = folder::names(state_dir).unwrap_or_default();
+        names.into_iter().filter_map(other).collect()
+    }
+
+    /// Its `-i`.
+    pub fn interface(&self) -> &str {
+        self.name.get(self.config + 1..).unwrap_or_default()
+    }
+
+    /// Where its control socket is, if it runs.
+    pub fn control(&self, state_dir: &Path) -> PathBuf {
+        state_dir.join(&self.name).join(CONTROL)
+    }
 }
 
 /// The control socket's name in the folder.
 const CONTROL: &str = "control";
 
-/// Where the control socket of the daemon with this config is, if there is such a daemon. The config's path is absolute.
-pub fn control_of(state_dir: &Path, config: &Path) -> PathBuf {
-    state_dir.join(instance_name(config)).join(CONTROL)
-}
-
 impl State {
-    /// Makes the folder if need be, and takes its lock. `config` is the absolute path of the config file.
-    pub fn take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
+    /// Makes the folder if need be, and takes its lock.
+    pub fn take(state_dir: &Path, instance: &Instance) -> Result<State, Unavailable> {
         patiently(
-            || State::try_take(state_dir, config),
+            || State::try_take(state_dir, instance),
             |error| matches!(error, Unavailable::Unusable(_)),
         )
     }
 
     /// The same without a pause.
-    pub fn try_take(state_dir: &Path, config: &Path) -> Result<State, Unavailable> {
-        let named = state_dir.join(instance_name(config)).join(LOCK);
+    pub fn try_take(state_dir: &Path, instance: &Instance) -> Result<State, Unavailable> {
+        let named = state_dir.join(&instance.name).join(LOCK);
         let state_dir = &named_files::folder(state_dir).map_err(unusable(state_dir))?;
         private_directory(state_dir).map_err(unusable(state_dir))?;
         let empty = state_dir.join(EMPTY);
         private_directory(&empty).map_err(unusable(&empty))?;
         let empty = file::open(&empty, libc::O_RDONLY, 0).map_err(unusable(&empty))?;
-        let folder = state_dir.join(instance_name(config));
+        let folder = state_dir.join(&instance.name);
         private_directory(&folder).map_err(unusable(&folder))?;
         let path = folder.join(LOCK);
         let flags = libc::O_CREAT | libc::O_RDWR;
@@ -140,12 +188,12 @@ impl State {
     }
 
     /// Takes it only if a daemon has left a journal in it and is gone. The error says why it cannot be used.
-    pub fn left(state_dir: &Path, config: &Path) -> Result<Option<State>, String> {
-        let journal = state_dir.join(instance_name(config)).join(JOURNAL);
+    pub fn left(state_dir: &Path, instance: &Instance) -> Result<Option<State>, String> {
+        let journal = state_dir.join(&instance.name).join(JOURNAL);
         if fs::symlink_metadata(journal).is_err() {
             return Ok(None);
         }
-        match State::take(state_dir, config) {
+        match State::take(state_dir, instance) {
             Ok(state) => Ok(Some(state)),
             Err(Unavailable::Taken(_)) => Ok(None),
             Err(Unavailable::Unusable(fault)) => Err(fault),
@@ -196,6 +244,12 @@ impl State {
             false => Some(self.put_aside("not a whole journal", number)),
         };
         (journal.leases, remark)
+    }
+
+    /// Removes the journal, after what was in it is in another one.
+    pub fn forget(&self) {
+        // Otherwise it is taken over once more, and its stop commands run twice.
+        let _ = fs::remove_file(self.journal());
     }
 
     /// Renames a journal with that fault, and says so.
@@ -290,10 +344,13 @@ fn private_directory(path: &Path) -> io::Result<()> {
 
 /// Whether this is the name of something that [`State`] makes.
 fn is_ours(name: &OsStr) -> bool {
-    let is_instance = match name.as_encoded_bytes().split_last_chunk::<17>() {
+    let is_config = |name: &str| match name.as_bytes().split_last_chunk::<17>() {
         Some((_, [b'-', checksum @ ..])) => checksum.iter().all(u8::is_ascii_hexdigit),
         _ => false,
     };
+    let text = name.to_string_lossy();
+    let mut parts = text.match_indices(AT);
+    let is_instance = is_config(&text) || parts.any(|(at, _)| is_config(&text[..at]));
     let mut others = [EMPTY, LOCK, JOURNAL, JOURNAL_NEW, JOURNAL_BROKEN, CONTROL].into_iter();
     is_instance || others.any(|other| name == other)
 }
@@ -322,10 +379,23 @@ mod tests {
 
     #[test]
     fn a_state_folder_that_others_see_is_closed_only_if_it_is_ours_alone() {
-        let instance = instance_name(Path::new("/etc/knockd.conf"));
+        let config = Path::new("/etc/knock@d.conf");
+        let [instance, named, long] = [
+            None,
+            Some("eth0"),
+            Some("a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s"),
+        ]
+        .map(|interface| Instance::new(config, interface).name);
+        assert!(
+            named.ends_with("@eth0") && long.len() == named.len() + 12,
+            "{long}"
+        );
         assert_eq!(taken(0o700, &["more"]), Ok(0o700));
         assert_eq!(taken(0o755, &[]), Ok(0o700));
-        assert_eq!(taken(0o750, &["empty", &instance]), Ok(0o700));
+        assert_eq!(
+            taken(0o750, &["empty", &instance, &named, &long]),
+            Ok(0o700)
+        );
         for mode in [0o755, 0o711, 0o750] {
             let text = taken(mode, &["empty", &instance, "sshd"]).unwrap_err();
             assert!(text.contains("more than knockd's"), "{text}");

@@ -15,12 +15,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// A packet socket and the interface that it is meant for.
 pub struct Capture {
-    selector: Selector,
+    /// What it is meant for.
+    pub selector: Selector,
     socket: PacketSocket,
     /// The index that the socket is bound to; 0 is all. `None` while there is no such interface.
     bound: Option<u32>,
-    /// The addresses that its filter is made for; `None` before it has one.
-    local: Option<Vec<IpAddr>>,
+    /// Its interface's addresses.
+    local: Vec<IpAddr>,
+    /// The addresses that its filter is made for, those of all captures; `None` before it has one.
+    filtered: Option<Vec<IpAddr>>,
     /// Where it is now, and what a person was told last.
     place: Place,
     told: Place,
@@ -31,7 +34,8 @@ pub struct Capture {
 struct Place {
     index: Option<u32>,
     line: String,
-    hears: bool,
+    /// The interface is there and up.
+    listens: bool,
 }
 
 /// What the filter has to pass.
@@ -40,6 +44,8 @@ pub struct Wanted<'a> {
     pub patterns: &'a [Pattern],
     /// The tripwires.
     pub tripwires: &'a Tripwires,
+    /// The addresses of all captures: a packet for one of them may come in by another.
+    pub local: &'a [IpAddr],
     /// No IPv6.
     pub only_ip_v4: bool,
     /// What the kernel's filters can do.
@@ -53,7 +59,8 @@ impl Capture {
             selector,
             socket,
             bound: None,
-            local: None,
+            local: Vec::new(),
+            filtered: None,
             place: Place::default(),
             told: Place::default(),
         }
@@ -77,14 +84,17 @@ impl Capture {
         output: &Output<'_>,
     ) -> Result<(), String> {
         let local = interfaces.local(&self.selector);
-        if self.local.as_ref() != Some(&local) {
-            self.attach(&local, wanted)?;
+        if self.local != local {
             for address in &local {
                 output.debug(|| format!("local IP: {address}"));
             }
-            self.local = Some(local);
+            self.local = local;
         }
-        let local = self.local.as_deref().unwrap_or_default();
+        if self.filtered.as_deref() != Some(wanted.local) {
+            self.filter_again(wanted)?;
+            self.filtered = Some(wanted.local.to_vec());
+        }
+        let local = &self.local;
         let link = interfaces.find(&self.selector);
         self.bound = match (&self.selector, link) {
             (Selector::Any, _) => self.bind(0)?,
@@ -115,6 +125,7 @@ impl Capture {
         let line = match (selector, link) {
             (Selector::Any, _) => String::new(),
             (Selector::Auto, None) => "auto: no default route: waiting for one".to_string(),
+            (Selector::AutoIpv6, None) => format!("{selector}: no interface of its own"),
             (_, None) => format!("{selector} is gone: waiting for it"),
             (_, Some(link)) if !link.up => format!("{selector} is down: waiting for it"),
             _ if local.is_empty() => {
@@ -136,8 +147,18 @@ impl Capture {
         Place {
             index: self.bound,
             line,
-            hears: link.is_some_and(|link| link.up) && !local.is_empty(),
+            listens: *selector == Selector::Any || link.is_some_and(|link| link.up),
         }
+    }
+
+    /// Whether both default routes are on one interface, which another capture has.
+    pub fn is_spare(&self) -> bool {
+        self.selector == Selector::AutoIpv6 && self.bound.is_none()
+    }
+
+    /// Whether its interface is there and up.
+    pub fn listens(&self) -> bool {
+        self.place.listens
     }
 
     /// Whether it is not where a person was told.
@@ -162,7 +183,8 @@ impl Capture {
         output: &Output<'_>,
     ) -> Result<(), String> {
         let selector = &self.selector;
-        if self.bound.is_none() && *selector != Selector::Auto {
+        let is_auto = matches!(selector, Selector::Auto | Selector::AutoIpv6);
+        if self.bound.is_none() && !is_auto {
             let missing = format!("{selector}: No such device exists");
             let names = interfaces.names();
             if !wait {
@@ -173,7 +195,8 @@ impl Capture {
             )));
             self.told = self.place.clone();
         }
-        if *selector == Selector::Any || (self.place.hears && *selector != Selector::Auto) {
+        let is_complete = self.place.listens && !self.local.is_empty();
+        if *selector == Selector::Any || (is_complete && !is_auto) || self.is_spare() {
             self.told = self.place.clone();
         }
         self.tell(output);
@@ -181,14 +204,11 @@ impl Capture {
     }
 
     /// The doors have changed: gives the socket a filter that fits them.
-    pub fn filter_again(&mut self, wanted: &Wanted<'_>) -> Result<(), String> {
-        self.attach(self.local.as_deref().unwrap_or_default(), wanted)
-    }
-
-    fn attach(&self, local: &[IpAddr], wanted: &Wanted<'_>) -> Result<(), String> {
+    pub fn filter_again(&self, wanted: &Wanted<'_>) -> Result<(), String> {
         let Wanted {
             patterns,
             tripwires,
+            local,
             only_ip_v4,
             kernel,
         } = *wanted;
@@ -208,7 +228,7 @@ impl Capture {
 
     /// Where it listens, for `--status`.
     pub fn report(&self, interfaces: &Interfaces) -> record::Interface {
-        let local = self.local.as_deref().unwrap_or_default();
+        let local = &self.local;
         let link = interfaces.find(&self.selector);
         record::Interface {
             wanted: self.selector.to_string(),
@@ -235,13 +255,6 @@ impl Capture {
     /// Whether this socket is bound to that interface.
     pub fn is_bound_to(&self, index: u32) -> bool {
         self.bound == Some(index)
-    }
-
-    /// Whether this is an address of the interface.
-    pub fn is_local(&self, destination: IpAddr) -> bool {
-        self.local
-            .as_ref()
-            .is_some_and(|local| local.contains(&destination))
     }
 }
 

@@ -33,15 +33,16 @@ use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// The name that the keeper calls this program by, to make it a listener.
-pub const PROGRAM: &str = "knockd: listener";
+/// The name that the keeper calls this program by, to make it a listener. Not `knockd`: `pidof knockd` is the keeper alone.
+pub const PROGRAM: &str = "knockd-listener";
 
 /// The listener's whole life; standard input is its end of the socketpair.
 pub fn main() -> ExitCode {
-    privileges::set_name(c"knockd");
+    privileges::set_name(c"knockd-listener");
     let keeper = match program::input().as_fd().try_clone_to_owned() {
         Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
@@ -106,6 +107,8 @@ struct Listener<'a> {
     changes: Netlink,
     netlink: Netlink,
     interfaces: Interfaces,
+    /// The addresses that count on each capture: those of all of them. A LAN's host may knock at the WAN address.
+    local: Vec<IpAddr>,
     /// When the interfaces were looked at last, and when they must be again.
     refreshed: Millis,
     refresh_due: Option<Millis>,
@@ -196,6 +199,7 @@ impl<'a> Listener<'a> {
         };
 
         let mut problems = Vec::new();
+        let mut stays_root = None;
         if privileges::is_root() {
             match privileges::enter_cage() {
                 Ok(()) => {}
@@ -206,14 +210,10 @@ impl<'a> Listener<'a> {
                     plain(&error)
                 )),
             }
-            privileges::become_unprivileged().map_err(|error| {
-                format!(
-                    "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
-                     CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
-                )
-            })?;
+            stays_root = privileges::become_unprivileged().err();
         }
-        if let Err(error) = privileges::drop_capabilities() {
+        let dropped = privileges::drop_capabilities();
+        if let Err(error) = &dropped {
             problems.push(format!(
                 "warning: the listener keeps its capabilities: {error}"
             ));
@@ -221,8 +221,17 @@ impl<'a> Listener<'a> {
         // From here on all that it has open is sockets.
         privileges::close_outputs();
         privileges::stay_alone();
-        // Kernels of routers have no seccomp; the process has no rights left anyway.
-        let _ = seccomp::confine(&[keeper.as_fd(), netlink.as_fd()]);
+        // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
+        let confined = seccomp::confine(&[keeper.as_fd(), netlink.as_fd()]);
+        if let Some(error) = stays_root {
+            let problem = format!(
+                "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
+                 CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
+            );
+            // Without capabilities it could still open root's files, which seccomp keeps it from.
+            dropped.and(confined).map_err(|_| problem.clone())?;
+            problems.push(["warning: ", &problem, " (seccomp alone confines it)"].concat());
+        }
 
         let now = monotonic();
         let output = Output {
@@ -244,6 +253,7 @@ impl<'a> Listener<'a> {
             changes,
             netlink,
             interfaces: Interfaces::default(),
+            local: Vec::new(),
             refreshed: now,
             refresh_due: None,
             refresh_fails: false,
@@ -275,7 +285,9 @@ impl<'a> Listener<'a> {
         for capture in &mut self.captures {
             capture.tell_first(&self.interfaces, self.wait_for_interfaces, &self.output)?;
         }
-        let ready = self.keeper.send(&ToKeeper::Ready.encode(), true);
+        let listens = self.captures.iter().any(Capture::listens);
+        let ready = ToKeeper::Ready { listens }.encode();
+        let ready = self.keeper.send(&ready, true);
         ready.map_err(told("the keeper cannot be told"))?;
         match receive(self.keeper) {
             Some(ToListener::Start) => self
@@ -288,11 +300,14 @@ impl<'a> Listener<'a> {
     /// Reads the interfaces anew and moves filters and sockets to where they belong now. An error is told after all sockets had their turn.
     fn refresh(&mut self) -> Result<(), String> {
         self.interfaces = self.look_around()?;
+        let local = |capture: &Capture| self.interfaces.local(&capture.selector);
+        self.local = self.captures.iter().flat_map(local).collect();
         let mut result = Ok(());
         for capture in &mut self.captures {
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
                 tripwires: self.matcher.tripwires(),
+                local: &self.local,
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };
@@ -410,10 +425,11 @@ impl<'a> Listener<'a> {
             let wanted = Wanted {
                 patterns: self.matcher.patterns(),
                 tripwires: self.matcher.tripwires(),
+                local: &self.local,
                 only_ip_v4: self.only_ip_v4,
                 kernel: self.kernel,
             };
-            for capture in &mut self.captures {
+            for capture in &self.captures {
                 if let Err(problem) = capture.filter_again(&wanted) {
                     self.output
                         .surely(ToKeeper::Problem(format!("error: {problem}")));
@@ -427,7 +443,9 @@ impl<'a> Listener<'a> {
             captures, output, ..
         } = self;
         for capture in captures {
-            output.surely(ToKeeper::Interface(capture.report(&self.interfaces)));
+            if !capture.is_spare() {
+                output.surely(ToKeeper::Interface(capture.report(&self.interfaces)));
+            }
             output.counters.dropped += u64::from(capture.dropped());
         }
         output.counters.attempts = self.matcher.attempts() as u32;
@@ -473,27 +491,34 @@ impl<'a> Listener<'a> {
 
     /// One packet of the batch that was read from that socket.
     fn packet(&mut self, index: usize, number: usize, now: Millis) {
-        let (Some(capture), Some((bytes, interface))) =
+        let (Some(capture), Some((bytes, arrival))) =
             (self.captures.get(index), self.batch.packet(number))
         else {
             return;
         };
+        let interface = arrival.interface;
         let Some(knock) = packet::decode(bytes) else {
             return;
         };
-        // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
-        let again = self.interfaces.master(interface).is_some_and(|master| {
+        let is_captured = |link| {
             self.captures
                 .iter()
-                .any(|capture| capture.is_bound_to(master))
-        });
+                .any(|capture| capture.is_bound_to(link))
+        };
+        // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
+        let mut again = self.interfaces.master(interface).is_some_and(is_captured);
+        if arrival.is_for_other {
+            // So does that of a macvlan's parent on the macvlan, whose MAC address it is for.
+            let mut owners = self.interfaces.owners(knock.destination);
+            again |= owners.any(|link| link != interface && (is_captured(link) || is_captured(0)));
+        }
         if again
             || !capture.counts(interface, &self.interfaces)
             || (self.only_ip_v4 && knock.source.is_ipv6())
         {
             return;
         }
-        let local = capture.is_local(knock.destination);
+        let local = self.local.contains(&knock.destination);
         self.knock(&knock, local, now);
     }
 

@@ -90,7 +90,10 @@ pub struct Setup {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToKeeper {
     /// All sockets are open and root is gone.
-    Ready,
+    Ready {
+        /// An interface is there and up.
+        listens: bool,
+    },
     /// It cannot listen; the text says why. The listener ends.
     Refused(String),
     /// A source has done that many steps.
@@ -297,7 +300,7 @@ impl ToKeeper {
     /// What tells it on the wire.
     fn kind(&self) -> u8 {
         match self {
-            ToKeeper::Ready => 0,
+            ToKeeper::Ready { .. } => 0,
             ToKeeper::Refused(_) => 1,
             ToKeeper::Stage(_) => 2,
             ToKeeper::Opened { .. } => 3,
@@ -317,7 +320,7 @@ impl ToKeeper {
     /// The record of that kind, its fields blank.
     fn blank(kind: u8) -> Option<ToKeeper> {
         Some(match kind {
-            0 => ToKeeper::Ready,
+            0 => ToKeeper::Ready { listens: false },
             1 => ToKeeper::Refused(String::new()),
             2 => ToKeeper::Stage(Progress::default()),
             3 => ToKeeper::Opened {
@@ -348,7 +351,7 @@ impl ToKeeper {
 
     fn walk(&mut self, wire: &mut Wire<'_>) {
         match self {
-            ToKeeper::Ready => {}
+            ToKeeper::Ready { listens } => wire.bool(listens),
             ToKeeper::Refused(text)
             | ToKeeper::Notice(text)
             | ToKeeper::Debug(text)

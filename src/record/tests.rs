@@ -132,7 +132,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
         },
     );
     prop_oneof![
-        Just(ToKeeper::Ready),
+        any::<bool>().prop_map(|listens| ToKeeper::Ready { listens }),
         "\\PC{0,50}".prop_map(ToKeeper::Refused),
         progress().prop_map(ToKeeper::Stage),
         (any::<(u16, u32)>(), ip()).prop_map(|((door, generation), source)| {

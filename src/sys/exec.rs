@@ -7,10 +7,13 @@ use super::{poll, signals};
 use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::number::number;
+use crate::path::folder_of;
 use std::ffi::{CStr, CString};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::{fs, io};
 
 /// Whether a command of a daemon before still runs: the number of its leader may be somebody else's by now, its start time is not. What
 /// a command has left behind that has ended is no part of it. Where that time cannot be read now, the number is believed.
@@ -146,6 +149,7 @@ pub fn start_self(
     more: &[BorrowedFd<'_>],
 ) -> io::Result<libc::pid_t> {
     let name = CString::new(name)?;
+    let other = other_name();
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
     let (reader, writer) = io::pipe()?;
@@ -153,6 +157,7 @@ pub fn start_self(
     if child == 0 {
         let error = become_self(
             &name,
+            other.as_deref(),
             input.as_raw_fd(),
             output.map_or(null.as_raw_fd(), |output| output.as_raw_fd()),
             null.as_raw_fd(),
@@ -173,9 +178,23 @@ pub fn start_self(
     Err(io::Error::from_raw_os_error(i32::from_ne_bytes(*error)))
 }
 
+/// This program's file by another name that stands beside it, a hard link. The `pidof` of busybox and procps compares the name of the
+/// file, too, so without such a link it shows every process of the daemon.
+fn other_name() -> Option<CString> {
+    const PROGRAM: &str = "/proc/self/exe";
+    let other = folder_of(&fs::read_link(PROGRAM).ok()?).join("knockd-listener");
+    let (program, found) = (fs::metadata(PROGRAM).ok()?, fs::metadata(&other).ok()?);
+    // After an upgrade it is another program.
+    let is_same = program.dev() == found.dev() && program.ino() == found.ino();
+    CString::new(other.into_os_string().into_vec())
+        .ok()
+        .filter(|_| is_same)
+}
+
 /// Returns only when it failed.
 fn become_self(
     name: &CStr,
+    other: Option<&CStr>,
     input: libc::c_int,
     output: libc::c_int,
     null: libc::c_int,
@@ -200,9 +219,11 @@ fn become_self(
             return error;
         }
     }
-    // The path of this program for as long as it runs, even when the file was replaced or removed.
-    // SAFETY: path, name and array end with NUL and live until exec.
-    unsafe { libc::execv(c"/proc/self/exe".as_ptr(), argv.as_ptr()) };
+    // The second is the path of this program for as long as it runs, even when the file was replaced or removed.
+    for path in other.into_iter().chain([c"/proc/self/exe"]) {
+        // SAFETY: path, name and array end with NUL and live until exec.
+        unsafe { libc::execv(path.as_ptr(), argv.as_ptr()) };
+    }
     io::Error::last_os_error()
 }
 

@@ -123,24 +123,42 @@ impl PacketSocket {
 /// Room for packets, each cut at [`SNAP_LENGTH`].
 pub struct Batch {
     buffers: [[u8; SNAP_LENGTH]; BATCH],
-    /// The length here and the index of the interface of each.
-    packets: [(usize, u32); BATCH],
+    /// The length of each here, and how it came.
+    packets: [(usize, Arrival); BATCH],
+}
+
+/// How a packet came in.
+#[derive(Clone, Copy, Default)]
+pub struct Arrival {
+    /// The index of the interface.
+    pub interface: u32,
+    /// Its frame was for another MAC address than that interface's (PACKET_OTHERHOST).
+    pub is_for_other: bool,
+}
+
+impl From<&libc::sockaddr_ll> for Arrival {
+    fn from(from: &libc::sockaddr_ll) -> Arrival {
+        Arrival {
+            interface: from.sll_ifindex as u32,
+            is_for_other: from.sll_pkttype == libc::PACKET_OTHERHOST,
+        }
+    }
 }
 
 impl Default for Batch {
     fn default() -> Batch {
         Batch {
             buffers: [[0; SNAP_LENGTH]; BATCH],
-            packets: [(0, 0); BATCH],
+            packets: [Default::default(); BATCH],
         }
     }
 }
 
 impl Batch {
-    /// One packet, and the index of the interface that it came in by.
-    pub fn packet(&self, number: usize) -> Option<(&[u8], u32)> {
-        let (length, interface) = *self.packets.get(number)?;
-        Some((self.buffers.get(number)?.get(..length)?, interface))
+    /// One packet, and how it came in.
+    pub fn packet(&self, number: usize) -> Option<(&[u8], Arrival)> {
+        let (length, arrival) = *self.packets.get(number)?;
+        Some((self.buffers.get(number)?.get(..length)?, arrival))
     }
 
     /// All that wait, with one call: recvmmsg(2).
@@ -180,7 +198,7 @@ impl Batch {
             received as isize
         })?;
         for ((packet, message), from) in self.packets.iter_mut().zip(&messages).zip(&from) {
-            *packet = (message.msg_len as usize, from.sll_ifindex as u32);
+            *packet = (message.msg_len as usize, from.into());
         }
         Ok(received)
     }
@@ -206,7 +224,7 @@ impl Batch {
                 }
             });
             match received {
-                Ok(length) => *packet = (length, from.sll_ifindex as u32),
+                Ok(length) => *packet = (length, (&from).into()),
                 Err(error) if number == 0 && error.kind() != io::ErrorKind::WouldBlock => {
                     return Err(error);
                 }

@@ -83,7 +83,7 @@ pub fn become_unprivileged() -> io::Result<()> {
     Ok(())
 }
 
-/// The name that `ps` and `killall` know this process by.
+/// The name that `ps`, `pidof` and `killall` know this process by: the kernel's own, which is not that of the command line.
 pub fn set_name(name: &std::ffi::CStr) {
     // SAFETY: a NUL-terminated string; the kernel copies 15 bytes at most.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };

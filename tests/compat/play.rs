@@ -68,7 +68,7 @@ fn attempt(
     }
     let mut daemon = start(binary, &lane.server, &home, &args);
     wait_for("the start or the end of the daemon", || {
-        (daemon.count(lines::LISTENING) > 0 || daemon.ended().is_some()).then_some(())
+        (daemon.is_ready() || daemon.ended().is_some()).then_some(())
     });
     if daemon.ended().is_none() && !send(lane, &parse(&case.packets)) {
         return None;
@@ -271,7 +271,7 @@ fn observe(daemon: &mut Daemon, home: &Home, folder: &str, case: &Case, rule: Ru
     }
     Played {
         outcome: Outcome {
-            started: daemon.count(lines::LISTENING) > 0,
+            started: daemon.is_ready(),
             exit,
             matcher_log: pick(Kind::Matcher),
             command_log: pick(Kind::Command),

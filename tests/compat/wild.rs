@@ -1,7 +1,7 @@
 //! Configs as people have them (`wild/*.conf`). Both programs must accept or refuse each alike, or a row of
 //! docs/differences.md says why not; and what `--check` of ours says is as in `wild/*.check`, which somebody has read.
 
-use crate::lab::{Home, daemon_binary, is_original, lines, wait_for};
+use crate::lab::{Home, daemon_binary, is_original, wait_for};
 use crate::lane::{Lanes, start};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ fn check(lanes: &Lanes, name: &str) {
         let args = ["-v", "-i", "s0", "-c", &conf].map(String::from);
         let mut daemon = start(&daemon_binary(), &lane.server, &home, &args);
         wait_for("the start or the end of the daemon", || {
-            (daemon.count(lines::LISTENING) > 0 || daemon.ended().is_some()).then_some(())
+            (daemon.is_ready() || daemon.ended().is_some()).then_some(())
         });
         let started = daemon.ended().is_none();
         if !started {

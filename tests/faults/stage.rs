@@ -184,7 +184,9 @@ impl<'a> Stage<'a> {
         let end = Instant::now() + START;
         loop {
             let detached = daemon.detached(&self.scene.router, "knockd.conf");
-            if detached || daemon.tells_exit_code() && self.said(daemon, "listening on ") {
+            let ready = ["listening on ", "starting up, waiting for "];
+            let is_ready = || ready.iter().any(|words| self.said(daemon, words));
+            if detached || daemon.tells_exit_code() && is_ready() {
                 return Ok(Start::Listening);
             }
             if let Some(end) = daemon.ended() {

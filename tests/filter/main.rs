@@ -131,19 +131,27 @@ proptest! {
     }
 
     #[test]
-    fn frames_of_others_and_tagged_ones_never_pass(
+    fn sent_and_tagged_frames_never_pass(
         world in world(),
         packet in packet(),
-        packet_type in 3..=7_u8,
+        packet_type in 4..=7_u8,
+        priority in 0..16_u16,
+        vlan in 1..=0x0fff_u16,
     ) {
         let filter = world.compile();
         let bytes = packet.bytes(&world);
         let host = Meta::host(packet.ethertype());
         let other = Meta { packet_type, ..host };
         prop_assert_eq!(run(&filter.program, &bytes, &other), 0);
-        let tagged = Meta { vlan_tag_present: true, ..host };
+        let vlan_tag = priority << 12 | vlan;
+        let tagged = Meta { vlan_tag_present: true, vlan_tag, ..host };
         prop_assert_eq!(run(&filter.program, &bytes, &tagged), 0);
-        for packet_type in 0..3 {
+        let vlan_0 = Meta { vlan_tag: priority << 12, ..tagged };
+        prop_assert_eq!(
+            run(&filter.program, &bytes, &vlan_0),
+            run(&filter.program, &bytes, &host)
+        );
+        for packet_type in 0..=3 {
             let meta = Meta { packet_type, ..host };
             let verdict = run(&filter.program, &bytes, &meta);
             prop_assert_eq!(verdict, run(&filter.program, &bytes, &host));
@@ -224,7 +232,7 @@ fn old_kernels_are_not_asked_about_vlan_tags() {
         )
         .program
         .iter()
-        .any(|instruction| instruction.k == (-0x1000_i32 + 48) as u32)
+        .any(|Instruction { k, .. }| [44, 48].contains(&k.wrapping_add(0x1000)))
     };
     assert!(asks(true) && !asks(false));
     for (release, knows) in [

@@ -1,7 +1,7 @@
 //! Starting the daemon, reading what it says, and ending it with all that it started.
 
 use super::lines;
-use super::{DEADLINE, Home, Namespace, descendants, signal, wait_within};
+use super::{DEADLINE, Home, Namespace, descendants, signal, wait_for, wait_within};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -76,11 +76,16 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `knockd -v -c HOME/knockd.conf ARGS` in the namespace and waits until it listens.
+    /// Starts `knockd -v -c HOME/knockd.conf ARGS` in the namespace and waits until it listens, or waits for its interface.
     pub fn start(namespace: &Namespace, home: &Home, args: &[&str]) -> Daemon {
         let daemon = Daemon::spawn(namespace, home, args);
-        daemon.await_text(lines::LISTENING);
+        wait_for("a daemon that is ready", || daemon.is_ready().then_some(()));
         daemon
+    }
+
+    /// Whether it has started: it listens, or waits for its interface.
+    pub fn is_ready(&self) -> bool {
+        self.count(lines::LISTENING) + self.count(lines::WAITING) > 0
     }
 
     /// The same without waiting.

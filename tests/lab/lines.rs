@@ -29,6 +29,9 @@ pub fn running(door: &str, command: &str) -> String {
 
 // Ours.
 
+/// It is ready, but its interface is not there, or is down.
+pub const WAITING: &str = "starting up, waiting for ";
+
 /// The reload is done.
 pub const IN_FORCE: &str = "the new config is in force";
 /// How many openings were too many.

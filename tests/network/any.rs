@@ -1,7 +1,7 @@
 //! `-i any`: all interfaces, and each packet once, although the kernel shows a bridged one twice.
 
 use crate::Test;
-use crate::lab::{CLIENT, Daemon, OTHER, ROUTER, Scene, knock, packet};
+use crate::lab::{CLIENT, Daemon, OTHER, ROUTER, Scene, Wire, knock, packet};
 use crate::lines;
 
 pub const TESTS: &[Test] = &[
@@ -13,6 +13,18 @@ pub const TESTS: &[Test] = &[
     (
         "a_bridge_and_its_port_count_a_packet_once",
         a_bridge_and_its_port_count_a_packet_once,
+    ),
+    (
+        "a_target_on_a_macvlan_is_knocked_on_its_parent",
+        a_target_on_a_macvlan_is_knocked_on_its_parent,
+    ),
+    (
+        "a_target_on_a_bridge_is_knocked_on_a_port_of_another_mac",
+        a_target_on_a_bridge_is_knocked_on_a_port_of_another_mac,
+    ),
+    (
+        "a_macvlan_and_its_parent_count_a_packet_once",
+        a_macvlan_and_its_parent_count_a_packet_once,
     ),
 ];
 
@@ -43,6 +55,55 @@ fn a_bridge_and_its_port_count_a_packet_once() {
     twice(&scene, &daemon, CLIENT);
 }
 
+const VIRTUAL: &str = "203.0.113.77";
+const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
+
+/// VRRP: an address on a macvlan that has a MAC address of its own. The wire that sends to that.
+fn virtual_router(scene: &Scene) -> Wire {
+    scene.router.run(&format!(
+        "ip link add vrrp0 link wan0 address 00:00:5e:00:01:33 type macvlan mode bridge
+         ip link set vrrp0 up
+         ip addr add {VIRTUAL}/32 dev vrrp0"
+    ));
+    Wire::open(&scene.wan, "eth0", [2, 0, 0, 0, 0, 9], VIRTUAL_MAC)
+}
+
+fn a_target_on_a_macvlan_is_knocked_on_its_parent() {
+    let scene = Scene::new();
+    let wire = virtual_router(&scene);
+    let daemon = scene.daemon(&format!("{DOOR}target = {VIRTUAL}\n"));
+    twice_by(&wire, VIRTUAL, &scene, &daemon, CLIENT);
+}
+
+fn a_target_on_a_bridge_is_knocked_on_a_port_of_another_mac() {
+    let scene = bridged();
+    scene
+        .router
+        .run("ip link set br0 address 02:00:00:00:00:77");
+    let wire = Wire::open(
+        &scene.wan,
+        "eth0",
+        [2, 0, 0, 0, 0, 9],
+        [2, 0, 0, 0, 0, 0x77],
+    );
+    scene.home.config(&format!("{DOOR}target = {ROUTER}\n"));
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    for stage in 1..=2 {
+        wire.send(&packet::udp(CLIENT, ROUTER, 1));
+        daemon.await_text(&lines::stage(CLIENT, "A", stage));
+    }
+}
+
+fn a_macvlan_and_its_parent_count_a_packet_once() {
+    let scene = Scene::new();
+    let wire = virtual_router(&scene);
+    for interfaces in ["any", "wan0,vrrp0"] {
+        scene.home.config(&format!("{DOOR}target = {VIRTUAL}\n"));
+        let daemon = Daemon::start(&scene.router, &scene.home, &["-i", interfaces]);
+        twice_by(&wire, VIRTUAL, &scene, &daemon, CLIENT);
+    }
+}
+
 /// The router's address is on a bridge of which the WAN interface is a port.
 fn bridged() -> Scene {
     let scene = Scene::new();
@@ -67,7 +128,11 @@ fn start(scene: &Scene, interface: &str) -> Daemon {
 
 /// One packet is one step and the second opens.
 fn twice(scene: &Scene, daemon: &Daemon, source: &str) {
-    scene.wire.send(&packet::udp(source, ROUTER, 1));
+    twice_by(&scene.wire, ROUTER, scene, daemon, source);
+}
+
+fn twice_by(wire: &Wire, target: &str, scene: &Scene, daemon: &Daemon, source: &str) {
+    wire.send(&packet::udp(source, target, 1));
     daemon.await_text(&lines::stage(source, "A", 1));
     scene.fence(daemon);
     assert_eq!(
@@ -75,7 +140,7 @@ fn twice(scene: &Scene, daemon: &Daemon, source: &str) {
         0,
         "one packet counted twice"
     );
-    scene.wire.send(&packet::udp(source, ROUTER, 1));
+    wire.send(&packet::udp(source, target, 1));
     daemon.await_text(&lines::opened(source, "A"));
     scene.fence(daemon);
     assert_eq!(daemon.count(&lines::opened(source, "A")), 1);

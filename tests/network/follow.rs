@@ -87,7 +87,7 @@ fn hears(daemon: &Daemon, line: &Tun, source: &str, destination: &str) {
 /// renamed, deleted, and made again with another index.
 fn each_change_of_an_interface_is_one_line() {
     let (router, _home, daemon) = start_without_interface();
-    // "could not open ppp0", on standard error, and "listening on ppp0...".
+    // "could not open ppp0" and "starting up, waiting for ppp0", both on standard error.
     let mut story = Story {
         daemon: &daemon,
         lines: 2,
@@ -95,7 +95,9 @@ fn each_change_of_an_interface_is_one_line() {
     daemon.await_count("ppp0", 2);
     let errors = daemon.errors();
     assert!(
-        errors.ends_with("waiting for it; the interfaces here are: lo"),
+        errors.ends_with(
+            "waiting for it; the interfaces here are: lo\nstarting up, waiting for ppp0"
+        ),
         "{errors}"
     );
 
@@ -196,14 +198,15 @@ fn each_change_of_the_default_route_is_one_line() {
     let second = |source: &str| second.send(&packet::udp(source, "203.0.113.1", 9));
     scene.home.config("");
     let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "auto"]);
-    let mut count = 0;
+    daemon.await_text("auto: no default route: waiting for one");
+    daemon.await_text("starting up, waiting for auto");
+    let mut count = 2;
     let mut next = |line: &str| {
         count += 1;
-        let found = daemon.await_count("auto: ", count);
+        let found = daemon.await_count("auto", count);
         assert!(found.starts_with(line), "{found:?} in place of {line:?}");
         count
     };
-    next("auto: no default route: waiting for one");
     scene.router.run("ip route add default dev wan0");
     next("auto: listening on wan0 at 198.51.100.1");
     second("203.0.113.77");
@@ -214,8 +217,11 @@ fn each_change_of_the_default_route_is_one_line() {
     fence(&daemon, CLIENT, || second(CLIENT));
     // The route of the other family takes over.
     scene.router.run("ip -6 route add default dev wan0");
+    next("auto (IPv6): listening on wan0 at 198.51.100.1");
+    fence(&daemon, CLIENT, || first(CLIENT));
     scene.router.run("ip route del default");
     next("auto: listening on wan0 at 198.51.100.1");
+    next("auto (IPv6): no interface of its own");
     fence(&daemon, CLIENT, || first(CLIENT));
     scene.router.run("ip -6 route del default");
     next("auto: no default route: waiting for one");
@@ -226,7 +232,7 @@ fn each_change_of_the_default_route_is_one_line() {
     let count = next("auto: listening on wan0 at 198.51.100.1");
     fence(&daemon, CLIENT, || first(CLIENT));
     settled(&daemon);
-    assert_eq!(daemon.count("auto: "), count, "no line but these");
+    assert_eq!(daemon.count("auto"), count, "no line but these");
     assert_eq!(daemon.count("203.0.113.77"), 0, "by the wrong interface");
 }
 
@@ -291,7 +297,8 @@ fn a_mistyped_interface_is_told_at_the_terminal() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "could not open wan7: wan7: No such device exists: waiting for it; the interfaces here are: lo, wan0\n"
+        "could not open wan7: wan7: No such device exists: waiting for it; the interfaces here are: lo, wan0\n\
+         starting up, waiting for wan7\n"
     );
     let number: u32 = scene.home.read("pid").trim().parse().expect("pid");
     signal(number, libc::SIGTERM);

@@ -2,8 +2,8 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, CLIENT6, Daemon, Home, Namespace, OTHER, ROUTER, ROUTER6, Scene, Wire, fence, knock,
-    knock_until, link, packet,
+    CLIENT, CLIENT6, Daemon, Home, LAN_HOST, Namespace, OTHER, ROUTER, ROUTER6, Scene, Wire, fence,
+    knock, knock_until, link, packet,
 };
 use crate::lines;
 
@@ -20,10 +20,22 @@ pub const TESTS: &[Test] = &[
         "an_interface_may_be_named_two_hundred_times",
         an_interface_may_be_named_two_hundred_times,
     ),
+    (
+        "a_host_of_the_lan_knocks_at_the_wan_address",
+        a_host_of_the_lan_knocks_at_the_wan_address,
+    ),
     ("auto_takes_the_default_route", auto_takes_the_default_route),
+    (
+        "auto_takes_the_default_routes_of_both_families",
+        auto_takes_the_default_routes_of_both_families,
+    ),
     (
         "auto_waits_for_a_default_route",
         auto_waits_for_a_default_route,
+    ),
+    (
+        "without_eth0_and_a_name_it_is_auto",
+        without_eth0_and_a_name_it_is_auto,
     ),
     ("interface_up_later", interface_up_later),
     ("address_added_later", address_added_later),
@@ -66,20 +78,24 @@ fn ipv6() {
 fn tagged_frames_do_not_count_on_the_parent() {
     let scene = Scene::new();
     let daemon = scene.daemon("[A]\nsequence = 1:udp\n");
-    for vlan in [5, 0] {
-        scene
-            .wire
-            .send_tagged(vlan, &packet::udp(CLIENT, ROUTER, 1));
-        scene
-            .wire
-            .send_tagged(vlan, &packet::udp(CLIENT6, ROUTER6, 1));
+    let knock = |vlan| {
+        for (source, target) in [(CLIENT, ROUTER), (CLIENT6, ROUTER6)] {
+            scene
+                .wire
+                .send_tagged(vlan, &packet::udp(source, target, 1));
+        }
+    };
+    for priority in [0, 0xa000] {
+        knock(priority + 5);
     }
     scene.fence(&daemon);
     assert_eq!(daemon.count("A: Stage"), 0);
-    scene.wire.send(&packet::udp(CLIENT, ROUTER, 1));
-    scene.wire.send(&packet::udp(CLIENT6, ROUTER6, 1));
-    daemon.await_text(&lines::opened(CLIENT, "A"));
-    daemon.await_text(&lines::opened(CLIENT6, "A"));
+    // VLAN 0 is a priority, and such a frame is the parent's.
+    for (priority, times) in [(0, 1), (0xa000, 2)] {
+        knock(priority);
+        daemon.await_count(&lines::opened(CLIENT, "A"), times);
+        daemon.await_count(&lines::opened(CLIENT6, "A"), times);
+    }
 }
 
 fn lo() {
@@ -133,6 +149,17 @@ fn two_interfaces() {
     assert_eq!(daemon.count("203.0.113.200"), 0, "wan2 was not asked for");
 }
 
+/// It has the name of the router from the DNS, as have those outside.
+fn a_host_of_the_lan_knocks_at_the_wan_address() {
+    let scene = Scene::new();
+    let lan = scene.add_lan();
+    scene.home.config(DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0,lan0"]);
+    knock(&lan, ROUTER, STEPS);
+    daemon.await_text(&lines::opened(LAN_HOST, "A"));
+    await_file(&scene.home, LAN_HOST);
+}
+
 fn auto_takes_the_default_route() {
     let scene = Scene::new();
     let [second, _third] = more_links(&scene);
@@ -148,6 +175,31 @@ fn auto_takes_the_default_route() {
     assert_eq!(daemon.count(CLIENT), 0, "wan0 has no default route");
 }
 
+/// IPv6 by a tunnel, say.
+fn auto_takes_the_default_routes_of_both_families() {
+    let scene = Scene::new();
+    let [second, _third] = more_links(&scene);
+    scene.router.run(
+        "ip addr add 2001:db8:1::1/64 dev wan1 nodad
+         ip route add default dev wan0
+         ip -6 route add default dev wan1",
+    );
+    scene.home.config(UDP_DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "auto"]);
+    daemon.await_text("auto: listening on wan0 at ");
+    daemon.await_text("auto (IPv6): listening on wan1 at ");
+    send_door(&scene.wire, CLIENT, ROUTER);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    send_door(&second, "2001:db8:1::9", "2001:db8:1::1");
+    daemon.await_text(&lines::opened("2001:db8:1::9", "A"));
+    // Each packet of the one that both families share counts once.
+    scene.router.run("ip -6 route replace default dev wan0");
+    daemon.await_text("auto (IPv6): no interface of its own");
+    scene.wire.send(&packet::udp(OTHER, ROUTER, 1));
+    scene.fence(&daemon);
+    assert_eq!(daemon.count(&lines::stage(OTHER, "A", 1)), 1);
+}
+
 fn auto_waits_for_a_default_route() {
     let scene = Scene::new();
     scene.home.config(UDP_DOOR);
@@ -160,12 +212,41 @@ fn auto_waits_for_a_default_route() {
     assert!(daemon.is_alive());
 }
 
+/// Neither `Interface` nor `-i`: eth0, as with 0.8, where there is one.
+fn without_eth0_and_a_name_it_is_auto() {
+    const TAKEN: &str = "warning: no interface is named and there is no eth0: taking auto";
+    let scene = Scene::new();
+    scene.home.config(UDP_DOOR);
+    let daemon = Daemon::start(&scene.router, &scene.home, &[]);
+    daemon.await_text(TAKEN);
+    daemon.await_text("starting up, waiting for auto");
+    scene
+        .router
+        .run(&format!("ip route add default via {CLIENT}"));
+    let opened = lines::opened(CLIENT, "A");
+    knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
+    assert_eq!(daemon.count("listening on eth0"), 0);
+    // The same at a reload, at which an interface that is missing would be refused.
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(lines::IN_FORCE);
+    daemon.await_count(TAKEN, 2);
+    drop(daemon);
+
+    scene
+        .router
+        .run("ip link add eth0 type veth peer name far0; ip link set eth0 up");
+    let daemon = Daemon::start(&scene.router, &scene.home, &[]);
+    daemon.await_text("listening on eth0...");
+    assert_eq!(daemon.count(TAKEN), 0);
+}
+
 fn interface_up_later() {
     let scene = Scene::new();
     scene.router.run("ip link set wan0 down");
     scene.home.config(UDP_DOOR);
     let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
-    daemon.await_text(lines::LISTENING);
+    daemon.await_text(lines::WAITING);
+    assert_eq!(daemon.count(lines::LISTENING), 0);
     scene.router.run("ip link set wan0 up");
     let opened = lines::opened(CLIENT, "A");
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));

@@ -415,7 +415,7 @@ fn names_are_shown() {
     assert_eq!(asked.load(Ordering::SeqCst), 1, "the name is remembered");
 }
 
-/// `killall -HUP knockd` reaches listener and names child too: they ignore it from before their first instruction.
+/// `pkill -HUP knockd` reaches listener and names child too: they ignore it from before their first instruction.
 fn signals_do_not_end_the_other_processes() {
     let scene = Scene::new();
     dns_server(&scene, Some("client.example"));
@@ -427,6 +427,9 @@ fn signals_do_not_end_the_other_processes() {
     let pids = wait_for("listener and names child alone", || {
         <[u32; 2]>::try_from(children(daemon.pid())).ok()
     });
+    let mut names = pids.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap());
+    names.sort();
+    assert_eq!(names, ["knockd-listener\n", "knockd-names\n"]);
     for pid in pids {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
         let ignored = status

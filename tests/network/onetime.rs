@@ -11,6 +11,10 @@ pub const TESTS: &[Test] = &[
         "one_time_list_after_a_restart",
         one_time_list_after_a_restart,
     ),
+    (
+        "a_list_that_was_rewritten_does_not_log_an_opening",
+        a_list_that_was_rewritten_does_not_log_an_opening,
+    ),
 ];
 
 const LIST: &str = "# keep me\n 1001:udp,1002:tcp,1003:udp\n 2001:udp,2002:tcp\n";
@@ -93,6 +97,20 @@ fn one_time_list_after_a_restart() {
     assert_eq!(daemon.count(&opened), 0, "a replay");
     scene.knock(ROUTER, SECOND);
     daemon.await_count(&opened, 1);
+}
+
+/// The sequence of the present turn is no longer in the file, so it cannot be marked.
+fn a_list_that_was_rewritten_does_not_log_an_opening() {
+    let scene = Scene::new();
+    scene.home.write("list", LIST);
+    let daemon = start(&scene);
+    scene.home.write("list", " 3001:udp,3002:tcp\n");
+    scene.knock(ROUTER, FIRST);
+    daemon.await_text("the sequence is not in the file");
+    scene.fence(&daemon);
+    assert_eq!(daemon.count(&lines::opened(CLIENT, "Once")), 0);
+    assert_eq!(scene.home.read("seen"), "");
+    assert_eq!(scene.home.read("list"), " 3001:udp,3002:tcp\n");
 }
 
 fn await_list(home: &Home, name: &str, text: &str) {

@@ -281,7 +281,10 @@ fn nothing_is_run_in_another_namespace_or_boot() {
         assert_eq!(daemon.errors(), "");
     };
 
-    let elsewhere = Daemon::start(&scene.wan, &scene.home, &["-i", "eth0"]);
+    scene
+        .wan
+        .run("ip link add wan0 type veth peer name far0; ip link set wan0 up");
+    let elsewhere = Daemon::start(&scene.wan, &scene.home, &["-i", "wan0"]);
     has_one_line(&elsewhere);
     elsewhere.signal(libc::SIGTERM);
     { elsewhere }.wait();

@@ -15,6 +15,14 @@ use std::process::{Command, Output};
 
 pub const TESTS: &[Test] = &[
     ("the_listener_has_no_rights", the_listener_has_no_rights),
+    (
+        "root_that_cannot_be_given_up_is_confined",
+        root_that_cannot_be_given_up_is_confined,
+    ),
+    (
+        "root_that_cannot_be_given_up_needs_seccomp",
+        root_that_cannot_be_given_up_needs_seccomp,
+    ),
     ("an_ordinary_user_can_run_it", an_ordinary_user_can_run_it),
     (
         "an_ordinary_user_without_the_right_is_told",
@@ -40,6 +48,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
+const UDP_DOOR: &str = "[A]\nsequence = 1:udp,2:udp\n";
 const NOBODY: &str = "65534";
 const NONE: &str = "0000000000000000";
 const USER: u32 = 65532;
@@ -100,6 +109,76 @@ fn the_listener_has_no_rights() {
         daemon.signal(libc::SIGHUP);
         daemon.await_count(lines::IN_FORCE, before + 1);
     }
+}
+
+/// The bounding set of the unit in Debian's package of knockd 0.8, and a user namespace with one user.
+const CONFINEMENTS: &[&[&str]] = &[
+    &["setpriv", "--bounding-set", "-all,+net_raw,+net_admin"],
+    &["unshare", "--user", "--map-root-user"],
+];
+
+/// The daemon under that confinement, called through these words. In a user namespace, the router's network is not its own.
+fn confined(scene: &Scene, words: &[&str], interface: &str) -> Daemon {
+    let mut command = scene.router.command(words[0]);
+    command
+        .args(&words[1..])
+        .arg(daemon_binary())
+        .args(["-v", "-l", "-i", interface, "-c"])
+        .arg(scene.home.path("knockd.conf"));
+    Daemon::run(command)
+}
+
+const CURE: &str = "the listener cannot give up root: ";
+
+fn root_that_cannot_be_given_up_is_confined() {
+    let scene = Scene::new();
+    scene.home.config(UDP_DOOR);
+    let daemon = confined(&scene, CONFINEMENTS[0], "wan0");
+    daemon.await_text(lines::LISTENING);
+    let warning = daemon.await_text(CURE);
+    assert!(
+        warning.starts_with("warning: ") && warning.contains("CAP_SETUID and CAP_SETGID"),
+        "{warning}"
+    );
+    let pid = listener(&daemon);
+    assert_eq!(status(pid, "CapEff:"), [NONE]);
+    assert_eq!(status(pid, "Seccomp:"), ["2"]);
+    knock_until(&daemon, &lines::opened(CLIENT, "A"), || {
+        scene.knock(ROUTER, &["1:udp", "2:udp"]);
+    });
+    drop(daemon);
+
+    let network = &[
+        CONFINEMENTS[1],
+        &["--net", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh"],
+    ];
+    let daemon = confined(&scene, &network.concat(), "lo");
+    daemon.await_text(CURE);
+    daemon.await_text(lines::LISTENING);
+    assert_eq!(status(listener(&daemon), "Seccomp:"), ["2"]);
+}
+
+/// A kernel without it, as strace plays.
+fn root_that_cannot_be_given_up_needs_seccomp() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let strace = [
+        "strace",
+        "-fqqo",
+        "/dev/null",
+        "-e",
+        "inject=prctl:error=EINVAL",
+    ];
+    let words = [CONFINEMENTS[0], &strace].concat();
+    let mut daemon = confined(&scene, &words, "wan0");
+    let refusal = daemon.await_text(CURE);
+    assert!(
+        refusal.starts_with("could not open wan0: ")
+            && refusal.contains("CAP_SETUID and CAP_SETGID"),
+        "{refusal}"
+    );
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert_eq!(daemon.count(lines::LISTENING), 0);
 }
 
 /// `knockd -v -c HOME/knockd.conf ARGS` as [`USER`], with CAP_NET_RAW or without.

@@ -2,8 +2,8 @@
 
 use crate::Test;
 use crate::lab::{
-    CLIENT, DEADLINE, Daemon, Namespace, ROUTER, Scene, children, knock_until, packet, signal,
-    wait_for,
+    CLIENT, DEADLINE, Daemon, Namespace, ROUTER, Scene, children, daemon_binary, knock_until,
+    packet, signal, wait_for,
 };
 use crate::lease::{await_notes, door, open, rules};
 use crate::lines;
@@ -34,6 +34,7 @@ pub const TESTS: &[Test] = &[
         a_reload_replaces_a_stopped_listener,
     ),
     ("signals_to_both_processes", signals_to_both_processes),
+    ("pidof_finds_the_keeper_alone", pidof_finds_the_keeper_alone),
     (
         "the_listener_ends_with_the_keeper",
         the_listener_ends_with_the_keeper,
@@ -154,7 +155,7 @@ fn holds(pid: u32, bytes: &[u8]) -> bool {
         })
 }
 
-/// `killall -HUP knockd` of a log rotation, and the like.
+/// `pkill -HUP knockd` of a log rotation, and the like.
 fn signals_to_both_processes() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&door(600));
@@ -175,6 +176,48 @@ fn signals_to_both_processes() {
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(15));
     assert_eq!(rules(&scene), 0);
+}
+
+/// The commands of scripts and monitors, in a PID namespace where this daemon is the only one. The program's second name is for the `pidof`
+/// of busybox and procps.
+fn pidof_finds_the_keeper_alone() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let script = format!(
+        "cd {}; cp {} knockd; ln knockd knockd-listener
+         ./knockd -d -i wan0 -c knockd.conf -p $PWD/pid -g $PWD/log
+         has() {{ command -v $1 > /dev/null; }}
+         reloads() {{
+             seen=0
+             while [ $(grep -c re-reading log) -lt $1 ]; do
+                 seen=$((seen + 1)); [ $seen -lt 500 ]; sleep 0.02
+             done
+         }}
+         echo \"$(cat pid)\"
+         pidof knockd
+         if has busybox; then busybox pidof knockd; fi
+         if has pgrep; then pgrep -x knockd; fi
+         kill -HUP \"$(pidof knockd)\"; reloads 1
+         if has killall; then killall -HUP knockd; reloads 2; fi
+         if has busybox; then busybox killall -HUP knockd; reloads $(($(grep -c re-reading log) + 1)); fi
+         kill \"$(pidof -s knockd)\"
+         while [ -e pid ]; do sleep 0.02; done",
+        scene.home.as_ref().display(),
+        daemon_binary().display(),
+    );
+    let output = scene
+        .router
+        .command("timeout")
+        .args(["-k", "1", "30", "unshare", "-pf", "--mount-proc"])
+        .args(["--kill-child", "sh", "-ec", &script])
+        .output()
+        .expect("unshare");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut pids: Vec<&str> = text.lines().collect();
+    assert!(pids.len() >= 2, "{output:?}");
+    pids.dedup();
+    assert_eq!(pids.len(), 1, "{output:?}");
 }
 
 fn the_listener_ends_with_the_keeper() {

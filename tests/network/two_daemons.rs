@@ -1,7 +1,7 @@
-//! Of one config one daemon runs: what a second start does, and what two do when somebody has removed the state folder between them.
+//! Of one config and one `-i` one daemon runs: what another `-i` makes, what a second start does, and what two do when somebody has removed the state folder between them.
 
 use crate::Test;
-use crate::control::{ask, json, refused};
+use crate::control::{ask, json, refused, said as said_by};
 use crate::lab::{
     CLIENT, DEADLINE, Daemon, ROUTER, Scene, children, daemon_binary, knock, signal, wait_for,
 };
@@ -43,6 +43,22 @@ pub const TESTS: &[Test] = &[
     (
         "of_two_daemons_the_one_without_the_state_folder_gives_way",
         of_two_daemons_the_one_without_the_state_folder_gives_way,
+    ),
+    (
+        "two_daemons_of_one_config_listen_on_two_interfaces",
+        two_daemons_of_one_config_listen_on_two_interfaces,
+    ),
+    (
+        "what_a_dead_daemon_of_another_interface_left_closes",
+        what_a_dead_daemon_of_another_interface_left_closes,
+    ),
+    (
+        "what_another_interface_of_another_namespace_left_stays",
+        what_another_interface_of_another_namespace_left_stays,
+    ),
+    (
+        "a_start_that_fails_closes_doors_of_another_interface",
+        a_start_that_fails_closes_doors_of_another_interface,
     ),
     (
         "what_another_daemon_left_in_a_new_state_folder_closes",
@@ -237,13 +253,17 @@ fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
     assert_eq!(rules(&scene), 0);
 }
 
-/// Two daemons of one config on different interfaces, because somebody removed the folder between their starts.
+/// Two daemons of one config that has named another interface since, because somebody removed the folder between their starts.
 fn what_another_daemon_left_in_a_new_state_folder_closes() {
     let scene = Scene::new();
-    scene.home.config(&door(600));
-    let mut first = Daemon::start(&scene.router, &scene.home, &["-i", "lo"]);
+    let start = |interface: &str| {
+        let option = format!("Interface = {interface}\n");
+        scene.home.config_with_options(&option, &door(600));
+        Daemon::start(&scene.router, &scene.home, &[])
+    };
+    let mut first = start("lo");
     fs::remove_dir_all(scene.home.path("state")).expect("remove");
-    let second = start(&scene);
+    let second = start("wan0");
     open(&scene, &second);
     await_open_lease(&scene);
     kill(second);
@@ -283,4 +303,136 @@ fn the_pid_file_of_another_daemon_stays() {
     assert_eq!(scene.home.read("pid"), format!("{second}\n"));
     end(second);
     assert!(!pid_file.exists(), "its own it removes");
+}
+
+/// As with 0.8: a service for each line. `-d` here, since that is where a second start of the same is a success.
+fn two_daemons_of_one_config_listen_on_two_interfaces() {
+    let scene = Scene::new();
+    scene.home.config(&door(600));
+    let start = |interface: &str| {
+        let pid_file = scene.home.path(interface);
+        let pid_file = pid_file.to_str().unwrap();
+        let output = ask(&scene, &["-d", "-i", interface, "-p", pid_file]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let pid: u32 = scene.home.read(interface).trim().parse().unwrap();
+        (pid, String::from_utf8(output.stderr).unwrap())
+    };
+    let (wan, said) = start("wan0");
+    assert_eq!(said, "");
+    let process = |args: &[&str]| {
+        let text = said_by(&scene, &[args, &["--status", "--json"]].concat());
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["process"].clone()
+    };
+    assert_eq!(process(&[]), wan, "the only one");
+    let (lo, said) = start("lo");
+    assert_eq!(said, "");
+    assert_ne!(wan, lo);
+    // The same again is the same daemon.
+    let (again, said) = start("lo");
+    assert_eq!(again, lo);
+    assert!(
+        said.contains(&format!(
+            "already runs with {}: process {lo}",
+            config(&scene)
+        )),
+        "{said}"
+    );
+
+    assert_eq!(process(&["-i", "wan0"]), wan);
+    assert_eq!(process(&["-i", "lo"]), lo);
+    let several = format!("several knockd run with {}: add one of ", config(&scene));
+    for question in [&["--status"][..], &["--close", "SSH", CLIENT]] {
+        let text = refused(&scene, question);
+        let names = text
+            .strip_prefix(&several)
+            .unwrap_or_else(|| panic!("{text}"));
+        assert!(
+            ["-i lo, -i wan0\n", "-i wan0, -i lo\n"].contains(&names),
+            "{names}"
+        );
+    }
+    assert!(refused(&scene, &["--status", "-i", "ppp0"]).contains("does not run"));
+
+    knock(&scene.router, "127.0.0.1", STEPS);
+    await_notes(&scene, "start", 1);
+    scene.knock(ROUTER, STEPS);
+    await_notes(&scene, "start", 2);
+    assert_eq!(rules(&scene), 2);
+    assert!(refused(&scene, &["--close", "SSH", CLIENT, "-i", "lo"]).contains("is not open"));
+    said_by(&scene, &["--close", "SSH", CLIENT, "-i", "wan0"]);
+    await_notes(&scene, "stop", 1);
+    signal(wan, libc::SIGTERM);
+    wait_for("its end", || {
+        (!scene.home.path("wan0").exists()).then_some(())
+    });
+    assert_eq!(process(&[]), lo, "the only one again");
+    assert_eq!(rules(&scene), 1);
+    signal(lo, libc::SIGTERM);
+    await_notes(&scene, "stop", 2);
+    wait_for("its end", || {
+        (!scene.home.path("lo").exists()).then_some(())
+    });
+    assert_eq!(rules(&scene), 0);
+}
+
+fn config(scene: &Scene) -> String {
+    scene.home.path("knockd.conf").display().to_string()
+}
+
+/// Its own next start may never come: somebody has given the service another interface.
+fn what_a_dead_daemon_of_another_interface_left_closes() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    kill(daemon);
+    assert_eq!(rules(&scene), 1);
+    let mut other = Daemon::start(&scene.router, &scene.home, &["-i", "lo"]);
+    other.await_text("1 open doors taken over");
+    // The first one again, while the other has its door: nothing is left for it, and what is the other's stays.
+    let mut first = start(&scene);
+    scene.fence(&first);
+    assert_eq!(first.count("taken over"), 0);
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
+    first.signal(libc::SIGTERM);
+    assert_eq!(first.wait().code(), Some(15));
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
+    // It is in the other's journal.
+    other.signal(libc::SIGKILL);
+    other.wait();
+    let mut last = start(&scene);
+    last.await_text("1 open doors taken over");
+    last.signal(libc::SIGTERM);
+    assert_eq!(last.wait().code(), Some(15));
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
+}
+
+/// A start can neither close it nor put it aside: its own next start closes it.
+fn what_another_interface_of_another_namespace_left_stays() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    kill(daemon);
+    let mut foreign = Daemon::start(&scene.wan, &scene.home, &["-i", "eth0"]);
+    foreign.signal(libc::SIGTERM);
+    assert_eq!(foreign.wait().code(), Some(15));
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
+    let mut own = start(&scene);
+    own.await_text("1 open doors taken over");
+    own.signal(libc::SIGTERM);
+    assert_eq!(own.wait().code(), Some(15));
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
+}
+
+fn a_start_that_fails_closes_doors_of_another_interface() {
+    let scene = Scene::new();
+    let daemon = scene.daemon(&door(600));
+    open(&scene, &daemon);
+    kill(daemon);
+    let text = scene.home.read("knockd.conf");
+    scene
+        .home
+        .write("knockd.conf", &format!("{text}nonsense\n"));
+    let output = ask(&scene, &["-i", "lo"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
 }

@@ -87,7 +87,7 @@ jffs() {
 keepers() {
     for pid in $(pidof knockd); do
         # A listener is called so in its command line.
-        { tr '\0' ' ' < "/proc/$pid/cmdline"; } 2> /dev/null | grep -q '^knockd:' || echo "$pid"
+        { tr '\0' ' ' < "/proc/$pid/cmdline"; } 2> /dev/null | grep -q '^knockd-' || echo "$pid"
     done
 }
 

@@ -296,7 +296,7 @@ test_old_kernel() {
 }
 
 listeners() {
-    pgrep -f '^knockd: listener'
+    pgrep -f '^knockd-listener'
 }
 
 one_listener() {

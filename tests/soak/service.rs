@@ -50,7 +50,7 @@ impl Soak {
         self.spawn();
         // While it gets ready somebody may look, too.
         self.bans_taken_over();
-        let is_ready = |soak: &mut Soak| soak.daemon().count(lines::LISTENING) > 0;
+        let is_ready = |soak: &mut Soak| soak.daemon().is_ready();
         let ready = self.wait_until(READY_WITHIN, |soak| is_ready(soak) || soak.has_ended());
         if !ready || self.has_ended() {
             self.violation("a daemon that was started does not get ready");
@@ -73,7 +73,7 @@ impl Soak {
     pub fn listeners(&self) -> Vec<u32> {
         let is_listener = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.starts_with(b"knockd: listener")
+            line.starts_with(b"knockd-listener")
         };
         children(self.daemon().pid())
             .into_iter()

@@ -108,10 +108,11 @@ impl Keeper {
                 Received::Nothing => return,
                 Received::End => return self.listener_died("has died"),
                 Received::Nonsense => false,
-                Received::Record(ToKeeper::Ready) if listener.ready_by.is_some() => {
+                Received::Record(ToKeeper::Ready { listens }) if listener.ready_by.is_some() => {
                     listener.ready_by = None;
-                    if self.startup.is_none() {
-                        listener.let_go();
+                    match &mut self.startup {
+                        Some(startup) => *startup = Ok(listens),
+                        None => listener.let_go(),
                     }
                     true
                 }
@@ -151,7 +152,7 @@ impl Keeper {
         };
         match new.listener.receive() {
             Received::Nothing => {}
-            Received::Record(ToKeeper::Ready) => {
+            Received::Record(ToKeeper::Ready { .. }) => {
                 new.listener.ready_by = None;
                 if let Some(new) = self.replacement.take() {
                     self.put_in_force(new);
@@ -219,7 +220,7 @@ impl Keeper {
             }
             ToKeeper::Interface(interface) => self.heed_interface(interface),
             ToKeeper::Counters(counters) => self.heed_counters(counters),
-            ToKeeper::Ready | ToKeeper::Refused(_) => false,
+            ToKeeper::Ready { .. } | ToKeeper::Refused(_) => false,
         }
     }
 
@@ -265,14 +266,15 @@ impl Keeper {
             self.next_sequence(index);
             return true;
         }
-        self.opened += 1;
-        self.about_opening(
-            Kind::Event,
-            &name,
-            Some(source),
-            &format_args!("{name}: OPEN SESAME"),
-        );
+        // A sequence that cannot be marked opens nothing, so it is not logged as an opening.
         if self.use_sequence(index) {
+            self.opened += 1;
+            self.about_opening(
+                Kind::Event,
+                &name,
+                Some(source),
+                &format_args!("{name}: OPEN SESAME"),
+            );
             self.open(index, source);
         }
         self.next_sequence(index);

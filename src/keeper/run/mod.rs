@@ -97,8 +97,8 @@ pub struct Keeper {
     opened: u64,
     /// How many listeners have died.
     restarts: u32,
-    /// While the first listener starts: why it cannot, once that is known.
-    startup: Option<Result<(), String>>,
+    /// While the first listener starts: whether it listens already, or why it cannot start, once that is known.
+    startup: Option<Result<bool, String>>,
     /// What the listener has said so far of a report that it was asked for, and when it is not waited for any longer.
     report: Option<(ListenerStatus, Millis)>,
 }
@@ -158,14 +158,14 @@ impl Keeper {
     }
 
     /// Runs the loop until the first listener is ready, or a signal ends the daemon. The error says why the listener cannot start.
-    pub fn await_listener(&mut self, listener: ListenerProcess) -> Result<(), String> {
+    pub fn await_listener(&mut self, listener: ListenerProcess) -> Result<bool, String> {
         self.listener = Some(listener);
-        self.startup = Some(Ok(()));
+        self.startup = Some(Ok(false));
         loop {
             let now = monotonic();
             self.meet_deadlines(now);
             if self.listener.as_ref().is_none_or(|l| l.ready_by.is_none()) {
-                return self.startup.take().unwrap_or(Ok(()));
+                return self.startup.take().unwrap_or(Ok(false));
             }
             self.wait_and_serve(now);
         }

@@ -28,6 +28,31 @@ impl Keeper {
         self.take_over_leases(leases);
     }
 
+    /// Takes over what dead daemons of the same config with another `-i` have left: perhaps nobody starts these again.
+    pub fn take_over_others(&mut self) {
+        let state_dir = self.settings.state_dir(&self.options);
+        for other in self.settings.instance().others(&state_dir) {
+            let Ok(Some(state)) = State::left(&state_dir, &other) else {
+                continue;
+            };
+            if self.state.is_none() {
+                self.take_over_state(state);
+                continue;
+            }
+            let (leases, remark) = state.leases();
+            if let Some((Kind::Error, text)) = remark {
+                self.lines.say(Kind::Error, &text);
+            }
+            if !leases.is_empty() {
+                self.take_over_leases(leases);
+                // By now they are in our own journal.
+                if !self.journal_fails {
+                    state.forget();
+                }
+            }
+        }
+    }
+
     /// Takes these leases over. Those that are overdue or were at a command are closed now; their stop commands are waited for, up to
     /// [`ORPHAN_MS`].
     pub(super) fn take_over_leases(&mut self, leases: Vec<Lease>) {

@@ -269,8 +269,8 @@ extern "C" fn begin(count: libc::c_int, arguments: *const *const libc::c_char) {
         let program = if count > 0 { argument(0) } else { b"" };
         let has = |wanted: &[u8]| (1..count as isize).any(|index| argument(index) == wanted);
         let role = match program {
-            b"knockd: listener" => Role::Listener,
-            b"knockd: names" => Role::Names,
+            b"knockd-listener" => Role::Listener,
+            b"knockd-names" => Role::Names,
             _ if program.ends_with(b"knock") => Role::Client,
             _ if has(b"-d") => Role::Launcher,
             _ if has(b"--status") || has(b"--close") => Role::Asker,

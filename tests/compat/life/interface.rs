@@ -43,7 +43,7 @@ fn down_at_the_start() {
         );
         return;
     }
-    daemon.await_text(lines::LISTENING);
+    daemon.await_text(lines::WAITING);
     life.lane.server.run("ip link set s0 up");
     let_pass(500);
     life.send("7000 8000");

@@ -431,9 +431,11 @@ fn a_list_that_is_gone() {
     life.send("1000 2000");
     if is_original() {
         life.await_file("out", "s\n");
+        daemon.await_text("10.9.0.2: A: OPEN SESAME");
     } else {
         daemon.await_text("disabling the door");
         let_pass(200);
+        assert_eq!(daemon.count("OPEN SESAME"), 0);
         assert_eq!(life.home.read("out"), "");
         assert!(daemon.is_alive());
     }

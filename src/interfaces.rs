@@ -22,6 +22,8 @@ pub struct Link {
     pub name: Name,
     /// It is set up (IFF_UP), whether or not it has a carrier.
     pub up: bool,
+    /// It is the loopback interface (IFF_LOOPBACK).
+    pub loopback: bool,
     /// The index of the bridge or bond that it belongs to, which shows its packets once more.
     pub master: Option<u32>,
 }
@@ -108,6 +110,16 @@ impl Interfaces {
             })
             .map(|entry| entry.address)
             .collect()
+    }
+
+    /// Whether a packet that came in by this interface can be from that address: from the machine itself only over the loopback interface,
+    /// and never from the broadcast address of a network here. No reply would ever reach such a sender.
+    pub fn can_send(&self, source: IpAddr, index: u32) -> bool {
+        let mut links = self.links.iter();
+        let is_impossible =
+            |own: &Address| own.address == source || own.network.is_broadcast(source);
+        links.any(|link| link.index == index && link.loopback)
+            || !(source.is_loopback() || self.addresses.iter().any(is_impossible))
     }
 
     /// Whether that address is one of this machine's, or in a network of it.
@@ -261,10 +273,12 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
     if kind != libc::RTM_NEWLINK {
         return None;
     }
+    let flags = u32_of(body.get(8..12)?)?;
     Some(Link {
         index: u32_of(body.get(4..8)?)?,
         name: name_of(attribute(body, 16, IFLA_IFNAME)?)?,
-        up: u32_of(body.get(8..12)?)? & libc::IFF_UP as u32 != 0,
+        up: flags & libc::IFF_UP as u32 != 0,
+        loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         master: attribute(body, 16, IFLA_MASTER).and_then(u32_of),
     })
 }

@@ -472,6 +472,7 @@ impl<'a> Listener<'a> {
         });
         if again
             || !capture.counts(interface, &self.interfaces)
+            || !self.interfaces.can_send(knock.source, interface)
             || (self.only_ip_v4 && knock.source.is_ipv6())
         {
             return;

@@ -136,6 +136,14 @@ pub const MAX_INTERFACES: usize = 8;
 /// Bytes of one record between keeper and listener. A door of 32 steps takes about 140.
 pub const MAX_RECORD: usize = 512;
 
+/// Bytes of address space of the listener and of the lookup process (RLIMIT_AS): eight times what the listener takes with the largest
+/// `MaxAttempts`. One that was taken over gets no more of the machine's memory.
+pub const CONFINED_MEMORY: std::ffi::c_ulong = 48 << 20;
+
+/// Descriptors of either (RLIMIT_NOFILE). poll(2) takes no more at once either: the listener waits for its packet sockets, the keeper and
+/// netlink.
+pub const CONFINED_FILES: std::ffi::c_ulong = MAX_INTERFACES as std::ffi::c_ulong + 2;
+
 /// Leases live at once. Each holds two commands, and the journal is written whole at each change.
 pub const MAX_LEASES: usize = 256;
 
@@ -191,6 +199,10 @@ pub const DNS_WAIT_MS: u64 = 2_500;
 
 /// Log lines that wait for names at once; the oldest goes without when there are more. About 200 bytes each.
 pub const MAX_WAITING_LINES: usize = 256;
+
+/// The lookup process reads /etc/hosts and /etc/resolv.conf at its start and sees no files later, so it is replaced after this time (ms) when
+/// it is needed again.
+pub const LOOKUP_LIFE_MS: u64 = 60_000;
 
 /// Names of sources remembered for `-l`.
 pub const MAX_NAMES: usize = 64;

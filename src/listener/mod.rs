@@ -202,7 +202,7 @@ impl<'a> Listener<'a> {
                     plain(&error)
                 )),
             }
-            privileges::become_unprivileged().map_err(|error| {
+            privileges::become_unprivileged(privileges::LISTENER).map_err(|error| {
                 format!(
                     "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
                      CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
@@ -216,9 +216,9 @@ impl<'a> Listener<'a> {
         }
         // From here on all that it has open is sockets.
         privileges::close_outputs();
-        privileges::stay_alone();
+        privileges::limit_resources();
         // Kernels of routers have no seccomp; the process has no rights left anyway.
-        let _ = seccomp::confine(&[keeper.as_fd(), netlink.as_fd()]);
+        let _ = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
 
         let now = monotonic();
         let output = Output {

@@ -1,10 +1,14 @@
 //! Dropping root: what the listener does after its sockets are open and before it reads a packet.
 
 use super::error::cerr;
+use crate::limits::{CONFINED_FILES, CONFINED_MEMORY};
 use std::io;
 
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
-pub const UNPRIVILEGED: libc::uid_t = 65534;
+pub const LISTENER: libc::uid_t = 65534;
+
+/// Those of the lookup process: neither can signal the other.
+pub const LOOKUP: libc::uid_t = 65533;
 
 #[cfg(not(target_arch = "arm"))]
 const SETGROUPS: libc::c_long = libc::SYS_setgroups;
@@ -50,18 +54,26 @@ pub fn close_outputs() {
     }
 }
 
-/// From now on this process can make none, also on a kernel without seccomp (RLIMIT_NPROC of getrlimit(2)). Not for root, which has no such
-/// bound.
-pub fn stay_alone() {
-    // `struct rlimit` of the kernel: two words.
-    let none: [libc::c_ulong; 2] = [0; 2];
-    // By number: musl's function for it looks for other threads.
-    // SAFETY: `none` has the two words that the kernel reads, which lets everybody have less.
-    unsafe { libc::syscall(libc::SYS_setrlimit, libc::RLIMIT_NPROC, none.as_ptr()) };
+/// Bounds this process for good, also on a kernel without seccomp (getrlimit(2)): it starts no other (root could), writes no file, dumps
+/// no core, and has little memory and few descriptors.
+pub fn limit_resources() {
+    for (resource, most) in [
+        (libc::RLIMIT_NPROC, 0),
+        (libc::RLIMIT_FSIZE, 0),
+        (libc::RLIMIT_CORE, 0),
+        (libc::RLIMIT_AS, CONFINED_MEMORY),
+        (libc::RLIMIT_NOFILE, CONFINED_FILES),
+    ] {
+        // `struct rlimit` of the kernel: two words.
+        let limit: [libc::c_ulong; 2] = [most; 2];
+        // By number: musl's function for it looks for other threads.
+        // SAFETY: `limit` has the two words that the kernel reads, which lets everybody have less.
+        unsafe { libc::syscall(libc::SYS_setrlimit, resource, limit.as_ptr()) };
+    }
 }
 
-/// Gives root away for good.
-pub fn become_unprivileged() -> io::Result<()> {
+/// Gives root away for good, for this user and group.
+pub fn become_unprivileged(user: libc::uid_t) -> io::Result<()> {
     for capability in 0.. {
         // So that no program could give them back. Kernels before 2.6.25 have no such bound; beyond the last one it is an error.
         // SAFETY: no pointers.
@@ -75,8 +87,8 @@ pub fn become_unprivileged() -> io::Result<()> {
     unsafe {
         let none = std::ptr::null::<libc::gid_t>();
         cerr(libc::syscall(SETGROUPS, 0, none) as libc::c_int)?;
-        cerr(libc::syscall(SETGID, UNPRIVILEGED) as libc::c_int)?;
-        cerr(libc::syscall(SETUID, UNPRIVILEGED) as libc::c_int)?;
+        cerr(libc::syscall(SETGID, user) as libc::c_int)?;
+        cerr(libc::syscall(SETUID, user) as libc::c_int)?;
         // The change of user has made it what fs.suid_dumpable says, which need not be 0.
         libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
     }

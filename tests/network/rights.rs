@@ -15,6 +15,10 @@ use std::process::{Command, Output};
 
 pub const TESTS: &[Test] = &[
     ("the_listener_has_no_rights", the_listener_has_no_rights),
+    (
+        "the_lookup_process_has_no_rights",
+        the_lookup_process_has_no_rights,
+    ),
     ("an_ordinary_user_can_run_it", an_ordinary_user_can_run_it),
     (
         "an_ordinary_user_without_the_right_is_told",
@@ -46,6 +50,16 @@ const USER: u32 = 65532;
 
 /// What no listener has: capabilities, a way to get some, system calls beyond its own, open files.
 fn check_listener(pid: u32, user: &str) {
+    check_confined(pid, user);
+    let open = open_files(pid);
+    assert!(open.len() >= 4, "{open:?}");
+    for (number, file) in &open {
+        assert!(file.starts_with("socket:["), "{number} is {file}");
+    }
+}
+
+/// What neither the listener nor the lookup process has.
+fn check_confined(pid: u32, user: &str) {
     for ids in ["Uid:", "Gid:"] {
         assert_eq!(status(pid, ids), [user; 4], "{ids}");
     }
@@ -55,18 +69,46 @@ fn check_listener(pid: u32, user: &str) {
     }
     assert_eq!(status(pid, "NoNewPrivs:"), ["1"]);
     assert_eq!(status(pid, "Seccomp:"), ["2"]);
-    let open = open_files(pid);
-    assert!(open.len() >= 4, "{open:?}");
-    for (number, file) in &open {
-        assert!(file.starts_with("socket:["), "{number} is {file}");
-    }
-    // Also where there is no seccomp it starts nothing.
+    // Also where there is no seccomp.
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
-    let processes = limits
-        .lines()
-        .find(|line| line.starts_with("Max processes"));
-    let words: Vec<&str> = processes.expect("limit").split_whitespace().collect();
-    assert_eq!(words[2..4], ["0", "0"]);
+    for (name, most) in [
+        ("Max processes", "0"),
+        ("Max file size", "0"),
+        ("Max core file size", "0"),
+        ("Max open files", "10"),
+        ("Max address space", "50331648"),
+    ] {
+        let limit = limits.lines().find_map(|line| line.strip_prefix(name));
+        let words: Vec<&str> = limit.expect(name).split_whitespace().collect();
+        assert_eq!(words[..2], [most; 2], "{name}");
+    }
+}
+
+/// It asks the DNS for the names of clients (`-l`).
+fn the_lookup_process_has_no_rights() {
+    let scene = Scene::new();
+    scene.home.config("[A]\nsequence = 7000:udp\n");
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0", "-l"]);
+    scene.knock(ROUTER, &["7000:udp"]);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    let is_its = |pid: &u32| status(*pid, "Uid:") == ["65533"; 4];
+    let pid = wait_for("the lookup process", || {
+        children(daemon.pid()).into_iter().find(is_its)
+    });
+    wait_for("its lock", || {
+        (status(pid, "Seccomp:") == ["2"]).then_some(())
+    });
+    check_confined(pid, "65533");
+    assert_eq!(status(pid, "CapBnd:"), [NONE]);
+    let root = fs::read_link(format!("/proc/{pid}/root")).expect("root");
+    assert_eq!(root, scene.home.path("state/empty"), "chroot");
+    for (number, file) in open_files(pid) {
+        let is_its = ["socket:[", "/etc/hosts", "/dev/urandom"];
+        assert!(
+            is_its.iter().any(|own| file.starts_with(own)),
+            "{number} is {file}"
+        );
+    }
 }
 
 fn the_listener_has_no_rights() {

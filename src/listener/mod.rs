@@ -346,8 +346,7 @@ impl<'a> Listener<'a> {
             if ready.has(0) && !self.obey() {
                 return Ok(());
             }
-            if ready.has(1) {
-                self.changes.drain();
+            if ready.has(1) && self.changes.drain() {
                 let due = now.max(self.refreshed + REFRESH_PAUSE_MS);
                 self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
             }

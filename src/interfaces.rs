@@ -4,7 +4,7 @@
 
 use crate::limits::MAX_INTERFACES;
 use crate::network::Network;
-use crate::quote::quote;
+use crate::quote::{is_deceptive, quote};
 use crate::sys::netlink::{Dump, Netlink};
 use std::fmt;
 use std::io;
@@ -171,7 +171,7 @@ impl Selector {
                 "" => return Err(format!("no interface name in {}", quoted(text))),
                 name if name
                     .chars()
-                    .any(|c| c.is_ascii_whitespace() || c.is_control() || c == '/') =>
+                    .any(|c| c.is_ascii_whitespace() || is_deceptive(c) || c == '/') =>
                 {
                     return Err(format!("no interface can be called {}", quoted(name)));
                 }
@@ -247,11 +247,11 @@ fn u32_of(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// A NUL-terminated name. One with control characters is none: it could look like another line of the log.
+/// A NUL-terminated name. One with deceptive characters is none: it could look like another line of the log.
 fn name_of(value: &[u8]) -> Option<Name> {
     let text = value.split(|byte| *byte == 0).next()?;
     let text = std::str::from_utf8(text).ok()?;
-    (!text.contains(char::is_control)).then(|| Name::try_from(text).ok())?
+    (!text.contains(is_deceptive)).then(|| Name::try_from(text).ok())?
 }
 
 fn ip_of(value: &[u8]) -> Option<IpAddr> {

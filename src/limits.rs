@@ -263,8 +263,18 @@ pub const SETTLE_MS: u64 = 200;
 /// Addresses that the line about an interface names. 45 bytes each; a record has 512.
 pub const MAX_TOLD_ADDRESSES: usize = 6;
 
-/// Records that the keeper reads from the listener before deadlines and signals get their turn.
+/// Records that the keeper reads from the listener before deadlines and signals get their turn, ...
 pub const RECORDS_AT_ONCE: usize = 64;
+
+/// ... and, after as many, it leaves the listener alone for this time (ms): one that was taken over must not keep the keeper busy. An honest
+/// one waits meanwhile; it sends as much only where each packet of a flood opens a door of one step.
+pub const LISTENER_PAUSE_MS: u64 = 8;
+
+/// Lines in the listener's own words (interfaces, errors, `-D`) that the keeper logs in a second ...
+pub const TEXTS_PER_SECOND: u32 = 1;
+
+/// ... after as many at once: with `-D` there is one for each address.
+pub const TEXT_BURST: u32 = 500;
 
 /// A listener that a reload has killed is waited for this long (ms), ...
 pub const LISTENER_END_MS: u64 = 1_000;
@@ -275,9 +285,12 @@ pub const MAX_LAST_RECORDS: usize = 4096;
 /// Where the journal could not be written, the next try is after this time (ms).
 pub const JOURNAL_RETRY_MS: u64 = 1_000;
 
-/// How often one door opens in a second. A door of one step opens on each packet; each opening costs two log lines and
-/// perhaps a process.
-pub const MAX_OPENINGS_PER_SECOND: u32 = 1_000;
+/// How often one door opens in a second, once it has opened [`OPENINGS_BURST`] times: each opening costs log lines, a journal and perhaps a
+/// process. A door of one step opens on each packet, and a listener that was taken over may claim what it likes.
+pub const OPENINGS_PER_SECOND: u32 = 50;
+
+/// See [`OPENINGS_PER_SECOND`].
+pub const OPENINGS_BURST: u32 = 1_000;
 
 /// Clients of the control socket at once; more wait in the kernel's queue.
 pub const MAX_CLIENTS: usize = 4;

@@ -4,7 +4,7 @@
 use super::one_time::OneTimeList;
 use crate::config;
 use crate::door::Pattern;
-use crate::limits::{MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
+use crate::limits::{MAX_COMMAND, OPENINGS_BURST, OPENINGS_PER_SECOND};
 use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
@@ -60,12 +60,11 @@ pub fn open(
             config.pattern.sequence = Some(next);
             list = Some(file);
         }
-        let most = MAX_OPENINGS_PER_SECOND;
         opened.push(Door {
             config,
             list,
             generation: 0,
-            openings: LogRate::new(most, most, monotonic()),
+            openings: LogRate::new(OPENINGS_PER_SECOND, OPENINGS_BURST, monotonic()),
         });
     }
     Ok(opened)

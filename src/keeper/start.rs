@@ -258,16 +258,15 @@ fn await_ready(
         let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
         let due = soonest(&[Some(now + LOOK_MS), listener.ready_by]);
         poll::wait(&mut [entry], now, due).map_err(|error| error.to_string())?;
-        let lines = &mut keeper.lines;
         match listener.receive() {
             Received::Record(ToKeeper::Ready) => {
                 listener.ready_by = None;
                 return Ok(listener);
             }
             Received::Record(ToKeeper::Refused(problem)) => return Err(problem),
-            Received::Record(ToKeeper::Problem(text)) => lines.say(Kind::Error, &text),
-            Received::Record(ToKeeper::Notice(text)) => lines.say(Kind::Event, &text),
-            Received::Record(ToKeeper::Debug(text)) => lines.say(Kind::Debug, &text),
+            Received::Record(
+                record @ (ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_)),
+            ) => keeper.listener_text(&record),
             Received::Nothing => {}
             _ => return Err("the listener has died".to_string()),
         }

@@ -10,6 +10,7 @@ mod control;
 mod disk;
 mod flood;
 mod follow;
+mod hostile;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code, unused_imports)] // It serves other tests too.
 mod lab;
@@ -53,6 +54,7 @@ const TESTS: &[&[Test]] = &[
     lease::TESTS,
     lifecycle::TESTS,
     split::TESTS,
+    hostile::TESTS,
     rights::TESTS,
     log::TESTS,
     shutdown::TESTS,

@@ -16,16 +16,16 @@ impl Keeper {
     /// The listener has counted so many tripwires of that source that it is to be banned. `false`: no honest listener says so.
     pub(super) fn scanned(&mut self, source: IpAddr) -> bool {
         let bans = &self.options.bans;
-        if bans.rule.is_none() || self.settings.args.only_ip_v4 && source.is_ipv6() {
+        if bans.rule.is_none() {
             return false;
+        }
+        if !self.bans_rate.allow(monotonic()) {
+            // The next hit asks again.
+            return true;
         }
         if let Some(why) = self.spares(source) {
             let text = format!("not banned, though it touched tripwires: {why}");
             self.lines.about(Kind::Verbose, source, &text);
-            return true;
-        }
-        if !self.bans_rate.allow(monotonic()) {
-            // The next hit asks again.
             return true;
         }
         let command = |text: Option<&[u8]>| expand(text.unwrap_or_default(), source);

@@ -1,6 +1,7 @@
 //! A new config: read, checked, and in force once its listener is ready.
 #![forbid(unsafe_code)]
 
+use super::admission::Admission;
 use super::{Keeper, Replacement};
 use crate::config::Options;
 use crate::keeper::doors::Door;
@@ -126,6 +127,7 @@ impl Keeper {
         // Where the lock and the journal are stays.
         std::mem::swap(&mut new.options.state_dir, &mut self.options.state_dir);
         self.options = new.options;
+        self.admission = Admission::new(self.options.log_rate);
         self.doors = new.doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {

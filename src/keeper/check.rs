@@ -32,7 +32,8 @@ pub fn main(settings: &Settings) -> ExitCode {
     let mode = fs::metadata(settings.config_path());
     let mode = mode
         .ok()
-        .and_then(|found| mode_advice(found.mode(), found.uid()));
+        .and_then(|found| mode_advice(found.mode(), found.uid()))
+        .filter(|advice| !warnings.contains(advice));
     let warn = |text: &str| print(&["warning: ", text, "\n"].concat());
     for warning in warnings.iter().chain(&mode).chain(&advice) {
         warn(&warning.show(&settings.config));

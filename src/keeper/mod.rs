@@ -18,9 +18,12 @@ mod start;
 mod state;
 
 use crate::cli::KnockdArgs;
+use crate::config::check::mode_advice;
 use crate::config::{self, Config, Options};
 use crate::interfaces::Selector;
 use doors::Door;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub use start::main;
@@ -103,6 +106,13 @@ impl Settings {
         };
         if self.args.strict {
             config.options.be_strict();
+        }
+        // Who writes this file decides what root runs.
+        if let Ok(found) = fs::metadata(self.config_path())
+            && (found.mode() & 0o022 != 0 || !named_files::is_trusted(found.uid()))
+        {
+            let advice = mode_advice(found.mode(), found.uid());
+            config.warnings.extend(advice);
         }
         Selector::list(self.interface(&config.options))?;
         Ok(config)

@@ -9,7 +9,7 @@ use crate::lease::{STEPS, await_notes, notes};
 use crate::lines;
 use crate::split::listener;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -26,6 +26,11 @@ pub const TESTS: &[Test] = &[
     ),
     ("files_are_private", files_are_private),
     ("links_of_others_are_refused", links_of_others_are_refused),
+    ("files_of_others_are_refused", files_of_others_are_refused),
+    (
+        "a_config_that_others_can_write_is_warned_of",
+        a_config_that_others_can_write_is_warned_of,
+    ),
     (
         "a_list_that_becomes_a_link_is_refused",
         a_list_that_becomes_a_link_is_refused,
@@ -302,12 +307,84 @@ fn open_folder(scene: &Scene) -> std::path::PathBuf {
     open
 }
 
+/// A link of another user.
+fn plant_link(target: &Path, link: &Path) {
+    symlink(target, link).expect("link");
+    lchown(link, Some(USER), Some(USER)).expect("lchown");
+}
+
+fn files_of_others_are_refused() {
+    let scene = Scene::new();
+    let open = open_folder(&scene);
+    let [pid, log, list] = ["pid", "log", "list"].map(|name| {
+        let path = open.join(name);
+        fs::write(&path, "7000:udp\n").expect("file");
+        chown(&path, Some(USER), Some(USER)).expect("chown");
+        path
+    });
+    scene.home.config("");
+    let own_log = scene.home.path("log");
+    let (g, p) = (Path::new("-g"), Path::new("-p"));
+    let output = background(&scene, "022", &[g, &own_log, p, &pid]);
+    assert!(output.status.success(), "{output:?}");
+    let refusal = |path: &Path| {
+        let path = path.display();
+        format!("{path} is another user's in a folder that others can write to")
+    };
+    assert!(scene.home.read("log").contains(&refusal(&pid)));
+    end_of_scene(&scene);
+    assert_eq!(fs::read_to_string(&pid).expect("pid"), "7000:udp\n");
+
+    let args = ["-i", "wan0", "-g", log.to_str().expect("path")];
+    let daemon = Daemon::start(&scene.router, &scene.home, &args);
+    daemon.await_text(&refusal(&log));
+    scene.fence(&daemon);
+    drop(daemon);
+    assert_eq!(fs::read_to_string(&log).expect("log"), "7000:udp\n");
+
+    // A list says who may enter: nobody else may write to it, wherever it is.
+    let own = scene.home.write("list", "7000:udp\n");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o660)).expect("chmod");
+    for (list, text) in [
+        (&list, refusal(&list)),
+        (&own, "others own it or can write to it".to_string()),
+    ] {
+        let door = format!("[A]\none_time_sequences = {}\n", list.display());
+        scene.home.config(&door);
+        let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
+        assert_eq!(daemon.wait().code(), Some(1));
+        daemon.await_text(&text);
+    }
+}
+
+fn a_config_that_others_can_write_is_warned_of() {
+    let scene = Scene::new();
+    let config = scene.home.config("");
+    let warning = "others may write this file, and its commands run as root";
+    let set_mode = |mode| {
+        fs::set_permissions(&config, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    set_mode(0o666);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    assert_eq!(daemon.errors().matches(warning).count(), 1);
+    daemon.signal(libc::SIGHUP);
+    daemon.await_count(lines::IN_FORCE, 1);
+    assert_eq!(daemon.errors().matches(warning).count(), 2);
+    set_mode(0o644);
+    daemon.signal(libc::SIGHUP);
+    daemon.await_count(lines::IN_FORCE, 2);
+    chown(&config, Some(USER), None).expect("chown");
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(&format!("user {USER} owns this file"));
+    assert_eq!(daemon.errors().matches(warning).count(), 2);
+}
+
 fn links_of_others_are_refused() {
     let scene = Scene::new();
     let open = open_folder(&scene);
     let target = scene.home.write("target", "precious\n");
     let link = open.join("link");
-    symlink(&target, &link).expect("link");
+    plant_link(&target, &link);
     let log = scene.home.path("log");
     scene.home.config("");
 
@@ -373,7 +450,7 @@ fn a_list_that_becomes_a_link_is_refused() {
     ));
     let moved = scene.home.path("moved");
     fs::rename(&list, &moved).expect("rename");
-    symlink(&moved, &list).expect("link");
+    plant_link(&moved, &list);
     scene.knock(ROUTER, &["1:udp", "2:udp"]);
     daemon.await_text("--> disabling the door");
     scene.fence(&daemon);
@@ -406,7 +483,7 @@ fn a_state_folder_of_others_is_refused() {
         }),
         ("a link", "is a symbolic link in a folder", |path| {
             fs::create_dir(path.with_file_name("other")).expect("folder");
-            symlink("other", path).expect("link");
+            plant_link(Path::new("other"), path);
         }),
     ];
     for (what, text, make) in cases {

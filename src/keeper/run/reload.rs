@@ -61,8 +61,8 @@ impl Keeper {
         self.reopen_log(path, config.options.use_syslog);
         // Not the texts: `/x`, `/x/` and a link to it are one folder.
         let state_dir = |options: &Options| {
-            let path = named_files::folder(&self.settings.state_dir(options)).ok();
-            path.map(PathBuf::into_os_string)
+            let folder = named_files::folder(&self.settings.state_dir(options)).ok();
+            folder.map(|folder| folder.path.into_os_string())
         };
         if state_dir(&config.options) != state_dir(&self.options) {
             self.lines.say(

@@ -6,8 +6,9 @@ use super::{Settings, state};
 use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES};
+use crate::path::{file_name, folder_of};
 use crate::sys::error::plain;
-use crate::sys::file::{read_all, write_all};
+use crate::sys::file::{self, read_all, write_all};
 use crate::sys::program::ExitCode;
 use std::io;
 use std::os::fd::AsFd;
@@ -64,7 +65,9 @@ fn options(settings: &Settings) -> Options {
 }
 
 fn ask(path: &Path, question: &Question) -> io::Result<Vec<u8>> {
-    let stream = UnixStream::connect(path)?;
+    // By the folder, as the keeper has bound it: the whole path may be too long for a socket's.
+    let folder = file::open(folder_of(path), libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let stream = UnixStream::connect(state::within(&folder, file_name(path)))?;
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
     write_all(stream.as_fd(), format!("{}\n", question.line()).as_bytes())?;

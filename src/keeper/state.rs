@@ -262,7 +262,7 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The path of a name in a folder that is open, wherever that is by now.
-fn within(folder: &File, name: impl AsRef<Path>) -> PathBuf {
+pub fn within(folder: &File, name: impl AsRef<Path>) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(folder.as_raw_fd().to_string())
         .join(name)

@@ -255,7 +255,7 @@ fn a_state_dir_that_is_gone() {
 fn a_state_dir_that_cannot_be_made() {
     for (make, problem) in [
         ("mount -o remount,ro $D", "Read-only file system"),
-        ("touch $D/state", "not a "),
+        ("touch $D/state", "Not a directory"),
         (
             "mount -o remount,nr_inodes=1 $D || true; while touch $D/$((n=n+1)) 2>/dev/null; do :; done",
             "No space left on device",

@@ -3,6 +3,7 @@
 use super::error::cerr;
 use crate::limits::{CONFINED_FILES, CONFINED_MEMORY};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
 pub const LISTENER: libc::uid_t = 65534;
@@ -34,6 +35,34 @@ pub fn is_root() -> bool {
 pub fn user() -> libc::uid_t {
     // SAFETY: no pointers, cannot fail.
     unsafe { libc::geteuid() }
+}
+
+/// Whether this program gives its user rights that the user does not have, and every user may start it: each could watch the network.
+/// So does the set-user-ID bit, and so do capabilities on a file that all may execute. (AT_SECURE alone says less: with SELinux a service has it,
+/// too.)
+pub fn lends_rights() -> bool {
+    // SAFETY: no pointers.
+    let (is_secure, real) = unsafe { (libc::getauxval(libc::AT_SECURE) != 0, libc::getuid()) };
+    if !is_secure || real == 0 {
+        return false;
+    }
+    let program = c"/proc/self/exe";
+    // SAFETY: C strings, and no value is asked for.
+    let length = unsafe {
+        let name = c"security.capability".as_ptr();
+        libc::getxattr(program.as_ptr(), name, std::ptr::null_mut(), 0)
+    };
+    let is_for_all = || {
+        let found = std::fs::metadata("/proc/self/exe");
+        found.map_or(true, |found| found.mode() & 0o001 != 0)
+    };
+    real != user() || (length > 0 && is_for_all())
+}
+
+/// No core dump of this process, and no other process of its user looks into it; the programs that it executes are not concerned.
+pub fn forbid_dumps() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
 }
 
 /// Makes the directory that is standard output the root of the file system, so that no file can be seen.
@@ -89,9 +118,9 @@ pub fn become_unprivileged(user: libc::uid_t) -> io::Result<()> {
         cerr(libc::syscall(SETGROUPS, 0, none) as libc::c_int)?;
         cerr(libc::syscall(SETGID, user) as libc::c_int)?;
         cerr(libc::syscall(SETUID, user) as libc::c_int)?;
-        // The change of user has made it what fs.suid_dumpable says, which need not be 0.
-        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
     }
+    // The change of user has made it what fs.suid_dumpable says, which need not be 0.
+    forbid_dumps();
     Ok(())
 }
 

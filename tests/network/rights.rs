@@ -21,6 +21,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("an_ordinary_user_can_run_it", an_ordinary_user_can_run_it),
     (
+        "a_file_that_gives_rights_to_everybody_is_refused",
+        a_file_that_gives_rights_to_everybody_is_refused,
+    ),
+    (
         "an_ordinary_user_without_the_right_is_told",
         an_ordinary_user_without_the_right_is_told,
     ),
@@ -149,6 +153,56 @@ fn the_listener_has_no_rights() {
     }
 }
 
+/// As `setcap cap_net_raw+ep` does (struct vfs_cap_data, revision 2).
+fn set_capability(path: &Path) {
+    const CAP_NET_RAW: u32 = 13;
+    let words = [0x0200_0001, 1 << CAP_NET_RAW, 0, 0, 0];
+    let value: Vec<u8> = words
+        .iter()
+        .flat_map(|word: &u32| word.to_le_bytes())
+        .collect();
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).expect("path");
+    let (name, first) = (c"security.capability", value.as_ptr().cast());
+    // SAFETY: C strings; pointer and length describe `value`.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), first, value.len(), 0) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Capabilities on the file: for a group of users, not for all. The set-user-ID bit: never.
+fn a_file_that_gives_rights_to_everybody_is_refused() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let state = scene.home.path("state");
+    fs::create_dir(&state).expect("folder");
+    chown(&state, Some(USER), Some(USER)).expect("chown");
+    let start = |mode: u32, has_capability: bool| {
+        let binary = scene.home.path("knockd");
+        let _ = fs::remove_file(&binary);
+        fs::copy(daemon_binary(), &binary).expect("copy");
+        chown(&binary, Some(0), Some(USER)).expect("chown");
+        fs::set_permissions(&binary, fs::Permissions::from_mode(mode)).expect("chmod");
+        if has_capability {
+            set_capability(&binary);
+        }
+        let user = USER.to_string();
+        let mut command = scene.router.command("setpriv");
+        command
+            .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+            .arg(&binary)
+            .args(["-v", "-i", "wan0", "-c"])
+            .arg(scene.home.path("knockd.conf"));
+        Daemon::run(command)
+    };
+    for (mode, has_capability) in [(0o755, true), (0o4755, false), (0o4750, false)] {
+        let mut daemon = start(mode, has_capability);
+        assert_eq!(daemon.wait().code(), Some(1), "{mode:o}");
+        assert!(daemon.errors().starts_with("refused: "), "{mode:o}");
+    }
+    let daemon = start(0o750, true);
+    daemon.await_text(lines::LISTENING);
+    scene.fence(&daemon);
+}
+
 /// `knockd -v -c HOME/knockd.conf ARGS` as [`USER`], with CAP_NET_RAW or without.
 fn as_user(scene: &Scene, capability: &str, args: &[&str]) -> Daemon {
     let mut command = scene.router.command("setpriv");
@@ -183,6 +237,11 @@ fn an_ordinary_user_can_run_it() {
     let mut daemon = as_user(&scene, "-all,+net_raw", &["-l"]);
     daemon.await_text(lines::LISTENING);
     check_listener(listener(&daemon), &USER.to_string());
+    // Of a process that can be dumped it would be the user's.
+    for pid in [daemon.pid(), listener(&daemon)] {
+        let environment = fs::metadata(format!("/proc/{pid}/environ")).expect("environ");
+        assert_eq!(environment.uid(), 0, "{pid} can be dumped");
+    }
     assert_ne!(
         status(daemon.pid(), "CapEff:"),
         [NONE],

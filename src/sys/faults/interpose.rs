@@ -95,6 +95,7 @@ interpose! {
     accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int = -1;
     getcwd(buffer: *mut c_char, length: size_t) -> *mut c_char = ptr::null_mut();
     getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int = -1;
+    getxattr(path: *const c_char, name: *const c_char, value: *mut c_void, length: size_t) -> ssize_t = -1;
     kill(process: pid_t, signal: c_int) -> c_int = -1;
     listen(fd: c_int, waiting: c_int) -> c_int = -1;
     lseek64(fd: c_int, offset: off64_t, whence: c_int) -> off64_t = -1;

@@ -74,7 +74,7 @@ const KNOCKS: Mode = Mode {
             },
             flags: 0,
             source_port: 1,
-            tcp_sequence: 0,
+            serial: 0,
         })
     }),
     lines: 0,

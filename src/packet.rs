@@ -100,8 +100,9 @@ pub fn can_be_host(source: IpAddr) -> bool {
         IpAddr::V4(source) => (1..224).contains(&source.octets()[0]),
         // An IPv4-mapped address (::ffff:a.b.c.d) is an IPv4 host's, and would not be in the IPv4 networks of `Allow`.
         IpAddr::V6(source) => {
-            let mapped = source.to_ipv4_mapped().is_some();
-            !source.is_unspecified() && !source.is_multicast() && !mapped
+            let bits = source.to_bits();
+            let is_mapped = bits >> 32 == 0xffff;
+            bits != 0 && !source.is_multicast() && !is_mapped
         }
     }
 }

@@ -1,23 +1,18 @@
 //! Bytes of others as a person may see them: in messages and on a terminal.
 #![forbid(unsafe_code)]
 
-/// Whether a character can make text look like other text: a control character, or one of those that format (Unicode's Cf, Zl and Zp), which
-/// turn its direction (U+202E) or do not show.
+/// Whether a character can make text look like other text: a control character, or one of those that
+/// break lines, turn the direction (U+202E) or do not show (Unicode's Zl, Zp and most of Cf).
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
             '\u{ad}'
-                | '\u{600}'..='\u{605}'
                 | '\u{61c}'
-                | '\u{6dd}'
-                | '\u{70f}'
-                | '\u{180e}'
                 | '\u{200b}'..='\u{200f}'
                 | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}'
                 | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
                 | '\u{e0000}'..='\u{e007f}'
         )
 }

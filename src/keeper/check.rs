@@ -3,10 +3,8 @@
 
 use super::{Settings, doors};
 use crate::cli::{print, say};
-use crate::config::check::{advice, describe, mode_advice};
+use crate::config::check::{advice, describe};
 use crate::sys::program::ExitCode;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 /// Prints it all on standard output; errors and exit code 1 as at a start.
 pub fn main(settings: &Settings) -> ExitCode {
@@ -29,13 +27,8 @@ pub fn main(settings: &Settings) -> ExitCode {
         }
     };
     print(&text);
-    let mode = fs::metadata(settings.config_path());
-    let mode = mode
-        .ok()
-        .and_then(|found| mode_advice(found.mode(), found.uid()))
-        .filter(|advice| !warnings.contains(advice));
     let warn = |text: &str| print(&["warning: ", text, "\n"].concat());
-    for warning in warnings.iter().chain(&mode).chain(&advice) {
+    for warning in warnings.iter().chain(&advice) {
         warn(&warning.show(&settings.config));
     }
     for report in &reports {

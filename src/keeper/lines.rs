@@ -256,10 +256,10 @@ impl Lines {
 /// begins with a letter, that of an address in any notation does not.
 fn clean(name: &[u8]) -> Option<String> {
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
-    let name = std::str::from_utf8(name).ok()?;
-    let last = name.trim_end_matches('.').rsplit('.').next()?;
-    let is_name = last.bytes().next()?.is_ascii_alphabetic();
-    (is_name && name.bytes().all(|byte| fit(&byte))).then(|| name.to_string())
+    let mut labels = name.rsplit(|byte| *byte == b'.');
+    let last = labels.find(|label| !label.is_empty())?;
+    let is_name = last.first()?.is_ascii_alphabetic() && name.iter().all(fit);
+    is_name.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]

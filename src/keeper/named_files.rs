@@ -2,7 +2,6 @@
 //! there, to have it write to another file, or a file of theirs.
 #![forbid(unsafe_code)]
 
-use crate::path::{folder_of, parts_backwards};
 use crate::sys::error::with_text;
 use crate::sys::file;
 use crate::sys::privileges::user;
@@ -10,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -129,32 +129,53 @@ enum Links {
 /// What a directory is opened for: nothing but to look into it. A kernel before 2.6.39 does not know O_PATH, and opens it for reading.
 const WAY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
+fn root() -> io::Result<File> {
+    file::open(Path::new("/"), WAY, 0)
+}
+
 fn walk(path: &Path, links_followed: Links) -> io::Result<End> {
-    let root = Path::new("/");
     let mut links = 0;
-    let mut folder = file::open(root, WAY, 0)?;
-    let mut done = root.to_path_buf();
-    // What is left of the path, the last part first.
-    let mut rest: Vec<OsString> = Vec::new();
-    push_parts(&mut rest, path);
-    while let Some(part) = rest.pop() {
+    let mut folder = root()?;
+    // The path of that folder, nothing for the root; the path to walk, and from where on it is left.
+    let mut done: Vec<u8> = Vec::new();
+    let mut way = path.as_os_str().as_bytes().to_vec();
+    let mut at = 0;
+    loop {
+        let is_slash = |byte: &u8| *byte == b'/';
+        let left = way.get(at..).unwrap_or_default();
+        let name = left.split(is_slash).next().unwrap_or_default();
+        let rest = left.get(name.len()..).unwrap_or_default();
+        at += name.len() + 1;
+        let is_last = rest.iter().all(is_slash);
         let here = folder.as_fd();
-        if part == ".." {
-            folder = file::open_in(here, &part, WAY, 0)?;
-            done = folder_of(&done).to_path_buf();
-            continue;
+        let part = OsStr::from_bytes(name);
+        match name {
+            b"" if !is_last => continue,
+            b"." => continue,
+            b".." => {
+                folder = file::open_in(here, part, WAY, 0)?;
+                done.truncate(done.iter().rposition(is_slash).unwrap_or(0));
+                continue;
+            }
+            b"" => {
+                return Ok(End::In(InFolder {
+                    folder,
+                    name: ".".into(),
+                    path: path_of(done),
+                }));
+            }
+            _ => {}
         }
-        let path = done.join(&part);
-        if links_followed == Links::Careful && path.as_os_str() == "/proc" {
-            done = path;
-            done.extend(rest.iter().rev());
-            return Ok(End::OfTheKernel(done));
+        let before = done.len();
+        done.push(b'/');
+        done.extend_from_slice(name);
+        if links_followed == Links::Careful && done == b"/proc" {
+            done.extend_from_slice(rest);
+            return Ok(End::OfTheKernel(path_of(done)));
         }
         // What is not there yet is no link.
-        let link = file::find_in(here, &part);
-        let link = link
-            .ok()
-            .filter(|found| found.mode & libc::S_IFMT == libc::S_IFLNK);
+        let link = file::find_in(here, part);
+        let link = (link.ok()).filter(|found| found.mode & libc::S_IFMT == libc::S_IFLNK);
         if let Some(link) = link {
             links += 1;
             if links_followed == Links::Careful {
@@ -165,37 +186,38 @@ fn walk(path: &Path, links_followed: Links) -> io::Result<End> {
                     Exposure::Full => false,
                 };
                 if !safe {
-                    return Err(refused("a symbolic link", &path));
+                    return Err(refused("a symbolic link", &path_of(done)));
                 }
             }
             if links > MAX_LINKS {
                 return Err(io::Error::from_raw_os_error(libc::ELOOP));
             }
-            let target = file::link_in(here, &part)?;
-            if target.is_absolute() {
-                folder = file::open(root, WAY, 0)?;
-                done = root.to_path_buf();
+            let mut target = file::link_in(here, part)?;
+            done.truncate(before);
+            if target.first() == Some(&b'/') {
+                folder = root()?;
+                done.clear();
             }
-            push_parts(&mut rest, &target);
-        } else if rest.is_empty() {
-            let name = part;
-            return Ok(End::In(InFolder { folder, name, path }));
+            target.extend_from_slice(rest);
+            (way, at) = (target, 0);
+        } else if is_last {
+            return Ok(End::In(InFolder {
+                folder,
+                name: part.to_os_string(),
+                path: path_of(done),
+            }));
         } else {
-            folder = file::open_in(here, &part, WAY, 0)?;
-            done = path;
+            folder = file::open_in(here, part, WAY, 0)?;
         }
     }
-    Ok(End::In(InFolder {
-        folder,
-        name: ".".into(),
-        path: done,
-    }))
 }
 
-/// Puts the parts of a path between the slashes on the stack, the first on top.
-fn push_parts(stack: &mut Vec<OsString>, path: &Path) {
-    let parts = parts_backwards(path).filter(|part| !part.is_empty() && *part != ".");
-    stack.extend(parts.map(OsStr::to_os_string));
+/// Of [`walk`]'s bytes.
+fn path_of(mut done: Vec<u8>) -> PathBuf {
+    if done.is_empty() {
+        done.push(b'/');
+    }
+    OsString::from_vec(done).into()
 }
 
 #[cfg(test)]

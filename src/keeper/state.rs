@@ -89,7 +89,8 @@ impl State {
         let empty = make(EMPTY)?;
         let folder = make(&instance_name(config))?;
         let flags = libc::O_CREAT | libc::O_RDWR;
-        let lock = file::open(&within(&folder, LOCK), flags, 0o600).map_err(unusable(&named))?;
+        let lock = file::open(&within(&folder, OsStr::new(LOCK)), flags, 0o600)
+            .map_err(unusable(&named))?;
         match daemon::lock(&lock, false) {
             Ok(None) => {}
             Ok(Some(holder)) => return Err(Unavailable::Taken(holder)),
@@ -152,11 +153,11 @@ impl State {
 
     /// Where the control socket is.
     pub fn control(&self) -> PathBuf {
-        within(&self.folder, CONTROL)
+        within(&self.folder, OsStr::new(CONTROL))
     }
 
     fn journal(&self) -> PathBuf {
-        within(&self.folder, JOURNAL)
+        within(&self.folder, OsStr::new(JOURNAL))
     }
 
     /// A name in the folder, for a person.
@@ -198,7 +199,7 @@ impl State {
 
     /// Renames a journal with that fault, and says so.
     fn put_aside(&self, fault: &str, used: usize) -> (Kind, String) {
-        let aside = within(&self.folder, JOURNAL_BROKEN);
+        let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
         let fate = match fs::rename(self.journal(), aside) {
             Ok(()) => format!("put aside as {}", self.shown(JOURNAL_BROKEN)),
             Err(error) => format!("cannot be put aside: {error}"),
@@ -217,7 +218,7 @@ impl State {
             let text = format!("{} was removed or moved", self.named.display());
             return Err(with_text(io::ErrorKind::NotFound, text));
         }
-        let new = within(&self.folder, JOURNAL_NEW);
+        let new = within(&self.folder, OsStr::new(JOURNAL_NEW));
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
@@ -262,7 +263,7 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The path of a name in a folder that is open, wherever that is by now.
-pub fn within(folder: &File, name: impl AsRef<Path>) -> PathBuf {
+pub fn within(folder: &File, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd")
         .join(folder.as_raw_fd().to_string())
         .join(name)
@@ -279,14 +280,15 @@ fn private_directory(parent: &File, name: &OsStr) -> io::Result<File> {
         _ => error,
     })?;
     let found = folder.metadata()?;
+    let here = within(&folder, OsStr::new("."));
     let fault = if found.uid() != privileges::user() {
         "belongs to another user"
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
     } else if found.mode() & 0o077 == 0 {
         return Ok(folder);
-    } else if (folder::names(&within(&folder, "."))?.iter()).all(|name| is_ours(name)) {
-        folder.set_permissions(Permissions::from_mode(0o700))?;
+    } else if (folder::names(&here)?.iter()).all(|name| is_ours(name)) {
+        fs::set_permissions(&here, Permissions::from_mode(0o700))?;
         return Ok(folder);
     } else {
         "others can look into it and it holds more than knockd's; name a folder of its own"

@@ -2,17 +2,21 @@
 
 use super::error::{cerr, retry};
 use crate::limits::MAX_FILE_BYTES;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+/// An error if there is a NUL in it.
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_encoded_bytes())?)
+}
 
 /// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made. A terminal does not become
 /// this process's own, as by default it would on kernels before 4.x also where it is only written to: Ctrl-C there would end the daemon.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
-    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let path = c_string(path.as_os_str())?;
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let fd = retry(&mut || {
         // SAFETY: the path is a C string that lives through the call.
@@ -29,7 +33,7 @@ pub fn open_in(
     flags: libc::c_int,
     mode: u32,
 ) -> io::Result<File> {
-    let name = CString::new(name.as_encoded_bytes())?;
+    let name = c_string(name)?;
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let fd = retry(&mut || {
         // SAFETY: the name is a C string that lives through the call.
@@ -51,7 +55,7 @@ pub struct Found {
 
 /// Looks at a name in this directory, `.` for the directory itself, and follows no link.
 pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
-    let name = CString::new(name.as_encoded_bytes())?;
+    let name = c_string(name)?;
     // SAFETY: an all-zero stat is valid.
     let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
     let (fd, flags) = (folder.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
@@ -66,8 +70,8 @@ pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
 }
 
 /// Where a symbolic link in this directory leads.
-pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathBuf> {
-    let name = CString::new(name.as_encoded_bytes())?;
+pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<u8>> {
+    let name = c_string(name)?;
     let mut target = vec![0u8; libc::PATH_MAX as usize];
     let length = retry(&mut || {
         let (first, room) = (target.as_mut_ptr().cast(), target.len());
@@ -75,7 +79,7 @@ pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathBuf> {
         unsafe { libc::readlinkat(folder.as_raw_fd(), name.as_ptr(), first, room) }
     })?;
     target.truncate(length);
-    Ok(OsString::from_vec(target).into())
+    Ok(target)
 }
 
 /// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)

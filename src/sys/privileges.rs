@@ -38,12 +38,11 @@ pub fn user() -> libc::uid_t {
 }
 
 /// Whether this program gives its user rights that the user does not have, and every user may start it: each could watch the network.
-/// So does the set-user-ID bit, and so do capabilities on a file that all may execute. (AT_SECURE alone says less: with SELinux a service has it,
-/// too.)
+/// So does the set-user-ID bit, and so do capabilities on a file that all may execute. (AT_SECURE says less: with SELinux services have it, too.)
 pub fn lends_rights() -> bool {
     // SAFETY: no pointers.
-    let (is_secure, real) = unsafe { (libc::getauxval(libc::AT_SECURE) != 0, libc::getuid()) };
-    if !is_secure || real == 0 {
+    let real = unsafe { libc::getuid() };
+    if real == 0 {
         return false;
     }
     let program = c"/proc/self/exe";
@@ -86,18 +85,19 @@ pub fn close_outputs() {
 /// Bounds this process for good, also on a kernel without seccomp (getrlimit(2)): it starts no other (root could), writes no file, dumps
 /// no core, and has little memory and few descriptors.
 pub fn limit_resources() {
-    for (resource, most) in [
-        (libc::RLIMIT_NPROC, 0),
-        (libc::RLIMIT_FSIZE, 0),
-        (libc::RLIMIT_CORE, 0),
-        (libc::RLIMIT_AS, CONFINED_MEMORY),
-        (libc::RLIMIT_NOFILE, CONFINED_FILES),
-    ] {
+    static LIMITS: [(libc::c_long, libc::c_ulong); 5] = [
+        (libc::RLIMIT_NPROC as libc::c_long, 0),
+        (libc::RLIMIT_FSIZE as libc::c_long, 0),
+        (libc::RLIMIT_CORE as libc::c_long, 0),
+        (libc::RLIMIT_AS as libc::c_long, CONFINED_MEMORY),
+        (libc::RLIMIT_NOFILE as libc::c_long, CONFINED_FILES),
+    ];
+    for (resource, most) in &LIMITS {
         // `struct rlimit` of the kernel: two words.
-        let limit: [libc::c_ulong; 2] = [most; 2];
+        let limit: [libc::c_ulong; 2] = [*most; 2];
         // By number: musl's function for it looks for other threads.
         // SAFETY: `limit` has the two words that the kernel reads, which lets everybody have less.
-        unsafe { libc::syscall(libc::SYS_setrlimit, resource, limit.as_ptr()) };
+        unsafe { libc::syscall(libc::SYS_setrlimit, *resource, limit.as_ptr()) };
     }
 }
 

@@ -99,60 +99,72 @@ const _: () = assert!(ALLOWED.len() + LISTENER.len() + LOOKUP.len() + SENDING.le
 struct Rules<'a> {
     calls: &'a [libc::c_long],
     bound: &'a [libc::c_long],
-    first: &'a [u32],
+    first: &'a [libc::c_long],
 }
 
-/// Written from its end to its start: all jumps go forward.
-fn program(architecture: u32, rules: &Rules<'_>) -> Vec<Instruction> {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let instruction = |code, k, jt| Instruction { code, jt, jf: 0, k };
-    let verdict = |verdict| instruction(RETURN, verdict, 0);
-    let load = |offset| instruction(LOAD, offset, 0);
-    let refuse = verdict(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-    let mut program = vec![verdict(libc::SECCOMP_RET_ALLOW), refuse];
-    // To the instruction that so many of them were there with.
-    let go_if = |program: &mut Vec<Instruction>, value, to| {
-        let skip = program.len() - to;
-        program.push(instruction(JUMP_IF_EQUAL, value, skip as u8));
-    };
-    let allow = 1;
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+const fn instruction(code: u16, k: u32, jt: u8) -> Instruction {
+    Instruction { code, jt, jf: 0, k }
+}
+
+const ALLOW: Instruction = instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0);
+const REFUSE: Instruction = instruction(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0);
+
+/// The end of the program, from its end to its start: all jumps go forward.
+const END: [Instruction; 11] = [
+    ALLOW,
+    REFUSE,
     // Of setsockopt(2) a new filter alone: others take the kernel's memory (PACKET_RX_RING), or other sockets' packets (PACKET_FANOUT).
-    go_if(&mut program, libc::SO_ATTACH_FILTER as u32, allow);
-    program.push(load(FIRST_ARGUMENT + 16));
-    let right_level = program.len();
-    program.push(refuse);
-    go_if(&mut program, libc::SOL_SOCKET as u32, right_level);
-    program.push(load(FIRST_ARGUMENT + 8));
-    let sets = program.len();
-    program.push(refuse);
-    for value in rules.first {
-        go_if(&mut program, *value, allow);
-    }
-    program.push(load(FIRST_ARGUMENT));
-    let bound = program.len();
-    program.push(refuse);
-    program.push(verdict(libc::SECCOMP_RET_ALLOW));
-    // Over that verdict.
-    program.push(instruction(JUMP_IF_SET, libc::PROT_EXEC as u32, 1));
-    program.push(load(FIRST_ARGUMENT + 16));
-    let maps = program.len();
-    program.push(refuse);
-    go_if(&mut program, libc::SYS_setsockopt as u32, sets);
-    for (numbers, to) in [(rules.bound, bound), (MAPPING, maps)] {
+    instruction(JUMP_IF_EQUAL, libc::SO_ATTACH_FILTER as u32, 1),
+    instruction(LOAD, FIRST_ARGUMENT + 16, 0),
+    REFUSE,
+    instruction(JUMP_IF_EQUAL, libc::SOL_SOCKET as u32, 1),
+    instruction(LOAD, FIRST_ARGUMENT + 8, 0),
+    // Memory that does not become code.
+    REFUSE,
+    ALLOW,
+    instruction(JUMP_IF_SET, libc::PROT_EXEC as u32, 1),
+    instruction(LOAD, FIRST_ARGUMENT + 16, 0),
+];
+
+/// How many instructions are left from there on: what allows, and what looks at the arguments of setsockopt(2) and of [`MAPPING`].
+const ALLOWS: usize = 1;
+const SETS: usize = 7;
+const MAPS: usize = END.len();
+
+fn program(architecture: u32, rules: &Rules<'_>) -> Vec<Instruction> {
+    let mut program = END.to_vec();
+    program.push(REFUSE);
+    // To the instruction that so many of them were there with.
+    let go_if = |program: &mut Vec<Instruction>, numbers: &[libc::c_long], to| {
         for number in numbers {
-            go_if(&mut program, *number as u32, to);
+            let skip = program.len() - to;
+            program.push(instruction(JUMP_IF_EQUAL, *number as u32, skip as u8));
         }
+    };
+    go_if(&mut program, rules.first, ALLOWS);
+    program.push(instruction(LOAD, FIRST_ARGUMENT, 0));
+    let bound = program.len();
+    program.push(REFUSE);
+    for (numbers, to) in [
+        (&[libc::SYS_setsockopt][..], SETS),
+        (rules.bound, bound),
+        (MAPPING, MAPS),
+        (ALLOWED, ALLOWS),
+        (rules.calls, ALLOWS),
+    ] {
+        go_if(&mut program, numbers, to);
     }
-    for number in ALLOWED.iter().chain(rules.calls) {
-        go_if(&mut program, *number as u32, allow);
-    }
-    program.push(load(NUMBER));
-    program.push(verdict(libc::SECCOMP_RET_KILL_PROCESS));
-    program.push(instruction(JUMP_IF_EQUAL, architecture, 1));
-    program.push(load(ARCHITECTURE));
+    program.extend([
+        instruction(LOAD, NUMBER, 0),
+        instruction(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0),
+        instruction(JUMP_IF_EQUAL, architecture, 1),
+        instruction(LOAD, ARCHITECTURE, 0),
+    ]);
     program.reverse();
     program
 }
@@ -163,7 +175,7 @@ pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> io::Result<()> {
     confine(&Rules {
         calls: LISTENER,
         bound: SENDING,
-        first: &may_send_to.map(|socket| socket.as_raw_fd() as u32),
+        first: &may_send_to.map(|socket| socket.as_raw_fd().into()),
     })
 }
 
@@ -172,7 +184,10 @@ pub fn confine_lookup() -> io::Result<()> {
     confine(&Rules {
         calls: LOOKUP,
         bound: &[libc::SYS_socket],
-        first: &[libc::AF_INET as u32, libc::AF_INET6 as u32],
+        first: &[
+            libc::AF_INET as libc::c_long,
+            libc::AF_INET6 as libc::c_long,
+        ],
     })
 }
 

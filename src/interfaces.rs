@@ -4,7 +4,7 @@
 
 use crate::limits::MAX_INTERFACES;
 use crate::network::Network;
-use crate::quote::quote;
+use crate::quote::{is_deceptive, quote};
 use crate::sys::netlink::{Dump, Netlink};
 use std::fmt;
 use std::io;
@@ -22,6 +22,8 @@ pub struct Link {
     pub name: Name,
     /// It is set up (IFF_UP), whether or not it has a carrier.
     pub up: bool,
+    /// It is the loopback interface (IFF_LOOPBACK).
+    pub loopback: bool,
     /// The index of the bridge or bond that it belongs to, which shows its packets once more.
     pub master: Option<u32>,
 }
@@ -111,6 +113,16 @@ impl Interfaces {
             .collect()
     }
 
+    /// Whether a packet that came in by this interface can be from that address: from the machine itself only over the loopback interface,
+    /// and never from the broadcast address of a network here. No reply would ever reach such a sender.
+    pub fn can_send(&self, source: IpAddr, index: u32) -> bool {
+        let mut links = self.links.iter();
+        let is_impossible =
+            |own: &Address| own.address == source || own.network.is_broadcast(source);
+        links.any(|link| link.index == index && link.loopback)
+            || !(source.is_loopback() || self.addresses.iter().any(is_impossible))
+    }
+
     /// Whether that address is one of this machine's, or in a network of it.
     pub fn are_near(&self, address: IpAddr) -> bool {
         let mut own = self.addresses.iter();
@@ -168,7 +180,7 @@ impl Selector {
                 "" => return Err(format!("no interface name in {}", quoted(text))),
                 name if name
                     .chars()
-                    .any(|c| c.is_ascii_whitespace() || c.is_control() || c == '/') =>
+                    .any(|c| c.is_ascii_whitespace() || is_deceptive(c) || c == '/') =>
                 {
                     return Err(format!("no interface can be called {}", quoted(name)));
                 }
@@ -248,11 +260,11 @@ fn u32_of(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// A NUL-terminated name. One with control characters is none: it could look like another line of the log.
+/// A NUL-terminated name. One with deceptive characters is none: it could look like another line of the log.
 fn name_of(value: &[u8]) -> Option<Name> {
     let text = value.split(|byte| *byte == 0).next()?;
     let text = std::str::from_utf8(text).ok()?;
-    (!text.contains(char::is_control)).then(|| Name::try_from(text).ok())?
+    (!text.contains(is_deceptive)).then(|| Name::try_from(text).ok())?
 }
 
 fn ip_of(value: &[u8]) -> Option<IpAddr> {
@@ -274,10 +286,12 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
     if kind != libc::RTM_NEWLINK {
         return None;
     }
+    let flags = u32_of(body.get(8..12)?)?;
     Some(Link {
         index: u32_of(body.get(4..8)?)?,
         name: name_of(attribute(body, 16, IFLA_IFNAME)?)?,
-        up: u32_of(body.get(8..12)?)? & libc::IFF_UP as u32 != 0,
+        up: flags & libc::IFF_UP as u32 != 0,
+        loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         master: attribute(body, 16, IFLA_MASTER).and_then(u32_of),
     })
 }

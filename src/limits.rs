@@ -141,6 +141,14 @@ pub const MAX_INTERFACES: usize = 8;
 /// Bytes of one record between keeper and listener. A door of 32 steps takes about 140.
 pub const MAX_RECORD: usize = 512;
 
+/// Bytes of address space of the listener and of the lookup process (RLIMIT_AS): eight times what the listener takes with the largest
+/// `MaxAttempts`. One that was taken over gets no more of the machine's memory.
+pub const CONFINED_MEMORY: std::ffi::c_ulong = 48 << 20;
+
+/// Descriptors of either (RLIMIT_NOFILE). poll(2) takes no more at once either: the listener waits for its packet sockets, the keeper and
+/// netlink.
+pub const CONFINED_FILES: std::ffi::c_ulong = MAX_INTERFACES as std::ffi::c_ulong + 2;
+
 /// Leases live at once. Each holds two commands, and the journal is written whole at each change.
 pub const MAX_LEASES: usize = 256;
 
@@ -196,6 +204,10 @@ pub const DNS_WAIT_MS: u64 = 2_500;
 
 /// Log lines that wait for names at once; the oldest goes without when there are more. About 200 bytes each.
 pub const MAX_WAITING_LINES: usize = 256;
+
+/// The lookup process reads /etc/hosts and /etc/resolv.conf at its start and sees no files later, so it is replaced after this time (ms) when
+/// it is needed again.
+pub const LOOKUP_LIFE_MS: u64 = 60_000;
 
 /// Names of sources remembered for `-l`.
 pub const MAX_NAMES: usize = 64;
@@ -256,8 +268,18 @@ pub const SETTLE_MS: u64 = 200;
 /// Addresses that the line about an interface names. 45 bytes each; a record has 512.
 pub const MAX_TOLD_ADDRESSES: usize = 6;
 
-/// Records that the keeper reads from the listener before deadlines and signals get their turn.
+/// Records that the keeper reads from the listener before deadlines and signals get their turn, ...
 pub const RECORDS_AT_ONCE: usize = 64;
+
+/// ... and, after as many, it leaves the listener alone for this time (ms): one that was taken over must not keep the keeper busy. An honest
+/// one waits meanwhile; it sends as much only where each packet of a flood opens a door of one step.
+pub const LISTENER_PAUSE_MS: u64 = 8;
+
+/// Lines in the listener's own words (interfaces, errors, `-D`) that the keeper logs in a second ...
+pub const TEXTS_PER_SECOND: u32 = 1;
+
+/// ... after as many at once: with `-D` there is one for each address.
+pub const TEXT_BURST: u32 = 500;
 
 /// A listener that a reload has told to stop is waited for this long (ms), then killed, ...
 pub const LISTENER_END_MS: u64 = 1_000;
@@ -268,9 +290,12 @@ pub const MAX_LAST_RECORDS: usize = 4096;
 /// Where the journal could not be written, the next try is after this time (ms).
 pub const JOURNAL_RETRY_MS: u64 = 1_000;
 
-/// How often one door opens in a second. A door of one step opens on each packet; each opening costs two log lines and
-/// perhaps a process.
-pub const MAX_OPENINGS_PER_SECOND: u32 = 1_000;
+/// How often one door opens in a second, once it has opened [`OPENINGS_BURST`] times: each opening costs log lines, a journal and perhaps a
+/// process. A door of one step opens on each packet, and a listener that was taken over may claim what it likes.
+pub const OPENINGS_PER_SECOND: u32 = 50;
+
+/// See [`OPENINGS_PER_SECOND`].
+pub const OPENINGS_BURST: u32 = 1_000;
 
 /// Clients of the control socket at once; more wait in the kernel's queue.
 pub const MAX_CLIENTS: usize = 4;

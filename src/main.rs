@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 use knockd_rs::sys::memory::Memory;
+use knockd_rs::sys::privileges;
 use knockd_rs::sys::program::ExitCode;
 use knockd_rs::{cli, client, keeper, listener};
 use std::ffi::OsString;
@@ -14,6 +15,14 @@ knockd_rs::program!(program);
 static MEMORY: Memory = Memory;
 
 fn program(argv: Vec<OsString>) -> ExitCode {
+    // The sequences would be in a core dump.
+    privileges::forbid_dumps();
+    if privileges::lends_rights() {
+        cli::say(
+            "refused: this file gives everybody who starts it rights to watch the network; without the set-user-ID bit, chown root:GROUP and chmod 0750 it",
+        );
+        return ExitCode::FAILURE;
+    }
     match argv.first().and_then(|program| program.to_str()) {
         Some(listener::PROGRAM) => return listener::main(),
         Some(keeper::lookup::PROGRAM) => return keeper::lookup::main(),

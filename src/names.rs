@@ -12,6 +12,8 @@ use crate::sys::file::{open, read_all};
 use crate::sys::netlink::Netlink;
 use crate::sys::random;
 use std::fmt;
+use std::fs::File;
+use std::io::Seek;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -104,6 +106,7 @@ impl Found {
 /// The addresses that the DNS has of a name, at least one.
 fn ask_for_addresses(host: &str, family: Family) -> Result<Found, NameError> {
     let resolver = Resolver::new();
+    let random = random::source().map_err(|_| NameError::NoServer)?;
     let has_dot = host.bytes().any(|byte| byte == b'.');
     let mut domains = resolver
         .domains
@@ -119,7 +122,7 @@ fn ask_for_addresses(host: &str, family: Family) -> Result<Found, NameError> {
             if family == unwanted {
                 continue;
             }
-            match resolver.ask(name, kind) {
+            match resolver.ask(name, kind, &random) {
                 Ok(Reply::Address(address)) => found.extend(Some(address)),
                 // As with glibc, another record or domain may still be had.
                 Ok(Reply::Failed) => error = NameError::NoServer,
@@ -166,20 +169,43 @@ pub fn address_text(address: &SocketAddr) -> String {
     }
 }
 
-/// The host name of an address by reverse lookup; `None` if it has none or nobody answers.
-pub fn host_name(address: IpAddr) -> Option<String> {
-    let mut name = None;
-    each_line(HOSTS, &mut |line| {
-        if name.is_none() {
-            name = host_files::name_of(line, address).map(String::from);
-        }
-    });
-    if name.is_some() {
-        return name;
+/// Names of addresses, from files that are open from the start on.
+pub struct HostNames {
+    hosts: Option<File>,
+    random: File,
+    resolver: Resolver,
+}
+
+impl HostNames {
+    /// `None` if there are no random numbers.
+    pub fn open() -> Option<HostNames> {
+        Some(HostNames {
+            hosts: open(Path::new(HOSTS), libc::O_RDONLY, 0).ok(),
+            random: random::source().ok()?,
+            resolver: Resolver::new(),
+        })
     }
-    match Resolver::new().ask(&dns::reverse_name(address), Kind::Ptr) {
-        Ok(Reply::Name(name)) => Some(name),
-        _ => None,
+
+    /// The host name of an address by reverse lookup; `None` if it has none or nobody answers.
+    pub fn find(&self, address: IpAddr) -> Option<String> {
+        let mut name = None;
+        if let Some(mut hosts) = self.hosts.as_ref()
+            && hosts.rewind().is_ok()
+        {
+            each_line_of(hosts, &mut |line| {
+                if name.is_none() {
+                    name = host_files::name_of(line, address).map(String::from);
+                }
+            });
+        }
+        if name.is_some() {
+            return name;
+        }
+        let question = dns::reverse_name(address);
+        match self.resolver.ask(&question, Kind::Ptr, &self.random) {
+            Ok(Reply::Name(name)) => Some(name),
+            _ => None,
+        }
     }
 }
 
@@ -220,9 +246,9 @@ impl Resolver {
     }
 
     /// What the servers say of that name; `Unknown` also if no host has such a name.
-    fn ask(&self, name: &str, kind: Kind) -> Result<Reply, NameError> {
+    fn ask(&self, name: &str, kind: Kind, random: &File) -> Result<Reply, NameError> {
         let mut id = [0; 2];
-        random::fill(&mut id).map_err(|_| NameError::NoServer)?;
+        random::fill_from(random, &mut id).map_err(|_| NameError::NoServer)?;
         let question = dns::question(name, kind, id).ok_or(NameError::Unknown)?;
         ask_dns::ask(&self.servers, &question).ok_or(NameError::NoServer)
     }
@@ -231,9 +257,13 @@ impl Resolver {
 /// Shows each line of a file, which may be missing, and, where it blocks advertisers, larger than the memory that there is to spare. A line that
 /// is too long ([`MAX_LINE`]) is its end.
 fn each_line(path: &str, show: &mut dyn FnMut(&str)) {
-    let Ok(file) = open(Path::new(path), libc::O_RDONLY, 0) else {
-        return;
-    };
+    if let Ok(file) = open(Path::new(path), libc::O_RDONLY, 0) {
+        each_line_of(&file, show);
+    }
+}
+
+/// The same of an open file.
+fn each_line_of(file: &File, show: &mut dyn FnMut(&str)) {
     let mut rest = Vec::new();
     while rest.len() < MAX_LINE {
         let piece = read_all(file.as_fd(), MAX_LINE).unwrap_or_default();

@@ -46,6 +46,15 @@ impl Network {
         }
     }
 
+    /// Whether that is the address for all hosts of an IPv4 network; one of a single host or of two has none.
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        let host_bits = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        let IpAddr::V4(v4) = address else {
+            return false;
+        };
+        host_bits > 1 && v4.to_bits() & host_bits == host_bits && self.contains(address)
+    }
+
     fn fits(&self, own: &[u8], other: &[u8]) -> bool {
         let mut left = u32::from(self.prefix);
         own.iter().zip(other).all(|(own, other)| {
@@ -81,6 +90,24 @@ mod tests {
         ] {
             assert!(has(network, inside), "{network} {inside}");
             assert!(!has(network, outside), "{network} {outside}");
+        }
+    }
+
+    #[test]
+    fn the_last_address_of_an_ipv4_network_is_its_broadcast_address() {
+        for (network, last, has_broadcast) in [
+            ("192.168.1.7/24", "192.168.1.255", true),
+            ("10.0.0.0/30", "10.0.0.3", true),
+            ("10.0.0.0/31", "10.0.0.1", false),
+            ("10.0.0.9", "10.0.0.9", false),
+            ("0.0.0.0/0", "255.255.255.255", true),
+            ("192.168.1.7/24", "192.168.2.255", false),
+            ("192.168.1.7/24", "192.168.1.254", false),
+            ("2001:db8::/64", "2001:db8::ffff:ffff:ffff:ffff", false),
+        ] {
+            let network = Network::parse(network).unwrap();
+            let found = network.is_broadcast(last.parse().unwrap());
+            assert_eq!(found, has_broadcast, "{network:?} {last}");
         }
     }
 

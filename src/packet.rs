@@ -9,7 +9,7 @@
 //!   destination options, in any order;
 //! - TCP (RFC 9293) of which the 14 bytes up to the flags are there, or UDP (RFC 768) with its 8 bytes: there by the
 //!   length field of the IP header, and within the first [`SNAP_LENGTH`] bytes that were captured;
-//! - from an address that one host can have: not unspecified, multicast, class E or broadcast, since it becomes `%IP%`;
+//! - from an address that one host can have ([`can_be_host`]), since it becomes `%IP%`;
 //! - to a port other than 0.
 //!
 //! Checksums are not checked and the payload is ignored, as in knockd 0.8.
@@ -20,7 +20,7 @@ use crate::limits::{MAX_IPV6_EXTENSIONS, SNAP_LENGTH};
 use etherparse::{
     IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice,
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Bytes of a TCP header that are looked at: up to and with the flags.
 pub const TCP_NEED: usize = 14;
@@ -44,7 +44,7 @@ pub fn decode(packet: &[u8]) -> Option<Knock> {
 
 fn decode_v4(packet: &[u8]) -> Option<Knock> {
     let header = Ipv4HeaderSlice::from_slice(packet).ok()?;
-    if header.fragments_offset().value() != 0 || !can_be_host_v4(header.source_addr()) {
+    if header.fragments_offset().value() != 0 || !can_be_host(header.source_addr().into()) {
         return None;
     }
     let found = Found {
@@ -58,7 +58,7 @@ fn decode_v4(packet: &[u8]) -> Option<Knock> {
 
 fn decode_v6(packet: &[u8]) -> Option<Knock> {
     let header = Ipv6HeaderSlice::from_slice(packet).ok()?;
-    if !can_be_host_v6(header.source_addr()) {
+    if !can_be_host(header.source_addr().into()) {
         return None;
     }
     let mut offset = header.slice().len();
@@ -93,13 +93,18 @@ fn decode_v6(packet: &[u8]) -> Option<Knock> {
     found.knock(packet, offset, next)
 }
 
-fn can_be_host_v4(source: Ipv4Addr) -> bool {
-    // 224.0.0.0 and up: multicast, class E, broadcast.
-    !source.is_unspecified() && source.octets()[0] < 224
-}
-
-fn can_be_host_v6(source: Ipv6Addr) -> bool {
-    !source.is_unspecified() && !source.is_multicast()
+/// Whether a host can have this address at all. Which sources an interface can have is [`crate::interfaces`]'.
+pub fn can_be_host(source: IpAddr) -> bool {
+    match source {
+        // Not 0.0.0.0/8, nor 224.0.0.0 and up: multicast, class E, broadcast.
+        IpAddr::V4(source) => (1..224).contains(&source.octets()[0]),
+        // An IPv4-mapped address (::ffff:a.b.c.d) is an IPv4 host's, and would not be in the IPv4 networks of `Allow`.
+        IpAddr::V6(source) => {
+            let bits = source.to_bits();
+            let is_mapped = bits >> 32 == 0xffff;
+            bits != 0 && !source.is_multicast() && !is_mapped
+        }
+    }
 }
 
 /// What the IP header says.

@@ -1,7 +1,23 @@
 //! Bytes of others as a person may see them: in messages and on a terminal.
 #![forbid(unsafe_code)]
 
-/// Bytes as text for a terminal: what is not UTF-8 is replaced, control characters, and the blank of web pages that is none here, are escaped.
+/// Whether a character can make text look like other text: a control character, or one of those that
+/// break lines, turn the direction (U+202E) or do not show (Unicode's Zl, Zp and most of Cf).
+pub fn is_deceptive(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Bytes as text for a terminal: what is not UTF-8 is replaced, deceptive characters, and the blank of web pages that is none here, are escaped.
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::new();
     for c in String::from_utf8_lossy(bytes).chars() {
@@ -9,7 +25,7 @@ pub fn printable(bytes: &[u8]) -> String {
             '\t' => out.push_str("\\t"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
-            c if c.is_control() || c == '\u{a0}' => {
+            c if is_deceptive(c) || c == '\u{a0}' => {
                 out.push_str(&format!("\\u{{{:x}}}", u32::from(c)))
             }
             c => out.push(c),
@@ -40,6 +56,7 @@ mod tests {
     #[test]
     fn quotes_are_short_and_tame() {
         assert_eq!(quote(b"a\x1b[2J\xff"), "'a\\u{1b}[2J\u{fffd}'");
+        assert_eq!(quote("a\u{202e}b".as_bytes()), "'a\\u{202e}b'");
         assert_eq!(quote(&[b'x'; 61]).len(), 65);
         assert_eq!(quote(&[b'x'; 60]).len(), 62);
     }

@@ -125,8 +125,9 @@ fn a_source_that_no_host_can_have_does_not_count() {
         packet[12..16].copy_from_slice(&source);
         decode(&packet).is_some()
     };
-    assert!(from_v4([0, 0, 0, 1]) && from_v4([223, 255, 255, 255]) && from_v4([127, 0, 0, 1]));
-    assert!(!from_v4([0; 4]) && !from_v4([224, 0, 0, 1]) && !from_v4([255; 4]));
+    assert!(from_v4([1, 0, 0, 0]) && from_v4([223, 255, 255, 255]) && from_v4([127, 0, 0, 1]));
+    assert!(!from_v4([0; 4]) && !from_v4([0, 255, 255, 255]));
+    assert!(!from_v4([224, 0, 0, 1]) && !from_v4([255; 4]));
     let from_v6 = |source: Ipv6Addr| {
         let mut packet = syn(v6());
         packet[8..24].copy_from_slice(&source.octets());
@@ -135,6 +136,7 @@ fn a_source_that_no_host_can_have_does_not_count() {
     let address = |text: &str| text.parse().expect("an address");
     assert!(from_v6(address("::1")) && from_v6(address("fe80::1")) && from_v6(address("1::")));
     assert!(!from_v6(address("::")) && !from_v6(address("ff02::1")));
+    assert!(!from_v6(address("::ffff:198.51.100.9")) && from_v6(address("::fffe:198.51.100.9")));
 }
 
 #[test]

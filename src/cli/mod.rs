@@ -70,7 +70,7 @@ pub(crate) fn print(text: &str) {
 }
 
 /// A line on stderr; where that is closed there is nobody to tell.
-pub(crate) fn say(line: &str) {
+pub fn say(line: &str) {
     let _ = write_all(program::error().as_fd(), [line, "\n"].concat().as_bytes());
 }
 

@@ -130,17 +130,22 @@ impl Sound {
                 Do(op::LD_HALF, 6),
                 Refuse(op::JSET, 0x1fff),
                 Do(op::LD_WORD, 12),
-                Refuse(op::JEQ, 0),
+                Need(op::JGE, 0x0100_0000),
                 Refuse(op::JGE, 0xe000_0000),
             ];
             b.lines(&lines, pass)
         });
         let v6 = plan.has_v6().then(|| {
-            // The source is not ::.
-            let specified = [20, 16, 12, 8].into_iter().fold(b.drop, |zero, offset| {
-                let test = b.test(op::JEQ, 0, zero, pass);
-                b.step(op::LD_WORD, offset, test)
-            });
+            // The source is neither :: nor IPv4-mapped.
+            let mut specified = b.drop;
+            for offset in [20, 16, 12, 8] {
+                let other = match offset {
+                    16 => b.test(op::JEQ, 0xffff, b.drop, pass),
+                    _ => pass,
+                };
+                let test = b.test(op::JEQ, 0, specified, other);
+                specified = b.step(op::LD_WORD, offset, test);
+            }
             let lines = [
                 // X = the offset of the last byte that the transport needs. All of that is there (a load beyond the end drops the packet)
                 // and will reach user space.

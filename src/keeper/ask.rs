@@ -3,13 +3,14 @@
 
 use super::Settings;
 use super::control::{ERROR, OK, Question};
-use super::state::Instance;
+use super::state::{self, Instance};
 use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES, MAX_NAME};
+use crate::path::{file_name, folder_of};
 use crate::quote::printable;
 use crate::sys::error::plain;
-use crate::sys::file::{read_all, write_all};
+use crate::sys::file::{self, read_all, write_all};
 use crate::sys::program::ExitCode;
 use std::io;
 use std::os::fd::AsFd;
@@ -32,15 +33,15 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
     let state_dir = settings.state_dir(&options(settings));
     let instance = settings.instance();
     let path = instance.control(&state_dir);
-    let mut connected = UnixStream::connect(&path);
+    let mut connected = connect(&path);
     if settings.args.interface.is_none() && connected.is_err() {
         // Whichever there is, where it is the only one.
-        let connect = |other: Instance| {
-            let stream = UnixStream::connect(other.control(&state_dir)).ok()?;
+        let find = |other: Instance| {
+            let stream = connect(&other.control(&state_dir)).ok()?;
             Some((stream, ["-i ", other.interface()].concat()))
         };
         let others = instance.others(&state_dir).into_iter();
-        let (mut streams, names): (Vec<_>, Vec<_>) = others.filter_map(connect).unzip();
+        let (mut streams, names): (Vec<_>, Vec<_>) = others.filter_map(find).unzip();
         if streams.len() > 1 {
             let (config, names) = (settings.config.display(), names.join(", "));
             return fail(format!(
@@ -85,6 +86,12 @@ fn options(settings: &Settings) -> Options {
             config::options_of_broken(&text)
         }
     }
+}
+
+/// By its directory, as the keeper has bound it: the whole path may be too long for a socket's.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let folder = file::open(folder_of(path), libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    UnixStream::connect(state::within(&folder, file_name(path)))
 }
 
 fn ask(stream: &UnixStream, question: &Question) -> io::Result<Vec<u8>> {

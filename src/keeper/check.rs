@@ -18,8 +18,7 @@ pub fn main(settings: &Settings) -> ExitCode {
     let mut warnings = Vec::new();
     let checked = settings.parse(&mut |_| {}).and_then(|config| {
         let text = describe(&config);
-        let own = mode(&settings.config_path(), "its commands run as root");
-        for found in config.warnings.iter().chain(&own).chain(&advice(&config)) {
+        for found in config.warnings.iter().chain(&advice(&config)) {
             warnings.push(found.show(&settings.config));
         }
         missing(settings, &config, &mut warnings);

@@ -4,7 +4,7 @@
 use super::one_time::OneTimeList;
 use crate::config;
 use crate::door::Pattern;
-use crate::limits::{LOG_BURST, MAX_COMMAND, MAX_OPENINGS_PER_SECOND};
+use crate::limits::{LOG_BURST, MAX_COMMAND, OPENINGS_BURST, OPENINGS_PER_SECOND};
 use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
@@ -63,12 +63,12 @@ pub fn open(
             config.pattern.sequence = Some(next);
             list = Some(file);
         }
-        let (most, now) = (MAX_OPENINGS_PER_SECOND, monotonic());
+        let now = monotonic();
         opened.push(Door {
             config,
             list,
             generation: 0,
-            openings: LogRate::new(most, most, now),
+            openings: LogRate::new(OPENINGS_PER_SECOND, OPENINGS_BURST, now),
             lines: LogRate::new(log_rate, LOG_BURST, now),
         });
     }

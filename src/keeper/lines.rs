@@ -7,14 +7,14 @@ use super::lookup::{self, MAX_NAME};
 use super::process;
 use crate::deadline::soonest;
 use crate::door::Millis;
-use crate::limits::{MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
+use crate::limits::{LOOKUP_LIFE_MS, MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 struct Line {
     time: UnixTime,
@@ -35,6 +35,8 @@ struct Name {
 struct Child {
     socket: MessageSocket,
     process: libc::pid_t,
+    /// It knows hosts file and DNS servers as they were at its start, so another takes its place then.
+    until: Millis,
     asked: Option<(IpAddr, Millis)>,
 }
 
@@ -43,6 +45,8 @@ pub struct Lines {
     /// Where they end up.
     pub log: Log,
     lookup: bool,
+    /// The empty directory that the child takes for the root of the file system.
+    pub cage: Option<OwnedFd>,
     child: Option<Child>,
     names: Vec<Name>,
     waiting: Vec<Line>,
@@ -54,6 +58,7 @@ impl Lines {
         Lines {
             log,
             lookup,
+            cage: None,
             child: None,
             names: Vec::new(),
             waiting: Vec::new(),
@@ -160,13 +165,18 @@ impl Lines {
     }
 
     fn ask(&mut self, source: IpAddr, now: Millis) -> io::Result<()> {
+        if self.child.as_ref().is_some_and(|child| child.until <= now) {
+            self.end_child();
+        }
         let child = match &mut self.child {
             Some(child) => child,
             None => {
-                let (socket, process) = process::spawn(lookup::PROGRAM, None, &[])?;
+                let cage = self.cage.as_ref().map(AsFd::as_fd);
+                let (socket, process) = process::spawn(lookup::PROGRAM, cage, &[])?;
                 self.child.insert(Child {
                     socket,
                     process,
+                    until: now + LOOKUP_LIFE_MS,
                     asked: None,
                 })
             }
@@ -204,7 +214,8 @@ impl Lines {
         let Some(child) = &mut self.child else { return };
         let mut buffer = [0u8; MAX_NAME];
         match child.socket.receive(&mut buffer, false) {
-            Ok(length) if length > 0 => {
+            // An answer that was not asked for ends it, below: it could keep the keeper busy with them.
+            Ok(length) if length > 0 && child.asked.is_some() => {
                 let name = buffer.get(..length).unwrap_or_default();
                 if let Some((source, _)) = child.asked.take() {
                     self.learn(source, clean(name), now);
@@ -241,11 +252,14 @@ impl Lines {
     }
 }
 
-/// A name as it may stand in a log. Whoever knocks may own the zone, and put anything into it.
+/// A name as it may stand in a log. The client may own the zone, and put anything into it, such as `192.0.2.1`: the last label of a name
+/// begins with a letter, that of an address in any notation does not.
 fn clean(name: &[u8]) -> Option<String> {
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
-    let name = std::str::from_utf8(name).ok()?;
-    (!name.is_empty() && name.bytes().all(|byte| fit(&byte))).then(|| name.to_string())
+    let mut labels = name.rsplit(|byte| *byte == b'.');
+    let last = labels.find(|label| !label.is_empty())?;
+    let is_name = last.first()?.is_ascii_alphabetic() && name.iter().all(fit);
+    is_name.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]
@@ -260,6 +274,20 @@ mod tests {
             None
         );
         assert_eq!(clean(b"a b"), None);
+        assert_eq!(clean(b"router").as_deref(), Some("router"));
+        assert_eq!(
+            clean(b"7.2.0.192.example.").as_deref(),
+            Some("7.2.0.192.example.")
+        );
+        for address in [
+            "198.51.100.7",
+            "198.51.100.7.",
+            "198.51.100.7..",
+            "0xc6.0x33",
+            "3325256711",
+        ] {
+            assert_eq!(clean(address.as_bytes()), None, "{address}");
+        }
         assert_eq!(clean(b"?"), None);
         assert_eq!(clean(b""), None);
         assert_eq!(clean(&[0xff]), None);

@@ -33,6 +33,8 @@ pub struct ListenerProcess {
     pub started: Millis,
     /// It must be ready by then; `None`: it is.
     pub ready_by: Option<Millis>,
+    /// It has sent much at once: nothing more is read before this time.
+    pub paused_until: Option<Millis>,
 }
 
 /// What came from a listener.
@@ -79,6 +81,7 @@ impl ListenerProcess {
             ended: false,
             started,
             ready_by,
+            paused_until: None,
         };
         let none = Vec::new();
         let (tripwire, ranges) = match &options.tripwire {
@@ -136,6 +139,11 @@ impl ListenerProcess {
         if self.say(ToListener::Start).is_err() {
             self.kill();
         }
+    }
+
+    /// What to wait for: its socket, unless it pauses.
+    pub fn awaited(&self) -> Option<BorrowedFd<'_>> {
+        self.paused_until.is_none().then(|| self.as_fd())
     }
 
     /// Ends it. Returns whether it is about to end.

@@ -1,10 +1,10 @@
 //! The process that asks the DNS for the names of sources, which may take many seconds: without root, over a socketpair with the keeper.
 #![forbid(unsafe_code)]
 
-use crate::names;
+use crate::names::HostNames;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::program::ExitCode;
-use crate::sys::{privileges, program};
+use crate::sys::{privileges, program, seccomp};
 use std::os::fd::AsFd;
 
 /// The name that the keeper calls this program by, to make it look names up.
@@ -16,15 +16,25 @@ pub(super) const MAX_NAME: usize = 255;
 /// The process's whole life: an address in, a name out, `?` if it has none.
 pub fn main() -> ExitCode {
     privileges::set_name(c"knockd-names");
-    if privileges::is_root() && privileges::become_unprivileged().is_err() {
-        return ExitCode::FAILURE;
-    }
-    // Those of an ordinary user.
-    let _ = privileges::drop_capabilities();
-    privileges::stay_alone();
     let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };
+    // All files that it needs: later it sees none.
+    let Some(names) = HostNames::open() else {
+        return ExitCode::FAILURE;
+    };
+    if privileges::is_root() {
+        // Without a state folder there is no empty directory, which the keeper has told.
+        let _ = privileges::enter_cage();
+        if privileges::become_unprivileged(privileges::LOOKUP).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    // Those of an ordinary user.
+    let _ = privileges::drop_capabilities();
+    privileges::close_outputs();
+    privileges::limit_resources();
+    let _ = seccomp::confine_lookup();
     let socket = MessageSocket::from_owned(socket);
     let mut buffer = [0u8; MAX_NAME];
     loop {
@@ -38,7 +48,7 @@ pub fn main() -> ExitCode {
         let Some(source) = address.and_then(|text| text.parse().ok()) else {
             return ExitCode::FAILURE;
         };
-        let name = names::host_name(source).unwrap_or_else(|| "?".to_string());
+        let name = names.find(source).unwrap_or_else(|| "?".to_string());
         if socket.send(name.as_bytes(), true).is_err() {
             return ExitCode::SUCCESS;
         }

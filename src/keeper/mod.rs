@@ -18,11 +18,14 @@ mod start;
 mod state;
 
 use crate::cli::KnockdArgs;
+use crate::config::check::mode_advice;
 use crate::config::{self, Config, Options};
 use crate::interfaces::{Interfaces, Selector};
 use crate::sys::netlink::Netlink;
 use doors::Door;
 use state::Instance;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub use start::main;
@@ -106,6 +109,15 @@ impl Settings {
         };
         if self.args.strict {
             config.options.be_strict();
+        }
+        // Who writes this file decides what root runs. The rest is for --check.
+        if let Ok(found) = fs::metadata(self.config_path())
+            && (self.args.check
+                || found.mode() & 0o022 != 0
+                || !named_files::is_trusted(found.uid()))
+        {
+            let advice = mode_advice(found.mode(), found.uid(), "its commands run as root");
+            config.warnings.extend(advice);
         }
         Selector::list(self.interface(&config.options))?;
         Ok(config)

@@ -1,43 +1,68 @@
-//! Opening the files that a config names. The keeper is root, and in a folder that others can write to somebody may have put a link
-//! there, to have it write to another file.
+//! Opening the files that a config names. The keeper is root, and in a directory that others can write to somebody may have put a link
+//! there, to have it write to another file, or a file of theirs.
 #![forbid(unsafe_code)]
 
-use crate::path::{folder_of, parts_backwards};
 use crate::sys::error::with_text;
 use crate::sys::file;
 use crate::sys::privileges::user;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// As the kernel's own bound (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
-/// Opens an absolute path as [`file::open`] does. A link is followed only from a folder that nobody but root and this user can write to. A FIFO without a
-/// reader is an error and holds nothing up.
+/// Opens an absolute path as [`file::open`] does, one directory after the other, so that none can be put in the place of one that was looked
+/// at. A link is followed only if root or this user made it, and a file of another user in a directory that others can write to is refused:
+/// either may be there to have the keeper write, or read, something else. A FIFO without a reader is an error and holds nothing up.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
-    let (path, careful) = match resolve(path, Links::Careful)? {
-        Resolved::Plain(path) => (path, libc::O_NONBLOCK | libc::O_NOFOLLOW),
-        Resolved::OfTheKernel(path) => (path, libc::O_NONBLOCK),
+    let end = match walk(path, Links::Careful)? {
+        End::In(end) => end,
+        End::OfTheKernel(path) => return file::open(&path, flags | libc::O_NONBLOCK, mode),
     };
-    let file = file::open(&path, flags | careful, mode)?;
+    let careful = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = file::open_in(end.folder.as_fd(), &end.name, flags | careful, mode)?;
     let found = file.metadata()?;
-    if found.is_file() && found.nlink() > 1 && is_exposed(folder_of(&path)) {
-        return Err(refused("a hard link", &path));
+    if exposure(end.folder.as_fd())? != Exposure::None {
+        if !is_trusted(found.uid()) {
+            return Err(refused("another user's", &end.path));
+        }
+        if found.is_file() && found.nlink() > 1 {
+            return Err(refused("a hard link", &end.path));
+        }
     }
     Ok(file)
 }
 
-/// The path of a folder without the links on the way, where each of them may be followed.
-pub fn folder(path: &Path) -> io::Result<PathBuf> {
-    resolve(path, Links::Careful).map(Resolved::path)
+/// The same of a file that says what the daemon does: nobody but root and this user may own it or write to it, wherever it is.
+pub fn open_trusted(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    let file = open(path, flags, 0)?;
+    let found = file.metadata()?;
+    if is_trusted(found.uid()) && found.mode() & 0o022 == 0 {
+        return Ok(file);
+    }
+    let text = "others own it or can write to it; chown it to root and chmod 600 it";
+    Err(with_text(io::ErrorKind::PermissionDenied, text.to_string()))
+}
+
+/// A directory that is named: the one it is in, where each link on the way may be followed.
+pub fn folder(path: &Path) -> io::Result<InFolder> {
+    match walk(path, Links::Careful)? {
+        End::In(end) => Ok(end),
+        End::OfTheKernel(_) => Err(io::Error::from_raw_os_error(libc::EACCES)),
+    }
 }
 
 /// The one spelling of an absolute path of something that is there, whoever made the links on its way.
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {
-    let path = resolve(path, Links::All)?.path();
+    let path = match walk(path, Links::All)? {
+        End::In(end) => end.path,
+        End::OfTheKernel(path) => path,
+    };
     // The link to a pipe has no path as its target.
     fs::symlink_metadata(&path).map(|_| path)
 }
@@ -50,92 +75,171 @@ fn refused(what: &str, path: &Path) -> io::Error {
     with_text(io::ErrorKind::PermissionDenied, text)
 }
 
-/// Whether somebody else than root and this user can put a link into that folder.
-fn is_exposed(folder: &Path) -> bool {
-    fs::symlink_metadata(folder)
-        .is_ok_and(|found| found.mode() & 0o022 != 0 || (found.uid() != 0 && found.uid() != user()))
+/// Root, or the user that this process runs as.
+pub fn is_trusted(owner: libc::uid_t) -> bool {
+    owner == 0 || owner == user()
 }
 
-enum Resolved {
-    /// There is no link in it, so none has to be followed.
-    Plain(PathBuf),
-    /// In /proc, where links such as those of `/dev/stdout` have no path as their target.
+/// What others than root and this user can do in a directory.
+#[derive(PartialEq, Eq)]
+enum Exposure {
+    /// Nothing.
+    None,
+    /// Add names, and remove and rename their own (the sticky bit): /tmp.
+    Sticky,
+    /// Replace everything.
+    Full,
+}
+
+fn exposure(folder: BorrowedFd<'_>) -> io::Result<Exposure> {
+    let found = file::find_in(folder, OsStr::new("."))?;
+    Ok(match found.mode & 0o022 {
+        _ if !is_trusted(found.user) => Exposure::Full,
+        0 => Exposure::None,
+        _ if found.mode & libc::S_ISVTX != 0 => Exposure::Sticky,
+        _ => Exposure::Full,
+    })
+}
+
+/// A name in a directory, which is held open.
+pub struct InFolder {
+    /// The directory.
+    pub folder: File,
+    /// The name, which is no link; `.` for the root.
+    pub name: OsString,
+    /// Both, without links and `..`.
+    pub path: PathBuf,
+}
+
+/// Where a path leads.
+enum End {
+    In(InFolder),
+    /// Into /proc, where links such as those of `/dev/stdout` have no path as their target.
     OfTheKernel(PathBuf),
-}
-
-impl Resolved {
-    fn path(self) -> PathBuf {
-        match self {
-            Resolved::Plain(path) | Resolved::OfTheKernel(path) => path,
-        }
-    }
 }
 
 /// Which links are followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Links {
-    /// Those that nobody but root and this user can have made; another is an error.
+    /// Those that root or this user made, and nobody else can have replaced; another is an error.
     Careful,
     All,
 }
 
-fn resolve(path: &Path, links_followed: Links) -> io::Result<Resolved> {
-    let mut links = 0;
-    let mut done = PathBuf::from("/");
-    // What is left of the path, the last part first.
-    let mut rest: Vec<OsString> = Vec::new();
-    push_parts(&mut rest, path);
-    while let Some(part) = rest.pop() {
-        if part == ".." {
-            done = folder_of(&done).to_path_buf();
-            continue;
-        }
-        done.push(&part);
-        if links_followed == Links::Careful && done.as_os_str() == "/proc" {
-            done.extend(rest.iter().rev());
-            return Ok(Resolved::OfTheKernel(done));
-        }
-        // What is not there yet is no link.
-        let Ok(target) = fs::read_link(&done) else {
-            continue;
-        };
-        links += 1;
-        if links_followed == Links::Careful && is_exposed(folder_of(&done)) {
-            return Err(refused("a symbolic link", &done));
-        }
-        if links > MAX_LINKS {
-            return Err(io::Error::from_raw_os_error(libc::ELOOP));
-        }
-        done = folder_of(&done).to_path_buf();
-        if target.is_absolute() {
-            done = PathBuf::from("/");
-        }
-        push_parts(&mut rest, &target);
-    }
-    Ok(Resolved::Plain(done))
+/// What a directory is opened for: nothing but to look into it. A kernel before 2.6.39 does not know O_PATH, and opens it for reading.
+const WAY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+
+fn root() -> io::Result<File> {
+    file::open(Path::new("/"), WAY, 0)
 }
 
-/// Puts the parts of a path between the slashes on the stack, the first on top.
-fn push_parts(stack: &mut Vec<OsString>, path: &Path) {
-    let parts = parts_backwards(path).filter(|part| !part.is_empty() && *part != ".");
-    stack.extend(parts.map(OsStr::to_os_string));
+fn walk(path: &Path, links_followed: Links) -> io::Result<End> {
+    let mut links = 0;
+    let mut folder = root()?;
+    // The path of that folder, nothing for the root; the path to walk, and from where on it is left.
+    let mut done: Vec<u8> = Vec::new();
+    let mut way = path.as_os_str().as_bytes().to_vec();
+    let mut at = 0;
+    loop {
+        let is_slash = |byte: &u8| *byte == b'/';
+        let left = way.get(at..).unwrap_or_default();
+        let name = left.split(is_slash).next().unwrap_or_default();
+        let rest = left.get(name.len()..).unwrap_or_default();
+        at += name.len() + 1;
+        let is_last = rest.iter().all(is_slash);
+        let here = folder.as_fd();
+        let part = OsStr::from_bytes(name);
+        match name {
+            b"" if !is_last => continue,
+            b"." => continue,
+            b".." => {
+                folder = file::open_in(here, part, WAY, 0)?;
+                done.truncate(done.iter().rposition(is_slash).unwrap_or(0));
+                continue;
+            }
+            b"" => {
+                return Ok(End::In(InFolder {
+                    folder,
+                    name: ".".into(),
+                    path: path_of(done),
+                }));
+            }
+            _ => {}
+        }
+        let before = done.len();
+        done.push(b'/');
+        done.extend_from_slice(name);
+        if links_followed == Links::Careful && done == b"/proc" {
+            done.extend_from_slice(rest);
+            return Ok(End::OfTheKernel(path_of(done)));
+        }
+        // What is not there yet is no link.
+        let link = file::find_in(here, part);
+        let link = (link.ok()).filter(|found| found.mode & libc::S_IFMT == libc::S_IFLNK);
+        if let Some(link) = link {
+            links += 1;
+            if links_followed == Links::Careful {
+                // A second name of a link of root's may be another user's work.
+                let safe = match exposure(here)? {
+                    Exposure::None => true,
+                    Exposure::Sticky => is_trusted(link.user) && link.names == 1,
+                    Exposure::Full => false,
+                };
+                if !safe {
+                    return Err(refused("a symbolic link", &path_of(done)));
+                }
+            }
+            if links > MAX_LINKS {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            let mut target = file::link_in(here, part)?;
+            done.truncate(before);
+            if target.first() == Some(&b'/') {
+                folder = root()?;
+                done.clear();
+            }
+            target.extend_from_slice(rest);
+            (way, at) = (target, 0);
+        } else if is_last {
+            return Ok(End::In(InFolder {
+                folder,
+                name: part.to_os_string(),
+                path: path_of(done),
+            }));
+        } else {
+            folder = file::open_in(here, part, WAY, 0)?;
+        }
+    }
+}
+
+/// Of [`walk`]'s bytes.
+fn path_of(mut done: Vec<u8>) -> PathBuf {
+    if done.is_empty() {
+        done.push(b'/');
+    }
+    OsString::from_vec(done).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
     const APPEND: libc::c_int = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
 
-    /// A folder of this test's, with `safe` (0755) and `open` (1777) in it.
+    /// A folder of this test's, with `safe` (0755), `sticky` (1777) and `open` (0777) in it.
     struct Place(PathBuf);
 
     impl Place {
         fn new(name: &str) -> Place {
             let path =
                 std::env::temp_dir().join(format!("knockd-files-{}-{name}", std::process::id()));
-            for (folder, mode) in [("", 0o755), ("safe", 0o755), ("open", 0o1777)] {
+            for (folder, mode) in [
+                ("", 0o755),
+                ("safe", 0o755),
+                ("sticky", 0o1777),
+                ("open", 0o777),
+            ] {
                 fs::create_dir(path.join(folder)).unwrap();
                 fs::set_permissions(path.join(folder), fs::Permissions::from_mode(mode)).unwrap();
             }
@@ -193,6 +297,61 @@ mod tests {
                 .unwrap()
                 .contains("No such file")
         );
+    }
+
+    const SOMEBODY: u32 = 65531;
+
+    #[test]
+    fn in_a_sticky_folder_links_of_root_are_followed_and_no_others() {
+        let place = Place::new("sticky");
+        symlink("../safe/target", place.path("sticky/ours")).unwrap();
+        assert_eq!(place.refusal("sticky/ours"), None);
+        fs::hard_link(place.path("sticky/ours"), place.path("sticky/second")).unwrap();
+        let text = place.refusal("sticky/second").unwrap();
+        assert!(text.contains("sticky/second is a symbolic link"), "{text}");
+        symlink("../safe/other", place.path("sticky/theirs")).unwrap();
+        if lchown(place.path("sticky/theirs"), Some(SOMEBODY), None).is_err() {
+            return eprintln!("skipped: not root");
+        }
+        let text = place.refusal("sticky/theirs").unwrap();
+        assert!(text.contains("sticky/theirs is a symbolic link"), "{text}");
+        assert!(!place.path("safe/other").exists());
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_refused_where_others_can_write() {
+        let place = Place::new("owner");
+        for name in ["safe/file", "sticky/file", "open/file"] {
+            fs::write(place.path(name), "").unwrap();
+            assert_eq!(place.refusal(name), None);
+            if chown(place.path(name), Some(SOMEBODY), None).is_err() {
+                return eprintln!("skipped: not root");
+            }
+        }
+        for name in ["sticky/file", "open/file"] {
+            let text = place.refusal(name).unwrap();
+            assert!(text.contains("file is another user's"), "{text}");
+        }
+        assert_eq!(place.refusal("safe/file"), None);
+        // So it is in a directory of that user.
+        chown(place.path("safe"), Some(SOMEBODY), None).unwrap();
+        assert!(place.refusal("safe/file").is_some());
+    }
+
+    #[test]
+    fn what_says_what_to_do_is_trusted_only_if_nobody_else_can_write_to_it() {
+        let place = Place::new("trusted");
+        let path = place.path("safe/list");
+        fs::write(&path, "").unwrap();
+        for (mode, trusted) in [(0o600, true), (0o644, true), (0o660, false), (0o602, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let opened = open_trusted(&path, libc::O_RDONLY);
+            assert_eq!(opened.is_ok(), trusted, "{mode:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if chown(&path, Some(SOMEBODY), None).is_ok() {
+            assert!(open_trusted(&path, libc::O_RDONLY).is_err());
+        }
     }
 
     #[test]

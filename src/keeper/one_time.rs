@@ -39,7 +39,7 @@ impl OneTimeList {
 
     /// The first line that was not used yet; `None`: there is none left. Lines that are no sequence are passed over and reported.
     pub fn next(&self, report: &mut dyn FnMut(String)) -> io::Result<Option<Sequence>> {
-        let file = named_files::open(&self.path, libc::O_RDONLY, 0)?;
+        let file = named_files::open_trusted(&self.path, libc::O_RDONLY)?;
         let mut first = None;
         self.visit(&file, report, &mut |_, sequence| {
             first.get_or_insert(sequence);
@@ -49,14 +49,14 @@ impl OneTimeList {
 
     /// Whether the file could be marked, without marking it.
     pub fn check_writable(&self) -> io::Result<()> {
-        named_files::open(&self.path, libc::O_RDWR, 0).map(drop)
+        named_files::open_trusted(&self.path, libc::O_RDWR).map(drop)
     }
 
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
     pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
         // Opened once: by its path it may be another file the next time.
-        let file = named_files::open(&self.path, libc::O_RDWR, 0)?;
+        let file = named_files::open_trusted(&self.path, libc::O_RDWR)?;
         let mut offsets = Vec::new();
         self.visit(&file, &mut |_| {}, &mut |offset, found| {
             if found == *sequence {

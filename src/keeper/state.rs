@@ -6,14 +6,14 @@ use super::named_files;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
-use crate::path::file_name;
+use crate::path::{file_name, folder_of};
 use crate::sys::daemon::Holder;
 use crate::sys::error::{plain, with_text};
 use crate::sys::{daemon, file, folder, poll, privileges};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ const PRIVATE_FILE: libc::c_int = libc::O_CREAT | libc::O_WRONLY;
 
 /// A daemon's folder.
 pub struct State {
-    folder: PathBuf,
+    folder: File,
     /// The lock by the path that another daemon would take, which may be a link that points elsewhere by now.
     named: PathBuf,
     /// Open, so that the listener has it also when the folder is gone.
@@ -128,20 +128,21 @@ impl State {
     /// The same without a pause.
     pub fn try_take(state_dir: &Path, instance: &Instance) -> Result<State, Unavailable> {
         let named = state_dir.join(&instance.name).join(LOCK);
-        let state_dir = &named_files::folder(state_dir).map_err(unusable(state_dir))?;
-        private_directory(state_dir).map_err(unusable(state_dir))?;
-        let empty = state_dir.join(EMPTY);
-        private_directory(&empty).map_err(unusable(&empty))?;
-        let empty = file::open(&empty, libc::O_RDONLY, 0).map_err(unusable(&empty))?;
-        let folder = state_dir.join(&instance.name);
-        private_directory(&folder).map_err(unusable(&folder))?;
-        let path = folder.join(LOCK);
+        let way = named_files::folder(state_dir).map_err(unusable(state_dir))?;
+        let state = private_directory(&way.folder, &way.name).map_err(unusable(&way.path))?;
+        let make = |name: &str| {
+            let made = private_directory(&state, OsStr::new(name));
+            made.map_err(unusable(&way.path.join(name)))
+        };
+        let empty = make(EMPTY)?;
+        let folder = make(&instance.name)?;
         let flags = libc::O_CREAT | libc::O_RDWR;
-        let lock = file::open(&path, flags, 0o600).map_err(unusable(&path))?;
+        let lock = file::open(&within(&folder, OsStr::new(LOCK)), flags, 0o600)
+            .map_err(unusable(&named))?;
         match daemon::lock(&lock, false) {
             Ok(None) => {}
             Ok(Some(holder)) => return Err(Unavailable::Taken(holder)),
-            Err(error) => return Err(unusable(&path)(error)),
+            Err(error) => return Err(unusable(&named)(error)),
         }
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = file::read_file(path).map_err(unusable(path))?;
@@ -207,11 +208,16 @@ impl State {
 
     /// Where the control socket is.
     pub fn control(&self) -> PathBuf {
-        self.folder.join(CONTROL)
+        within(&self.folder, OsStr::new(CONTROL))
     }
 
     fn journal(&self) -> PathBuf {
-        self.folder.join(JOURNAL)
+        within(&self.folder, OsStr::new(JOURNAL))
+    }
+
+    /// A name in the folder, for a person.
+    fn shown(&self, name: &str) -> String {
+        folder_of(&self.named).join(name).display().to_string()
     }
 
     /// The leases that a daemon left here in this boot and network namespace, as far as its journal is sound, and what there is to say about
@@ -235,7 +241,7 @@ impl State {
         if journal.place != self.place || journal.place.boot.is_empty() {
             let text = format!(
                 "{}: of another boot or network namespace: nothing is run for its {number} open doors",
-                path.display()
+                self.shown(JOURNAL)
             );
             return (Vec::new(), (number > 0).then_some((Kind::Event, text)));
         }
@@ -254,14 +260,14 @@ impl State {
 
     /// Renames a journal with that fault, and says so.
     fn put_aside(&self, fault: &str, used: usize) -> (Kind, String) {
-        let (path, aside) = (self.journal(), self.folder.join(JOURNAL_BROKEN));
-        let fate = match fs::rename(&path, &aside) {
-            Ok(()) => format!("put aside as {}", aside.display()),
+        let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
+        let fate = match fs::rename(self.journal(), aside) {
+            Ok(()) => format!("put aside as {}", self.shown(JOURNAL_BROKEN)),
             Err(error) => format!("cannot be put aside: {error}"),
         };
         let text = format!(
             "error: {}: {fault}; {fate}; {used} open doors were found in it, others may still be open",
-            path.display()
+            self.shown(JOURNAL)
         );
         (Kind::Error, text)
     }
@@ -273,7 +279,7 @@ impl State {
             let text = format!("{} was removed or moved", self.named.display());
             return Err(with_text(io::ErrorKind::NotFound, text));
         }
-        let new = self.folder.join(JOURNAL_NEW);
+        let new = within(&self.folder, OsStr::new(JOURNAL_NEW));
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
         fs::rename(&new, self.journal())
@@ -317,22 +323,34 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     ))
 }
 
+/// The path of a name in a folder that is open, wherever that is by now.
+pub fn within(folder: &File, name: &OsStr) -> PathBuf {
+    Path::new("/proc/self/fd")
+        .join(folder.as_raw_fd().to_string())
+        .join(name)
+}
+
 /// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and
 /// systemd made it, is closed to them if nothing in it is anybody else's business; never /var/run.
-fn private_directory(path: &Path) -> io::Result<()> {
-    let made = DirBuilder::new().mode(0o700).create(path);
+fn private_directory(parent: &File, name: &OsStr) -> io::Result<File> {
+    let made = DirBuilder::new().mode(0o700).create(within(parent, name));
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     // On a full or read-only disk the one that is there will do.
-    let found = fs::symlink_metadata(path).map_err(|error| made.err().unwrap_or(error))?;
-    let fault = if !found.is_dir() {
-        "not a folder"
-    } else if found.uid() != privileges::user() {
+    let folder = file::open_in(parent.as_fd(), name, flags, 0).map_err(|error| match made {
+        Err(why) if error.kind() == io::ErrorKind::NotFound => why,
+        _ => error,
+    })?;
+    let found = folder.metadata()?;
+    let here = within(&folder, OsStr::new("."));
+    let fault = if found.uid() != privileges::user() {
         "belongs to another user"
     } else if found.mode() & 0o022 != 0 {
         "others can write to it"
     } else if found.mode() & 0o077 == 0 {
-        return Ok(());
-    } else if folder::names(path)?.iter().all(|name| is_ours(name)) {
-        return fs::set_permissions(path, Permissions::from_mode(0o700));
+        return Ok(folder);
+    } else if (folder::names(&here)?.iter()).all(|name| is_ours(name)) {
+        fs::set_permissions(&here, Permissions::from_mode(0o700))?;
+        return Ok(folder);
     } else {
         "others can look into it and it holds more than knockd's; name a folder of its own"
     };
@@ -371,10 +389,12 @@ mod tests {
             fs::create_dir(path.join(entry)).unwrap();
         }
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        let result = private_directory(&path).map_err(|error| error.to_string());
+        let parent = File::open(path.parent().unwrap()).unwrap();
+        let result = private_directory(&parent, path.file_name().unwrap());
+        let result = result.map_err(|error| error.to_string());
         let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
         fs::remove_dir_all(&path).unwrap();
-        result.map(|()| mode)
+        result.map(|_| mode)
     }
 
     #[test]

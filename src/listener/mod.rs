@@ -210,7 +210,7 @@ impl<'a> Listener<'a> {
                     plain(&error)
                 )),
             }
-            stays_root = privileges::become_unprivileged().err();
+            stays_root = privileges::become_unprivileged(privileges::LISTENER).err();
         }
         let dropped = privileges::drop_capabilities();
         if let Err(error) = &dropped {
@@ -220,9 +220,9 @@ impl<'a> Listener<'a> {
         }
         // From here on all that it has open is sockets.
         privileges::close_outputs();
-        privileges::stay_alone();
+        privileges::limit_resources();
         // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
-        let confined = seccomp::confine(&[keeper.as_fd(), netlink.as_fd()]);
+        let confined = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
         if let Some(error) = stays_root {
             let problem = format!(
                 "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
@@ -514,6 +514,7 @@ impl<'a> Listener<'a> {
         }
         if again
             || !capture.counts(interface, &self.interfaces)
+            || !self.interfaces.can_send(knock.source, interface)
             || (self.only_ip_v4 && knock.source.is_ipv6())
         {
             return;

@@ -204,8 +204,14 @@ proptest! {
 
 #[test]
 fn text_that_could_forge_a_log_line_is_refused() {
-    let record = ToKeeper::Notice("eth0 is gone\n10.9.0.2: SSH: OPEN SESAME".to_string());
-    assert_eq!(ToKeeper::decode(&record.encode()), None);
+    for text in [
+        "eth0 is gone\n10.9.0.2: SSH: OPEN SESAME",
+        "\u{202e}x",
+        "\u{2028}x",
+    ] {
+        let record = ToKeeper::Notice(text.to_string());
+        assert_eq!(ToKeeper::decode(&record.encode()), None, "{text:?}");
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Fields on the wire: numbers big-endian, an address as its length (4 or 16) and octets, text as its length (2 bytes) and bytes,
-//! none of them a control character, a list as its length (1 byte) and items.
+//! none of them a deceptive character, a list as its length (1 byte) and items.
 #![forbid(unsafe_code)]
 
 use super::{Bytes, CUT, MAX_TEXT};
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
+use crate::quote::is_deceptive;
 use crate::tripwire::{BanRule, Tripwire};
 use std::net::IpAddr;
 
@@ -102,7 +103,7 @@ impl<'a> Wire<'a> {
         self.bytes(&mut bytes);
         match String::from_utf8(bytes) {
             // It may end up in a log: nothing in it may look like another line.
-            Ok(read) if !read.contains(char::is_control) => *text = read,
+            Ok(read) if !read.contains(is_deceptive) => *text = read,
             _ => self.is_sound = false,
         }
     }

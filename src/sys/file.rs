@@ -2,16 +2,21 @@
 
 use super::error::{cerr, retry};
 use crate::limits::MAX_FILE_BYTES;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::path::Path;
 
+/// An error if there is a NUL in it.
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_encoded_bytes())?)
+}
+
 /// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made. A terminal does not become
 /// this process's own, as by default it would on kernels before 4.x also where it is only written to: Ctrl-C there would end the daemon.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
-    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let path = c_string(path.as_os_str())?;
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let fd = retry(&mut || {
         // SAFETY: the path is a C string that lives through the call.
@@ -19,6 +24,62 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
     })?;
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
     Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
+}
+
+/// As [`open`], of a name in this directory.
+pub fn open_in(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    flags: libc::c_int,
+    mode: u32,
+) -> io::Result<File> {
+    let name = c_string(name)?;
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
+    let fd = retry(&mut || {
+        // SAFETY: the name is a C string that lives through the call.
+        unsafe { libc::openat(folder.as_raw_fd(), name.as_ptr(), flags, mode) as isize }
+    })?;
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
+}
+
+/// Whose something is, and what it is.
+pub struct Found {
+    /// Its kind and permissions.
+    pub mode: libc::mode_t,
+    /// Its owner.
+    pub user: libc::uid_t,
+    /// How many names it has.
+    pub names: u64,
+}
+
+/// Looks at a name in this directory, `.` for the directory itself, and follows no link.
+pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
+    let name = c_string(name)?;
+    // SAFETY: an all-zero stat is valid.
+    let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
+    let (fd, flags) = (folder.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: the name is a C string, and `found` has room for what is found.
+    cerr(unsafe { libc::fstatat64(fd, name.as_ptr(), &raw mut found, flags) })?;
+    Ok(Found {
+        mode: found.st_mode,
+        user: found.st_uid,
+        #[allow(clippy::useless_conversion, reason = "not on all machines")]
+        names: found.st_nlink.into(),
+    })
+}
+
+/// Where a symbolic link in this directory leads.
+pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<u8>> {
+    let name = c_string(name)?;
+    let mut target = vec![0u8; libc::PATH_MAX as usize];
+    let length = retry(&mut || {
+        let (first, room) = (target.as_mut_ptr().cast(), target.len());
+        // SAFETY: the name is a C string, and `target` has that much room.
+        unsafe { libc::readlinkat(folder.as_raw_fd(), name.as_ptr(), first, room) }
+    })?;
+    target.truncate(length);
+    Ok(target)
 }
 
 /// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)

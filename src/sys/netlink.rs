@@ -103,8 +103,10 @@ impl Netlink {
         let mut any = false;
         loop {
             match self.receive(&mut buffer, libc::MSG_DONTWAIT) {
-                Ok(0) => return any,
-                Ok(length) => {
+                // Not from the kernel.
+                Ok(None) => {}
+                Ok(Some(0)) => return any,
+                Ok(Some(length)) => {
                     let mut rest = buffer.get(..length).unwrap_or_default();
                     while !any && !rest.is_empty() {
                         any = match Message::first(&mut rest) {
@@ -143,7 +145,9 @@ impl Netlink {
         })?;
         let mut buffer = vec![0u8; REPLY];
         loop {
-            let length = self.receive(&mut buffer, 0)?;
+            let Some(length) = self.receive(&mut buffer, 0)? else {
+                continue;
+            };
             let mut rest = buffer.get(..length).unwrap_or_default();
             while rest.len() >= 16 {
                 let Some(Message {
@@ -172,17 +176,86 @@ impl Netlink {
         }
     }
 
-    fn receive(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
-        retry(&mut || {
+    /// The length of the next message; `None` if a process sent it and not the kernel, whose port is 0.
+    fn receive(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Option<usize>> {
+        // SAFETY: an all-zero sockaddr_nl is valid.
+        let mut sender: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        let mut size = socklen::<libc::sockaddr_nl>();
+        let length = retry(&mut || {
             let (first, room) = (buffer.as_mut_ptr().cast(), buffer.len());
-            // SAFETY: the pointer and length describe `buffer`.
-            unsafe { libc::recv(self.socket.as_raw_fd(), first, room, flags) }
-        })
+            let from = (&raw mut sender).cast();
+            // SAFETY: pointer and length describe `buffer`, and `from` and `size` describe `sender`.
+            unsafe {
+                libc::recvfrom(
+                    self.socket.as_raw_fd(),
+                    first,
+                    room,
+                    flags,
+                    from,
+                    &raw mut size,
+                )
+            }
+        })?;
+        Ok((sender.nl_pid == 0).then_some(length))
     }
 }
 
 impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The port of a socket.
+    fn port(netlink: &Netlink) -> u32 {
+        // SAFETY: an all-zero sockaddr_nl is valid, and of the length given.
+        unsafe {
+            let mut address: libc::sockaddr_nl = std::mem::zeroed();
+            let mut size = socklen::<libc::sockaddr_nl>();
+            let fd = netlink.as_fd().as_raw_fd();
+            let result = libc::getsockname(fd, (&raw mut address).cast(), &raw mut size);
+            cerr(result).expect("getsockname");
+            address.nl_pid
+        }
+    }
+
+    /// Sends a message to that port, as a process with CAP_NET_ADMIN can.
+    fn send_end_of_dump(from: &Netlink, to: u32, number: u32) -> io::Result<usize> {
+        let mut message = [0u8; 20];
+        message[0..4].copy_from_slice(&20_u32.to_ne_bytes());
+        message[4..6].copy_from_slice(&(libc::NLMSG_DONE as u16).to_ne_bytes());
+        message[8..12].copy_from_slice(&number.to_ne_bytes());
+        // SAFETY: an all-zero sockaddr_nl is valid; pointers and lengths describe `message` and `address`.
+        unsafe {
+            let mut address: libc::sockaddr_nl = std::mem::zeroed();
+            address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+            address.nl_pid = to;
+            let size = socklen::<libc::sockaddr_nl>();
+            let (first, address) = (message.as_ptr().cast(), (&raw const address).cast());
+            let fd = from.as_fd().as_raw_fd();
+            retry(&mut || libc::sendto(fd, first, message.len(), 0, address, size))
+        }
+    }
+
+    #[test]
+    fn what_another_process_sends_is_not_the_kernels() {
+        let (netlink, other) = (Netlink::ask().expect("one"), Netlink::ask().expect("two"));
+        // An early end of the next list.
+        match send_end_of_dump(&other, port(&netlink), 1) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                return eprintln!("skipped: no right to send to another process");
+            }
+            sent => drop(sent.expect("send")),
+        }
+        let mut links = 0;
+        let listed = netlink.dump(Dump::Links, &mut |_, _| links += 1);
+        listed.expect("links");
+        assert!(links > 0, "the forged message has ended the list");
+        send_end_of_dump(&other, port(&netlink), 2).expect("send");
+        assert!(!netlink.drain(&|_, _| true), "a forged notice counts");
     }
 }

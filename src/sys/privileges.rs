@@ -1,10 +1,15 @@
 //! Dropping root: what the listener does after its sockets are open and before it reads a packet.
 
 use super::error::cerr;
+use crate::limits::{CONFINED_FILES, CONFINED_MEMORY};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
-pub const UNPRIVILEGED: libc::uid_t = 65534;
+pub const LISTENER: libc::uid_t = 65534;
+
+/// Those of the lookup process: neither can signal the other.
+pub const LOOKUP: libc::uid_t = 65533;
 
 #[cfg(not(target_arch = "arm"))]
 const SETGROUPS: libc::c_long = libc::SYS_setgroups;
@@ -32,6 +37,33 @@ pub fn user() -> libc::uid_t {
     unsafe { libc::geteuid() }
 }
 
+/// Whether this program gives its user rights that the user does not have, and every user may start it: each could watch the network.
+/// So does the set-user-ID bit, and so do capabilities on a file that all may execute. (AT_SECURE says less: with SELinux services have it, too.)
+pub fn lends_rights() -> bool {
+    // SAFETY: no pointers.
+    let real = unsafe { libc::getuid() };
+    if real == 0 {
+        return false;
+    }
+    let program = c"/proc/self/exe";
+    // SAFETY: C strings, and no value is asked for.
+    let length = unsafe {
+        let name = c"security.capability".as_ptr();
+        libc::getxattr(program.as_ptr(), name, std::ptr::null_mut(), 0)
+    };
+    let is_for_all = || {
+        let found = std::fs::metadata("/proc/self/exe");
+        found.map_or(true, |found| found.mode() & 0o001 != 0)
+    };
+    real != user() || (length > 0 && is_for_all())
+}
+
+/// No core dump of this process, and no other process of its user looks into it; the programs that it executes are not concerned.
+pub fn forbid_dumps() {
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+}
+
 /// Makes the directory that is standard output the root of the file system, so that no file can be seen.
 pub fn enter_cage() -> io::Result<()> {
     // SAFETY: no pointers but a NUL-terminated constant.
@@ -50,18 +82,27 @@ pub fn close_outputs() {
     }
 }
 
-/// From now on this process can make none, also on a kernel without seccomp (RLIMIT_NPROC of getrlimit(2)). Not for root, which has no such
-/// bound.
-pub fn stay_alone() {
-    // `struct rlimit` of the kernel: two words.
-    let none: [libc::c_ulong; 2] = [0; 2];
-    // By number: musl's function for it looks for other threads.
-    // SAFETY: `none` has the two words that the kernel reads, which lets everybody have less.
-    unsafe { libc::syscall(libc::SYS_setrlimit, libc::RLIMIT_NPROC, none.as_ptr()) };
+/// Bounds this process for good, also on a kernel without seccomp (getrlimit(2)): it starts no other (root could), writes no file, dumps
+/// no core, and has little memory and few descriptors.
+pub fn limit_resources() {
+    static LIMITS: [(libc::c_long, libc::c_ulong); 5] = [
+        (libc::RLIMIT_NPROC as libc::c_long, 0),
+        (libc::RLIMIT_FSIZE as libc::c_long, 0),
+        (libc::RLIMIT_CORE as libc::c_long, 0),
+        (libc::RLIMIT_AS as libc::c_long, CONFINED_MEMORY),
+        (libc::RLIMIT_NOFILE as libc::c_long, CONFINED_FILES),
+    ];
+    for (resource, most) in &LIMITS {
+        // `struct rlimit` of the kernel: two words.
+        let limit: [libc::c_ulong; 2] = [*most; 2];
+        // By number: musl's function for it looks for other threads.
+        // SAFETY: `limit` has the two words that the kernel reads, which lets everybody have less.
+        unsafe { libc::syscall(libc::SYS_setrlimit, *resource, limit.as_ptr()) };
+    }
 }
 
-/// Gives root away for good.
-pub fn become_unprivileged() -> io::Result<()> {
+/// Gives root away for good, for this user and group.
+pub fn become_unprivileged(user: libc::uid_t) -> io::Result<()> {
     for capability in 0.. {
         // So that no program could give them back. Kernels before 2.6.25 have no such bound; beyond the last one it is an error.
         // SAFETY: no pointers.
@@ -75,11 +116,11 @@ pub fn become_unprivileged() -> io::Result<()> {
     unsafe {
         let none = std::ptr::null::<libc::gid_t>();
         cerr(libc::syscall(SETGROUPS, 0, none) as libc::c_int)?;
-        cerr(libc::syscall(SETGID, UNPRIVILEGED) as libc::c_int)?;
-        cerr(libc::syscall(SETUID, UNPRIVILEGED) as libc::c_int)?;
-        // The change of user has made it what fs.suid_dumpable says, which need not be 0.
-        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        cerr(libc::syscall(SETGID, user) as libc::c_int)?;
+        cerr(libc::syscall(SETUID, user) as libc::c_int)?;
     }
+    // The change of user has made it what fs.suid_dumpable says, which need not be 0.
+    forbid_dumps();
     Ok(())
 }
 

@@ -1,5 +1,6 @@
-//! The listener's last lock: a seccomp filter (seccomp(2)) that leaves it the few system calls that its loop makes. It can
-//! open nothing, start nothing, reach no other process, and send nothing by its packet sockets.
+//! The last lock of the processes without root: a seccomp filter (seccomp(2)) that leaves each the few system calls that its loop makes.
+//! They open no file, start nothing, and no memory of theirs becomes code. The listener sends to the keeper and to netlink alone; the
+//! lookup process opens sockets of IPv4 and IPv6 alone.
 
 use super::error::cerr;
 use crate::filter::Instruction;
@@ -34,23 +35,17 @@ const THIS_ARCHITECTURE: Option<u32> = Some(0x0000_0008);
 )))]
 const THIS_ARCHITECTURE: Option<u32> = None;
 
-/// What the loop of the listener calls, and what memory allocation and the clock need.
+/// What both loops call, and what memory allocation and the clock need.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_close,
     libc::SYS_ppoll,
     libc::SYS_recvfrom,
-    libc::SYS_recvmmsg,
-    libc::SYS_bind,
-    libc::SYS_getsockopt,
     libc::SYS_clock_gettime,
     libc::SYS_brk,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    // musl's malloc, where brk has no room.
-    libc::SYS_mprotect,
     libc::SYS_madvise,
-    libc::SYS_futex,
     libc::SYS_restart_syscall,
     libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigprocmask,
@@ -58,10 +53,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
     #[cfg(not(target_arch = "aarch64"))]
     libc::SYS_poll,
-    #[cfg(not(any(target_arch = "arm", target_arch = "mips")))]
-    libc::SYS_mmap,
-    #[cfg(any(target_arch = "arm", target_arch = "mips"))]
-    libc::SYS_mmap2,
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
     libc::SYS_recv,
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
@@ -70,69 +61,141 @@ const ALLOWED: &[libc::c_long] = &[
     super::clock::CLOCK_GETTIME64,
 ];
 
-/// What sends, to a few sockets alone. Nothing else here does, nor makes another descriptor for a socket.
+/// What maps memory, which the filter refuses with PROT_EXEC. musl's malloc does where brk has no room.
+const MAPPING: &[libc::c_long] = &[
+    libc::SYS_mprotect,
+    #[cfg(not(any(target_arch = "arm", target_arch = "mips")))]
+    libc::SYS_mmap,
+    #[cfg(any(target_arch = "arm", target_arch = "mips"))]
+    libc::SYS_mmap2,
+];
+
+/// What the listener calls besides.
+const LISTENER: &[libc::c_long] = &[libc::SYS_recvmmsg, libc::SYS_bind, libc::SYS_getsockopt];
+
+/// What sends: the listener to a few sockets alone. Nothing else here does, nor makes another descriptor for a socket.
 const SENDING: &[libc::c_long] = &[
     libc::SYS_sendto,
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
     libc::SYS_send,
 ];
 
-/// Jumps in classic BPF reach 255 instructions.
-const _: () = assert!(ALLOWED.len() + SENDING.len() < 240);
+/// What the lookup process calls besides: it asks DNS servers, and reads its hosts file again from the start.
+const LOOKUP: &[libc::c_long] = &[
+    libc::SYS_connect,
+    libc::SYS_sendto,
+    #[cfg(any(target_arch = "arm", target_arch = "mips"))]
+    libc::SYS_send,
+    #[cfg(not(any(target_arch = "arm", target_arch = "mips")))]
+    libc::SYS_lseek,
+    #[cfg(any(target_arch = "arm", target_arch = "mips"))]
+    libc::SYS__llseek,
+];
 
-/// Written from its end to its start: all jumps go forward.
-fn program(architecture: u32, may_send_to: &[BorrowedFd<'_>]) -> Vec<Instruction> {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let instruction = |code, k, jt| Instruction { code, jt, jf: 0, k };
-    let verdict = |verdict| instruction(RETURN, verdict, 0);
-    let load = |offset| instruction(LOAD, offset, 0);
-    let refuse = verdict(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-    let mut program = vec![verdict(libc::SECCOMP_RET_ALLOW), refuse];
-    // To the instruction that so many of them were there with.
-    let go_if = |program: &mut Vec<Instruction>, value, to| {
-        let skip = program.len() - to;
-        program.push(instruction(JUMP_IF_EQUAL, value, skip as u8));
-    };
-    let allow = 1;
+/// Jumps in classic BPF reach 255 instructions.
+const _: () = assert!(ALLOWED.len() + LISTENER.len() + LOOKUP.len() + SENDING.len() < 200);
+
+/// What one process may call: some of it with these values of its first argument alone.
+struct Rules<'a> {
+    calls: &'a [libc::c_long],
+    bound: &'a [libc::c_long],
+    first: &'a [libc::c_long],
+}
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+const fn instruction(code: u16, k: u32, jt: u8) -> Instruction {
+    Instruction { code, jt, jf: 0, k }
+}
+
+const ALLOW: Instruction = instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0);
+const REFUSE: Instruction = instruction(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0);
+
+/// The end of the program, from its end to its start: all jumps go forward.
+const END: [Instruction; 11] = [
+    ALLOW,
+    REFUSE,
     // Of setsockopt(2) a new filter alone: others take the kernel's memory (PACKET_RX_RING), or other sockets' packets (PACKET_FANOUT).
-    go_if(&mut program, libc::SO_ATTACH_FILTER as u32, allow);
-    program.push(load(FIRST_ARGUMENT + 16));
-    let right_level = program.len();
-    program.push(refuse);
-    go_if(&mut program, libc::SOL_SOCKET as u32, right_level);
-    program.push(load(FIRST_ARGUMENT + 8));
-    let sets = program.len();
-    program.push(refuse);
-    for socket in may_send_to {
-        go_if(&mut program, socket.as_raw_fd() as u32, allow);
+    instruction(JUMP_IF_EQUAL, libc::SO_ATTACH_FILTER as u32, 1),
+    instruction(LOAD, FIRST_ARGUMENT + 16, 0),
+    REFUSE,
+    instruction(JUMP_IF_EQUAL, libc::SOL_SOCKET as u32, 1),
+    instruction(LOAD, FIRST_ARGUMENT + 8, 0),
+    // Memory that does not become code.
+    REFUSE,
+    ALLOW,
+    instruction(JUMP_IF_SET, libc::PROT_EXEC as u32, 1),
+    instruction(LOAD, FIRST_ARGUMENT + 16, 0),
+];
+
+/// How many instructions are left from there on: what allows, and what looks at the arguments of setsockopt(2) and of [`MAPPING`].
+const ALLOWS: usize = 1;
+const SETS: usize = 7;
+const MAPS: usize = END.len();
+
+fn program(architecture: u32, rules: &Rules<'_>) -> Vec<Instruction> {
+    let mut program = END.to_vec();
+    program.push(REFUSE);
+    // To the instruction that so many of them were there with.
+    let go_if = |program: &mut Vec<Instruction>, numbers: &[libc::c_long], to| {
+        for number in numbers {
+            let skip = program.len() - to;
+            program.push(instruction(JUMP_IF_EQUAL, *number as u32, skip as u8));
+        }
+    };
+    go_if(&mut program, rules.first, ALLOWS);
+    program.push(instruction(LOAD, FIRST_ARGUMENT, 0));
+    let bound = program.len();
+    program.push(REFUSE);
+    for (numbers, to) in [
+        (&[libc::SYS_setsockopt][..], SETS),
+        (rules.bound, bound),
+        (MAPPING, MAPS),
+        (ALLOWED, ALLOWS),
+        (rules.calls, ALLOWS),
+    ] {
+        go_if(&mut program, numbers, to);
     }
-    program.push(load(FIRST_ARGUMENT));
-    let sends = program.len();
-    program.push(refuse);
-    go_if(&mut program, libc::SYS_setsockopt as u32, sets);
-    for number in SENDING {
-        go_if(&mut program, *number as u32, sends);
-    }
-    for number in ALLOWED {
-        go_if(&mut program, *number as u32, allow);
-    }
-    program.push(load(NUMBER));
-    program.push(verdict(libc::SECCOMP_RET_KILL_PROCESS));
-    program.push(instruction(JUMP_IF_EQUAL, architecture, 1));
-    program.push(load(ARCHITECTURE));
+    program.extend([
+        instruction(LOAD, NUMBER, 0),
+        instruction(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0),
+        instruction(JUMP_IF_EQUAL, architecture, 1),
+        instruction(LOAD, ARCHITECTURE, 0),
+    ]);
     program.reverse();
     program
 }
 
-/// Installs the filter, for good; only to these sockets something can be sent then. Kernels before 3.5 and those built without it refuse
+/// Confines the listener, for good; only to these sockets something can be sent then. Kernels before 3.5 and those built without it refuse
 /// (EINVAL).
-pub fn confine(may_send_to: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+    confine(&Rules {
+        calls: LISTENER,
+        bound: SENDING,
+        first: &may_send_to.map(|socket| socket.as_raw_fd().into()),
+    })
+}
+
+/// The same for the lookup process.
+pub fn confine_lookup() -> io::Result<()> {
+    confine(&Rules {
+        calls: LOOKUP,
+        bound: &[libc::SYS_socket],
+        first: &[
+            libc::AF_INET as libc::c_long,
+            libc::AF_INET6 as libc::c_long,
+        ],
+    })
+}
+
+fn confine(rules: &Rules<'_>) -> io::Result<()> {
     let Some(architecture) = THIS_ARCHITECTURE else {
         return Err(io::ErrorKind::Unsupported.into());
     };
-    let program = program(architecture, may_send_to);
+    let program = program(architecture, rules);
     let filter = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
@@ -155,6 +218,7 @@ mod tests {
     use crate::sys::file;
     use crate::sys::message_socket::MessageSocket;
     use std::os::fd::AsFd;
+    use std::path::Path;
 
     #[test]
     fn what_is_confined_sends_to_its_sockets_alone_and_makes_none() {
@@ -163,7 +227,7 @@ mod tests {
         let found = std::thread::scope(|scope| {
             // The filter is the thread's alone.
             let confined = scope.spawn(|| {
-                confine(&[first.as_fd(), second.as_fd()]).expect("seccomp");
+                confine_listener([first.as_fd(), second.as_fd()]).expect("seccomp");
                 let code = |result: io::Result<()>| result.err().and_then(|e| e.raw_os_error());
                 let number = other.as_fd().as_raw_fd();
                 let set = |level, option| {
@@ -183,6 +247,18 @@ mod tests {
                     };
                     code(cerr(result).map(drop))
                 };
+                let map = |protection| {
+                    let none = std::ptr::null_mut();
+                    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                    // SAFETY: new memory, at no address of ours.
+                    let page = unsafe { libc::mmap(none, 4096, protection, flags, -1, 0) };
+                    (page != libc::MAP_FAILED).then_some(page)
+                };
+                let writable = libc::PROT_READ | libc::PROT_WRITE;
+                let page = map(writable).expect("memory");
+                // SAFETY: that page is nobody else's.
+                let code_of_it = unsafe { libc::mprotect(page, 4096, libc::PROT_EXEC) };
+                assert_eq!(map(writable | libc::PROT_EXEC), None);
                 // SAFETY: no pointers.
                 let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) };
                 // SAFETY: no pointers.
@@ -194,6 +270,7 @@ mod tests {
                     code(file::write(other.as_fd(), b"!").map(drop)),
                     code(cerr(socket).map(drop)),
                     code(cerr(copy).map(drop)),
+                    code(cerr(code_of_it).map(drop)),
                     set(libc::SOL_SOCKET, libc::SO_RCVBUF),
                     set(libc::SOL_PACKET, libc::PACKET_RX_RING),
                     // That number at another level.
@@ -206,6 +283,30 @@ mod tests {
         });
         let no = Some(libc::EPERM);
         let wrong = Some(libc::EINVAL);
-        assert_eq!(found, [None, None, no, no, no, no, no, no, no, wrong]);
+        let mut expected = [no; 11];
+        (expected[0], expected[1], expected[10]) = (None, None, wrong);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_lookup_process_opens_sockets_of_ip_alone() {
+        let families = [
+            libc::AF_INET,
+            libc::AF_INET6,
+            libc::AF_PACKET,
+            libc::AF_NETLINK,
+            libc::AF_UNIX,
+        ];
+        let found = std::thread::scope(|scope| {
+            let confined = scope.spawn(|| {
+                confine_lookup().expect("seccomp");
+                let open = file::open(Path::new("/dev/null"), libc::O_RDONLY, 0);
+                assert_eq!(open.err().and_then(|e| e.raw_os_error()), Some(libc::EPERM));
+                // SAFETY: no pointers.
+                families.map(|family| unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) } != -1)
+            });
+            confined.join().expect("thread")
+        });
+        assert_eq!(found, [true, true, false, false, false]);
     }
 }

@@ -193,7 +193,6 @@ fn who_is_never_banned() {
         (also_allowed, "Allow has it"),
         (with_door, "a door is open for it"),
         (OTHER, "it is in a network of this machine"),
-        (ROUTER, "it is in a network of this machine"),
         ("10.88.0.77", "it is in a network of this machine"),
     ] {
         scan(&scene, source, [1, 2, 3]);

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Boots a real systemd that knows only our unit. Run in new pid, mount, ipc, uts and cgroup namespaces:
-#     boot.sh FOLDER KNOCKD UNIT CONFIG OPTIONS
+#     boot.sh FOLDER KNOCKD UNIT CONFIG OPTIONS [DROP-IN]
 # The system's files are there by an overlay, so that nothing of it is changed; what it prints goes to FOLDER/console.
 set -eu
-folder=$1 knockd=$2 unit=$3 config=$4 options=$5
+folder=$1 knockd=$2 unit=$3 config=$4 options=$5 drop_in=${6-}
 
 mount --make-rprivate /
 mkdir "$folder/boot"
@@ -22,6 +22,9 @@ for device in null zero full random urandom tty; do
     : > "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
+# PrivateDevices= wants these.
+mkdir "$root/dev/pts" "$root/dev/shm"
+ln -s pts/ptmx "$root/dev/ptmx"
 : > "$folder/console"
 : > "$root/dev/console"
 mount --bind "$folder/console" "$root/dev/console"
@@ -43,6 +46,10 @@ fi
 units=$root/etc/only-these-units
 mkdir "$units"
 cp "$unit" "$units/knockd.service"
+if [ -n "$drop_in" ]; then
+    mkdir "$units/knockd.service.d"
+    cp "$drop_in" "$units/knockd.service.d/"
+fi
 for target in sysinit basic shutdown network multi-user; do
     printf '[Unit]\nDefaultDependencies=no\n' > "$units/$target.target"
 done
@@ -50,7 +57,12 @@ done
 mkdir "$units/multi-user.target.wants"
 ln -s ../knockd.service "$units/multi-user.target.wants/knockd.service"
 
+# Not a mere chroot: in one, systemd can give no unit a file system of its own.
+mkdir "$root/before"
+cd "$root"
+pivot_root . before
+umount -l /before
 cd /
-exec chroot "$root" env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+exec chroot / env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     SYSTEMD_UNIT_PATH=/etc/only-these-units \
     /lib/systemd/systemd --system --unit=multi-user.target --log-target=console

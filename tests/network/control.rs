@@ -24,6 +24,10 @@ pub const TESTS: &[Test] = &[
     ("status_tells_everything", status_tells_everything),
     ("status_of_what_is_not_there", status_of_what_is_not_there),
     ("status_of_a_stopped_listener", status_of_a_stopped_listener),
+    (
+        "status_of_a_state_dir_with_a_long_path",
+        status_of_a_state_dir_with_a_long_path,
+    ),
     ("close_ends_a_lease_now", close_ends_a_lease_now),
     ("close_while_commands_run", close_while_commands_run),
     (
@@ -69,6 +73,20 @@ pub fn refused(scene: &Scene, args: &[&str]) -> String {
 
 pub fn json(scene: &Scene) -> Value {
     serde_json::from_str(&said(scene, &["--status", "--json"])).unwrap()
+}
+
+/// Longer than the address of a Unix socket may be.
+fn status_of_a_state_dir_with_a_long_path() {
+    let scene = Scene::new();
+    let long = "x".repeat(120);
+    scene.home.config(&door(600));
+    let text = scene.home.read("knockd.conf");
+    let text = text.replace("/state\n", &format!("/{long}\n"));
+    scene.home.write("knockd.conf", &text);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    scene.fence(&daemon);
+    assert!(said(&scene, &["--status"]).contains("listener"));
+    assert_eq!(daemon.errors(), "");
 }
 
 fn socket(scene: &Scene) -> PathBuf {

@@ -14,6 +14,10 @@ pub const TESTS: &[Test] = &[
         "tagged_frames_do_not_count_on_the_parent",
         tagged_frames_do_not_count_on_the_parent,
     ),
+    (
+        "a_source_that_no_reply_would_reach_does_not_count",
+        a_source_that_no_reply_would_reach_does_not_count,
+    ),
     ("lo", lo),
     ("two_interfaces", two_interfaces),
     (
@@ -96,6 +100,23 @@ fn tagged_frames_do_not_count_on_the_parent() {
         daemon.await_count(&lines::opened(CLIENT, "A"), times);
         daemon.await_count(&lines::opened(CLIENT6, "A"), times);
     }
+}
+
+/// On lo the machine's own addresses are those of its users, see [`lo`].
+fn a_source_that_no_reply_would_reach_does_not_count() {
+    let scene = Scene::new();
+    let daemon = scene.daemon("[A]\nsequence = 1:udp\n");
+    let own = [ROUTER, "127.0.0.1", "127.1.2.3"];
+    for source in own.into_iter().chain(["198.51.100.255", "0.1.2.3"]) {
+        scene.wire.send(&packet::udp(source, ROUTER, 1));
+    }
+    for source in [ROUTER6, "::1", "::ffff:198.51.100.9"] {
+        scene.wire.send(&packet::udp(source, ROUTER6, 1));
+    }
+    scene.fence(&daemon);
+    assert_eq!(daemon.count("A: "), 0);
+    scene.wire.send(&packet::udp(CLIENT, ROUTER, 1));
+    daemon.await_text(&lines::opened(CLIENT, "A"));
 }
 
 fn lo() {

@@ -10,6 +10,7 @@ mod control;
 mod disk;
 mod flood;
 mod follow;
+mod hostile;
 #[path = "../lab/mod.rs"]
 #[allow(dead_code, unused_imports)] // It serves other tests too.
 mod lab;
@@ -56,6 +57,7 @@ const TESTS: &[&[Test]] = &[
     lifecycle::TESTS,
     split::TESTS,
     starting::TESTS,
+    hostile::TESTS,
     rights::TESTS,
     log::TESTS,
     shutdown::TESTS,

@@ -9,7 +9,7 @@ use crate::lease::{STEPS, await_notes, notes};
 use crate::lines;
 use crate::split::listener;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -23,13 +23,26 @@ pub const TESTS: &[Test] = &[
         "root_that_cannot_be_given_up_needs_seccomp",
         root_that_cannot_be_given_up_needs_seccomp,
     ),
+    (
+        "the_lookup_process_has_no_rights",
+        the_lookup_process_has_no_rights,
+    ),
     ("an_ordinary_user_can_run_it", an_ordinary_user_can_run_it),
+    (
+        "a_file_that_gives_rights_to_everybody_is_refused",
+        a_file_that_gives_rights_to_everybody_is_refused,
+    ),
     (
         "an_ordinary_user_without_the_right_is_told",
         an_ordinary_user_without_the_right_is_told,
     ),
     ("files_are_private", files_are_private),
     ("links_of_others_are_refused", links_of_others_are_refused),
+    ("files_of_others_are_refused", files_of_others_are_refused),
+    (
+        "a_config_that_others_can_write_is_warned_of",
+        a_config_that_others_can_write_is_warned_of,
+    ),
     (
         "a_list_that_becomes_a_link_is_refused",
         a_list_that_becomes_a_link_is_refused,
@@ -55,6 +68,16 @@ const USER: u32 = 65532;
 
 /// What no listener has: capabilities, a way to get some, system calls beyond its own, open files.
 fn check_listener(pid: u32, user: &str) {
+    check_confined(pid, user);
+    let open = open_files(pid);
+    assert!(open.len() >= 4, "{open:?}");
+    for (number, file) in &open {
+        assert!(file.starts_with("socket:["), "{number} is {file}");
+    }
+}
+
+/// What neither the listener nor the lookup process has.
+fn check_confined(pid: u32, user: &str) {
     for ids in ["Uid:", "Gid:"] {
         assert_eq!(status(pid, ids), [user; 4], "{ids}");
     }
@@ -64,18 +87,46 @@ fn check_listener(pid: u32, user: &str) {
     }
     assert_eq!(status(pid, "NoNewPrivs:"), ["1"]);
     assert_eq!(status(pid, "Seccomp:"), ["2"]);
-    let open = open_files(pid);
-    assert!(open.len() >= 4, "{open:?}");
-    for (number, file) in &open {
-        assert!(file.starts_with("socket:["), "{number} is {file}");
-    }
-    // Also where there is no seccomp it starts nothing.
+    // Also where there is no seccomp.
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
-    let processes = limits
-        .lines()
-        .find(|line| line.starts_with("Max processes"));
-    let words: Vec<&str> = processes.expect("limit").split_whitespace().collect();
-    assert_eq!(words[2..4], ["0", "0"]);
+    for (name, most) in [
+        ("Max processes", "0"),
+        ("Max file size", "0"),
+        ("Max core file size", "0"),
+        ("Max open files", "10"),
+        ("Max address space", "50331648"),
+    ] {
+        let limit = limits.lines().find_map(|line| line.strip_prefix(name));
+        let words: Vec<&str> = limit.expect(name).split_whitespace().collect();
+        assert_eq!(words[..2], [most; 2], "{name}");
+    }
+}
+
+/// It asks the DNS for the names of clients (`-l`).
+fn the_lookup_process_has_no_rights() {
+    let scene = Scene::new();
+    scene.home.config("[A]\nsequence = 7000:udp\n");
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0", "-l"]);
+    scene.knock(ROUTER, &["7000:udp"]);
+    daemon.await_text(&lines::opened(CLIENT, "A"));
+    let is_its = |pid: &u32| status(*pid, "Uid:") == ["65533"; 4];
+    let pid = wait_for("the lookup process", || {
+        children(daemon.pid()).into_iter().find(is_its)
+    });
+    wait_for("its lock", || {
+        (status(pid, "Seccomp:") == ["2"]).then_some(())
+    });
+    check_confined(pid, "65533");
+    assert_eq!(status(pid, "CapBnd:"), [NONE]);
+    let root = fs::read_link(format!("/proc/{pid}/root")).expect("root");
+    assert_eq!(root, scene.home.path("state/empty"), "chroot");
+    for (number, file) in open_files(pid) {
+        let is_its = ["socket:[", "/etc/hosts", "/dev/urandom"];
+        assert!(
+            is_its.iter().any(|own| file.starts_with(own)),
+            "{number} is {file}"
+        );
+    }
 }
 
 fn the_listener_has_no_rights() {
@@ -181,6 +232,56 @@ fn root_that_cannot_be_given_up_needs_seccomp() {
     assert_eq!(daemon.count(lines::LISTENING), 0);
 }
 
+/// As `setcap cap_net_raw+ep` does (struct vfs_cap_data, revision 2).
+fn set_capability(path: &Path) {
+    const CAP_NET_RAW: u32 = 13;
+    let words = [0x0200_0001, 1 << CAP_NET_RAW, 0, 0, 0];
+    let value: Vec<u8> = words
+        .iter()
+        .flat_map(|word: &u32| word.to_le_bytes())
+        .collect();
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).expect("path");
+    let (name, first) = (c"security.capability", value.as_ptr().cast());
+    // SAFETY: C strings; pointer and length describe `value`.
+    let result = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), first, value.len(), 0) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Capabilities on the file: for a group of users, not for all. The set-user-ID bit: never.
+fn a_file_that_gives_rights_to_everybody_is_refused() {
+    let scene = Scene::new();
+    scene.home.config("");
+    let state = scene.home.path("state");
+    fs::create_dir(&state).expect("folder");
+    chown(&state, Some(USER), Some(USER)).expect("chown");
+    let start = |mode: u32, has_capability: bool| {
+        let binary = scene.home.path("knockd");
+        let _ = fs::remove_file(&binary);
+        fs::copy(daemon_binary(), &binary).expect("copy");
+        chown(&binary, Some(0), Some(USER)).expect("chown");
+        fs::set_permissions(&binary, fs::Permissions::from_mode(mode)).expect("chmod");
+        if has_capability {
+            set_capability(&binary);
+        }
+        let user = USER.to_string();
+        let mut command = scene.router.command("setpriv");
+        command
+            .args(["--reuid", &user, "--regid", &user, "--clear-groups"])
+            .arg(&binary)
+            .args(["-v", "-i", "wan0", "-c"])
+            .arg(scene.home.path("knockd.conf"));
+        Daemon::run(command)
+    };
+    for (mode, has_capability) in [(0o755, true), (0o4755, false), (0o4750, false)] {
+        let mut daemon = start(mode, has_capability);
+        assert_eq!(daemon.wait().code(), Some(1), "{mode:o}");
+        assert!(daemon.errors().starts_with("refused: "), "{mode:o}");
+    }
+    let daemon = start(0o750, true);
+    daemon.await_text(lines::LISTENING);
+    scene.fence(&daemon);
+}
+
 /// `knockd -v -c HOME/knockd.conf ARGS` as [`USER`], with CAP_NET_RAW or without.
 fn as_user(scene: &Scene, capability: &str, args: &[&str]) -> Daemon {
     let mut command = scene.router.command("setpriv");
@@ -215,6 +316,11 @@ fn an_ordinary_user_can_run_it() {
     let mut daemon = as_user(&scene, "-all,+net_raw", &["-l"]);
     daemon.await_text(lines::LISTENING);
     check_listener(listener(&daemon), &USER.to_string());
+    // Of a process that can be dumped it would be the user's.
+    for pid in [daemon.pid(), listener(&daemon)] {
+        let environment = fs::metadata(format!("/proc/{pid}/environ")).expect("environ");
+        assert_eq!(environment.uid(), 0, "{pid} can be dumped");
+    }
     assert_ne!(
         status(daemon.pid(), "CapEff:"),
         [NONE],
@@ -339,12 +445,84 @@ fn open_folder(scene: &Scene) -> std::path::PathBuf {
     open
 }
 
+/// A link of another user.
+fn plant_link(target: &Path, link: &Path) {
+    symlink(target, link).expect("link");
+    lchown(link, Some(USER), Some(USER)).expect("lchown");
+}
+
+fn files_of_others_are_refused() {
+    let scene = Scene::new();
+    let open = open_folder(&scene);
+    let [pid, log, list] = ["pid", "log", "list"].map(|name| {
+        let path = open.join(name);
+        fs::write(&path, "7000:udp\n").expect("file");
+        chown(&path, Some(USER), Some(USER)).expect("chown");
+        path
+    });
+    scene.home.config("");
+    let own_log = scene.home.path("log");
+    let (g, p) = (Path::new("-g"), Path::new("-p"));
+    let output = background(&scene, "022", &[g, &own_log, p, &pid]);
+    assert!(output.status.success(), "{output:?}");
+    let refusal = |path: &Path| {
+        let path = path.display();
+        format!("{path} is another user's in a folder that others can write to")
+    };
+    assert!(scene.home.read("log").contains(&refusal(&pid)));
+    end_of_scene(&scene);
+    assert_eq!(fs::read_to_string(&pid).expect("pid"), "7000:udp\n");
+
+    let args = ["-i", "wan0", "-g", log.to_str().expect("path")];
+    let daemon = Daemon::start(&scene.router, &scene.home, &args);
+    daemon.await_text(&refusal(&log));
+    scene.fence(&daemon);
+    drop(daemon);
+    assert_eq!(fs::read_to_string(&log).expect("log"), "7000:udp\n");
+
+    // A list says who may enter: nobody else may write to it, wherever it is.
+    let own = scene.home.write("list", "7000:udp\n");
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o660)).expect("chmod");
+    for (list, text) in [
+        (&list, refusal(&list)),
+        (&own, "others own it or can write to it".to_string()),
+    ] {
+        let door = format!("[A]\none_time_sequences = {}\n", list.display());
+        scene.home.config(&door);
+        let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
+        assert_eq!(daemon.wait().code(), Some(1));
+        daemon.await_text(&text);
+    }
+}
+
+fn a_config_that_others_can_write_is_warned_of() {
+    let scene = Scene::new();
+    let config = scene.home.config("");
+    let warning = "others may write this file, and its commands run as root";
+    let set_mode = |mode| {
+        fs::set_permissions(&config, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    set_mode(0o666);
+    let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
+    assert_eq!(daemon.errors().matches(warning).count(), 1);
+    daemon.signal(libc::SIGHUP);
+    daemon.await_count(lines::IN_FORCE, 1);
+    assert_eq!(daemon.errors().matches(warning).count(), 2);
+    set_mode(0o644);
+    daemon.signal(libc::SIGHUP);
+    daemon.await_count(lines::IN_FORCE, 2);
+    chown(&config, Some(USER), None).expect("chown");
+    daemon.signal(libc::SIGHUP);
+    daemon.await_text(&format!("user {USER} owns this file"));
+    assert_eq!(daemon.errors().matches(warning).count(), 2);
+}
+
 fn links_of_others_are_refused() {
     let scene = Scene::new();
     let open = open_folder(&scene);
     let target = scene.home.write("target", "precious\n");
     let link = open.join("link");
-    symlink(&target, &link).expect("link");
+    plant_link(&target, &link);
     let log = scene.home.path("log");
     scene.home.config("");
 
@@ -410,7 +588,7 @@ fn a_list_that_becomes_a_link_is_refused() {
     ));
     let moved = scene.home.path("moved");
     fs::rename(&list, &moved).expect("rename");
-    symlink(&moved, &list).expect("link");
+    plant_link(&moved, &list);
     scene.knock(ROUTER, &["1:udp", "2:udp"]);
     daemon.await_text("--> disabling the door");
     scene.fence(&daemon);
@@ -443,7 +621,7 @@ fn a_state_folder_of_others_is_refused() {
         }),
         ("a link", "is a symbolic link in a folder", |path| {
             fs::create_dir(path.with_file_name("other")).expect("folder");
-            symlink("other", path).expect("link");
+            plant_link(Path::new("other"), path);
         }),
     ];
     for (what, text, make) in cases {

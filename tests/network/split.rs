@@ -103,7 +103,7 @@ fn whoever_keeps_the_listeners_socket_holds_nothing_up() {
 }
 
 /// The socket that a process has as its standard input.
-fn socket_of(pid: u32) -> OwnedFd {
+pub fn socket_of(pid: u32) -> OwnedFd {
     // SAFETY: no pointers; the kernel makes both descriptors for us alone.
     unsafe {
         let process = libc::syscall(libc::SYS_pidfd_open, pid, 0);

@@ -18,9 +18,18 @@ pub const TESTS: &[Test] = &[
         unit_starts_reloads_and_stops,
     ),
     ("unit_restarts_after_a_kill", unit_restarts_after_a_kill),
+    ("hardened_unit_is_safer", hardened_unit_is_safer),
+    (
+        "hardened_unit_opens_and_closes",
+        hardened_unit_opens_and_closes,
+    ),
 ];
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/files/systemd/knockd.service");
+const HARDENED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/files/systemd/knockd.service.d/hardened.conf"
+);
 const BOOT: &str = include_str!("boot.sh");
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
@@ -71,13 +80,68 @@ fn remove_groups(group: &Path) {
         .output();
 }
 
-fn unit_is_correct() {
-    // The program that it starts must exist for this check; any will do.
-    let scene = Scene::new();
+/// A copy of the unit for systemd-analyze: the program that it starts must exist, and any will do.
+fn copy_of_unit(scene: &Scene) -> PathBuf {
     let text = fs::read_to_string(UNIT)
         .expect("unit")
         .replace("/usr/sbin/knockd ", "/bin/true ");
-    let copy = scene.home.write("knockd.service", &text);
+    scene.home.write("knockd.service", &text)
+}
+
+/// systemd knows each line of the drop-in, and thinks better of the unit with it.
+fn hardened_unit_is_safer() {
+    let scene = Scene::new();
+    let unit = copy_of_unit(&scene);
+    let folder = scene.home.path("knockd.service.d");
+    fs::create_dir(&folder).expect("folder");
+    fs::copy(HARDENED, folder.join("hardened.conf")).expect("copy");
+    let analyze = |args: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        let path = format!("{}:", unit.parent().expect("folder").display());
+        command.env("SYSTEMD_UNIT_PATH", path);
+        command
+            .args(args)
+            .arg(&unit)
+            .output()
+            .expect("systemd-analyze")
+    };
+    let output = analyze(&["verify", "--man=no", "--recursive-errors=no"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && !said.contains("knockd"),
+        "{said}"
+    );
+    // In tenths; the unit alone has 95.
+    let output = analyze(&["security", "--offline=true", "--threshold=39"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    assert!(said.contains("Overall exposure level"), "{said}");
+}
+
+fn hardened_unit_opens_and_closes() {
+    let scene = Scene::new();
+    // Its /tmp is another, so nothing is noted there.
+    let config = "[SSH]
+        sequence = 7000,8000:udp,9000
+        tcpflags = syn
+        cmd_timeout = 2
+        start_command = iptables -w -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+        stop_command = iptables -w -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n";
+    let machine = Machine::boot_hardened(&scene, config, "-i wan0", Some(HARDENED));
+    let main = machine.await_main("0");
+    for _ in 0..2 {
+        open(&scene);
+        wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
+        machine.systemctl("reload knockd").expect("reload");
+    }
+    assert_eq!(machine.property("MainPID"), main);
+    machine.systemctl("stop knockd").expect("stop");
+    assert_eq!(machine.property("Result"), "success");
+}
+
+fn unit_is_correct() {
+    let scene = Scene::new();
+    let copy = copy_of_unit(&scene);
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])
         .arg(&copy)
@@ -100,6 +164,11 @@ struct Machine {
 impl Machine {
     /// Boots with this `/etc/knockd.conf`. `options`: KNOCKD_OPTS of /etc/default/knockd; empty: there is no such file.
     fn boot(scene: &Scene, config: &str, options: &str) -> Machine {
+        Machine::boot_hardened(scene, config, options, None)
+    }
+
+    /// The same with this drop-in for the unit.
+    fn boot_hardened(scene: &Scene, config: &str, options: &str, drop_in: Option<&str>) -> Machine {
         let home: &Path = scene.home.as_ref();
         let config = config.replace("@HOME@", &home.display().to_string());
         scene.home.write("unit.conf", &config);
@@ -124,6 +193,7 @@ impl Machine {
             .arg(daemon_binary())
             .arg(UNIT);
         inside.arg(scene.home.path("unit.conf")).arg(options);
+        inside.args(drop_in);
         // Into the group first: `ip netns exec` mounts another /sys, where there is none.
         let mut command = Command::new("sh");
         command
@@ -192,10 +262,9 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let console = fs::read_to_string(&self.console).unwrap_or_default();
-            eprintln!(
-                "{}\n{console}",
-                self.systemctl("status knockd").unwrap_or_else(|e| e)
-            );
+            let ask = |what| self.systemctl(what).unwrap_or_else(|error| error);
+            let (status, last) = (ask("status knockd"), ask("show knockd -p ExecMainStatus"));
+            eprintln!("{status}\n{last}\n{console}");
         }
         // Process 1 dies, and with it all of its processes; then the groups can go.
         for pid in children(self.systemd.pid()) {

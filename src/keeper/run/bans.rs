@@ -16,7 +16,7 @@ impl Keeper {
     /// The listener has counted so many tripwires of that source that it is to be banned. `false`: no honest listener says so.
     pub(super) fn scanned(&mut self, source: IpAddr) -> bool {
         let bans = &self.options.bans;
-        if bans.rule.is_none() || self.settings.args.only_ip_v4 && source.is_ipv6() {
+        if bans.rule.is_none() {
             return false;
         }
         let mut why = self.spares(source).map(str::to_string);

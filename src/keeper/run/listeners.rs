@@ -7,7 +7,7 @@ use crate::door::{Millis, Protocol};
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received};
 use crate::keeper::log::Kind;
-use crate::limits::{LEFT_OUT_REPORT_MS, LISTENER_END_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
+use crate::limits::{LISTENER_END_MS, LISTENER_PAUSE_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
 use crate::record::{Progress, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::poll::{self, Awaits, Entry};
@@ -137,6 +137,12 @@ impl Keeper {
                 return self.listener_died("sent a record that cannot be");
             }
         }
+        // Without `LogRate` no line is lost, whatever that costs.
+        if let Some(listener) = &mut self.listener
+            && self.options.log_rate > 0
+        {
+            listener.paused_until = Some(monotonic() + LISTENER_PAUSE_MS);
+        }
     }
 
     /// Lets the first listener read packets. If it has died since it was ready, the loop starts another.
@@ -158,9 +164,11 @@ impl Keeper {
                     self.put_in_force(new);
                 }
             }
-            Received::Record(ToKeeper::Problem(text)) => self.lines.say(Kind::Error, &text),
-            Received::Record(ToKeeper::Notice(text)) => self.lines.say(Kind::Event, &text),
-            Received::Record(ToKeeper::Debug(text)) => self.lines.say(Kind::Debug, &text),
+            Received::Record(
+                record @ (ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_)),
+            ) => {
+                self.heed(record);
+            }
             Received::Record(ToKeeper::Refused(problem)) => self.give_up_reload(&problem),
             _ => self.give_up_reload("the new listener has died"),
         }
@@ -168,6 +176,12 @@ impl Keeper {
 
     /// Does what a record of the listener asks for, as far as it can be checked. `false`: no honest listener sends this.
     fn heed(&mut self, record: ToKeeper) -> bool {
+        if !self.is_possible(&record) {
+            return false;
+        }
+        if !self.admits(&record) {
+            return true;
+        }
         match record {
             ToKeeper::Stage(progress) => {
                 self.progress(progress, Kind::Event, |stage| format!("Stage {stage}"))
@@ -185,22 +199,11 @@ impl Keeper {
             } => self.opened(usize::from(door), source, generation),
             ToKeeper::Scanned(source) => self.scanned(source),
             ToKeeper::LeftOut(lines) => {
-                self.lines.say(
-                    Kind::Event,
-                    &format_args!("LogRate: {lines} stage and failure lines left out"),
-                );
+                self.log_lines_left_out(lines);
                 true
             }
-            ToKeeper::Problem(text) => {
-                self.lines.say(Kind::Error, &text);
-                true
-            }
-            ToKeeper::Notice(text) => {
-                self.lines.say(Kind::Event, &text);
-                true
-            }
-            ToKeeper::Debug(text) => {
-                self.lines.say(Kind::Debug, &text);
+            ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_) => {
+                self.listener_text(&record);
                 true
             }
             ToKeeper::Seen(knock) => {
@@ -240,7 +243,7 @@ impl Keeper {
         let Some(door) = self.doors.get_mut(index) else {
             return false;
         };
-        if self.settings.args.only_ip_v4 && source.is_ipv6() || generation > door.generation {
+        if generation > door.generation {
             return false;
         }
         if generation < door.generation {
@@ -253,8 +256,7 @@ impl Keeper {
         // A one-time list bounds itself.
         let now = monotonic();
         if door.list.is_none() && !door.openings.allow(now) {
-            let due = now + LEFT_OUT_REPORT_MS;
-            self.report_openings.get_or_insert(due);
+            self.report_left_out(now);
             return true;
         }
         let name = door.config.name.clone();

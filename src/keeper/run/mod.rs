@@ -1,6 +1,7 @@
 //! The keeper's loop: sleeps in poll() and does what the listener, its children, signals and deadlines ask for.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod bans;
 mod control;
 mod leases;
@@ -29,6 +30,7 @@ use crate::sys::clock::monotonic;
 use crate::sys::poll::{self, Awaits, Entry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
+use admission::Admission;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -87,7 +89,9 @@ pub struct Keeper {
     closing: Option<Closing>,
     /// Bounds the bans.
     bans_rate: LogRate,
-    /// Openings were too many; how many is logged then.
+    /// Bounds the lines that the listener causes.
+    admission: Admission,
+    /// Openings or lines were too many; how many is logged then.
     report_openings: Option<Millis>,
     /// The control socket, if there is one.
     pub control: Option<Control>,
@@ -109,6 +113,7 @@ impl Keeper {
         let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
         let log = Log::new(settings.args.verbose, settings.args.debug);
         let lines = Lines::new(log, settings.args.lookup);
+        let log_rate = options.log_rate;
         Ok(Keeper {
             settings,
             options,
@@ -129,6 +134,7 @@ impl Keeper {
             pid_file: None,
             closing: None,
             bans_rate: LogRate::new(BANS_PER_SECOND, BAN_BURST, monotonic()),
+            admission: Admission::new(log_rate),
             report_openings: None,
             control: None,
             started: monotonic(),
@@ -229,7 +235,7 @@ impl Keeper {
     fn sleep(&self, now: Millis) -> io::Result<Ready> {
         let mut own = [None; OWN_ENTRIES];
         own[SIGNALS] = Some(self.signals.as_fd());
-        own[LISTENER] = self.listener.as_ref().map(AsFd::as_fd);
+        own[LISTENER] = self.listener.as_ref().and_then(ListenerProcess::awaited);
         own[REPLACEMENT] = self.replacement.as_ref().map(|new| new.listener.as_fd());
         own[NAMES] = self.lines.descriptor();
         let mut entries = Vec::from(own.map(|fd| Entry::new(fd, Awaits::Input)));
@@ -261,6 +267,9 @@ impl Keeper {
             self.restart.due,
             self.save_again,
             self.report_openings,
+            self.listener
+                .as_ref()
+                .and_then(|listener| listener.paused_until),
             self.book.next_expiry(),
             self.commands.next_deadline(),
             self.lines.deadline(),
@@ -287,6 +296,11 @@ impl Keeper {
         if listener.is_some_and(|listener| is_due(&listener.ready_by, now)) {
             self.listener_died("does not get ready");
         }
+        if let Some(listener) = &mut self.listener
+            && is_due(&listener.paused_until, now)
+        {
+            listener.paused_until = None;
+        }
         let replacement = self.replacement.as_ref();
         if replacement.is_some_and(|new| is_due(&new.listener.ready_by, now)) {
             self.give_up_reload("the new listener does not get ready");
@@ -295,7 +309,7 @@ impl Keeper {
             self.lines.proceed(now);
         }
         if is_due(&self.report_openings, now) {
-            self.report_left_out();
+            self.log_left_out();
         }
         if is_due(&self.save_again, now) {
             self.renew_state();
@@ -311,8 +325,8 @@ impl Keeper {
         self.mind_doors(now);
     }
 
-    /// Logs how many openings were too many, and how many lines about others.
-    pub(super) fn report_left_out(&mut self) {
+    /// Logs how many openings were too many, and how many lines were left out.
+    pub(super) fn log_left_out(&mut self) {
         self.report_openings = None;
         let refused = |door: &mut Door| door.openings.take_left_out();
         let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
@@ -329,6 +343,9 @@ impl Keeper {
                 Kind::Event,
                 &format_args!("LogRate: {left_out} lines about openings left out"),
             );
+        }
+        if let Some(lines) = self.admission.take_left_out() {
+            self.log_lines_left_out(lines);
         }
     }
 

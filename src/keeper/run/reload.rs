@@ -1,6 +1,7 @@
 //! A new config: read, checked, and in force once its listener is ready.
 #![forbid(unsafe_code)]
 
+use super::admission::Admission;
 use super::{Keeper, Replacement};
 use crate::config::Options;
 use crate::keeper::doors::Door;
@@ -61,8 +62,8 @@ impl Keeper {
         self.reopen_log(path, config.options.use_syslog);
         // Not the texts: `/x`, `/x/` and a link to it are one folder.
         let state_dir = |options: &Options| {
-            let path = named_files::folder(&self.settings.state_dir(options)).ok();
-            path.map(PathBuf::into_os_string)
+            let folder = named_files::folder(&self.settings.state_dir(options)).ok();
+            folder.map(|folder| folder.path.into_os_string())
         };
         let mut state = None;
         if state_dir(&config.options) != state_dir(&self.options) {
@@ -167,7 +168,8 @@ impl Keeper {
         }
         self.options = new.options;
         // The old doors have counted it.
-        self.report_left_out();
+        self.log_left_out();
+        self.admission = Admission::new(self.options.log_rate);
         self.doors = new.doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {

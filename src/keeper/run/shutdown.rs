@@ -45,7 +45,7 @@ impl Keeper {
                 lease.source, lease.name()
             ));
         }
-        self.report_left_out();
+        self.log_left_out();
         self.lines.say(Kind::Verbose, &"closing...");
         self.lines.say(Kind::LogOnly, &"shutting down");
         self.lines.flush();

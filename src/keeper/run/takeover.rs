@@ -21,6 +21,7 @@ impl Keeper {
     /// Takes this folder over, and the leases that are left in it.
     pub fn take_over_state(&mut self, state: State) {
         let (leases, remark) = state.leases();
+        self.lines.cage = state.empty_directory().try_clone_to_owned().ok();
         self.state = Some(state);
         if let Some((kind, text)) = remark {
             self.lines.say(kind, &text);

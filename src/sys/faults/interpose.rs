@@ -89,23 +89,27 @@ interpose! {
     execv(path: *const c_char, arguments: *const *const c_char) -> c_int = -1;
     fchdir(fd: c_int) -> c_int = -1;
     fstat64(fd: c_int, found: *mut Stat) -> c_int = -1;
+    fstatat64(folder: c_int, path: *const c_char, found: *mut Stat, flags: c_int) -> c_int = -1;
     fsync(fd: c_int) -> c_int = -1;
     ftruncate64(fd: c_int, length: off64_t) -> c_int = -1;
     accept4(fd: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int = -1;
     getcwd(buffer: *mut c_char, length: size_t) -> *mut c_char = ptr::null_mut();
     getsockopt(fd: c_int, level: c_int, option: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int = -1;
+    getxattr(path: *const c_char, name: *const c_char, value: *mut c_void, length: size_t) -> ssize_t = -1;
     kill(process: pid_t, signal: c_int) -> c_int = -1;
     listen(fd: c_int, waiting: c_int) -> c_int = -1;
     lseek64(fd: c_int, offset: off64_t, whence: c_int) -> off64_t = -1;
     lstat64(path: *const c_char, found: *mut Stat) -> c_int = -1;
     mkdir(path: *const c_char, mode: mode_t) -> c_int = -1;
     open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int = -1;
+    openat(folder: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int = -1;
     opendir(path: *const c_char) -> *mut c_void = ptr::null_mut();
     pipe2(ends: *mut c_int, flags: c_int) -> c_int = -1;
     poll(entries: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int = -1;
     prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int = -1;
     readdir64(folder: *mut c_void) -> *mut c_void = ptr::null_mut();
     readlink(path: *const c_char, buffer: *mut c_char, length: size_t) -> ssize_t = -1;
+    readlinkat(folder: c_int, path: *const c_char, buffer: *mut c_char, length: size_t) -> ssize_t = -1;
     recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t = -1;
     recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, address: *mut sockaddr,
         address_length: *mut socklen_t) -> ssize_t = -1;

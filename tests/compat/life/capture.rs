@@ -84,7 +84,14 @@ fn another_mac_address() {
 }
 
 fn impossible_sources() {
-    for source in [[0, 0, 0, 0], [255, 255, 255, 255], [224, 0, 0, 1]] {
+    let sources = [
+        [0, 0, 0, 0],
+        [0, 1, 2, 3],
+        [127, 0, 0, 1],
+        [255, 255, 255, 255],
+        [224, 0, 0, 1],
+    ];
+    for source in sources {
         let mut bytes = packet("7000");
         bytes[12..16].copy_from_slice(&source);
         set_checksum(&mut bytes);

@@ -1,0 +1,121 @@
+//! What the keeper takes from a listener: one that was taken over sends what it likes, as fast as it can.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::door::Millis;
+use crate::keeper::listener_process::ListenerProcess;
+use crate::keeper::log::Kind;
+use crate::limits::{LEFT_OUT_REPORT_MS, LOG_BURST, MAX_STEPS, TEXT_BURST, TEXTS_PER_SECOND};
+use crate::log_rate::LogRate;
+use crate::packet;
+use crate::record::{Progress, ToKeeper};
+use crate::sys::clock::monotonic;
+use std::net::IpAddr;
+
+/// How many lines listeners may cause, whatever they say of themselves. An honest one keeps to `LogRate` and is never bounded here.
+pub struct Admission {
+    /// About clients: stages and failures, and what `-D` shows of packets.
+    lines: LogRate,
+    /// In the listener's own words.
+    texts: LogRate,
+}
+
+impl Admission {
+    /// `log_rate`: `LogRate`.
+    pub fn new(log_rate: u32) -> Admission {
+        let now = monotonic();
+        Admission {
+            // An honest listener's rate is counted by its own clock, and its burst by its own start.
+            lines: LogRate::new(log_rate, 2 * LOG_BURST, now),
+            texts: LogRate::new(TEXTS_PER_SECOND, TEXT_BURST, now),
+        }
+    }
+
+    /// How many lines were left out since this was called last.
+    pub fn take_left_out(&mut self) -> Option<u32> {
+        let lines = self.lines.take_left_out();
+        let texts = self.texts.take_left_out();
+        lines.map_or(texts, |lines| Some(lines + texts.unwrap_or(0)))
+    }
+}
+
+impl Keeper {
+    /// Whether this record may cause its line now. If not, it is counted.
+    pub(super) fn admits(&mut self, record: &ToKeeper) -> bool {
+        let Admission { lines, texts } = &mut self.admission;
+        let rate = match record {
+            ToKeeper::Stage(_)
+            | ToKeeper::TimedOut(_)
+            | ToKeeper::Failed(_)
+            | ToKeeper::Seen(_) => lines,
+            ToKeeper::Problem(_)
+            | ToKeeper::Notice(_)
+            | ToKeeper::Debug(_)
+            | ToKeeper::LeftOut(_) => texts,
+            _ => return true,
+        };
+        let now = monotonic();
+        let allowed = rate.allow(now);
+        if !allowed {
+            self.report_left_out(now);
+        }
+        allowed
+    }
+
+    /// Has what was left out logged soon.
+    pub(super) fn report_left_out(&mut self, now: Millis) {
+        let due = now + LEFT_OUT_REPORT_MS;
+        self.report_openings.get_or_insert(due);
+    }
+
+    pub(super) fn log_lines_left_out(&mut self, lines: u32) {
+        self.lines.say(
+            Kind::Event,
+            &format_args!("LogRate: {lines} stage and failure lines left out"),
+        );
+    }
+
+    /// Logs a text of the listener. Once that has read packets it is marked, or it could look like a line of the keeper.
+    pub fn listener_text(&mut self, record: &ToKeeper) {
+        let (kind, text) = match record {
+            ToKeeper::Problem(text) => (Kind::Error, text),
+            ToKeeper::Notice(text) => (Kind::Event, text),
+            ToKeeper::Debug(text) => (Kind::Debug, text),
+            _ => return,
+        };
+        let reads = |listener: &ListenerProcess| listener.ready_by.is_none();
+        let mark = match self.listener.as_ref().is_some_and(reads) {
+            true => "listener: ",
+            false => "",
+        };
+        self.lines.say(kind, &format_args!("{mark}{text}"));
+    }
+
+    /// Whether an honest listener can send this record, as far as the packets it may have seen are concerned.
+    pub(super) fn is_possible(&self, record: &ToKeeper) -> bool {
+        let can_knock = |source: IpAddr| {
+            packet::can_be_host(source) && !(self.settings.args.only_ip_v4 && source.is_ipv6())
+        };
+        match record {
+            ToKeeper::Stage(progress)
+            | ToKeeper::TimedOut(progress)
+            | ToKeeper::Failed(progress) => can_knock(progress.source) && self.has_stage(progress),
+            ToKeeper::Opened { source, .. } | ToKeeper::Scanned(source) => can_knock(*source),
+            _ => true,
+        }
+    }
+
+    /// Whether the door has that many steps. Of a one-time door the sequence may have been another when this was sent.
+    fn has_stage(&self, progress: &Progress) -> bool {
+        self.doors
+            .get(usize::from(progress.door))
+            .is_some_and(|door| {
+                let sequence = door.config.pattern.sequence.as_ref();
+                let steps = match sequence {
+                    Some(sequence) if door.list.is_none() => sequence.steps().len(),
+                    _ => MAX_STEPS,
+                };
+                usize::from(progress.stage) <= steps
+            })
+    }
+}

@@ -179,17 +179,18 @@ fn signals_to_both_processes() {
 }
 
 /// The commands of scripts and monitors, in a PID namespace where this daemon is the only one. The program's second name is for the `pidof`
-/// of busybox and procps.
+/// of busybox and procps. Each reload is waited for: a listener that was just forked is called as the keeper until it is executed.
 fn pidof_finds_the_keeper_alone() {
     let scene = Scene::new();
     scene.home.config("");
     let script = format!(
         "cd {}; cp {} knockd; ln knockd knockd-listener
          ./knockd -d -i wan0 -c knockd.conf -p $PWD/pid -g $PWD/log
+         done='{}'
          has() {{ command -v $1 > /dev/null; }}
          reloads() {{
              seen=0
-             while [ $(grep -c re-reading log) -lt $1 ]; do
+             while [ $(grep -c \"$done\" log) -lt $1 ]; do
                  seen=$((seen + 1)); [ $seen -lt 500 ]; sleep 0.02
              done
          }}
@@ -199,11 +200,12 @@ fn pidof_finds_the_keeper_alone() {
          if has pgrep; then pgrep -x knockd; fi
          kill -HUP \"$(pidof knockd)\"; reloads 1
          if has killall; then killall -HUP knockd; reloads 2; fi
-         if has busybox; then busybox killall -HUP knockd; reloads $(($(grep -c re-reading log) + 1)); fi
+         if has busybox; then busybox killall -HUP knockd; reloads $(($(grep -c \"$done\" log) + 1)); fi
          kill \"$(pidof -s knockd)\"
          while [ -e pid ]; do sleep 0.02; done",
         scene.home.as_ref().display(),
         daemon_binary().display(),
+        lines::IN_FORCE,
     );
     let output = scene
         .router

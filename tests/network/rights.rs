@@ -504,10 +504,10 @@ fn a_config_that_others_can_write_is_warned_of() {
     };
     set_mode(0o666);
     let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
-    assert_eq!(daemon.errors().matches(warning).count(), 1);
+    daemon.await_count(warning, 1);
     daemon.signal(libc::SIGHUP);
     daemon.await_count(lines::IN_FORCE, 1);
-    assert_eq!(daemon.errors().matches(warning).count(), 2);
+    daemon.await_count(warning, 2);
     set_mode(0o644);
     daemon.signal(libc::SIGHUP);
     daemon.await_count(lines::IN_FORCE, 2);

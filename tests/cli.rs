@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 fn argv(line: &str) -> Vec<OsString> {
@@ -482,10 +482,11 @@ fn a_config_may_be_an_inherited_descriptor() {
     }
 }
 
-/// Runs `knockd --check` in a directory of its own with this config and a one-time list `once`; its standard output.
-fn check(config: &str, list_mode: u32) -> String {
+/// Runs `knockd --check` in a directory of its own with this config and a one-time list `once`.
+fn check_beside(config: &str, list_mode: u32) -> Output {
     use std::os::unix::fs::PermissionsExt;
-    let home = std::env::temp_dir().join(format!("knockd-check-{}", std::process::id()));
+    let home =
+        std::env::temp_dir().join(format!("knockd-check-{}-{list_mode:o}", std::process::id()));
     std::fs::create_dir_all(&home).unwrap();
     for (name, text, mode) in [("k.conf", config, 0o600), ("once", " 1,2,3\n", list_mode)] {
         std::fs::write(home.join(name), text).unwrap();
@@ -498,14 +499,32 @@ fn check(config: &str, list_mode: u32) -> String {
         .output()
         .unwrap();
     std::fs::remove_dir_all(&home).unwrap();
+    output
+}
+
+/// The same; its standard output.
+fn check(config: &str) -> String {
+    let output = check_beside(config, 0o600);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
+fn check_refuses_a_list_that_others_can_write_as_a_start_does() {
+    let config = "[B]\none_time_sequences = once\ntcpflags = syn\n";
+    let output = check_beside(config, 0o620);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.starts_with("once: others own it or can write to it"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn check_names_what_this_machine_lacks_and_ends_with_a_verdict() {
     let good = "[options]\nInterface = lo\n[A]\nsequence = 9,4,7,4\ntcpflags = syn\n";
-    let said = check(good, 0o600);
+    let said = check(good);
     assert!(
         said.ends_with("\nconfig OK: 1 door, 0 warnings\n"),
         "{said}"
@@ -514,10 +533,8 @@ fn check_names_what_this_machine_lacks_and_ends_with_a_verdict() {
                 stop_command = /no/such -i x; cd /; other\n";
     let rules = "[B]\none_time_sequences = once\ntcpflags = syn\n\
                  command = sh -c 'nothing; no'\nstop_command = true -i eht0; test -f x && exit\n";
-    let said = check(
-        &format!("{good}{keys}{rules}").replace("= lo", "= lo,eht1,lo:1"),
-        0o620,
-    );
+    let config = format!("{good}{keys}{rules}");
+    let said = check(&config.replace("= lo", "= lo,eht1,lo:1"));
     let warnings: Vec<&str> = said
         .lines()
         .filter(|line| line.contains("arning"))
@@ -528,13 +545,11 @@ fn check_names_what_this_machine_lacks_and_ends_with_a_verdict() {
             "warning: no interface 'eht1' on this machine",
             "warning: no program '/usr/sbin/no_such_helper' on this machine",
             "warning: no program '/no/such' on this machine",
-            "warning: once: others may write this file, and its sequences open the door; chmod 600 it",
-            "config OK: 2 doors, 4 warnings",
+            "config OK: 2 doors, 3 warnings",
         ]
     );
     let rule = "command = iptables -I INPUT -i eht0 -s %IP% -j ACCEPT\nstop_command = true\n";
     assert!(
-        check(&format!("{good}{rule}"), 0o600)
-            .contains("warning: no interface 'eht0' on this machine\n")
+        check(&format!("{good}{rule}")).contains("warning: no interface 'eht0' on this machine\n")
     );
 }

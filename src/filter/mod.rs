@@ -8,10 +8,10 @@
 //! agree it does not ask, for nobody sends others; user space does.
 //!
 //! Instructions that run on a kernel that knows of VLAN tags, with one IPv4 address and n ranges of ports: 4 for a packet that is not IP, at
-//! most 10 for another address or protocol, 16 + log2 n for another port, 24 + log2 n for one that passes.
+//! most 10 for another address or protocol, 16 + log2 n for another port, 28 + log2 n for one that passes.
 //!
 //! Sizes in instructions, for doors with three TCP SYN steps: one door, one IPv4 address: 30; one IPv4 and two IPv6
-//! addresses: 131, of which the IPv6 extension headers take 54; a second such door: 135; one with `Tripwire = auto`: about
+//! addresses: 132, of which the IPv6 extension headers take 54; a second such door: 136; one with `Tripwire = auto`: about
 //! 360. About 390 ports fit exactly.
 #![forbid(unsafe_code)]
 

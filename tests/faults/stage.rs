@@ -21,8 +21,8 @@ const END: Duration = Duration::from_secs(12);
 /// The commands' own time.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the keeper has open: standard ones, log, lock, the listener's empty folder, both ends of the self-pipe, listener, control socket.
-const DESCRIPTORS: usize = 10;
+/// What the keeper has open: standard ones, log, lock, the listener's empty folder, both ends of the self-pipe, listener and its packet socket, control socket.
+const DESCRIPTORS: usize = 11;
 
 /// With one of these words the daemon says itself that a door may be open, and until when.
 const CONFESSIONS: &[&str] = &["did not end in time", "will stay open", "may still be open"];

@@ -61,7 +61,9 @@ impl ListenerProcess {
         before: Option<&ListenerProcess>,
     ) -> io::Result<ListenerProcess> {
         let selectors = Selector::list(settings.interface(options)).unwrap_or_default();
-        let names: Vec<String> = selectors.iter().map(Selector::to_string).collect();
+        // `auto` is read as two.
+        let named = selectors.iter().filter(|it| **it != Selector::AutoIpv6);
+        let names: Vec<String> = named.map(Selector::to_string).collect();
         let mut sockets = before.map_or(Vec::new(), |before| before.sockets.clone());
         sockets.truncate(selectors.len());
         for selector in selectors.iter().skip(sockets.len()) {

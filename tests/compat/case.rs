@@ -111,7 +111,7 @@ pub struct Difference {
     strict: Map<String, Value>,
     /// It prints `FILE:LINE:COLUMN: text`, which the comparison leaves out.
     pub tells_places: bool,
-    /// What opens with the default matching, if that is more than with `--strict`: `SOURCE: DOOR` in order.
+    /// What opens with the default matching, if that is something else than with `--strict`: `SOURCE: DOOR` in order.
     pub default_opens: Option<Vec<String>>,
 }
 

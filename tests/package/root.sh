@@ -7,7 +7,7 @@ wan=internet
 
 # router COMMAND...: what a shell on the router does with these words; standard input is no terminal
 router() {
-    chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin IPKG_RECORDS="${records:-}" \
+    chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin \
         /bin/sh -c "$*" < /dev/null
 }
 
@@ -63,7 +63,7 @@ link() {
 # A router after a reboot: /tmp and /var are empty, no process of the package runs, no rule is there.
 reboot_router() {
     # In this namespace there are only processes of ours. Scripts that wait to start a daemon go first.
-    for pid in $(pgrep -f 'knockd.startup|control/preinst') $(keepers) $(pidof knockd); do
+    for pid in $(pgrep -f 'knockd.startup|info/.*preinst') $(keepers) $(pidof knockd); do
         kill -9 "$pid" 2> /dev/null || :
     done
     await "no process is left" no_daemon

@@ -22,6 +22,8 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     test="$1, $3: reinstall"
     sequence=$(sequence_of "$tree")
     ipkg -d "$1" install "/packages/$3"
+    grep -q 'Configuration file' "$folder/said" && lost "it asks about a config that nobody has touched"
+    is "$(noted "$2")" "$(md5sum < "$config" | cut -d ' ' -f 1)"
     is "$(sequence_of "$tree")" "$sequence"
     grep -q 'knock ROUTER' "$folder/said" && lost "the knock was shown again"
     await "another daemon runs" another_daemon "$pid"
@@ -31,7 +33,9 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     test="$1, $3: upgrade with a changed config"
     pid=$(daemon)
     echo '# mine' >> "$config"
-    ipkg -d "$1" -force-defaults install "/packages/$4"
+    ipkg -d "$1" install "/packages/$4"
+    grep -q 'Configuration file' "$folder/said" && lost "it asks about a config that was edited"
+    is "$(noted "$2")" "<custom>"
     is "$(tail -n 1 "$config")" "# mine"
     is "$(sequence_of "$tree")" "$sequence"
     await "another daemon runs" another_daemon "$pid"
@@ -44,7 +48,8 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     nothing_left "$1" "$tree" "$tree/etc/knockd.conf"
 
     test="$1, $3: install over the config of before"
-    ipkg -d "$1" -force-defaults install "/packages/$3"
+    ipkg -d "$1" install "/packages/$3"
+    is "$(noted "$2")" "<custom>"
     is "$(sequence_of "$tree")" "$sequence"
     grep -q 'knock ROUTER' "$folder/said" && lost "a new door was made"
     await "one daemon runs" one_daemon
@@ -55,6 +60,15 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     before=$sequence
     first_install "$1" "$tree" "$3"
     [ "$sequence" != "$before" ] || lost "the same sequence was made twice"
+    await "one daemon runs" one_daemon
+    nothing_staged "$tree"
+    ipkg -d "$1" remove knockd-rs
+    nothing_left "$1" "$tree"
+
+    test="$1, $3: install, reinstall and remove, nothing is left"
+    first_install "$1" "$tree" "$3"
+    ipkg -d "$1" install "/packages/$3"
+    ipkg -d "$1" install "/packages/$4"
     await "one daemon runs" one_daemon
     ipkg -d "$1" remove knockd-rs
     nothing_left "$1" "$tree"
@@ -74,21 +88,6 @@ test_install() {
     test="one name after the other: install"
     jffs 4096
     life root /jffs knockd-rs.ipk knockd-rs_1.0.0-2_all.ipk
-}
-
-# Some clients note the checksum of the config only after postinst.
-test_late_records() {
-    records=late
-    test="a client that notes checksums late"
-    jffs 4096
-    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
-    await "one daemon runs" one_daemon
-    sequence=$(sequence_of /jffs)
-    ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
-    is "$(sequence_of /jffs)" "$sequence"
-    ipkg remove knockd-rs
-    nothing_left root /jffs
-    records=
 }
 
 test_sequences() {

@@ -113,7 +113,7 @@ logged() {
     grep -qF "$1" "$root/var/log/messages"
 }
 
-# pack VERSION FILE: a package of the program $knockd, in the form that scripts/build-ipk makes
+# pack VERSION FILE [ARCH]: a package of the program $knockd, in the form that scripts/build-ipk makes
 pack() {
     rm -rf "$folder/pack"
     mkdir -p "$folder/pack/data/usr/sbin" "$folder/pack/data/usr/bin" "$folder/pack/data/etc" "$folder/pack/control"
@@ -124,7 +124,7 @@ pack() {
     cp -r files/etc/config "$folder/pack/data/etc/"
     cp ipkg/preinst ipkg/postinst ipkg/prerm ipkg/postrm ipkg/conffiles "$folder/pack/control/"
     echo "# $1" >> "$folder/pack/control/postrm" # versions differ
-    sed "s/@VERSION@/$1/; s/@ARCH@/all/" ipkg/control.in > "$folder/pack/control/control"
+    sed "s/@VERSION@/$1/; s/@ARCH@/${3:-all}/" ipkg/control.in > "$folder/pack/control/control"
     archive control
     archive data
     echo 2.0 > "$folder/pack/debian-binary"

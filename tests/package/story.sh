@@ -174,6 +174,66 @@ test_reboot() {
     is "$(cat "$root/jffs/.init")" '# my own'
 }
 
+# DD-WRT's images for ARM install below /opt, and look there into etc/init.d alone: S* at a boot, *.wanup after a firewall restart.
+test_opt() {
+    test="below /opt"
+    reboot_router
+    mkdir "$root/opt"
+    echo 'dest root /opt' > "$root/etc/ipkg.conf"
+    first_install root /opt knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    reboot_router
+    : > "$root/var/log/messages"
+    # shellcheck disable=SC2016 # for the inner shell
+    router 'for script in /opt/etc/init.d/S*; do "$script"; done'
+    await "one daemon runs" one_daemon
+    await "it listens" logged "listening on vlan1"
+    knock_as_shown
+    await "the knock opens" is_open
+    router iptables -F
+    # shellcheck disable=SC2016
+    router 'for script in /opt/etc/init.d/*.wanup; do "$script"; done'
+    await "the rule is back" is_open
+    ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
+    works /opt
+    ipkg remove knockd-rs
+    await "the daemon has ended" no_daemon
+    nothing_left root /opt
+    [ ! -e "$root/opt/etc" ] || lost "folders are left"
+    rm -r "$root/opt" "$root/etc/ipkg.conf"
+}
+
+# The commands that README gives for a flash without room for two copies.
+one_copy() {
+    sed -n '/^   p=.*ddwrt/,/^   ```/p' README.md | sed '$d; s,^ *p=.*,p=/packages/'"$1"',; s,~,/jffs,g' > "$root/packages/one-copy"
+    [ -s "$root/packages/one-copy" ] || lost "README has no such commands"
+    router sh /packages/one-copy > "$folder/said" 2>&1 || lost "the commands of README fail"
+}
+
+test_one_copy() {
+    test="one copy: install"
+    jffs $(($(wc -c < "$knockd") / 1024 + 60))
+    nvram wan_proto=dhcp wan_ifname=vlan1
+    : > "$root/var/log/messages"
+    refused install /packages/knockd-rs_1.0.0-1_all.ipk
+    rm -rf "$root/jffs/tmp" "$root/jffs/jffs"
+    one_copy knockd-rs_1.0.0-1_all.ipk
+    cp "$folder/said" "$folder/knock-shown"
+    config=$root/jffs/etc/knockd.conf
+    is "$(stat -c %a "$config")" 600
+    works /jffs
+
+    test="one copy: upgrade"
+    pid=$(daemon)
+    echo '# mine' >> "$config"
+    before=$(md5sum < "$config")
+    : > "$root/var/log/messages"
+    one_copy knockd-rs_1.0.0-2_all.ipk
+    is "$(md5sum < "$config")" "$before"
+    await "another daemon runs" another_daemon "$pid"
+    works /jffs
+}
+
 # starts_on INTERFACE SETTING...: with these settings in nvram, and whatever the config says
 starts_on() {
     test="a router with $(shift; echo "$*")"

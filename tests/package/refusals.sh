@@ -288,4 +288,14 @@ test_secret() {
     for port in $(sed -n 's/^sequence *= *//p' "$folder/secret.conf" | tr ',' ' '); do
         ! grep -q "[^0-9]${port%:*}[^0-9]" "$folder/calls" || lost "a process had $port in its arguments: $(cat "$folder/calls")"
     done
+
+    test="an error that quotes the config in the arguments of a process"
+    mkdir -p "$folder/tree/usr/sbin" "$folder/tree/etc/config"
+    cp "$knockd" "$folder/tree/usr/sbin/knockd"
+    cp files/etc/config/knockd.startup "$folder/tree/etc/config/"
+    printf '[SSH]\nsequence = 1234,987654\ncommand = true\n' > "$folder/tree/etc/knockd.conf"
+    "$knockd" --check -c "$folder/tree/etc/knockd.conf" 2>&1 | grep -q 987654 || lost "the error does not quote it"
+    strace -f -qq -s 1000 -e trace=execve -o "$folder/calls" sh "$folder/tree/etc/config/knockd.startup" > "$folder/said" 2>&1
+    grep -q logger "$folder/calls" || lost "nothing was logged"
+    ! grep -q 987654 "$folder/calls" || lost "a process had it in its arguments: $(cat "$folder/calls")"
 }

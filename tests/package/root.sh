@@ -122,7 +122,11 @@ pack() {
     cp files/etc/knockd.conf "$folder/pack/data/etc/"
     chmod 600 "$folder/pack/data/etc/knockd.conf"
     cp -r files/etc/config "$folder/pack/data/etc/"
-    cp ipkg/preinst ipkg/postinst ipkg/prerm ipkg/postrm ipkg/conffiles "$folder/pack/control/"
+    cp ipkg/conffiles "$folder/pack/control/"
+    for script in preinst postinst prerm postrm; do
+        sed '/^ *# /d' "ipkg/$script" > "$folder/pack/control/$script"
+        chmod 755 "$folder/pack/control/$script"
+    done
     echo "# $1" >> "$folder/pack/control/postrm" # versions differ
     sed "s/@VERSION@/$1/; s/@ARCH@/${3:-all}/" ipkg/control.in > "$folder/pack/control/control"
     archive control

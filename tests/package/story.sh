@@ -90,6 +90,33 @@ test_install() {
     life root /jffs knockd-rs.ipk knockd-rs_1.0.0-2_all.ipk
 }
 
+# A client that unpacks where the package cannot look, and keeps its files elsewhere, as opkg does.
+test_other_client() {
+    test="a client of another kind: install"
+    jffs 4096
+    nvram wan_proto=dhcp wan_ifname=vlan1
+    : > "$root/var/log/messages"
+    mkdir -p "$root/jffs/usr/lib/opkg/info"
+    for script in preinst postinst prerm postrm; do
+        tar -xzOf "$root/packages/knockd-rs_1.0.0-1_all.ipk" ./control.tar.gz | tar -xzOf - "./$script" \
+            > "$root/jffs/usr/lib/opkg/info/knockd-rs.$script"
+        chmod 755 "$root/jffs/usr/lib/opkg/info/knockd-rs.$script"
+    done
+    cp "$root/jffs/usr/lib/opkg/info/knockd-rs.preinst" "$root/tmp/preinst"
+    router "PKG_ROOT=/jffs /tmp/preinst install" > "$folder/said" 2>&1 || lost "preinst fails"
+    router "tar -xzOf /packages/knockd-rs_1.0.0-1_all.ipk ./data.tar.gz | tar -xzf - -C /jffs"
+    router "PKG_ROOT=/jffs /jffs/usr/lib/opkg/info/knockd-rs.postinst configure" > "$folder/said" 2>&1 || lost "postinst fails"
+    cp "$folder/said" "$folder/knock-shown"
+    works /jffs
+
+    test="a client of another kind: remove"
+    for script in prerm postrm; do
+        router "PKG_ROOT=/jffs /jffs/usr/lib/opkg/info/knockd-rs.$script remove" > "$folder/said" 2>&1 || lost "$script fails"
+    done
+    no_daemon || lost "a daemon runs"
+    is_closed || lost "a door is still open"
+}
+
 test_sequences() {
     test="sequences by chance"
     jffs 4096

@@ -212,14 +212,14 @@ test_opt() {
     reboot_router
     : > "$root/var/log/messages"
     # shellcheck disable=SC2016 # for the inner shell
-    router 'for script in /opt/etc/init.d/S*; do "$script"; done'
+    router 'for script in /opt/etc/init.d/S*; do "$script"; done' || lost "there is no script for a boot"
     await "one daemon runs" one_daemon
     await "it listens" logged "listening on vlan1"
     knock_as_shown
     await "the knock opens" is_open
     router iptables -F
     # shellcheck disable=SC2016
-    router 'for script in /opt/etc/init.d/*.wanup; do "$script"; done'
+    router 'for script in /opt/etc/init.d/*.wanup; do "$script"; done' || lost "there is no script for the firewall"
     await "the rule is back" is_open
     ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
     works /opt

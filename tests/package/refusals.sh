@@ -37,6 +37,33 @@ test_build() {
     [ ! -e "$folder/musl" ] || lost "half a source is left"
 }
 
+# The architecture that a package names.
+architecture() { # architecture FILE
+    tar -xzOf "$1" ./control.tar.gz | tar -xzOf - ./control | sed -n 's/^Architecture: //p'
+}
+
+test_feed() {
+    test="a feed of one architecture"
+    feed=$folder/feed
+    mkdir "$feed"
+    pack 1.0.0-1 "$feed/knockd-rs_1.0.0-1_ddwrt-mips.ipk" ddwrt-mips
+    scripts/build-feed "$feed" > "$folder/said" 2>&1 || lost "build-feed failed"
+    is "$(sed -n 's/^Filename: //p' "$feed/Packages")" knockd-rs_1.0.0-1_ddwrt-mips.ipk
+
+    test="a feed of two architectures"
+    pack 1.0.0-1 "$feed/knockd-rs_1.0.0-1_ddwrt-armv5.ipk" ddwrt-armv5
+    scripts/build-feed "$feed" > "$folder/said" 2>&1 || lost "build-feed failed"
+    [ ! -e "$feed/Packages" ] || lost "there is a feed of both"
+    for arch in ddwrt-mips ddwrt-armv5; do
+        is "$(sed -n 's/^Filename: //p' "$feed/$arch/Packages")" "knockd-rs_1.0.0-1_$arch.ipk"
+        is "$(architecture "$feed/$arch/knockd-rs_1.0.0-1_$arch.ipk")" "$arch"
+    done
+    if [ -n "$ipk" ]; then
+        test="the name of the architecture"
+        is "$(architecture "$ipk")" "ddwrt-$(uname -m)"
+    fi
+}
+
 # What is installed, without the package manager's own files and leftovers.
 sum() {
     (cd "$root/jffs" && find usr/sbin usr/bin etc .init ! -type d -exec md5sum {} +)
@@ -54,6 +81,7 @@ test_other_cpu() {
     refused install /packages/knockd-rs_1.0.0-3_mips.ipk
     grep -q 'take the package for the CPU of this router' "$folder/said" || lost "it does not say why"
     is "$(find "$root/jffs" ! -type d)" ""
+    is "$(grep -c '^knockd-rs: ' "$folder/said")" 1
     first_install root /jffs knockd-rs_1.0.0-1_all.ipk
     works /jffs
     before=$(sum) pid=$(daemon)
@@ -61,20 +89,10 @@ test_other_cpu() {
     is "$(sum)" "$before"
     await "the same daemon runs, alone" same_daemon "$pid"
     is_open || lost "the door was shut"
+    nothing_staged /jffs
     ipkg remove knockd-rs
+    nothing_left root /jffs
     rm "$root/packages/knockd-rs_1.0.0-3_mips.ipk"
-}
-
-test_question() {
-    test="an upgrade that stops at the question about the config"
-    jffs 4096
-    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
-    await "one daemon runs" one_daemon
-    echo '# mine' >> "$config"
-    refused install /packages/knockd-rs_1.0.0-2_all.ipk
-    await_for 60 "the daemon comes back: the guard of preinst waits half a minute" one_daemon
-    works /jffs
-    ipkg remove knockd-rs
 }
 
 test_broken_config() {
@@ -84,7 +102,9 @@ test_broken_config() {
     works /jffs
     echo nonsense >> "$config"
     before=$(sum) pid=$(daemon)
-    refused -force-defaults install /packages/knockd-rs_1.0.0-2_all.ipk
+    refused install /packages/knockd-rs_1.0.0-2_all.ipk
+    is "$(grep -c '^knockd-rs: ' "$folder/said")" 1
+    nothing_staged /jffs
     grep -q "the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
     is "$(sum)" "$before"
     await "the same daemon runs, alone" same_daemon "$pid"
@@ -95,7 +115,7 @@ test_broken_config() {
 
     test="the same where no daemon runs"
     reboot_router
-    ipkg -force-defaults install /packages/knockd-rs_1.0.0-2_all.ipk
+    ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
     grep -q "not started: the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
     no_daemon || lost "a daemon runs"
     sed -i '$d' "$config"
@@ -104,7 +124,7 @@ test_broken_config() {
     test="a downgrade, with an open door"
     works /jffs
     pid=$(daemon)
-    ipkg -force-defaults install /packages/knockd-rs_1.0.0-1_all.ipk
+    ipkg install /packages/knockd-rs_1.0.0-1_all.ipk
     await "another daemon runs" another_daemon "$pid"
     is_open && lost "a door of the old daemon is open"
     works /jffs
@@ -159,12 +179,123 @@ test_full_flash() {
     ipkg remove knockd-rs
     nothing_left root /jffs
 
-    test="a first install on a full flash"
-    jffs 100
-    refused install /packages/knockd-rs_1.0.0-1_all.ipk
-    no_daemon || lost "a daemon runs"
+    test="a first install on a flash of little room"
+    program=$(($(wc -c < "$knockd") / 1024))
+    refusals=0 installations=0
+    room=$((program - 30))
+    while [ "$room" -lt $((2 * program + 160)) ]; do
+        jffs "$room"
+        if router "ipkg install /packages/knockd-rs_1.0.0-1_all.ipk" > "$folder/said" 2>&1; then
+            installations=$((installations + 1))
+            await "one daemon runs" one_daemon
+            ipkg remove knockd-rs
+            nothing_left root /jffs
+        else
+            [ "$installations" = 0 ] || lost "with $room kB it fails, with less it did not"
+            is "$(find "$root/jffs/usr/sbin" "$root/jffs/etc" ! -type d 2> /dev/null)" ""
+            # Without room for one copy the package manager itself fails before it asks the package.
+            if ! grep -q '^tar: ' "$folder/said"; then
+                refusals=$((refusals + 1))
+                is "$(grep -c '^knockd-rs: not installed: no room for ' "$folder/said")" 1
+                nothing_staged /jffs
+            fi
+        fi
+        room=$((room + step))
+    done
+    [ "$refusals" -gt 2 ] || lost "the package was never asked"
+    [ "$installations" -gt 0 ] || lost "it never fits"
+
+    test="an upgrade on a flash that holds two copies and 120 kB" # x86_64: 700 kB
+    jffs $((2 * program + 200))
+    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    pid=$(daemon)
+    mount -o "remount,size=$((2 * program + 120))k" "$root/jffs"
+    ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
+    await "another daemon runs" another_daemon "$pid"
+    works /jffs
+    ipkg remove knockd-rs
+
+    test="JFFS2 is switched off"
     jffs 4096
     nvram
     sed -i 's/sys_enable_jffs2=1/sys_enable_jffs2=0/' "$root/etc/nvram"
     refused install /packages/knockd-rs_1.0.0-1_all.ipk
+}
+
+# On trial in RAM: /tmp is everyone's.
+test_planted_links() {
+    reboot_router
+    nvram wan_proto=dhcp wan_ifname=vlan1
+    echo precious > "$root/etc/victim"
+    chmod 666 "$root/etc/victim"
+    for name in .knockd-room .knockd-trial .init knockd.conf.new; do
+        test="a link /tmp/$name"
+        ln -s /etc/victim "$root/tmp/$name"
+        router "ipkg -d ram install /packages/knockd-rs_1.0.0-1_all.ipk" > "$folder/said" 2>&1 || :
+        router "ipkg -d ram remove knockd-rs" > "$folder/said" 2>&1 || :
+        is "$(cat "$root/etc/victim")" precious
+        is "$(stat -c %a "$root/tmp")" 1777
+        reboot_router
+    done
+    for name in usr etc; do
+        test="a link /tmp/$name"
+        mkdir "$root/tmp/elsewhere"
+        ln -s elsewhere "$root/tmp/$name"
+        refused -d ram install /packages/knockd-rs_1.0.0-1_all.ipk
+        is "$(grep -c "^knockd-rs: not installed: /tmp/$name is a link" "$folder/said")" 1
+        is "$(find "$root/tmp/elsewhere" ! -type d)" ""
+        reboot_router
+    done
+    test="a config that another user made"
+    mkdir "$root/tmp/etc"
+    cp files/etc/knockd.conf "$root/tmp/etc/knockd.conf"
+    chown 1000 "$root/tmp/etc/knockd.conf"
+    refused -d ram install /packages/knockd-rs_1.0.0-1_all.ipk
+    is "$(grep -c "^knockd-rs: not installed: /tmp/etc/knockd.conf is a link, or another user's" "$folder/said")" 1
+    no_daemon || lost "a daemon runs"
+    reboot_router
+    rm "$root/etc/victim"
+}
+
+# An installation ends, and says that it made no door, where no sequence can be drawn.
+test_no_random_numbers() {
+    mv "$root/dev/urandom" "$root/dev/true-urandom"
+    for kind in nothing nines; do
+        test="/dev/urandom gives $kind"
+        jffs 4096
+        nvram wan_proto=dhcp wan_ifname=vlan1
+        case $kind in
+            nothing) ln -s null "$root/dev/urandom" ;;
+            nines) head -c 4096 /dev/zero | tr '\0' 9 > "$root/dev/urandom" ;;
+        esac
+        timeout 20 chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin \
+            ipkg install /packages/knockd-rs_1.0.0-1_all.ipk > "$folder/said" 2>&1 < /dev/null || lost "it does not end, or fails"
+        is "$(grep -c '^knockd-rs: no door was made: ' "$folder/said")" 1
+        is "$(sequence_of /jffs)" ""
+        rm "$root/dev/urandom"
+    done
+    mv "$root/dev/true-urandom" "$root/dev/urandom"
+}
+
+# Every user sees the arguments of all processes.
+test_secret() {
+    test="the sequence in the arguments of a process"
+    cp files/etc/knockd.conf "$folder/secret.conf"
+    strace -f -qq -s 1000 -e trace=execve -o "$folder/calls" sh ipkg/postinst make-door "$folder/secret.conf" knockd.conf > "$folder/said" \
+        || lost "no door was made"
+    grep -q execve "$folder/calls" || lost "nothing was seen"
+    for port in $(sed -n 's/^sequence *= *//p' "$folder/secret.conf" | tr ',' ' '); do
+        ! grep -q "[^0-9]${port%:*}[^0-9]" "$folder/calls" || lost "a process had $port in its arguments: $(cat "$folder/calls")"
+    done
+
+    test="an error that quotes the config in the arguments of a process"
+    mkdir -p "$folder/tree/usr/sbin" "$folder/tree/etc/config"
+    cp "$knockd" "$folder/tree/usr/sbin/knockd"
+    cp files/etc/config/knockd.startup "$folder/tree/etc/config/"
+    printf '[SSH]\nsequence = 1234,987654\ncommand = true\n' > "$folder/tree/etc/knockd.conf"
+    "$knockd" --check -c "$folder/tree/etc/knockd.conf" 2>&1 | grep -q 987654 || lost "the error does not quote it"
+    strace -f -qq -s 1000 -e trace=execve -o "$folder/calls" sh "$folder/tree/etc/config/knockd.startup" > "$folder/said" 2>&1
+    grep -q logger "$folder/calls" || lost "nothing was logged"
+    ! grep -q 987654 "$folder/calls" || lost "a process had it in its arguments: $(cat "$folder/calls")"
 }

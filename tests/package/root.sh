@@ -7,7 +7,7 @@ wan=internet
 
 # router COMMAND...: what a shell on the router does with these words; standard input is no terminal
 router() {
-    chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin IPKG_RECORDS="${records:-}" \
+    chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin \
         /bin/sh -c "$*" < /dev/null
 }
 
@@ -63,7 +63,7 @@ link() {
 # A router after a reboot: /tmp and /var are empty, no process of the package runs, no rule is there.
 reboot_router() {
     # In this namespace there are only processes of ours. Scripts that wait to start a daemon go first.
-    for pid in $(pgrep -f 'knockd.startup|control/preinst') $(keepers) $(pidof knockd); do
+    for pid in $(pgrep -f 'knockd.startup|info/.*preinst') $(keepers) $(pidof knockd); do
         kill -9 "$pid" 2> /dev/null || :
     done
     await "no process is left" no_daemon
@@ -113,7 +113,7 @@ logged() {
     grep -qF "$1" "$root/var/log/messages"
 }
 
-# pack VERSION FILE: a package of the program $knockd, in the form that scripts/build-ipk makes
+# pack VERSION FILE [ARCH]: a package of the program $knockd, in the form that scripts/build-ipk makes
 pack() {
     rm -rf "$folder/pack"
     mkdir -p "$folder/pack/data/usr/sbin" "$folder/pack/data/usr/bin" "$folder/pack/data/etc" "$folder/pack/control"
@@ -122,9 +122,13 @@ pack() {
     cp files/etc/knockd.conf "$folder/pack/data/etc/"
     chmod 600 "$folder/pack/data/etc/knockd.conf"
     cp -r files/etc/config "$folder/pack/data/etc/"
-    cp ipkg/preinst ipkg/postinst ipkg/prerm ipkg/postrm ipkg/conffiles "$folder/pack/control/"
+    cp ipkg/conffiles "$folder/pack/control/"
+    for script in preinst postinst prerm postrm; do
+        sed '/^ *# /d' "ipkg/$script" > "$folder/pack/control/$script"
+        chmod 755 "$folder/pack/control/$script"
+    done
     echo "# $1" >> "$folder/pack/control/postrm" # versions differ
-    sed "s/@VERSION@/$1/; s/@ARCH@/all/" ipkg/control.in > "$folder/pack/control/control"
+    sed "s/@VERSION@/$1/; s/@ARCH@/${3:-all}/" ipkg/control.in > "$folder/pack/control/control"
     archive control
     archive data
     echo 2.0 > "$folder/pack/debian-binary"

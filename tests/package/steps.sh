@@ -60,6 +60,17 @@ nothing_left() { # nothing_left DESTINATION TREE [FILE]
     is "$left" "${3:-}"
 }
 
+# What the package manager notes of the config, in the tree of a destination.
+noted() { # noted TREE
+    sed -n 's,^Conffiles:.* /etc/knockd.conf ,,p' "$root$1/jffs/usr/lib/ipkg/status"
+}
+
+# What an installation puts down on its way is gone, whether it succeeded or not.
+nothing_staged() { # nothing_staged TREE
+    is "$(find "$root$1/tmp/ipkg" ! -type d; ls "$root$1"/jffs/usr/lib/ipkg/info/*.control "$root$1"/jffs/usr/lib/ipkg/info/*inst 2> /dev/null)" ""
+    is "$(find "$root$1" -maxdepth 1 -name '.knockd*')" ""
+}
+
 another_daemon() {
     one_daemon && [ "$(daemon)" != "$1" ]
 }

@@ -22,6 +22,8 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     test="$1, $3: reinstall"
     sequence=$(sequence_of "$tree")
     ipkg -d "$1" install "/packages/$3"
+    grep -q 'Configuration file' "$folder/said" && lost "it asks about a config that nobody has touched"
+    is "$(noted "$2")" "$(md5sum < "$config" | cut -d ' ' -f 1)"
     is "$(sequence_of "$tree")" "$sequence"
     grep -q 'knock ROUTER' "$folder/said" && lost "the knock was shown again"
     await "another daemon runs" another_daemon "$pid"
@@ -31,7 +33,9 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     test="$1, $3: upgrade with a changed config"
     pid=$(daemon)
     echo '# mine' >> "$config"
-    ipkg -d "$1" -force-defaults install "/packages/$4"
+    ipkg -d "$1" install "/packages/$4"
+    grep -q 'Configuration file' "$folder/said" && lost "it asks about a config that was edited"
+    is "$(noted "$2")" "<custom>"
     is "$(tail -n 1 "$config")" "# mine"
     is "$(sequence_of "$tree")" "$sequence"
     await "another daemon runs" another_daemon "$pid"
@@ -44,7 +48,8 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     nothing_left "$1" "$tree" "$tree/etc/knockd.conf"
 
     test="$1, $3: install over the config of before"
-    ipkg -d "$1" -force-defaults install "/packages/$3"
+    ipkg -d "$1" install "/packages/$3"
+    is "$(noted "$2")" "<custom>"
     is "$(sequence_of "$tree")" "$sequence"
     grep -q 'knock ROUTER' "$folder/said" && lost "a new door was made"
     await "one daemon runs" one_daemon
@@ -55,6 +60,15 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     before=$sequence
     first_install "$1" "$tree" "$3"
     [ "$sequence" != "$before" ] || lost "the same sequence was made twice"
+    await "one daemon runs" one_daemon
+    nothing_staged "$tree"
+    ipkg -d "$1" remove knockd-rs
+    nothing_left "$1" "$tree"
+
+    test="$1, $3: install, reinstall and remove, nothing is left"
+    first_install "$1" "$tree" "$3"
+    ipkg -d "$1" install "/packages/$3"
+    ipkg -d "$1" install "/packages/$4"
     await "one daemon runs" one_daemon
     ipkg -d "$1" remove knockd-rs
     nothing_left "$1" "$tree"
@@ -76,19 +90,31 @@ test_install() {
     life root /jffs knockd-rs.ipk knockd-rs_1.0.0-2_all.ipk
 }
 
-# Some clients note the checksum of the config only after postinst.
-test_late_records() {
-    records=late
-    test="a client that notes checksums late"
+# A client that unpacks where the package cannot look, and keeps its files elsewhere, as opkg does.
+test_other_client() {
+    test="a client of another kind: install"
     jffs 4096
-    first_install root /jffs knockd-rs_1.0.0-1_all.ipk
-    await "one daemon runs" one_daemon
-    sequence=$(sequence_of /jffs)
-    ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
-    is "$(sequence_of /jffs)" "$sequence"
-    ipkg remove knockd-rs
-    nothing_left root /jffs
-    records=
+    nvram wan_proto=dhcp wan_ifname=vlan1
+    : > "$root/var/log/messages"
+    mkdir -p "$root/jffs/usr/lib/opkg/info"
+    for script in preinst postinst prerm postrm; do
+        tar -xzOf "$root/packages/knockd-rs_1.0.0-1_all.ipk" ./control.tar.gz | tar -xzOf - "./$script" \
+            > "$root/jffs/usr/lib/opkg/info/knockd-rs.$script"
+        chmod 755 "$root/jffs/usr/lib/opkg/info/knockd-rs.$script"
+    done
+    cp "$root/jffs/usr/lib/opkg/info/knockd-rs.preinst" "$root/tmp/preinst"
+    router "PKG_ROOT=/jffs /tmp/preinst install" > "$folder/said" 2>&1 || lost "preinst fails"
+    router "tar -xzOf /packages/knockd-rs_1.0.0-1_all.ipk ./data.tar.gz | tar -xzf - -C /jffs"
+    router "PKG_ROOT=/jffs /jffs/usr/lib/opkg/info/knockd-rs.postinst configure" > "$folder/said" 2>&1 || lost "postinst fails"
+    cp "$folder/said" "$folder/knock-shown"
+    works /jffs
+
+    test="a client of another kind: remove"
+    for script in prerm postrm; do
+        router "PKG_ROOT=/jffs /jffs/usr/lib/opkg/info/knockd-rs.$script remove" > "$folder/said" 2>&1 || lost "$script fails"
+    done
+    no_daemon || lost "a daemon runs"
+    is_closed || lost "a door is still open"
 }
 
 test_sequences() {
@@ -173,6 +199,66 @@ test_reboot() {
     await "one daemon runs" one_daemon
     ipkg remove knockd-rs
     is "$(cat "$root/jffs/.init")" '# my own'
+}
+
+# DD-WRT's images for ARM install below /opt, and look there into etc/init.d alone: S* at a boot, *.wanup after a firewall restart.
+test_opt() {
+    test="below /opt"
+    reboot_router
+    mkdir "$root/opt"
+    echo 'dest root /opt' > "$root/etc/ipkg.conf"
+    first_install root /opt knockd-rs_1.0.0-1_all.ipk
+    await "one daemon runs" one_daemon
+    reboot_router
+    : > "$root/var/log/messages"
+    # shellcheck disable=SC2016 # for the inner shell
+    router 'for script in /opt/etc/init.d/S*; do "$script"; done' || lost "there is no script for a boot"
+    await "one daemon runs" one_daemon
+    await "it listens" logged "listening on vlan1"
+    knock_as_shown
+    await "the knock opens" is_open
+    router iptables -F
+    # shellcheck disable=SC2016
+    router 'for script in /opt/etc/init.d/*.wanup; do "$script"; done' || lost "there is no script for the firewall"
+    await "the rule is back" is_open
+    ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
+    works /opt
+    ipkg remove knockd-rs
+    await "the daemon has ended" no_daemon
+    nothing_left root /opt
+    [ ! -e "$root/opt/etc" ] || lost "folders are left"
+    rm -r "$root/opt" "$root/etc/ipkg.conf"
+}
+
+# The commands that README gives for a flash without room for two copies.
+one_copy() {
+    sed -n '/^   p=.*ddwrt/,/^   ```/p' README.md | sed '$d; s,^ *p=.*,p=/packages/'"$1"',; s,~,/jffs,g' > "$root/packages/one-copy"
+    [ -s "$root/packages/one-copy" ] || lost "README has no such commands"
+    router sh /packages/one-copy > "$folder/said" 2>&1 || lost "the commands of README fail"
+}
+
+test_one_copy() {
+    test="one copy: install"
+    jffs $(($(wc -c < "$knockd") / 1024 + 60))
+    nvram wan_proto=dhcp wan_ifname=vlan1
+    : > "$root/var/log/messages"
+    refused install /packages/knockd-rs_1.0.0-1_all.ipk
+    rm -rf "$root/jffs/tmp" "$root/jffs/jffs"
+    one_copy knockd-rs_1.0.0-1_all.ipk
+    cp "$folder/said" "$folder/knock-shown"
+    config=$root/jffs/etc/knockd.conf
+    is "$(stat -c %a "$config")" 600
+    works /jffs
+
+    test="one copy: upgrade"
+    pid=$(daemon)
+    echo '# mine' >> "$config"
+    before=$(md5sum < "$config")
+    : > "$root/var/log/messages"
+    one_copy knockd-rs_1.0.0-2_all.ipk
+    is "$(md5sum < "$config")" "$before"
+    await "another daemon runs" another_daemon "$pid"
+    works /jffs
 }
 
 # starts_on INTERFACE SETTING...: with these settings in nvram, and whatever the config says

@@ -160,8 +160,9 @@ pub struct Full;
 #[derive(Debug, Default)]
 pub struct LeaseBook {
     leases: Vec<Lease>,
-    /// Those whose start command failed. Not in the journal: forgotten with a restart.
-    failed: Vec<LeaseId>,
+    /// Those whose start command failed, or may have been undone by another door's command: the door may be shut. Not in the journal:
+    /// forgotten with a restart.
+    doubtful: Vec<LeaseId>,
     next_id: LeaseId,
     closing: bool,
 }
@@ -262,8 +263,14 @@ impl LeaseBook {
         {
             lease.cmd_timeout = opening.cmd_timeout;
             match &mut lease.phase {
-                Phase::Starting { until, .. } => *until = starts_with,
-                Phase::Open { .. } if self.failed.contains(&lease.id) => {
+                Phase::Starting { until, reapply } => {
+                    *until = starts_with;
+                    if self.doubtful.contains(&lease.id) {
+                        lease.turn = opening.turn;
+                        *reapply = true;
+                    }
+                }
+                Phase::Open { .. } if self.doubtful.contains(&lease.id) => {
                     lease.turn = opening.turn;
                     lease.phase = Phase::Stopping { then: Then::Fresh };
                     actions.push(Action::RunStop(lease.id));
@@ -323,7 +330,19 @@ impl LeaseBook {
     pub fn start_failed(&mut self, id: LeaseId) {
         let starting = |lease: &Lease| matches!(lease.phase, Phase::Starting { .. });
         if self.get(id).is_some_and(starting) {
-            self.failed.push(id);
+            self.doubtful.push(id);
+        }
+    }
+
+    /// A command of a door without leases runs for that source: it may undo what the start commands of other doors did, as that of a close
+    /// door does. Another knock there runs stop and start command.
+    pub fn may_be_undone(&mut self, source: IpAddr, door: &str) {
+        let others =
+            |lease: &&Lease| lease.source == source && !lease.is_ban() && lease.door != door;
+        for lease in self.leases.iter().filter(others) {
+            if !self.doubtful.contains(&lease.id) {
+                self.doubtful.push(lease.id);
+            }
         }
     }
 
@@ -336,7 +355,7 @@ impl LeaseBook {
         let lease = &mut self.leases[index];
         lease.running = None;
         if matches!(lease.phase, Phase::Stopping { .. }) {
-            self.failed.retain(|failed| *failed != id);
+            self.doubtful.retain(|doubtful| *doubtful != id);
         }
         match lease.phase {
             Phase::Starting { until, reapply } => {

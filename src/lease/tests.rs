@@ -150,6 +150,41 @@ fn a_second_knock_runs_a_start_command_that_failed_once_more() {
     assert_eq!(open_now(&mut book, 2, 530), [Action::LogRenewed(0)]);
 }
 
+/// As the command of a close door without a stop command does.
+#[test]
+fn a_second_knock_after_another_doors_command_runs_stop_and_start() {
+    let mut book = with_open_lease();
+    let source = opening(2).source;
+    book.may_be_undone(source, &opening(2).door);
+    assert_eq!(
+        open_now(&mut book, 2, 400),
+        [Action::LogRenewed(0)],
+        "its own"
+    );
+    book.may_be_undone(opening(3).source, "close");
+    assert_eq!(
+        open_now(&mut book, 2, 500),
+        [Action::LogRenewed(0)],
+        "another source's"
+    );
+    book.may_be_undone(source, "close");
+    assert_eq!(open_now(&mut book, 2, 600), [Action::RunStop(0)]);
+    let mut actions = Vec::new();
+    book.command_ended(0, 610, &mut actions);
+    assert_eq!(actions, [Action::RunStart(0)]);
+    // Opened, closed and opened again while the first start command runs.
+    book.may_be_undone(source, "close");
+    assert_eq!(open_now(&mut book, 2, 620), []);
+    actions.clear();
+    book.command_ended(0, 630, &mut actions);
+    assert_eq!(actions, [Action::RunStop(0)]);
+    actions.clear();
+    book.command_ended(0, 640, &mut actions);
+    assert_eq!(actions, [Action::RunStart(0)]);
+    book.command_ended(0, 650, &mut actions);
+    assert_eq!(open_now(&mut book, 2, 660), [Action::LogRenewed(0)]);
+}
+
 #[test]
 fn stacking_runs_start_and_stop_for_each_knock() {
     let mut book = with_open_lease();

@@ -3,7 +3,7 @@
 use crate::Test;
 use crate::commands::{long_time, most_at_once, sleepers, uptime};
 use crate::lab::{CLIENT, Daemon, OTHER, ROUTER, Scene, children, packet, signal, wait_for};
-use crate::lease::{await_notes, rules};
+use crate::lease::{await_notes, notes, rules};
 use crate::lines;
 use std::fs;
 
@@ -11,6 +11,10 @@ pub const TESTS: &[Test] = &[
     (
         "a_close_after_an_open_leaves_nothing_open",
         a_close_after_an_open_leaves_nothing_open,
+    ),
+    (
+        "an_open_after_a_close_leaves_it_open",
+        an_open_after_a_close_leaves_it_open,
     ),
     (
         "a_command_that_hangs_delays_its_own_address_alone",
@@ -38,6 +42,32 @@ fn seconds_since_boot() -> f64 {
     let text = fs::read_to_string("/proc/uptime").expect("/proc/uptime");
     let first = text.split(' ').next().expect("uptime");
     first.parse().expect("uptime")
+}
+
+/// The door is open still when its start command is undone, so another knock at it must not just renew its time.
+fn an_open_after_a_close_leaves_it_open() {
+    let scene = Scene::new();
+    let rule = "INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
+    let _daemon = scene.daemon(&format!(
+        "[open]
+         sequence = 7000:udp
+         start_command = sleep 0.3; iptables -w -I {rule}; echo opened >>@HOME@/notes
+         cmd_timeout = 600
+         stop_command = iptables -w -D {rule}
+         [close]
+         sequence = 8000:udp
+         command = iptables -w -D {rule}; echo closed >>@HOME@/notes\n"
+    ));
+    // At once, and one after the other.
+    send(&scene, &[(CLIENT, 7000), (CLIENT, 8000), (CLIENT, 7000)]);
+    await_notes(&scene, "opened", 2);
+    assert_eq!((rules(&scene), notes(&scene, "closed")), (1, 1));
+    send(&scene, &[(CLIENT, 8000)]);
+    await_notes(&scene, "closed", 2);
+    assert_eq!(rules(&scene), 0);
+    send(&scene, &[(CLIENT, 7000)]);
+    await_notes(&scene, "opened", 3);
+    assert_eq!(rules(&scene), 1);
 }
 
 /// The command that opens is slow, the one that closes is not; with and without a stop command.

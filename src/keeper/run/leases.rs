@@ -68,6 +68,7 @@ impl Keeper {
                 }
             }
             None => {
+                self.book.may_be_undone(source, &name);
                 let command = Command {
                     lease: None,
                     role: Role::Plain,

@@ -170,32 +170,21 @@ impl Selector {
     pub fn list(text: &str) -> Result<Vec<Selector>, String> {
         let mut selectors: Vec<Selector> = Vec::new();
         for part in text.split(',').map(str::trim_ascii) {
-            let too_long = |_| {
-                format!(
-                    "interface name {} is longer than 15 characters",
-                    quoted(part)
-                )
-            };
+            let wrong = || format!("no interface can be called {}", quote(part.as_bytes()));
+            let name = |text: &str| Name::try_from(text).map_err(|_| wrong());
+            let is_unfit = |c: char| c.is_ascii_whitespace() || is_deceptive(c) || c == '/';
             let selector = match part {
-                "" => return Err(format!("no interface name in {}", quoted(text))),
-                name if name
-                    .chars()
-                    .any(|c| c.is_ascii_whitespace() || is_deceptive(c) || c == '/') =>
-                {
-                    return Err(format!("no interface can be called {}", quoted(name)));
-                }
+                "" => return Err(wrong()),
+                _ if part.contains(is_unfit) => return Err(wrong()),
                 "any" => Selector::Any,
                 "auto" => Selector::Auto,
-                name => {
-                    let device = name.split(':').next().unwrap_or(name);
-                    Selector::Named {
-                        device: Name::try_from(device).map_err(too_long)?,
-                        label: match name.contains(':') {
-                            true => Some(Name::try_from(name).map_err(too_long)?),
-                            false => None,
-                        },
-                    }
-                }
+                _ => Selector::Named {
+                    device: name(part.split(':').next().unwrap_or(part))?,
+                    label: match part.contains(':') {
+                        true => Some(name(part)?),
+                        false => None,
+                    },
+                },
             };
             if !selectors.contains(&selector) {
                 selectors.push(selector);
@@ -208,7 +197,7 @@ impl Selector {
         {
             return Err(format!(
                 "\"any\" and \"auto\" stand alone, not in a list such as {}",
-                quoted(text)
+                quote(text.as_bytes())
             ));
         }
         if selectors.len() > MAX_INTERFACES {
@@ -235,10 +224,6 @@ impl fmt::Display for Selector {
             Selector::Named { device, .. } => device,
         })
     }
-}
-
-fn quoted(name: &str) -> String {
-    quote(name.as_bytes())
 }
 
 /// The value of an attribute. They follow a header of a fixed size: length and type (2 bytes each, host order), then the value, padded

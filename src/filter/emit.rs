@@ -56,29 +56,26 @@ fn with_few(plan: &Plan, kernel: Kernel, few: usize) -> Option<Vec<Instruction>>
         .collect();
 
     let mut families = Vec::new();
-    if plan.has_v4() {
-        let then = if plan.any_address {
-            classes[0].v4
-        } else {
-            let at = |&(address, class): &(IpAddr, usize)| (address, classes[class].v4);
-            let places: Vec<(IpAddr, Place)> = plan.places.iter().map(at).collect();
-            v4_address(&mut b, &places)
+    for (is_v6, number) in [(false, ETH_P_IP), (true, ETH_P_IPV6)] {
+        let mut places = Vec::new();
+        for &(address, class) in &plan.places {
+            if address.is_ipv6() == is_v6 {
+                let Class { v4, v6 } = classes[class];
+                places.push((address, if is_v6 { v6 } else { v4 }));
+            }
+        }
+        let Some(&(_, anywhere)) = places.first() else {
+            continue;
         };
-        families.push(one(ETH_P_IP, then));
-    }
-    if plan.has_v6() {
-        let then = if plan.any_address {
-            classes[0].v6
-        } else {
-            let at = |&(address, class): &(IpAddr, usize)| (address, classes[class].v6);
-            let places: Vec<(IpAddr, Place)> = plan.places.iter().map(at).collect();
-            v6_address(&mut b, &places, 0)
+        let mut then = match plan.any_address {
+            true => anywhere,
+            false => by_address(&mut b, &places, 0),
         };
-        let then = v6_extensions(&mut b, then);
-        families.push(one(
-            ETH_P_IPV6,
-            b.lines(&[Do(op::LDX_IMM, IPV6_HEADER), Do(op::LD_BYTE, 6)], then),
-        ));
+        if is_v6 {
+            then = v6_extensions(&mut b, then);
+            then = b.lines(&[Do(op::LDX_IMM, IPV6_HEADER), Do(op::LD_BYTE, 6)], then);
+        }
+        families.push(one(number, then));
     }
     // Near by, so that what is not IP need not jump twice.
     let drop = b.pass(0);
@@ -343,40 +340,30 @@ impl Flags {
     }
 }
 
-/// By destination to the code of its class.
-fn v4_address(b: &mut Builder, places: &[(IpAddr, Place)]) -> Place {
-    let case = |&(address, then): &(IpAddr, Place)| match address {
-        IpAddr::V4(address) => Some(one(address.to_bits(), then)),
-        IpAddr::V6(_) => None,
-    };
-    let cases: Vec<Case> = places.iter().filter_map(case).collect();
-    let address = b.choose(&cases, b.drop);
-    b.step(op::LD_WORD, 16, address)
-}
-
-/// The same for IPv6, one 32-bit word of the address after the other: all places agree in the words before `word`.
-fn v6_address(b: &mut Builder, places: &[(IpAddr, Place)], word: usize) -> Place {
-    let value = |address: IpAddr| match address {
-        IpAddr::V4(_) => None,
+/// By destination, of one family, to the code of its class: one 32-bit word of the address after the other. All places agree in the words
+/// before `word`.
+fn by_address(b: &mut Builder, places: &[(IpAddr, Place)], word: usize) -> Place {
+    let value = |&(address, _): &(IpAddr, Place)| match address {
+        IpAddr::V4(address) => address.to_bits(),
         IpAddr::V6(address) => {
             let segments = address.segments();
-            Some(u32::from(segments[2 * word]) << 16 | u32::from(segments[2 * word + 1]))
+            u32::from(segments[2 * word]) << 16 | u32::from(segments[2 * word + 1])
         }
     };
+    let (offset, last) = match places[0].0.is_ipv6() {
+        true => (24, 3),
+        false => (16, 0),
+    };
     let mut cases = Vec::new();
-    for group in places.chunk_by(|a, b| value(a.0) == value(b.0)) {
-        let Some(value) = value(group[0].0) else {
-            continue;
+    for group in places.chunk_by(|a, b| value(a) == value(b)) {
+        let then = match word == last {
+            true => group[0].1,
+            false => by_address(b, group, word + 1),
         };
-        let then = if word == 3 {
-            group[0].1
-        } else {
-            v6_address(b, group, word + 1)
-        };
-        cases.push(one(value, then));
+        cases.push(one(value(&group[0]), then));
     }
     let address = b.choose(&cases, b.drop);
-    b.step(op::LD_WORD, 24 + 4 * word as u32, address)
+    b.step(op::LD_WORD, offset + 4 * word as u32, address)
 }
 
 /// With the next header's number in A and its place in X, goes over the extension headers: then X is where the transport

@@ -152,7 +152,7 @@ impl Plan {
         };
         for address in addresses {
             let is_local = local.contains(&address);
-            let wanted = ranges(patterns, tripwires, |p| {
+            let wanted = ranges(patterns, tripwires, &|p| {
                 p.accepts_destination(address, is_local)
             });
             if wanted.is_empty() {
@@ -173,7 +173,7 @@ impl Plan {
 
     /// The same with the address left out: whatever is wanted somewhere is wanted everywhere.
     fn anywhere(&self, patterns: &[Pattern], tripwires: &[Range], local: &[IpAddr]) -> Plan {
-        let wanted = ranges(patterns, tripwires, |pattern| {
+        let wanted = ranges(patterns, tripwires, &|pattern| {
             self.places
                 .iter()
                 .any(|&(at, _)| pattern.accepts_destination(at, local.contains(&at)))
@@ -192,7 +192,7 @@ impl Plan {
 
     /// The same with the flags left out.
     fn any_flags(&self) -> Plan {
-        self.map(|ranges| {
+        self.map(&|ranges| {
             let ranges = ranges
                 .iter()
                 .map(|&range| Range {
@@ -206,10 +206,10 @@ impl Plan {
 
     /// The same with near ports made one range, see [`join`].
     fn join(&self, reach: u32) -> Plan {
-        self.map(|ranges| join(ranges.clone(), reach))
+        self.map(&|ranges| join(ranges.clone(), reach))
     }
 
-    fn map(&self, change: impl Fn(&Vec<Range>) -> Vec<Range>) -> Plan {
+    fn map(&self, change: &dyn Fn(&Vec<Range>) -> Vec<Range>) -> Plan {
         Plan {
             classes: self.classes.iter().map(change).collect(),
             places: self.places.clone(),
@@ -241,7 +241,7 @@ fn tripwire_ranges(tripwires: &Tripwires, patterns: &[Pattern]) -> Vec<Range> {
 fn ranges(
     patterns: &[Pattern],
     tripwires: &[Range],
-    accepts: impl Fn(&Pattern) -> bool,
+    accepts: &dyn Fn(&Pattern) -> bool,
 ) -> Vec<Range> {
     let mut ranges = Vec::new();
     for pattern in patterns.iter().filter(|pattern| accepts(pattern)) {

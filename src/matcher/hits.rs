@@ -16,6 +16,7 @@ struct Source {
 /// The hits of all sources.
 pub(super) struct Hits {
     rule: BanRule,
+    /// In each the source that was quiet longest is the first.
     buckets: Vec<Vec<Source>>,
 }
 
@@ -39,30 +40,26 @@ impl Hits {
             hits.retain(|(_, time)| now.saturating_sub(*time) < window);
             !hits.is_empty()
         });
-        let index = match bucket.iter().position(|source| source.address == address) {
-            Some(index) => index,
-            None => {
-                if bucket.len() == SOURCES_PER_BUCKET {
-                    let last = |source: &Source| source.hits.last().map(|(_, time)| *time);
-                    let least = (0..bucket.len())
-                        .min_by_key(|index| (bucket[*index].hits.len(), last(&bucket[*index])));
-                    bucket.swap_remove(least.unwrap_or(0));
-                }
-                bucket.push(Source {
-                    address,
-                    hits: heapless::Vec::new(),
-                });
-                bucket.len() - 1
-            }
+        let found = bucket.iter().position(|source| source.address == address);
+        if found.is_none() && bucket.len() == SOURCES_PER_BUCKET {
+            let least = (0..bucket.len()).min_by_key(|index| bucket[*index].hits.len());
+            bucket.remove(least.unwrap_or(0));
+        }
+        let new = Source {
+            address,
+            hits: heapless::Vec::new(),
         };
-        let hits = &mut bucket[index].hits;
+        let mut source = found.map_or(new, |index| bucket.remove(index));
+        let hits = &mut source.hits;
         hits.retain(|(other, _)| *other != port);
         if hits.len() == usize::from(needed) {
             hits.remove(0);
         }
         // There is room: `needed` is at most MAX_HITS.
         let _ = hits.push((port, now));
-        hits.len() == usize::from(needed)
+        let bans = hits.len() == usize::from(needed);
+        bucket.push(source);
+        bans
     }
 }
 

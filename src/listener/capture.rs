@@ -2,13 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::output::Output;
-use crate::door::Pattern;
-use crate::filter::{self, Kernel};
+use crate::filter::Instruction;
 use crate::interfaces::{Interfaces, Link, Selector};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
 use crate::record::{self, ToKeeper};
 use crate::sys::packet_socket::{Batch, PacketSocket};
-use crate::tripwire::Tripwires;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,8 +20,8 @@ pub struct Capture {
     bound: Option<u32>,
     /// Its interface's addresses.
     local: Vec<IpAddr>,
-    /// The addresses that its filter is made for, those of all captures; `None` before it has one.
-    filtered: Option<Vec<IpAddr>>,
+    /// Its socket has the filter that it should have.
+    pub has_filter: bool,
     /// Where it is now, and what a person was told last.
     place: Place,
     told: Place,
@@ -38,20 +36,6 @@ struct Place {
     listens: bool,
 }
 
-/// What the filter has to pass.
-pub struct Wanted<'a> {
-    /// The doors.
-    pub patterns: &'a [Pattern],
-    /// The tripwires.
-    pub tripwires: &'a Tripwires,
-    /// The addresses of all captures: a packet for one of them may come in by another.
-    pub local: &'a [IpAddr],
-    /// No IPv6.
-    pub only_ip_v4: bool,
-    /// What the kernel's filters can do.
-    pub kernel: Kernel,
-}
-
 impl Capture {
     /// For that interface, with this socket.
     pub fn new(selector: Selector, socket: PacketSocket) -> Capture {
@@ -60,7 +44,7 @@ impl Capture {
             socket,
             bound: None,
             local: Vec::new(),
-            filtered: None,
+            has_filter: false,
             place: Place::default(),
             told: Place::default(),
         }
@@ -76,13 +60,8 @@ impl Capture {
         self.place = self.look(link, &interfaces.local(&self.selector));
     }
 
-    /// Moves filter and socket to where they belong now. After an error it can be tried again.
-    pub fn follow(
-        &mut self,
-        interfaces: &Interfaces,
-        wanted: &Wanted<'_>,
-        output: &Output<'_>,
-    ) -> Result<(), String> {
+    /// Its interface's addresses now.
+    pub fn look_at_addresses(&mut self, interfaces: &Interfaces, output: &Output<'_>) -> &[IpAddr] {
         let local = interfaces.local(&self.selector);
         if self.local != local {
             for address in &local {
@@ -90,9 +69,21 @@ impl Capture {
             }
             self.local = local;
         }
-        if self.filtered.as_deref() != Some(wanted.local) {
-            self.filter_again(wanted)?;
-            self.filtered = Some(wanted.local.to_vec());
+        &self.local
+    }
+
+    /// Moves filter and socket to where they belong now. After an error it can be tried again.
+    pub fn follow(
+        &mut self,
+        interfaces: &Interfaces,
+        program: &[Instruction],
+    ) -> Result<(), String> {
+        if !self.has_filter {
+            self.socket.attach(program).map_err(|error| {
+                let selector = &self.selector;
+                format!("{selector}: the kernel refused a new filter, the old one stays: {error}")
+            })?;
+            self.has_filter = true;
         }
         let local = &self.local;
         let link = interfaces.find(&self.selector);
@@ -201,24 +192,6 @@ impl Capture {
         }
         self.tell(output);
         Ok(())
-    }
-
-    /// The doors have changed: gives the socket a filter that fits them.
-    pub fn filter_again(&self, wanted: &Wanted<'_>) -> Result<(), String> {
-        let Wanted {
-            patterns,
-            tripwires,
-            local,
-            only_ip_v4,
-            kernel,
-        } = *wanted;
-        let filter = filter::compile(patterns, tripwires, local, kernel, only_ip_v4);
-        self.socket.attach(&filter.program).map_err(|error| {
-            format!(
-                "{}: the kernel refused a new filter, the old one stays: {error}",
-                self.selector
-            )
-        })
     }
 
     /// The packets that wait, as [`PacketSocket::receive`] gives them.

@@ -28,7 +28,7 @@ use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::{poll, privileges, program, random, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
-use capture::{Capture, Wanted};
+use capture::Capture;
 use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
@@ -47,13 +47,11 @@ pub fn main() -> ExitCode {
         Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
     };
-    match listen(&keeper) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => {
-            let _ = keeper.send(&ToKeeper::Refused(refusal).encode(), true);
-            ExitCode::FAILURE
-        }
+    if let Err(Some(refusal)) = listen(&keeper) {
+        let _ = keeper.send(&ToKeeper::Refused(refusal).encode(), true);
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
 /// Text for a person about an error of the system.
@@ -61,11 +59,11 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
-fn listen(keeper: &MessageSocket) -> Result<(), String> {
-    match Listener::set_up(keeper)? {
-        Some(mut listener) => listener.serve(),
-        None => Ok(()),
-    }
+/// Why it ends, for a person; `None`: the keeper is gone.
+type Refusal = Option<String>;
+
+fn listen(keeper: &MessageSocket) -> Result<(), Refusal> {
+    Ok(Listener::set_up(keeper)?.serve()?)
 }
 
 /// The next record, waited for; `None` when the keeper is gone or talks nonsense.
@@ -85,10 +83,8 @@ fn auto_tripwires() -> io::Result<Tripwires> {
         ("/proc/net/udp6", "07"),
     ] {
         let text = read_file(Path::new(file)).unwrap_or_default();
-        services.extend(tripwire::ports_in_state(
-            &String::from_utf8_lossy(&text),
-            state,
-        ));
+        let text = String::from_utf8_lossy(&text);
+        services.extend(tripwire::ports_in_state(&text, state));
     }
     // Two bytes for each draw, of two transports.
     let mut bytes = [0; 4 * tripwire::MAX_DRAWS];
@@ -109,6 +105,8 @@ struct Listener<'a> {
     interfaces: Interfaces,
     /// The addresses that count on each capture: those of all of them. A LAN's host may knock at the WAN address.
     local: Vec<IpAddr>,
+    /// The filter of all captures; empty: it has to be made again.
+    program: Vec<filter::Instruction>,
     /// When the interfaces were looked at last, and when they must be again.
     refreshed: Millis,
     refresh_due: Option<Millis>,
@@ -130,8 +128,8 @@ struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    /// Takes the keeper's orders, opens what needs root, and gives root away. `None`: the keeper is gone.
-    fn set_up(keeper: &'a MessageSocket) -> Result<Option<Listener<'a>>, String> {
+    /// Takes the keeper's orders, opens what needs root, and gives root away.
+    fn set_up(keeper: &'a MessageSocket) -> Result<Listener<'a>, Refusal> {
         let Some(ToListener::Setup(Setup {
             doors: count,
             matching,
@@ -146,16 +144,16 @@ impl<'a> Listener<'a> {
             interface,
         })) = receive(keeper)
         else {
-            return Ok(None);
+            return Err(None);
         };
         let Some(ToListener::Sockets { numbers, shared }) = receive(keeper) else {
-            return Ok(None);
+            return Err(None);
         };
         let mut doors = Vec::new();
         let mut patterns = Vec::new();
         for _ in 0..count {
             let Some(ToListener::Door { pattern, one_time }) = receive(keeper) else {
-                return Ok(None);
+                return Err(None);
             };
             doors.push(Door {
                 one_time,
@@ -168,7 +166,7 @@ impl<'a> Listener<'a> {
         let mut listed = Vec::new();
         while matches!(tripwire, Tripwire::Ports(count) if listed.len() < usize::from(count)) {
             let Some(ToListener::Tripwires(ranges)) = receive(keeper) else {
-                return Ok(None);
+                return Err(None);
             };
             listed.extend(ranges);
         }
@@ -198,25 +196,34 @@ impl<'a> Listener<'a> {
             ban,
         };
 
-        let mut problems = Vec::new();
+        let now = monotonic();
+        let output = Output {
+            keeper,
+            rate: LogRate::new(log_rate, LOG_BURST, now),
+            scanned: LogRate::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
+            report_left_out: None,
+            verbose,
+            debug,
+            counters: Counters::default(),
+            lost: Cell::new(false),
+        };
+        let warn = |parts: &[&str]| {
+            let problem = ["warning: ", &parts.concat()].concat();
+            output.surely(ToKeeper::Problem(problem));
+        };
         let mut stays_root = None;
         if privileges::is_root() {
             match privileges::enter_cage() {
                 Ok(()) => {}
                 // There is no state folder, which the keeper has told.
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-                Err(error) => problems.push(format!(
-                    "warning: the listener can see the file system: {}",
-                    plain(&error)
-                )),
+                Err(error) => warn(&["the listener can see the file system: ", &plain(&error)]),
             }
             stays_root = privileges::become_unprivileged(privileges::LISTENER).err();
         }
         let dropped = privileges::drop_capabilities();
         if let Err(error) = &dropped {
-            problems.push(format!(
-                "warning: the listener keeps its capabilities: {error}"
-            ));
+            warn(&["the listener keeps its capabilities: ", &error.to_string()]);
         }
         // From here on all that it has open is sockets.
         privileges::close_outputs();
@@ -230,30 +237,16 @@ impl<'a> Listener<'a> {
             );
             // Without capabilities it could still open root's files, which seccomp keeps it from.
             dropped.and(confined).map_err(|_| problem.clone())?;
-            problems.push(["warning: ", &problem, " (seccomp alone confines it)"].concat());
+            warn(&[&problem, " (seccomp alone confines it)"]);
         }
-
-        let now = monotonic();
-        let output = Output {
-            keeper,
-            rate: LogRate::new(log_rate, LOG_BURST, now),
-            scanned: LogRate::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
-            report_left_out: None,
-            verbose,
-            debug,
-            counters: Counters::default(),
-            lost: Cell::new(false),
-        };
-        for problem in problems {
-            output.surely(ToKeeper::Problem(problem));
-        }
-        Ok(Some(Listener {
+        Ok(Listener {
             keeper,
             captures: captures.collect(),
             changes,
             netlink,
             interfaces: Interfaces::default(),
             local: Vec::new(),
+            program: Vec::new(),
             refreshed: now,
             refresh_due: None,
             refresh_fails: false,
@@ -268,7 +261,7 @@ impl<'a> Listener<'a> {
             follows_routes,
             wait_for_interfaces,
             shared,
-        }))
+        })
     }
 
     /// Says that it is ready, and listens once the keeper lets it go.
@@ -286,9 +279,7 @@ impl<'a> Listener<'a> {
             capture.tell_first(&self.interfaces, self.wait_for_interfaces, &self.output)?;
         }
         let listens = self.captures.iter().any(Capture::listens);
-        let ready = ToKeeper::Ready { listens }.encode();
-        let ready = self.keeper.send(&ready, true);
-        ready.map_err(told("the keeper cannot be told"))?;
+        self.output.surely(ToKeeper::Ready { listens });
         match receive(self.keeper) {
             Some(ToListener::Start) => self
                 .run()
@@ -300,19 +291,23 @@ impl<'a> Listener<'a> {
     /// Reads the interfaces anew and moves filters and sockets to where they belong now. An error is told after all sockets had their turn.
     fn refresh(&mut self) -> Result<(), String> {
         self.interfaces = self.look_around()?;
-        let local = |capture: &Capture| self.interfaces.local(&capture.selector);
-        self.local = self.captures.iter().flat_map(local).collect();
+        let mut local = Vec::new();
+        for capture in &mut self.captures {
+            local.extend_from_slice(capture.look_at_addresses(&self.interfaces, &self.output));
+        }
+        if self.program.is_empty() || self.local != local {
+            self.local = local;
+            let (doors, tripwires) = (self.matcher.patterns(), self.matcher.tripwires());
+            let filter =
+                filter::compile(doors, tripwires, &self.local, self.kernel, self.only_ip_v4);
+            self.program = filter.program;
+            for capture in &mut self.captures {
+                capture.has_filter = false;
+            }
+        }
         let mut result = Ok(());
         for capture in &mut self.captures {
-            let wanted = Wanted {
-                patterns: self.matcher.patterns(),
-                tripwires: self.matcher.tripwires(),
-                local: &self.local,
-                only_ip_v4: self.only_ip_v4,
-                kernel: self.kernel,
-            };
-            let followed = capture.follow(&self.interfaces, &wanted, &self.output);
-            result = result.and(followed);
+            result = result.and(capture.follow(&self.interfaces, &self.program));
             if capture.is_late(&self.interfaces) {
                 self.refresh_due = Some(monotonic() + REFRESH_RETRY_MS);
             }
@@ -422,19 +417,8 @@ impl<'a> Listener<'a> {
             };
             door.generation = generation;
             self.matcher.set_sequence(index, sequence);
-            let wanted = Wanted {
-                patterns: self.matcher.patterns(),
-                tripwires: self.matcher.tripwires(),
-                local: &self.local,
-                only_ip_v4: self.only_ip_v4,
-                kernel: self.kernel,
-            };
-            for capture in &self.captures {
-                if let Err(problem) = capture.filter_again(&wanted) {
-                    self.output
-                        .surely(ToKeeper::Problem(format!("error: {problem}")));
-                }
-            }
+            self.program = Vec::new();
+            self.refresh_due = Some(0);
         }
     }
 

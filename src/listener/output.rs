@@ -93,34 +93,29 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Mill
     if matches!(event, Event::TimedOut { .. } | Event::Failed { .. }) {
         output.counters.failed += 1;
     }
-    match event {
+    let record = match event {
         Event::Stage {
             door,
             source,
             stage,
-        } => {
-            output.line(ToKeeper::Stage(progress(door, source, stage)), now);
-        }
+        } => ToKeeper::Stage(progress(door, source, stage)),
         Event::TimedOut {
             door,
             source,
             stage,
-        } => {
-            output.line(ToKeeper::TimedOut(progress(door, source, stage)), now);
-        }
+        } => ToKeeper::TimedOut(progress(door, source, stage)),
         Event::Failed {
             door,
             source,
             stage,
-        } if output.verbose => {
-            output.line(ToKeeper::Failed(progress(door, source, stage)), now);
-        }
-        Event::Failed { .. } => {}
+        } if output.verbose => ToKeeper::Failed(progress(door, source, stage)),
+        Event::Failed { .. } => return false,
         Event::Scanned { source } => {
             // What is too much now comes with the next hit.
             if output.scanned.allow(now) {
                 output.surely(ToKeeper::Scanned(source));
             }
+            return false;
         }
         Event::Opened { door, source } => {
             let Some(opened) = doors.get_mut(usize::from(door)) else {
@@ -135,6 +130,7 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Mill
             });
             return opened.one_time;
         }
-    }
+    };
+    output.line(record, now);
     false
 }

@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
         Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
     };
-    if let Err(Some(refusal)) = listen(&keeper) {
+    if let Err(Some(refusal)) = Listener::listen(&keeper) {
         let _ = keeper.send(&ToKeeper::Refused(refusal).encode(), true);
         return ExitCode::FAILURE;
     }
@@ -61,10 +61,6 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
 
 /// Why it ends, for a person; `None`: the keeper is gone.
 type Refusal = Option<String>;
-
-fn listen(keeper: &MessageSocket) -> Result<(), Refusal> {
-    Ok(Listener::set_up(keeper)?.serve()?)
-}
 
 /// The next record, waited for; `None` when the keeper is gone or talks nonsense.
 fn receive(keeper: &MessageSocket) -> Option<ToListener> {
@@ -128,8 +124,8 @@ struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    /// Takes the keeper's orders, opens what needs root, and gives root away.
-    fn set_up(keeper: &'a MessageSocket) -> Result<Listener<'a>, Refusal> {
+    /// Takes the keeper's orders, opens what needs root, gives root away, and listens.
+    fn listen(keeper: &'a MessageSocket) -> Result<(), Refusal> {
         let Some(ToListener::Setup(Setup {
             doors: count,
             matching,
@@ -239,7 +235,7 @@ impl<'a> Listener<'a> {
             dropped.and(confined).map_err(|_| problem.clone())?;
             warn(&[&problem, " (seccomp alone confines it)"]);
         }
-        Ok(Listener {
+        let mut listener = Listener {
             keeper,
             captures: captures.collect(),
             changes,
@@ -261,7 +257,8 @@ impl<'a> Listener<'a> {
             follows_routes,
             wait_for_interfaces,
             shared,
-        })
+        };
+        Ok(listener.serve()?)
     }
 
     /// Says that it is ready, and listens once the keeper lets it go.

@@ -8,7 +8,7 @@ use crate::quote::{is_deceptive, quote};
 use crate::sys::netlink::{Dump, Netlink};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// An interface name; the kernel's are at most 15 bytes (IFNAMSIZ).
 pub type Name = heapless::String<15>;
@@ -100,17 +100,20 @@ impl Interfaces {
     /// The addresses that count on the interface that is meant.
     pub fn local(&self, selector: &Selector) -> Vec<IpAddr> {
         let link = self.find(selector).map(|link| link.index);
-        self.addresses
-            .iter()
-            .filter(|entry| match selector {
+        let mut local = Vec::new();
+        for entry in &self.addresses {
+            let counts = match selector {
                 Selector::Any => true,
                 Selector::Named {
                     label: Some(label), ..
                 } => Some(entry.link) == link && entry.label == *label,
                 _ => Some(entry.link) == link,
-            })
-            .map(|entry| entry.address)
-            .collect()
+            };
+            if counts {
+                local.push(entry.address);
+            }
+        }
+        local
     }
 
     /// Whether a packet that came in by this interface can be from that address: from the machine itself only over the loopback interface,
@@ -253,14 +256,9 @@ fn name_of(value: &[u8]) -> Option<Name> {
 }
 
 fn ip_of(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => value
-            .first_chunk::<4>()
-            .map(|octets| IpAddr::V4(Ipv4Addr::from(*octets))),
-        16 => value
-            .first_chunk::<16>()
-            .map(|octets| IpAddr::V6(Ipv6Addr::from(*octets))),
-        _ => None,
+    match <[u8; 4]>::try_from(value) {
+        Ok(octets) => Some(octets.into()),
+        Err(_) => Some(<[u8; 16]>::try_from(value).ok()?.into()),
     }
 }
 

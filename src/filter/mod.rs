@@ -74,10 +74,15 @@ pub fn compile(
         };
     }
     let anywhere = exact.anywhere(patterns, &tripwires, local);
-    let (any_flags, anywhere_any_flags) = (exact.any_flags(), anywhere.any_flags());
-    let program = [exact, any_flags, anywhere, anywhere_any_flags]
+    let plans = [
+        (&exact, false),
+        (&exact, true),
+        (&anywhere, false),
+        (&anywhere, true),
+    ];
+    let program = plans
         .iter()
-        .find_map(|plan| shortest_join(plan, kernel))
+        .find_map(|(plan, any_flags)| shortest_join(plan, *any_flags, kernel))
         // Not reached: the last plan with one range for TCP and one for UDP takes about 130 instructions.
         .unwrap_or_default();
     Filter {
@@ -87,8 +92,8 @@ pub fn compile(
 }
 
 /// The program of this plan with no more ports joined than it takes to be short enough.
-fn shortest_join(plan: &Plan, kernel: Kernel) -> Option<Vec<Instruction>> {
-    let attempt = |reach| emit::program(&plan.join(reach), kernel);
+fn shortest_join(plan: &Plan, any_flags: bool, kernel: Kernel) -> Option<Vec<Instruction>> {
+    let attempt = |reach| emit::program(&plan.join(reach, any_flags), kernel);
     let mut best = attempt(u32::MAX)?;
     let (mut low, mut high) = (0, u32::MAX);
     while low < high {
@@ -190,28 +195,17 @@ impl Plan {
         }
     }
 
-    /// The same with the flags left out.
-    fn any_flags(&self) -> Plan {
-        self.map(&|ranges| {
-            let ranges = ranges
-                .iter()
-                .map(|&range| Range {
-                    flags: ANY_FLAGS,
-                    ..range
-                })
-                .collect();
-            join(ranges, 0)
-        })
-    }
-
-    /// The same with near ports made one range, see [`join`].
-    fn join(&self, reach: u32) -> Plan {
-        self.map(&|ranges| join(ranges.clone(), reach))
-    }
-
-    fn map(&self, change: &dyn Fn(&Vec<Range>) -> Vec<Range>) -> Plan {
+    /// The same with near ports made one range, see [`join`], and with the flags left out or not.
+    fn join(&self, reach: u32, any_flags: bool) -> Plan {
+        let mut classes = self.classes.clone();
+        for ranges in &mut classes {
+            if any_flags {
+                ranges.iter_mut().for_each(|range| range.flags = ANY_FLAGS);
+            }
+            join(ranges, reach);
+        }
         Plan {
-            classes: self.classes.iter().map(change).collect(),
+            classes,
             places: self.places.clone(),
             any_address: self.any_address,
         }
@@ -279,12 +273,13 @@ fn ranges(
         ranges.extend(tripwires);
         ranges.sort_unstable_by_key(|range| (range.protocol, range.low));
     }
-    join(ranges, 0)
+    join(&mut ranges, 0);
+    ranges
 }
 
 /// Neighbours with the same flags become one range. So do ranges that are near each other, with the flags of both: by
 /// distance, and among equal distances by port, up to `reach` (distance * 65536 + port; 0: none).
-fn join(mut ranges: Vec<Range>, reach: u32) -> Vec<Range> {
+fn join(ranges: &mut Vec<Range>, reach: u32) {
     ranges.dedup_by(|next, kept| {
         if next.protocol != kept.protocol {
             return false;
@@ -298,5 +293,4 @@ fn join(mut ranges: Vec<Range>, reach: u32) -> Vec<Range> {
         }
         join
     });
-    ranges
 }

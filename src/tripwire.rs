@@ -202,15 +202,17 @@ fn reach(step: Step, protocol: Protocol) -> u16 {
     }
 }
 
-/// The local ports in the text of /proc/net/tcp, tcp6, udp or udp6 of sockets in one of these states: `0A` is a TCP socket that
+/// Adds the local ports in the text of /proc/net/tcp, tcp6, udp or udp6 of sockets in one of these states: `0A` is a TCP socket that
 /// listens, `07` a UDP socket that is not connected (proc(5)).
-pub fn ports_in_state<'a>(text: &'a str, state: &'a str) -> impl Iterator<Item = u16> + use<'a> {
-    text.lines().skip(1).filter_map(move |line| {
+pub fn add_ports_in_state(text: &str, state: &str, ports: &mut Vec<u16>) {
+    for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
-        let (_, port) = words.nth(1)?.split_once(':')?;
-        let has_state = words.nth(1)? == state;
-        hex(port.as_bytes()).filter(|_| has_state)
-    })
+        if let Some((_, port)) = words.nth(1).and_then(|local| local.split_once(':'))
+            && words.nth(1).unwrap_or_default() == state
+        {
+            ports.extend(hex(port.as_bytes()));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -392,7 +394,10 @@ mod tests {
                       0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1\n   \
                       1: 0100007F:1F90 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 2 1\n   \
                       2: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0:0\n\nx\n";
-        assert_eq!(ports_in_state(text, "0A").collect::<Vec<_>>(), [22, 80]);
-        assert_eq!(ports_in_state(text, "01").collect::<Vec<_>>(), [8080]);
+        let mut ports = Vec::new();
+        for state in ["0A", "01"] {
+            add_ports_in_state(text, state, &mut ports);
+        }
+        assert_eq!(ports, [22, 80, 8080]);
     }
 }

@@ -33,6 +33,7 @@ use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -47,7 +48,7 @@ pub fn main() -> ExitCode {
         Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
     };
-    if let Err(Some(refusal)) = Listener::listen(&keeper) {
+    if let Err(refusal) = Listener::listen(&keeper) {
         let _ = keeper.send(&ToKeeper::Refused(refusal).encode(), true);
         return ExitCode::FAILURE;
     }
@@ -59,8 +60,10 @@ fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
-/// Why it ends, for a person; `None`: the keeper is gone.
-type Refusal = Option<String>;
+/// The keeper is gone or talks nonsense: there is nobody to listen for.
+fn end() -> ! {
+    program::exit(ExitCode::SUCCESS)
+}
 
 /// The next record, waited for; `None` when the keeper is gone or talks nonsense.
 fn receive(keeper: &MessageSocket) -> Option<ToListener> {
@@ -80,7 +83,7 @@ fn auto_tripwires() -> io::Result<Tripwires> {
     ] {
         let text = read_file(Path::new(file)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        services.extend(tripwire::ports_in_state(&text, state));
+        tripwire::add_ports_in_state(&text, state, &mut services);
     }
     // Two bytes for each draw, of two transports.
     let mut bytes = [0; 4 * tripwire::MAX_DRAWS];
@@ -125,7 +128,7 @@ struct Listener<'a> {
 
 impl<'a> Listener<'a> {
     /// Takes the keeper's orders, opens what needs root, gives root away, and listens.
-    fn listen(keeper: &'a MessageSocket) -> Result<(), Refusal> {
+    fn listen(keeper: &'a MessageSocket) -> Result<(), String> {
         let Some(ToListener::Setup(Setup {
             doors: count,
             matching,
@@ -140,16 +143,16 @@ impl<'a> Listener<'a> {
             interface,
         })) = receive(keeper)
         else {
-            return Err(None);
+            end();
         };
         let Some(ToListener::Sockets { numbers, shared }) = receive(keeper) else {
-            return Err(None);
+            end();
         };
         let mut doors = Vec::new();
         let mut patterns = Vec::new();
         for _ in 0..count {
             let Some(ToListener::Door { pattern, one_time }) = receive(keeper) else {
-                return Err(None);
+                end();
             };
             doors.push(Door {
                 one_time,
@@ -162,7 +165,7 @@ impl<'a> Listener<'a> {
         let mut listed = Vec::new();
         while matches!(tripwire, Tripwire::Ports(count) if listed.len() < usize::from(count)) {
             let Some(ToListener::Tripwires(ranges)) = receive(keeper) else {
-                return Err(None);
+                end();
             };
             listed.extend(ranges);
         }
@@ -235,7 +238,8 @@ impl<'a> Listener<'a> {
             dropped.and(confined).map_err(|_| problem.clone())?;
             warn(&[&problem, " (seccomp alone confines it)"]);
         }
-        let mut listener = Listener {
+        // The process ends with it.
+        let mut listener = ManuallyDrop::new(Listener {
             keeper,
             captures: captures.collect(),
             changes,
@@ -257,8 +261,8 @@ impl<'a> Listener<'a> {
             follows_routes,
             wait_for_interfaces,
             shared,
-        };
-        Ok(listener.serve()?)
+        });
+        listener.serve()
     }
 
     /// Says that it is ready, and listens once the keeper lets it go.

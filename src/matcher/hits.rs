@@ -37,7 +37,10 @@ impl Hits {
         let bucket = &mut self.buckets[usize::from(hash) % HIT_BUCKETS];
         bucket.retain_mut(|source| {
             let hits = &mut source.hits;
-            hits.retain(|(_, time)| now.saturating_sub(*time) < window);
+            let again = source.address == address;
+            hits.retain(|(other, time)| {
+                now.saturating_sub(*time) < window && !(again && *other == port)
+            });
             !hits.is_empty()
         });
         let found = bucket.iter().position(|source| source.address == address);
@@ -51,7 +54,6 @@ impl Hits {
         };
         let mut source = found.map_or(new, |index| bucket.remove(index));
         let hits = &mut source.hits;
-        hits.retain(|(other, _)| *other != port);
         if hits.len() == usize::from(needed) {
             hits.remove(0);
         }

@@ -113,16 +113,21 @@ impl Capture {
 
     fn look(&self, link: Option<&Link>, local: &[IpAddr]) -> Place {
         let selector = &self.selector;
-        let line = match (selector, link) {
-            (Selector::Any, _) => String::new(),
-            (Selector::Auto, None) => "auto: no default route: waiting for one".to_string(),
-            (Selector::AutoIpv6, None) => format!("{selector}: no interface of its own"),
-            (_, None) => format!("{selector} is gone: waiting for it"),
-            (_, Some(link)) if !link.up => format!("{selector} is down: waiting for it"),
+        let problem = match (selector, link) {
+            (Selector::Any, _) => None,
+            (Selector::Auto, None) => Some(": no default route: waiting for one"),
+            (Selector::AutoIpv6, None) => Some(": no interface of its own"),
+            (_, None) => Some(" is gone: waiting for it"),
+            (_, Some(link)) if !link.up => Some(" is down: waiting for it"),
             _ if local.is_empty() => {
-                format!("{selector} has no address yet: only doors with a target can be knocked at")
+                Some(" has no address yet: only doors with a target can be knocked at")
             }
-            (_, Some(link)) => {
+            _ => None,
+        };
+        let line = match (problem, link) {
+            (Some(problem), _) => format!("{selector}{problem}"),
+            (None, None) => String::new(),
+            (None, Some(link)) => {
                 let mut line = format!("{selector}: listening on {}", link.name);
                 for (index, address) in local.iter().take(MAX_TOLD_ADDRESSES).enumerate() {
                     let before = if index == 0 { " at " } else { ", " };

@@ -485,8 +485,8 @@ fn a_config_may_be_an_inherited_descriptor() {
 /// Runs `knockd --check` in a directory of its own with this config and a one-time list `once`.
 fn check_beside(config: &str, list_mode: u32) -> Output {
     use std::os::unix::fs::PermissionsExt;
-    let home =
-        std::env::temp_dir().join(format!("knockd-check-{}-{list_mode:o}", std::process::id()));
+    let (process, thread) = (std::process::id(), std::thread::current().id());
+    let home = std::env::temp_dir().join(format!("knockd-check-{process}-{thread:?}"));
     std::fs::create_dir_all(&home).unwrap();
     for (name, text, mode) in [("k.conf", config, 0o600), ("once", " 1,2,3\n", list_mode)] {
         std::fs::write(home.join(name), text).unwrap();
@@ -519,6 +519,13 @@ fn check_refuses_a_list_that_others_can_write_as_a_start_does() {
         stderr.starts_with("once: others own it or can write to it"),
         "{stderr}"
     );
+}
+
+/// A start takes `auto` where there is no eth0.
+#[test]
+fn check_does_not_miss_an_interface_that_nobody_named() {
+    let said = check("[A]\nsequence = 9,4,7,4\ntcpflags = syn\n");
+    assert!(!said.contains("no interface"), "{said}");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn about_options(out: &mut String, options: &Options) {
     let interface = options
         .interface
         .as_deref()
-        .unwrap_or("eth0, if no -i says otherwise");
+        .unwrap_or("eth0, or auto where there is none, if no -i says otherwise");
     put(out, "interface", interface);
     put(
         out,

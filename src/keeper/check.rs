@@ -91,7 +91,9 @@ fn missing(settings: &Settings, config: &Config, warnings: &mut Vec<String>) {
             warnings.push(text);
         }
     };
-    for name in settings.interface(&config.options).split(',') {
+    // Where none is named, a start takes `auto` if there is no eth0.
+    let named = (settings.args.interface.as_ref()).or(config.options.interface.as_ref());
+    for name in named.into_iter().flat_map(|names| names.split(',')) {
         check(Need::Interface(name.as_bytes()));
     }
     needs_of(config, &mut check);

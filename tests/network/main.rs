@@ -8,6 +8,7 @@ mod bans;
 mod commands;
 mod control;
 mod disk;
+mod files;
 mod flood;
 mod follow;
 mod hostile;
@@ -59,6 +60,7 @@ const TESTS: &[&[Test]] = &[
     starting::TESTS,
     hostile::TESTS,
     rights::TESTS,
+    files::TESTS,
     log::TESTS,
     shutdown::TESTS,
     restart::TESTS,

@@ -23,6 +23,7 @@ mod values;
 pub use parse::{options_of_broken, parse, parse_beside};
 pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
+pub use undo::undoes;
 
 use crate::door::{Matching, Millis, Pattern};
 use crate::limits::{BAN_TIME_S, BANS, COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS};

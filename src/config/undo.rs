@@ -99,7 +99,7 @@ fn differ(a: &Change<'_>, b: &Change<'_>) -> bool {
 }
 
 /// Whether `by` closes all that `done` opens. `None`: that cannot be told.
-pub(super) fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
+pub fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
     if [done, by]
         .iter()
         .any(|command| command.iter().any(|b| b"$`".contains(b)))

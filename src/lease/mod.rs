@@ -160,7 +160,7 @@ pub struct Full;
 #[derive(Debug, Default)]
 pub struct LeaseBook {
     leases: Vec<Lease>,
-    /// Those whose start command failed, or may have been undone by another door's command: the door may be shut. Not in the journal:
+    /// Those whose start command failed, or was undone by another door's command: the door may be shut. Not in the journal:
     /// forgotten with a restart.
     doubtful: Vec<LeaseId>,
     next_id: LeaseId,
@@ -334,12 +334,10 @@ impl LeaseBook {
         }
     }
 
-    /// A command of a door without leases runs for that source: it may undo what the start commands of other doors did, as that of a close
-    /// door does. Another knock there runs stop and start command.
-    pub fn may_be_undone(&mut self, source: IpAddr, door: &str) {
-        let others =
-            |lease: &&Lease| lease.source == source && !lease.is_ban() && lease.door != door;
-        for lease in self.leases.iter().filter(others) {
+    /// A command of a door without leases, as that of a close door, undoes the start commands for which `undoes` says so. Another knock at
+    /// their doors runs stop and start command.
+    pub fn undone(&mut self, undoes: impl Fn(&Lease) -> bool) {
+        for lease in self.leases.iter().filter(|lease| undoes(lease)) {
             if !self.doubtful.contains(&lease.id) {
                 self.doubtful.push(lease.id);
             }

@@ -155,25 +155,15 @@ fn a_second_knock_runs_a_start_command_that_failed_once_more() {
 fn a_second_knock_after_another_doors_command_runs_stop_and_start() {
     let mut book = with_open_lease();
     let source = opening(2).source;
-    book.may_be_undone(source, &opening(2).door);
-    assert_eq!(
-        open_now(&mut book, 2, 400),
-        [Action::LogRenewed(0)],
-        "its own"
-    );
-    book.may_be_undone(opening(3).source, "close");
-    assert_eq!(
-        open_now(&mut book, 2, 500),
-        [Action::LogRenewed(0)],
-        "another source's"
-    );
-    book.may_be_undone(source, "close");
+    book.undone(|lease| lease.source == opening(3).source);
+    assert_eq!(open_now(&mut book, 2, 500), [Action::LogRenewed(0)]);
+    book.undone(|lease| lease.source == source);
     assert_eq!(open_now(&mut book, 2, 600), [Action::RunStop(0)]);
     let mut actions = Vec::new();
     book.command_ended(0, 610, &mut actions);
     assert_eq!(actions, [Action::RunStart(0)]);
     // Opened, closed and opened again while the first start command runs.
-    book.may_be_undone(source, "close");
+    book.undone(|lease| lease.source == source);
     assert_eq!(open_now(&mut book, 2, 620), []);
     actions.clear();
     book.command_ended(0, 630, &mut actions);

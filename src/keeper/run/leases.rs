@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
+use crate::config::undoes;
 use crate::door::Millis;
 use crate::keeper::Settings;
 use crate::keeper::commands::{Command, Role};
@@ -68,7 +69,9 @@ impl Keeper {
                 }
             }
             None => {
-                self.book.may_be_undone(source, &name);
+                self.book.undone(|lease| {
+                    lease.source == source && undoes(&lease.start, &start) == Some(true)
+                });
                 let command = Command {
                     lease: None,
                     role: Role::Plain,

@@ -180,6 +180,7 @@ const NEVER_FAIL: &[&str] = &[
     "free",
     "geteuid",
     "getpid",
+    "getuid",
     "malloc",
     "realloc",
     "signal",
@@ -191,6 +192,7 @@ pub fn calls_left_out() -> Vec<String> {
     let mut left_out = Vec::new();
     for entry in std::fs::read_dir(folder).expect("src/sys").flatten() {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let (text, _tests) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
         for (index, _) in text.match_indices("libc::") {
             let rest = &text[index + "libc::".len()..];
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');

@@ -114,6 +114,9 @@ fn a_second_start_needs_no_control_socket() {
     assert!(daemon.is_alive());
 }
 
+/// It has got SIGTERM: until then a second start finds a daemon that is up.
+const CLOSING: &str = "waiting for child processes...";
+
 /// An init script with a time limit, or Ctrl-C.
 fn a_start_whose_starter_is_gone_leaves_a_daemon() {
     let scene = Scene::new();
@@ -121,6 +124,7 @@ fn a_start_whose_starter_is_gone_leaves_a_daemon() {
     let mut daemon = scene.daemon(&slow);
     open(&scene, &daemon);
     daemon.signal(libc::SIGTERM);
+    daemon.await_text(CLOSING);
     let mut command = scene.router.command(daemon_binary().to_str().unwrap());
     command
         .args(["-d", "-i", "wan0", "-c"])
@@ -154,6 +158,7 @@ fn kill_and_start_at_once_leaves_a_daemon() {
     let pid_file = scene.home.path("pid");
     // As a script does: the old one takes its time to close the door.
     daemon.signal(libc::SIGTERM);
+    daemon.await_text(CLOSING);
     let second = ask(
         &scene,
         &["-d", "-i", "wan0", "-p", pid_file.to_str().unwrap()],

@@ -21,8 +21,9 @@ const END: Duration = Duration::from_secs(12);
 /// The commands' own time.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the keeper has open: standard ones, log, lock, the listener's empty folder, both ends of the self-pipe, listener and its packet socket, control socket.
-const DESCRIPTORS: usize = 11;
+/// What the keeper has open: standard ones, log, instance's folder and lock, the empty folder for the listener and for the process that looks
+/// names up, both ends of the self-pipe, listener and its packet socket, control socket.
+const DESCRIPTORS: usize = 13;
 
 /// With one of these words the daemon says itself that a door may be open, and until when.
 const CONFESSIONS: &[&str] = &["did not end in time", "will stay open", "may still be open"];

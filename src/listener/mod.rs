@@ -281,6 +281,10 @@ impl<'a> Listener<'a> {
         }
         let listens = self.captures.iter().any(Capture::listens);
         self.output.surely(ToKeeper::Ready { listens });
+        if self.output.lost.get() {
+            // The keeper would never start it.
+            return Ok(());
+        }
         match receive(self.keeper) {
             Some(ToListener::Start) => self
                 .run()

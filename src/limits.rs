@@ -45,11 +45,11 @@ pub const MAX_FILTER_INSTRUCTIONS: usize = 550;
 
 /// What `MaxAttempts` may be: attempts remembered at once, over all sources and doors. When one more comes, the attempt that
 /// got least far goes, the oldest first; so a knock survives a flood as long as its gaps are shorter than this many knocks of
-/// the flood (a quarter of them if the flood knows a door's first steps, `matcher::table`). 64 bytes each and 4 to find it by, which
-/// are touched only when used. A slot is numbered by 16 bits.
+/// the flood (a quarter of them if the flood knows a door's first steps, `matcher::table`). 64 bytes each, 4 to find it by, and 8
+/// for a packet whose copies are recognised, which are touched only when used. A slot is numbered by 16 bits.
 pub const MAX_ATTEMPTS: RangeInclusive<usize> = 256..=60_000;
 
-/// `MaxAttempts` where the config says nothing: 1.1 MB once a flood has filled it.
+/// `MaxAttempts` where the config says nothing: 1.2 MB once a flood has filled it.
 pub const DEFAULT_ATTEMPTS: usize = 16_384;
 
 /// One network (IPv4 /24, IPv6 /64) has at most one part in this many of all attempts ...

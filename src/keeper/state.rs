@@ -224,9 +224,9 @@ impl State {
     /// it: one line. A journal that is not sound, or not ours, is put aside.
     pub fn leases(&self) -> (Vec<Lease>, Option<(Kind, String)>) {
         let path = self.journal();
+        // What the system says may pass; that a file is not ours is our own word.
         let may_pass = |error: &io::Error| {
-            let settled = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
-            !settled.contains(&error.kind())
+            error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound
         };
         let text = match patiently(|| read_ours(&path), may_pass) {
             Ok(text) => text,

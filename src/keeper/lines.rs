@@ -189,7 +189,7 @@ impl Lines {
     fn end_child(&mut self) {
         if let Some(child) = self.child.take() {
             // One that cannot be killed ends with its socket.
-            let _ = exec::kill(child.process);
+            exec::end(child.process);
         }
     }
 

@@ -153,6 +153,14 @@ impl ListenerProcess {
         self.ended || exec::kill(self.process).is_ok()
     }
 
+    /// Ends it, and waits until it has ended.
+    pub fn end(mut self) {
+        if !self.ended {
+            exec::end(self.process);
+            self.ended = true;
+        }
+    }
+
     /// The next record, without waiting. One whose process was reaped has ended when nothing of it is left, also where another process, which
     /// it has made, keeps its socket open.
     pub fn receive(&self) -> Received {

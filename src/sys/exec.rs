@@ -173,8 +173,7 @@ pub fn start_self(
     let Some(error) = error.first_chunk() else {
         return Ok(child);
     };
-    // SAFETY: a null status is allowed; the child is ours and about to end.
-    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    wait(child);
     Err(io::Error::from_raw_os_error(i32::from_ne_bytes(*error)))
 }
 
@@ -250,6 +249,21 @@ pub fn reap() -> Option<(libc::pid_t, Ending)> {
         Ending::Exited(libc::WEXITSTATUS(status))
     };
     Some((process as libc::pid_t, ending))
+}
+
+/// Ends one child for good, and reaps it.
+pub fn end(process: libc::pid_t) {
+    if kill(process).is_ok() {
+        wait(process);
+    }
+}
+
+/// Waits until this child has ended, and reaps it. The caller knows that it is about to end.
+fn wait(process: libc::pid_t) {
+    let _ = retry(&mut || {
+        // SAFETY: a null status is allowed.
+        unsafe { libc::waitpid(process, std::ptr::null_mut(), 0) as isize }
+    });
 }
 
 /// Ends one child for good.

@@ -2,13 +2,14 @@
 
 use crate::Test;
 use crate::control::{json, refused};
-use crate::lab::{CLIENT, Daemon, ROUTER, Scene, daemon_binary, wait_for};
+use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, daemon_binary, wait_for};
 use crate::lease::{STEPS, await_notes, door, notes, open, rules};
 use crate::lines;
 use crate::restart::{kill, start};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
@@ -32,6 +33,10 @@ pub const TESTS: &[Test] = &[
         "a_stop_command_that_hangs_runs_at_the_next_start",
         a_stop_command_that_hangs_runs_at_the_next_start,
     ),
+    (
+        "the_daemon_outlives_its_listener",
+        the_daemon_outlives_its_listener,
+    ),
     ("more_stop_commands_than_time", more_stop_commands_than_time),
     (
         "another_spelling_of_the_config_is_the_same_daemon",
@@ -50,6 +55,29 @@ pub const TESTS: &[Test] = &[
         the_shipped_example_works_as_it_is,
     ),
 ];
+
+/// An upgrade writes the new program into the room of the old one as soon as the daemon has ended.
+fn the_daemon_outlives_its_listener() {
+    let scene = Scene::new();
+    let mut daemon = scene.daemon("[SSH]\nsequence = 7000,8000\ncommand = true\n");
+    let listener = children(daemon.pid())[0];
+    // A process has not ended before its tracer knows, and this one is stopped.
+    let mut tracer = Command::new("strace");
+    tracer.args(["-o", "/dev/null", "-p", &listener.to_string()]);
+    let mut tracer = Daemon::run(tracer);
+    tracer.await_text("attached");
+    tracer.signal(libc::SIGSTOP);
+    daemon.signal(libc::SIGTERM);
+    let wchan = format!("/proc/{}/wchan", daemon.pid());
+    wait_for("a daemon that waits for its listener", || {
+        (fs::read_to_string(&wchan).ok()? == "do_wait").then_some(())
+    });
+    assert!(daemon.is_alive());
+    tracer.signal(libc::SIGCONT);
+    assert_eq!(daemon.wait().code(), Some(15));
+    assert!(!fs::exists(format!("/proc/{listener}")).unwrap());
+    tracer.wait();
+}
 
 fn term_ends_a_hanging_start_command() {
     let scene = Scene::new();

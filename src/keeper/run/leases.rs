@@ -383,6 +383,9 @@ impl Keeper {
         }
         for process in strangers {
             self.lines.child_ended(process);
+            for listener in self.closing.iter_mut().flat_map(|it| &mut it.listeners) {
+                listener.child_ended(process);
+            }
             if let Some(new) = &mut self.replacement
                 && new.listener.child_ended(process)
             {

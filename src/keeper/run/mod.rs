@@ -55,6 +55,8 @@ struct Replacement {
 struct Closing {
     code: u8,
     deadline: Millis,
+    /// Killed, and perhaps not ended yet.
+    listeners: Vec<ListenerProcess>,
 }
 
 /// Everything that the keeper knows.

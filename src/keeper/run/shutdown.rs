@@ -11,13 +11,22 @@ impl Keeper {
     /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
     pub fn close(&mut self, code: u8) {
         let now = monotonic();
+        let replacement = self.replacement.take().map(|new| new.listener);
+        let listeners: Vec<_> = self
+            .listener
+            .take()
+            .into_iter()
+            .chain(replacement)
+            .collect();
+        for listener in &listeners {
+            listener.kill();
+        }
         self.closing = Some(Closing {
             code,
             deadline: now + SHUTDOWN_MS,
+            listeners,
         });
-        self.listener = None;
         self.be_down();
-        self.replacement = None;
         self.reload_wanted = false;
         self.restart.due = None;
         if !self.book.leases().is_empty() {
@@ -51,6 +60,11 @@ impl Keeper {
         self.lines.flush();
         if let Some(path) = &self.pid_file {
             remove_pid(path);
+        }
+        // After this process no other of the daemon's runs: an upgrade replaces the program as soon as it has ended.
+        let closing = self.closing.take();
+        for listener in closing.map_or(Vec::new(), |closing| closing.listeners) {
+            listener.end();
         }
     }
 }

@@ -25,10 +25,15 @@ is_closed() {
     ! is_open
 }
 
+shown_alone() {
+    [ "$(router pidof knockd)" = "$(daemon)" ]
+}
+
 # A daemon on vlan1 that opens for the knock that was shown, and opens again when the firewall was flushed. Ends with an open door.
 works() { # works TREE
     await "one daemon runs" one_daemon
     await "it listens" logged "listening on ${interface:-vlan1}"
+    await "busybox's pidof shows the daemon alone" shown_alone
     is_open && lost "open before the knock"
     knock_as_shown
     await "the knock opens" is_open

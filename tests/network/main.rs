@@ -82,7 +82,7 @@ static QUIET: RwLock<()> = RwLock::new(());
 fn main() -> std::process::ExitCode {
     let mut args = Arguments::from_args();
     if args.list {
-        return libtest_mimic::run(&args, trials(None, None)).exit_code();
+        return libtest_mimic::run(&args, trials(&args, None, None)).exit_code();
     }
     // The tests mostly wait, so more of them than processors run at once.
     args.test_threads.get_or_insert(6);
@@ -95,13 +95,13 @@ fn main() -> std::process::ExitCode {
     if let (None, Some(reason)) = (&missing, &no_systemd) {
         eprintln!("the tests of the systemd unit are skipped: {reason}");
     }
-    let conclusion = libtest_mimic::run(&args, trials(missing, no_systemd));
+    let conclusion = libtest_mimic::run(&args, trials(&args, missing, no_systemd));
     lab::remove_knock_link();
     conclusion.exit_code()
 }
 
 /// All tests; `missing`: why none can run, `no_systemd`: why those of the unit cannot.
-fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
+fn trials(args: &Arguments, missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for &(name, test) in TESTS.iter().copied().flatten() {
         trials.push(trial(name, test, false, &missing));
@@ -128,8 +128,11 @@ fn trials(missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
         true,
         &missing,
     ));
-    let scans = trial("full_nmap_scans", scans::full_nmap_scans, false, &missing);
-    trials.push(scans.with_ignored_flag(true));
+    // Too long for every run: scripts/test-scans asks for it.
+    if args.ignored {
+        let scans = trial("full_nmap_scans", scans::full_nmap_scans, false, &missing);
+        trials.push(scans.with_ignored_flag(true));
+    }
     trials
 }
 

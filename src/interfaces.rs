@@ -48,36 +48,48 @@ pub struct Interfaces {
     pub links: Vec<Link>,
     /// All addresses.
     pub addresses: Vec<Address>,
-    /// The index of the interface with the default route, IPv4's before IPv6's, the lowest metric first; then that of the one with IPv6's,
-    /// if that is another.
-    pub default_routes: [Option<u32>; 2],
+    /// The default routes of IPv4 and of IPv6 with the lowest metric.
+    pub default_routes: [Option<DefaultRoute>; 2],
+}
+
+/// A default route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The index of the interface that it goes out by.
+    pub link: u32,
+    /// The lower, the better.
+    pub metric: u32,
 }
 
 impl Interfaces {
     /// Asks the kernel, over a socket of [`Netlink::ask`]; for the default route only if that is wanted, since a router may have many routes.
     pub fn read(netlink: &Netlink, routes: bool) -> io::Result<Interfaces> {
         let mut all = Interfaces::default();
-        netlink.dump(Dump::Links, &mut |kind, body| {
-            all.links.extend(link(kind, body));
-        })?;
-        netlink.dump(Dump::Addresses, &mut |kind, body| {
-            all.addresses.extend(address(kind, body));
-        })?;
+        let mut add = |kind, body: &[u8]| all.add(kind, body);
+        netlink.dump(Dump::Links, &mut add)?;
+        netlink.dump(Dump::Addresses, &mut add)?;
         if routes {
-            let [mut v4, mut v6]: [Option<DefaultRoute>; 2] = [None, None];
-            netlink.dump(Dump::Routes, &mut |kind, body| {
-                if let Some(route) = default_route(kind, body) {
-                    let best = if route.ipv6 { &mut v6 } else { &mut v4 };
-                    if best.as_ref().is_none_or(|best| route.metric < best.metric) {
-                        *best = Some(route);
-                    }
-                }
-            })?;
-            let [v4, v6] = [v4, v6].map(|route| route.map(|route| route.link));
-            let first = v4.or(v6);
-            all.default_routes = [first, v6.filter(|_| v6 != first)];
+            netlink.dump(Dump::Routes, &mut add)?;
         }
         Ok(all)
+    }
+
+    /// Adds what a message of rtnetlink says; one that cannot be is left out.
+    pub fn add(&mut self, kind: u16, body: &[u8]) {
+        match kind {
+            libc::RTM_NEWLINK => self.links.extend(link(body)),
+            libc::RTM_NEWADDR => self.addresses.extend(address(body)),
+            libc::RTM_NEWROUTE => {
+                let Some((route, ipv6)) = default_route(body) else {
+                    return;
+                };
+                let best = &mut self.default_routes[usize::from(ipv6)];
+                if best.is_none_or(|best| route.metric < best.metric) {
+                    *best = Some(route);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The names of all interfaces, for an error message: `lo, eth0, ppp0`.
@@ -88,11 +100,12 @@ impl Interfaces {
 
     /// The link that is meant now, if it exists.
     pub fn find(&self, selector: &Selector) -> Option<&Link> {
-        let [first, other] = self.default_routes;
+        let [v4, v6] = self.default_routes.map(|route| Some(route?.link));
+        let first = v4.or(v6);
         self.links.iter().find(|link| match selector {
             Selector::Any => false,
             Selector::Auto => Some(link.index) == first,
-            Selector::AutoIpv6 => Some(link.index) == other,
+            Selector::AutoIpv6 => v6 != first && Some(link.index) == v6,
             Selector::Named { device, .. } => link.name == *device,
         })
     }
@@ -263,12 +276,9 @@ fn ip_of(value: &[u8]) -> Option<IpAddr> {
 }
 
 /// RTM_NEWLINK: struct ifinfomsg of 16 bytes, the index at 4, the flags at 8.
-fn link(kind: u16, body: &[u8]) -> Option<Link> {
+fn link(body: &[u8]) -> Option<Link> {
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MASTER: u16 = 10;
-    if kind != libc::RTM_NEWLINK {
-        return None;
-    }
     let flags = u32_of(body.get(8..12)?)?;
     Some(Link {
         index: u32_of(body.get(4..8)?)?,
@@ -281,13 +291,10 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
 
 /// RTM_NEWADDR: struct ifaddrmsg of 8 bytes, the prefix length at 1, the index at 4. On a point-to-point link IFA_ADDRESS is the far end and
 /// IFA_LOCAL this one.
-fn address(kind: u16, body: &[u8]) -> Option<Address> {
+fn address(body: &[u8]) -> Option<Address> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     const IFA_LABEL: u16 = 3;
-    if kind != libc::RTM_NEWADDR {
-        return None;
-    }
     let far = attribute(body, 8, IFA_ADDRESS).and_then(ip_of);
     let local = attribute(body, 8, IFA_LOCAL).and_then(ip_of);
     let label = attribute(body, 8, IFA_LABEL).and_then(name_of);
@@ -314,20 +321,14 @@ fn is_default(body: &[u8]) -> bool {
     body.get(1) == Some(&0) && body.get(4) == Some(&RT_TABLE_MAIN)
 }
 
-struct DefaultRoute {
-    link: u32,
-    metric: u32,
-    ipv6: bool,
-}
-
-/// RTM_NEWROUTE: struct rtmsg of 12 bytes: family, destination length, ..., table at 4, type at 7.
-fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
+/// RTM_NEWROUTE: struct rtmsg of 12 bytes: family, destination length, ..., table at 4, type at 7. Also whether it is IPv6's.
+fn default_route(body: &[u8]) -> Option<(DefaultRoute, bool)> {
     const RTA_OIF: u16 = 4;
     const RTA_PRIORITY: u16 = 6;
     const RTA_MULTIPATH: u16 = 9;
     const RTN_UNICAST: u8 = 1;
     let header = body.first_chunk::<12>()?;
-    if kind != libc::RTM_NEWROUTE || !is_default(body) || header[7] != RTN_UNICAST {
+    if !is_default(body) || header[7] != RTN_UNICAST {
         return None;
     }
     let link = match attribute(body, 12, RTA_MULTIPATH) {
@@ -336,9 +337,9 @@ fn default_route(kind: u16, body: &[u8]) -> Option<DefaultRoute> {
         None => attribute(body, 12, RTA_OIF)?,
     };
     let metric = attribute(body, 12, RTA_PRIORITY).and_then(u32_of);
-    Some(DefaultRoute {
+    let route = DefaultRoute {
         link: u32_of(link)?,
         metric: metric.unwrap_or(0),
-        ipv6: i32::from(header[0]) == libc::AF_INET6,
-    })
+    };
+    Some((route, i32::from(header[0]) == libc::AF_INET6))
 }

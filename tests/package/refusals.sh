@@ -58,6 +58,26 @@ test_feed() {
         is "$(sed -n 's/^Filename: //p' "$feed/$arch/Packages")" "knockd-rs_1.0.0-1_$arch.ipk"
         is "$(architecture "$feed/$arch/knockd-rs_1.0.0-1_$arch.ipk")" "$arch"
     done
+
+    test="a signed feed"
+    rm -r "$feed"/*ddwrt-armv5*
+    : > "$folder/key"
+    refuses_with 'there is no key' scripts/build-feed --key "$folder/no-key" "$feed"
+    refuses_with "needs OpenWrt's usign" scripts/build-feed --key "$folder/key" "$feed"
+    # Stands in for usign: what the real one is called with here, and the form of what it writes.
+    mkdir "$folder/bin"
+    cat > "$folder/bin/usign" << 'END'
+#!/bin/sh
+[ $# = 7 ] && [ "$1 $2 $4 $6" = "-S -m -s -x" ] && [ -f "$3" ] && [ -f "$5" ] || exit 1
+printf 'untrusted comment: signed by key 0\n%s\n' "$(md5sum < "$3")" > "$7"
+END
+    chmod 755 "$folder/bin/usign"
+    PATH=$folder/bin:$PATH scripts/build-feed --key "$folder/key" "$feed" > "$folder/said" 2>&1 || lost "build-feed does not sign"
+    is "$(sed -n 2p "$feed/Packages.sig")" "$(md5sum < "$feed/Packages")"
+    test="a feed that is signed no longer"
+    scripts/build-feed "$feed" > "$folder/said" 2>&1 || lost "build-feed failed"
+    [ ! -e "$feed/Packages.sig" ] || lost "an old signature is left"
+
     if [ -n "$ipk" ]; then
         test="the name of the architecture"
         is "$(architecture "$ipk")" "ddwrt-$(uname -m)"

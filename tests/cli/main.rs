@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test may fail
 
 mod check;
+mod completions;
 
 use knockd_rs::cli::{self, KNOCK, KNOCKD, KnockArgs, KnockdArgs, Outcome, default_config};
 use knockd_rs::door::Protocol;

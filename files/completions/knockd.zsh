@@ -1,0 +1,34 @@
+#compdef knockd knock
+# Completes knockd and knock in zsh. Install it as _knockd in a folder of $fpath.
+
+if [[ $service == knock ]]; then
+    _arguments -s \
+        {-u,--udp}'[send every knock over UDP]' \
+        {-d,--delay}'[wait after each knock]:milliseconds:' \
+        {-4,--ipv4}'[use IPv4 only]' \
+        {-6,--ipv6}'[use IPv6 only]' \
+        {-v,--verbose}'[print each knock]' \
+        {-V,--version}'[print the version]' \
+        {-h,--help}'[print a help text]' \
+        ':host:_hosts' \
+        '*:port[\:proto]:'
+else
+    _arguments -s \
+        {-i,--interface}'[listen on it]:interface:(auto any $(ls /sys/class/net))' \
+        {-d,--daemon}'[run in the background]' \
+        {-c,--config}'[read this config]:file:_files' \
+        {-D,--debug}'[print debug messages]' \
+        {-l,--lookup}'[log host names too]' \
+        {-p,--pidfile}'[write this pid file]:file:_files' \
+        {-g,--logfile}'[log to this file]:file:_files' \
+        {-v,--verbose}'[print what happens]' \
+        {-4,--only-ip-v4}'[ignore IPv6]' \
+        {-V,--version}'[print the version]' \
+        {-h,--help}'[print a help text]' \
+        --check'[say what the config means]' \
+        --strict"[match by knockd 0.8's rule]" \
+        --status'[ask the daemon that runs]' \
+        --json'[with --status: for programs]' \
+        --close'[close a door for an address]:door:' \
+        ':address:'
+fi

@@ -37,6 +37,22 @@ test_build() {
     [ ! -e "$folder/musl" ] || lost "half a source is left"
 }
 
+test_release() {
+    test="a release of what is no commit, or of another version than its tag"
+    refuses_with 'unknown architecture "sparc"' scripts/release sparc
+    refuses_with 'is not empty' scripts/release --into /
+    clone=$folder/clone
+    mkdir "$clone"
+    cp -r scripts cross Cargo.toml "$clone"
+    refuses_with 'this is no git clone' "$clone/scripts/release"
+    git -C "$clone" init -q
+    refuses_with 'the tree has changes' "$clone/scripts/release"
+    git -C "$clone" add .
+    git -C "$clone" -c user.name=test -c user.email=test@test commit -qm test
+    git -C "$clone" tag v99.0
+    refuses_with 'the tag v99.0 is not the version in Cargo.toml' "$clone/scripts/release"
+}
+
 # The architecture that a package names.
 architecture() { # architecture FILE
     tar -xzOf "$1" ./control.tar.gz | tar -xzOf - ./control | sed -n 's/^Architecture: //p'

@@ -8,7 +8,7 @@ _knockd() {
         -i | --interface) options="auto any $(ls /sys/class/net)" ;;
         # A file: readline's default.
         -c | --config | -p | --pidfile | -g | --logfile) return ;;
-        --close) options='' ;;
+        --close) options="ban $(sed -n '/\[options\]/d; s/^ *\[\([-_.A-Za-z0-9]*\)\].*/\1/p' /etc/knockd.conf 2> /dev/null)" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
 }

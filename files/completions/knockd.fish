@@ -16,7 +16,7 @@ complete -c knockd -l check -d 'say what the config means'
 complete -c knockd -l strict -d 'match by knockd 0.8\'s rule'
 complete -c knockd -l status -d 'ask the daemon that runs'
 complete -c knockd -l json -d 'with --status: for programs'
-complete -c knockd -l close -x -d 'close a door for an address'
+complete -c knockd -l close -x -a 'ban (sed -n "/\[options\]/d; s/^ *\[\([-_.A-Za-z0-9]*\)\].*/\1/p" /etc/knockd.conf 2> /dev/null)' -d 'close a door for an address'
 
 complete -c knock -x -a '(__fish_print_hostnames)'
 complete -c knock -s u -l udp -d 'send every knock over UDP'

@@ -29,6 +29,6 @@ else
         --strict"[match by knockd 0.8's rule]" \
         --status'[ask the daemon that runs]' \
         --json'[with --status: for programs]' \
-        --close'[close a door for an address]:door:' \
+        --close'[close a door for an address]:door:(ban $(sed -n "/\\[options\\]/d; s/^ *\\[\\([-_.A-Za-z0-9]*\\)\\].*/\\1/p" /etc/knockd.conf 2> /dev/null))' \
         ':address:'
 fi

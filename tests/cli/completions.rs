@@ -100,4 +100,5 @@ fn bash_completes_the_options_of_the_help_text() {
     }
     assert!(bash_offers("knockd", "l", "-i").contains("lo"));
     assert!(bash_offers("knockd", "", "--interface").contains("auto"));
+    assert!(bash_offers("knockd", "b", "--close").contains("ban"));
 }

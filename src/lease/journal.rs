@@ -19,8 +19,6 @@
 //! sum is wrong, so that a byte that was changed, cut off or made up is never run; and the keeper uses none that is not its own (owner,
 //! mode, kind of file). The sum has no key: one would lie in the same folder, and whoever can write there is root. Nor must the command
 //! still be in the config: a lease outlives a reload, also when its door is gone.
-//!
-//! Format 1 had no sums: such a journal is used when it is whole.
 #![forbid(unsafe_code)]
 
 use crate::lease::{Group, Lease, Phase, Then, Turn};
@@ -49,7 +47,6 @@ pub struct Journal {
 }
 
 const TITLE: &str = "knockd-rs journal 2";
-const TITLE_1: &str = "knockd-rs journal 1";
 
 /// The checksum of these bytes (FNV-1a, 64 bits) after that of the bytes before, [`NO_BYTES`] at the beginning. It sees each change of a
 /// single byte.
@@ -104,11 +101,8 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
     let mut lines = Lines {
         rest: text,
         sum: NO_BYTES,
-        has_sums: true,
     };
-    let title = lines.next()?;
-    lines.has_sums = title == TITLE.as_bytes();
-    if !lines.has_sums && title != TITLE_1.as_bytes() {
+    if lines.next()? != TITLE.as_bytes() {
         return None;
     }
     let place = lines.next_text()?;
@@ -130,10 +124,6 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
             _ => break false,
         }
     };
-    if !lines.has_sums && !whole {
-        // Which of them are sound is not known.
-        leases.clear();
-    }
     Some(Journal {
         place,
         leases,
@@ -146,7 +136,6 @@ struct Lines<'a> {
     rest: &'a [u8],
     /// Of what was read.
     sum: u64,
-    has_sums: bool,
 }
 
 impl<'a> Lines<'a> {
@@ -163,11 +152,8 @@ impl<'a> Lines<'a> {
         std::str::from_utf8(self.next()?).ok()
     }
 
-    /// Reads the sum of all that was read, if there are sums.
+    /// Reads the sum of all that was read.
     fn check_sum(&mut self) -> Option<()> {
-        if !self.has_sums {
-            return Some(());
-        }
         let right = format!("sum {:016x}", self.sum);
         (self.next()? == right.as_bytes()).then_some(())
     }
@@ -283,16 +269,6 @@ mod tests {
         Ok(found.leases)
     }
 
-    /// As the version before wrote it.
-    fn format_1(text: &[u8]) -> Vec<u8> {
-        let lines = text.split_inclusive(|byte| *byte == b'\n');
-        let old = lines.filter(|line| !line.starts_with(b"sum "));
-        let mut text = old.collect::<Vec<_>>().concat();
-        let version = TITLE.len() - 1;
-        text[version] = b'1';
-        text
-    }
-
     proptest! {
         #[test]
         fn a_journal_comes_back_as_it_was(leases in leases()) {
@@ -345,15 +321,6 @@ mod tests {
         }
 
         #[test]
-        fn a_journal_of_format_1_is_used_when_it_is_whole(leases in leases(), cut in any::<prop::sample::Index>()) {
-            prop_assume!(leases.iter().all(|lease| !has_line(lease, b"sum ")));
-            let text = format_1(&encode(&place(), leases.iter()));
-            prop_assert_eq!(decode(&text), Some(Journal { place: place(), leases, whole: true }));
-            let cut = decode(&text[..cut.index(text.len())]);
-            prop_assert!(cut.is_none_or(|journal| journal.leases.is_empty() && !journal.whole));
-        }
-
-        #[test]
         fn no_bytes_make_the_decoder_panic_or_find_a_lease(
             titled in any::<bool>(),
             bytes in prop::collection::vec(any::<u8>(), 0..300),
@@ -367,20 +334,6 @@ mod tests {
     fn has_line(lease: &Lease, beginning: &[u8]) -> bool {
         let texts = [lease.door.as_bytes(), &lease.start, &lease.stop];
         texts.iter().any(|text| text.starts_with(beginning))
-    }
-
-    /// As the first version wrote it, so that an upgrade closes what was open.
-    #[test]
-    fn a_journal_of_the_first_version() {
-        let text = "knockd-rs journal 1\nboot 6f0e net 4\nlease 10.9.0.2 open 123 20000 0 0\nSSH\nopen\nshut\nend\n";
-        let journal = decode(text.as_bytes()).unwrap();
-        assert!(journal.whole);
-        let lease = &journal.leases[0];
-        assert_eq!(
-            (lease.door.as_str(), &lease.stop[..]),
-            ("SSH", &b"shut"[..])
-        );
-        assert_eq!(lease.phase, Phase::Open { until: 123 });
     }
 
     #[test]

@@ -44,10 +44,6 @@ pub const TESTS: &[Test] = &[
         a_journal_that_is_not_ours_is_not_used,
     ),
     (
-        "a_journal_of_format_1_is_used",
-        a_journal_of_format_1_is_used,
-    ),
-    (
         "a_takeover_ends_nobody_elses_processes",
         a_takeover_ends_nobody_elses_processes,
     ),
@@ -435,25 +431,6 @@ fn a_journal_that_is_not_ours_is_not_used() {
         kill(daemon);
     }
     assert_eq!(notes(&scene, "stop"), 0);
-}
-
-fn a_journal_of_format_1_is_used() {
-    let scene = Scene::new();
-    let daemon = scene.daemon(&door(600));
-    open(&scene, &daemon);
-    kill(daemon);
-    let text = fs::read_to_string(journal_path(&scene)).expect("journal");
-    let lines = text.lines().filter(|line| !line.starts_with("sum "));
-    let old: String = lines.map(|line| format!("{line}\n")).collect();
-    let old = old.replacen("journal 2", "journal 1", 1);
-    assert_ne!(old, text);
-    fs::write(journal_path(&scene), old).expect("write");
-    let mut daemon = start(&scene);
-    daemon.await_text("1 open doors taken over");
-    assert_eq!(daemon.errors(), "");
-    daemon.signal(libc::SIGTERM);
-    daemon.wait();
-    assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
 }
 
 /// A command's leader has ended, and its number is by now that of somebody else's group, whose leader has ended as well: of what a daemon

@@ -3,10 +3,18 @@
 use super::*;
 use crate::door::{FlagRule, Protocol};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_STEPS};
+use crate::quote::is_deceptive;
 use proptest::prelude::*;
 
 fn ip() -> impl Strategy<Value = IpAddr> {
     any::<IpAddr>()
+}
+
+/// A text as an honest listener sends it.
+fn text(most: usize) -> impl Strategy<Value = String> {
+    let text = prop::collection::vec(any::<char>(), 0..=most);
+    let fit = |text: Vec<char>| text.into_iter().filter(|it| !is_deceptive(*it)).collect();
+    text.prop_map(fit)
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -51,7 +59,7 @@ fn to_listener() -> impl Strategy<Value = ToListener> {
         any::<(u16, [bool; 5], u32, u16)>(),
         tripwire(),
         ban(),
-        "\\PC{0,40}",
+        text(40),
     )
         .prop_map(
             |(
@@ -133,7 +141,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
     );
     prop_oneof![
         any::<bool>().prop_map(|listens| ToKeeper::Ready { listens }),
-        "\\PC{0,50}".prop_map(ToKeeper::Refused),
+        text(50).prop_map(ToKeeper::Refused),
         progress().prop_map(ToKeeper::Stage),
         (any::<(u16, u32)>(), ip()).prop_map(|((door, generation), source)| {
             ToKeeper::Opened {
@@ -146,9 +154,9 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
         progress().prop_map(ToKeeper::TimedOut),
         progress().prop_map(ToKeeper::Failed),
         any::<u32>().prop_map(ToKeeper::LeftOut),
-        "\\PC{0,50}".prop_map(ToKeeper::Notice),
-        "\\PC{0,50}".prop_map(ToKeeper::Problem),
-        "\\PC{0,50}".prop_map(ToKeeper::Debug),
+        text(50).prop_map(ToKeeper::Notice),
+        text(50).prop_map(ToKeeper::Problem),
+        text(50).prop_map(ToKeeper::Debug),
         seen,
         interface().prop_map(ToKeeper::Interface),
         any::<(u64, u64, u64, u32)>().prop_map(|(knocks, failed, dropped, attempts)| {
@@ -165,7 +173,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
 fn interface() -> impl Strategy<Value = Interface> {
     let addresses = prop::collection::vec(ip(), 0..=MAX_STATUS_ADDRESSES);
     // The longest selector is a name, a colon and a label.
-    ("\\PC{0,31}", "\\PC{0,15}", addresses, any::<u16>()).prop_map(
+    (text(31), text(15), addresses, any::<u16>()).prop_map(
         |(wanted, name, addresses, more)| Interface {
             wanted,
             name,

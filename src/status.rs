@@ -78,10 +78,10 @@ impl Status<'_> {
             // Of two doors with one name it is not known which.
             let first = self.doors.iter().find(|other| other.name == door.name);
             if first.is_some_and(|first| std::ptr::eq(first, door)) {
-                self.leases_text(&mut out, &|lease: &Lease| lease.door == door.name);
+                self.leases_text(&mut out, &|lease: &Lease| is_of(lease, door));
             }
         }
-        let is_known = |lease: &Lease| self.doors.iter().any(|door| door.name == lease.door);
+        let is_known = |lease: &Lease| self.doors.iter().any(|door| is_of(lease, door));
         self.leases_text(&mut out, &|lease: &Lease| {
             !lease.is_ban() && !is_known(lease)
         });
@@ -143,7 +143,7 @@ impl Status<'_> {
     fn lease_json(&self, out: &mut Json, lease: &Lease) {
         out.begin("", '{');
         if !lease.is_ban() {
-            out.text("door", &lease.door);
+            out.text("door", lease.name());
         }
         out.text("source", &lease.source.to_string());
         out.text("state", state(lease));
@@ -153,6 +153,10 @@ impl Status<'_> {
         }
         out.end('}');
     }
+}
+
+fn is_of(lease: &Lease, door: &DoorStatus<'_>) -> bool {
+    !lease.is_ban() && lease.name() == door.name
 }
 
 /// A name as a terminal may have it: the config's may hold anything.
@@ -295,12 +299,15 @@ fn duration(time: Millis) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::Turn;
+    use crate::lease::{LeaseKind, Turn};
 
     fn lease(door: &str, phase: Phase) -> Lease {
         Lease {
             id: 0,
-            door: door.to_string(),
+            kind: match door {
+                "" => LeaseKind::Ban,
+                _ => LeaseKind::Door(door.to_string()),
+            },
             source: "10.9.0.2".parse().unwrap(),
             start: b"start".to_vec(),
             stop: b"stop".to_vec(),

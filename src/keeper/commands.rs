@@ -183,7 +183,8 @@ impl Commands {
         let at_last = command.turn.at + ORDER_MS;
         let waits = self.queue.iter().any(|other| command.comes_after(other));
         let mut reopening = book.reopening();
-        if waits || reopening.any(|lease| command.is_after(lease.source, lease.turn, &lease.door)) {
+        if waits || reopening.any(|lease| command.is_after(lease.source, lease.turn, lease.name()))
+        {
             return at_last;
         }
         let running = self.running.iter();

@@ -13,7 +13,7 @@
 //! ```
 //! A lease is its source, phase (`starting`, `open`, `stopping`: [`Phase`]), deadline (ms of CLOCK_MONOTONIC, 0 when there is none yet),
 //! cmd_timeout (ms), and the leader and start time of its command's process group (0 0: none runs); then its door, start and stop
-//! command, a line each. A ban is a lease of no door: that line is empty. A sum is the [`checksum`] of all bytes before its line.
+//! command, a line each. For a ban the door's line is empty. A sum is the [`checksum`] of all bytes before its line.
 //!
 //! **What is run from it.** Only commands that were in the config when their door opened: a journal is used up to the first place where its
 //! sum is wrong, so that a byte that was changed, cut off or made up is never run; and the keeper uses none that is not its own (owner,
@@ -21,7 +21,7 @@
 //! still be in the config: a lease outlives a reload, also when its door is gone.
 #![forbid(unsafe_code)]
 
-use crate::lease::{Group, Lease, Phase, Then, Turn};
+use crate::lease::{Group, Lease, LeaseKind, Phase, Then, Turn};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use crate::number::number;
 use std::io::Write;
@@ -86,7 +86,7 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
             "lease {} {phase} {until} {} {} {}",
             lease.source, lease.cmd_timeout, group.leader, group.started
         );
-        for line in [lease.door.as_bytes(), &lease.start, &lease.stop] {
+        for line in [door(lease).as_bytes(), &lease.start, &lease.stop] {
             text.extend_from_slice(line);
             text.push(b'\n');
         }
@@ -94,6 +94,14 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
     }
     text.extend_from_slice(b"end\n");
     text
+}
+
+/// The line of a lease's door.
+fn door(lease: &Lease) -> &str {
+    match &lease.kind {
+        LeaseKind::Door(name) => name,
+        LeaseKind::Ban => "",
+    }
 }
 
 /// What a journal says, as far as it is sound; `None` if it is none.
@@ -186,13 +194,16 @@ impl<'a> Lines<'a> {
             turn: Turn::default(),
             // A leader of 0 or 1 would be this process's own group or every process: never a group of ours.
             running: (leader > 1).then_some(Group { leader, started }),
-            door: self.next_text()?.to_string(),
+            kind: match self.next_text()? {
+                "" => LeaseKind::Ban,
+                door => LeaseKind::Door(door.to_string()),
+            },
             start: self.next()?.to_vec(),
             stop: self.next()?.to_vec(),
         };
         self.check_sum()?;
         // No shell takes a NUL, so no command has one.
-        let texts = [lease.door.as_bytes(), &lease.start, &lease.stop];
+        let texts = [door(&lease).as_bytes(), &lease.start, &lease.stop];
         (!texts.iter().any(|text| text.contains(&0))).then_some(lease)
     }
 }
@@ -225,7 +236,7 @@ mod tests {
             .prop_map(|group| group.map(|(leader, started)| Group { leader, started }));
         (
             any::<IpAddr>(),
-            "[^\n\0]{0,20}",
+            prop::option::of("[^\n\0]{1,20}"),
             command(),
             command(),
             any::<u64>(),
@@ -235,7 +246,7 @@ mod tests {
             .prop_map(
                 |(source, door, start, stop, cmd_timeout, phase, running)| Lease {
                     id: 0,
-                    door,
+                    kind: door.map_or(LeaseKind::Ban, LeaseKind::Door),
                     source,
                     start,
                     stop,
@@ -332,7 +343,7 @@ mod tests {
     }
 
     fn has_line(lease: &Lease, beginning: &[u8]) -> bool {
-        let texts = [lease.door.as_bytes(), &lease.start, &lease.stop];
+        let texts = [door(lease).as_bytes(), &lease.start, &lease.stop];
         texts.iter().any(|text| text.starts_with(beginning))
     }
 
@@ -340,7 +351,7 @@ mod tests {
     fn more_leases_than_the_book_takes_are_not_used() {
         let lease = Lease {
             id: 0,
-            door: "A".to_string(),
+            kind: LeaseKind::Door("A".to_string()),
             source: IpAddr::from([10, 9, 0, 2]),
             start: Vec::new(),
             stop: b"shut".to_vec(),

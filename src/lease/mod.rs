@@ -43,13 +43,37 @@ pub struct Turn {
 /// What stands for a door's name in the log, where a lease is a ban.
 pub const BAN: &str = "ban";
 
+/// What a lease is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseKind {
+    /// The door of that name is open for the source.
+    Door(String),
+    /// The source is banned.
+    Ban,
+}
+
+impl LeaseKind {
+    /// The door, or [`BAN`], for the log.
+    pub fn name(&self) -> &str {
+        match self {
+            LeaseKind::Door(name) => name,
+            LeaseKind::Ban => BAN,
+        }
+    }
+
+    /// Whether it is a ban.
+    pub fn is_ban(&self) -> bool {
+        matches!(self, LeaseKind::Ban)
+    }
+}
+
 /// A door that is open for one source until a deadline, or a ban of that source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Its number in the book.
     pub id: LeaseId,
-    /// The name of the door; empty: this is a ban.
-    pub door: String,
+    /// A door, or a ban.
+    pub kind: LeaseKind,
     /// Who knocked, or is banned.
     pub source: IpAddr,
     /// The start command, ready to run; of a ban it may be empty, which runs nothing.
@@ -69,7 +93,7 @@ pub struct Lease {
 impl Lease {
     /// Whether it is a ban.
     pub fn is_ban(&self) -> bool {
-        self.door.is_empty()
+        self.kind.is_ban()
     }
 
     /// When it ends, if that is known: 0 when it is about to.
@@ -87,7 +111,7 @@ impl Lease {
 
     /// The door, or [`BAN`], for the log.
     pub fn name(&self) -> &str {
-        if self.is_ban() { BAN } else { &self.door }
+        self.kind.name()
     }
 }
 
@@ -170,8 +194,8 @@ pub struct LeaseBook {
 /// What a whole knock asks for.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    /// The name of the door; empty: this is a ban.
-    pub door: String,
+    /// A door, or a ban.
+    pub kind: LeaseKind,
     /// Who knocked, or is to be banned.
     pub source: IpAddr,
     /// The start command, ready to run.
@@ -252,12 +276,12 @@ impl LeaseBook {
     ) -> Result<(), Full> {
         let same = |lease: &&mut Lease| {
             lease.source == opening.source
-                && lease.door == opening.door
+                && lease.kind == opening.kind
                 && (lease.is_ban() || lease.start == opening.start && lease.stop == opening.stop)
         };
         // A ban begins with the hit, whatever its command waits for.
         let end = now.saturating_add(opening.cmd_timeout);
-        let starts_with = opening.door.is_empty().then_some(end);
+        let starts_with = opening.kind.is_ban().then_some(end);
         if reknock == Reknock::Renew
             && let Some(lease) = self.leases.iter_mut().find(same)
         {
@@ -289,8 +313,8 @@ impl LeaseBook {
         let alike = self
             .leases
             .iter()
-            .filter(|lease| lease.door.is_empty() == opening.door.is_empty());
-        let most = if opening.door.is_empty() {
+            .filter(|lease| lease.is_ban() == opening.kind.is_ban());
+        let most = if opening.kind.is_ban() {
             MAX_BAN_LEASES
         } else {
             MAX_LEASES
@@ -302,7 +326,7 @@ impl LeaseBook {
         self.next_id = self.next_id.wrapping_add(1);
         self.leases.push(Lease {
             id,
-            door: opening.door,
+            kind: opening.kind,
             source: opening.source,
             start: opening.start,
             stop: opening.stop,
@@ -396,16 +420,16 @@ impl LeaseBook {
         }
     }
 
-    /// Ends the leases of that door and source now, or as soon as their command has ended. Returns how many there are.
+    /// Ends the leases of that kind and source now, or as soon as their command has ended. Returns how many there are.
     /// A start command that has not begun (`begun` says so) never will.
     pub fn end(
         &mut self,
-        door: &str,
+        kind: &LeaseKind,
         source: IpAddr,
         begun: impl Fn(LeaseId) -> bool,
         actions: &mut Vec<Action>,
     ) -> usize {
-        let theirs = |lease: &Lease| lease.door == door && lease.source == source;
+        let theirs = |lease: &Lease| lease.kind == *kind && lease.source == source;
         let number = self.leases.iter().filter(|lease| theirs(lease)).count();
         let waits =
             |lease: &Lease| matches!(lease.phase, Phase::Starting { .. }) && !begun(lease.id);

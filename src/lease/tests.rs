@@ -9,7 +9,7 @@ const TIMEOUT: Millis = 1000;
 
 fn opening(source: u8) -> Opening {
     Opening {
-        door: "SSH".to_string(),
+        kind: LeaseKind::Door("SSH".to_string()),
         source: IpAddr::from([10, 9, 0, source]),
         start: b"start".to_vec(),
         stop: b"stop".to_vec(),
@@ -364,7 +364,7 @@ fn a_deadline_that_passes_while_the_rules_are_put_back_ends_the_lease() {
 fn ban(source: u16) -> Opening {
     let [high, low] = source.to_be_bytes();
     Opening {
-        door: String::new(),
+        kind: LeaseKind::Ban,
         source: IpAddr::from([203, 0, high, low]),
         ..opening(0)
     }

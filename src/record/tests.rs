@@ -173,14 +173,14 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
 fn interface() -> impl Strategy<Value = Interface> {
     let addresses = prop::collection::vec(ip(), 0..=MAX_STATUS_ADDRESSES);
     // The longest selector is a name, a colon and a label.
-    (text(31), text(15), addresses, any::<u16>()).prop_map(
-        |(wanted, name, addresses, more)| Interface {
+    (text(31), text(15), addresses, any::<u16>()).prop_map(|(wanted, name, addresses, more)| {
+        Interface {
             wanted,
             name,
             addresses,
             more,
-        },
-    )
+        }
+    })
 }
 
 proptest! {

@@ -174,7 +174,7 @@ fn a_start_that_waits_for_its_stop_command_keeps_its_turn() {
     let mut world = World::default();
     let mut actions = Vec::new();
     let mut opening = Opening {
-        door: "open".to_string(),
+        kind: crate::lease::LeaseKind::Door("open".to_string()),
         source: IpAddr::from([10, 9, 0, 1]),
         start: b"start".to_vec(),
         stop: b"stop".to_vec(),
@@ -206,7 +206,7 @@ fn a_start_that_waits_for_its_stop_command_keeps_its_turn() {
     let start = Command {
         lease: Some(0),
         role: Role::Start,
-        door: lease.door.clone(),
+        door: lease.name().to_string(),
         source: lease.source,
         turn: lease.turn,
         text: b"start".to_vec(),

@@ -6,7 +6,7 @@ use crate::config::Reknock;
 use crate::interfaces::Interfaces;
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
-use crate::lease::{BAN, Opening, Turn};
+use crate::lease::{BAN, LeaseKind, Opening, Turn};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use crate::sys::netlink::Netlink;
@@ -46,7 +46,7 @@ impl Keeper {
         let (max, time) = (bans.max, bans.time);
         let is_new = !self.book.is_banned(source);
         let opening = Opening {
-            door: String::new(),
+            kind: LeaseKind::Ban,
             source,
             start,
             stop,
@@ -70,7 +70,7 @@ impl Keeper {
         while let (number, Some(first)) = self.book.bans()
             && number > max
         {
-            self.end_leases("", first, "ends early, for there are too many");
+            self.end_leases(&LeaseKind::Ban, first, "ends early, for there are too many");
         }
         true
     }
@@ -85,7 +85,11 @@ impl Keeper {
         let bans = leases.filter(|lease| lease.is_ban() && unwanted(lease.source));
         let sources: Vec<IpAddr> = bans.map(|ban| ban.source).collect();
         for source in sources {
-            self.end_leases("", source, "ends, for the config does not want it");
+            self.end_leases(
+                &LeaseKind::Ban,
+                source,
+                "ends, for the config does not want it",
+            );
         }
     }
 

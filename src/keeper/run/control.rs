@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::control::{Control, ERROR, OK, Question};
 use crate::keeper::log::Kind;
-use crate::lease::BAN;
+use crate::lease::{BAN, LeaseKind};
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::quote::printable;
 use crate::record::{Counters, Interface, ToListener};
@@ -62,9 +62,10 @@ impl Keeper {
     }
 
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
-        let mut number = self.end_leases(door, source, "closed by hand");
+        let kind = LeaseKind::Door(door.to_string());
+        let mut number = self.end_leases(&kind, source, "closed by hand");
         if number == 0 && door == BAN {
-            number = self.end_leases("", source, "ended by hand");
+            number = self.end_leases(&LeaseKind::Ban, source, "ended by hand");
         }
         let shown = printable(door.as_bytes());
         match number {

@@ -9,7 +9,7 @@ use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
 use crate::keeper::state::{State, Unavailable};
-use crate::lease::{Action, BAN, Lease, LeaseId, Opening, Phase, Turn, in_words};
+use crate::lease::{Action, Lease, LeaseId, LeaseKind, Opening, Phase, Turn, in_words};
 use crate::limits::{JOURNAL_RETRY_MS, LEFT_OUT_REPORT_MS, MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
@@ -51,7 +51,7 @@ impl Keeper {
             ),
             Some(Some(stop)) => {
                 let opening = Opening {
-                    door: name.clone(),
+                    kind: LeaseKind::Door(name.clone()),
                     source,
                     start,
                     stop,
@@ -94,25 +94,24 @@ impl Keeper {
         self.about_opening(Kind::Error, door, None, &format_args!("error: {why}"));
     }
 
-    /// Ends that door's leases of that source now; without a door its ban. How many there were.
-    pub(super) fn end_leases(&mut self, door: &str, source: IpAddr, why: &str) -> usize {
+    /// Ends that source's leases of that kind now. How many there were.
+    pub(super) fn end_leases(&mut self, kind: &LeaseKind, source: IpAddr, why: &str) -> usize {
         let mut actions = Vec::new();
         let now = monotonic();
         let Keeper { book, commands, .. } = self;
-        let number = book.end(door, source, |id| commands.is_running(id), &mut actions);
+        let number = book.end(kind, source, |id| commands.is_running(id), &mut actions);
         if number == 0 {
             return 0;
         }
         commands.drop_waiting(&|command| command.lease.is_none_or(|id| book.get(id).is_some()));
         for lease in book.leases() {
-            if lease.door == door && lease.source == source {
+            if lease.kind == *kind && lease.source == source {
                 // As at SIGTERM: a start command that hangs must not keep the door open.
                 commands.hurry_start(lease.id, now + SHUTDOWN_START_MS);
             }
         }
-        let name = if door.is_empty() { BAN } else { door };
         self.lines
-            .about(Kind::Event, source, &format_args!("{name}: {why}"));
+            .about(Kind::Event, source, &format_args!("{}: {why}", kind.name()));
         self.perform(actions);
         number
     }
@@ -317,7 +316,7 @@ impl Keeper {
         for own in self.book.leases() {
             let is_own = |lease: &Lease| {
                 lease.source == own.source
-                    && lease.door == own.door
+                    && lease.kind == own.kind
                     && lease.start == own.start
                     && lease.stop == own.stop
             };

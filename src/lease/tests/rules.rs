@@ -180,7 +180,7 @@ impl World {
                         .retain(|id| book.get(*id).is_some_and(|l| l.source != source));
                 }
                 let opening = Opening {
-                    door: "SSH".to_string(),
+                    kind: LeaseKind::Door("SSH".to_string()),
                     source,
                     start: b"start".to_vec(),
                     stop: b"stop".to_vec(),

@@ -230,13 +230,6 @@ impl Commands {
         None
     }
 
-    /// Whether the command of that lease runs.
-    pub fn is_running(&self, lease: LeaseId) -> bool {
-        self.running
-            .iter()
-            .any(|running| running.command.lease == Some(lease))
-    }
-
     /// Takes out of the queue what must not begin any more.
     pub fn drop_waiting(&mut self, keep: &dyn Fn(&Command) -> bool) {
         self.queue.retain(keep);

@@ -96,6 +96,11 @@ impl Lease {
         self.kind.is_ban()
     }
 
+    /// Whether its start command has not begun yet.
+    fn awaits_start(&self) -> bool {
+        matches!(self.phase, Phase::Starting { .. }) && self.running.is_none()
+    }
+
     /// When it ends, if that is known: 0 when it is about to.
     fn until(&self) -> Option<Millis> {
         match self.phase {
@@ -189,6 +194,8 @@ pub struct LeaseBook {
     doubtful: Vec<LeaseId>,
     next_id: LeaseId,
     closing: bool,
+    /// It has changed since the keeper wrote the journal.
+    pub unsaved: bool,
 }
 
 /// What a whole knock asks for.
@@ -212,6 +219,7 @@ impl LeaseBook {
     /// Takes in what the journal of another daemon held. Whatever was at a command is stopped: its group has been ended by the
     /// caller.
     pub fn adopt(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
+        self.unsaved = true;
         for mut lease in leases {
             lease.id = self.next_id;
             self.next_id = self.next_id.wrapping_add(1);
@@ -274,6 +282,7 @@ impl LeaseBook {
         now: Millis,
         actions: &mut Vec<Action>,
     ) -> Result<(), Full> {
+        self.unsaved = true;
         let same = |lease: &&mut Lease| {
             lease.source == opening.source
                 && lease.kind == opening.kind
@@ -344,6 +353,7 @@ impl LeaseBook {
 
     /// The command of that lease was forked, as this group.
     pub fn command_started(&mut self, id: LeaseId, group: Group) {
+        self.unsaved = true;
         if let Some(lease) = self.get_mut(id) {
             lease.running = Some(group);
         }
@@ -370,6 +380,7 @@ impl LeaseBook {
 
     /// The command of that lease has ended, however it did, or could not be run.
     pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
+        self.unsaved = true;
         let closing = self.closing;
         let Some(index) = self.leases.iter().position(|lease| lease.id == id) else {
             return;
@@ -413,6 +424,7 @@ impl LeaseBook {
 
     /// Ends the leases whose time is over.
     pub fn expire(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        self.unsaved = true;
         for lease in &mut self.leases {
             if matches!(lease.phase, Phase::Open { until } if until <= now) {
                 stop(lease, actions);
@@ -421,19 +433,12 @@ impl LeaseBook {
     }
 
     /// Ends the leases of that kind and source now, or as soon as their command has ended. Returns how many there are.
-    /// A start command that has not begun (`begun` says so) never will.
-    pub fn end(
-        &mut self,
-        kind: &LeaseKind,
-        source: IpAddr,
-        begun: impl Fn(LeaseId) -> bool,
-        actions: &mut Vec<Action>,
-    ) -> usize {
+    /// A start command that has not begun never will.
+    pub fn end(&mut self, kind: &LeaseKind, source: IpAddr, actions: &mut Vec<Action>) -> usize {
+        self.unsaved = true;
         let theirs = |lease: &Lease| lease.kind == *kind && lease.source == source;
         let number = self.leases.iter().filter(|lease| theirs(lease)).count();
-        let waits =
-            |lease: &Lease| matches!(lease.phase, Phase::Starting { .. }) && !begun(lease.id);
-        self.leases.retain(|lease| !theirs(lease) || !waits(lease));
+        (self.leases).retain(|lease| !theirs(lease) || !lease.awaits_start());
         for lease in self.leases.iter_mut().filter(|lease| theirs(lease)) {
             match &mut lease.phase {
                 Phase::Starting { until, reapply } => (*until, *reapply) = (Some(0), false),
@@ -459,6 +464,7 @@ impl LeaseBook {
     /// SIGUSR1: a firewall restart has flushed the rules. Each live lease is stopped and started again, since a start
     /// alone could put a second rule beside one that was not flushed.
     pub fn reapply(&mut self, actions: &mut Vec<Action>) {
+        self.unsaved = true;
         for lease in &mut self.leases {
             match &mut lease.phase {
                 Phase::Starting { reapply, .. } => *reapply = true,
@@ -474,11 +480,11 @@ impl LeaseBook {
     }
 
     /// SIGTERM: every stop command runs now, or as soon as the command that runs has ended. Start commands
-    /// that have not begun (`begun` says so) never will.
-    pub fn close(&mut self, begun: impl Fn(LeaseId) -> bool, actions: &mut Vec<Action>) {
+    /// that have not begun never will.
+    pub fn close(&mut self, actions: &mut Vec<Action>) {
+        self.unsaved = true;
         self.closing = true;
-        self.leases
-            .retain(|lease| !matches!(lease.phase, Phase::Starting { .. }) || begun(lease.id));
+        self.leases.retain(|lease| !lease.awaits_start());
         for lease in &mut self.leases {
             if matches!(lease.phase, Phase::Open { .. }) {
                 stop(lease, actions);

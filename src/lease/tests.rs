@@ -7,6 +7,11 @@ use proptest::prelude::*;
 
 const TIMEOUT: Millis = 1000;
 
+const GROUP: Group = Group {
+    leader: 2,
+    started: 0,
+};
+
 fn opening(source: u8) -> Opening {
     Opening {
         kind: LeaseKind::Door("SSH".to_string()),
@@ -29,7 +34,7 @@ struct Hands {
 }
 
 impl Hands {
-    fn carry_out(&mut self, book: &LeaseBook, actions: &mut Vec<Action>) {
+    fn carry_out(&mut self, book: &mut LeaseBook, actions: &mut Vec<Action>) {
         for action in actions.drain(..) {
             let (id, start) = match action {
                 Action::RunStart(id) => (id, true),
@@ -41,6 +46,7 @@ impl Hands {
                 "one command at a time"
             );
             assert!(book.get(id).is_some(), "a command without a lease");
+            book.command_started(id, GROUP);
             self.running.push((id, start));
         }
     }
@@ -235,7 +241,8 @@ fn closing_forgets_starts_that_never_began() {
     open_now(&mut book, 2, 0);
     open_now(&mut book, 3, 0);
     let mut actions = Vec::new();
-    book.close(|id| id == 0, &mut actions);
+    book.command_started(0, GROUP);
+    book.close(&mut actions);
     assert_eq!(actions, []);
     assert_eq!(book.leases().len(), 1, "the one whose start command runs");
     book.command_ended(0, 10, &mut actions);
@@ -328,15 +335,15 @@ proptest! {
                 }
                 Event::Reapply => book.reapply(&mut actions),
             }
-            hands.carry_out(&book, &mut actions);
+            hands.carry_out(&mut book, &mut actions);
             let working = |lease: &&Lease| !matches!(lease.phase, Phase::Open { .. });
             prop_assert_eq!(book.leases().iter().filter(working).count(), hands.running.len());
         }
-        book.close(|_| true, &mut actions);
-        hands.carry_out(&book, &mut actions);
+        book.close(&mut actions);
+        hands.carry_out(&mut book, &mut actions);
         while !hands.running.is_empty() {
             hands.end(0, &mut book, now, &mut actions);
-            hands.carry_out(&book, &mut actions);
+            hands.carry_out(&mut book, &mut actions);
         }
         prop_assert!(book.leases().is_empty());
         prop_assert_eq!(hands.starts, hands.stops);

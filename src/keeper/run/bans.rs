@@ -53,10 +53,8 @@ impl Keeper {
             cmd_timeout: time,
             turn: Turn::default(),
         };
-        let mut actions = Vec::new();
-        let opened = self
-            .book
-            .open(opening, Reknock::Renew, monotonic(), &mut actions);
+        let now = monotonic();
+        let opened = (self.book).open(opening, Reknock::Renew, now, &mut self.actions);
         if opened.is_err() {
             let text = "not banned: too many bans are ending";
             self.lines.about(Kind::Verbose, source, &text);
@@ -66,7 +64,6 @@ impl Keeper {
             let text = format_args!("{BAN}: {} s, for it touched tripwires", time / 1000);
             self.lines.about(Kind::Event, source, &text);
         }
-        self.perform(actions);
         while let (number, Some(first)) = self.book.bans()
             && number > max
         {

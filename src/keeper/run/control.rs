@@ -67,6 +67,7 @@ impl Keeper {
         if number == 0 && door == BAN {
             number = self.end_leases(&LeaseKind::Ban, source, "ended by hand");
         }
+        self.carry_out(monotonic());
         let shown = printable(door.as_bytes());
         match number {
             0 if door == BAN => format!("{ERROR}{source} is not banned\n"),

@@ -3,18 +3,15 @@
 
 use super::Keeper;
 use crate::config::undoes;
-use crate::door::Millis;
 use crate::keeper::Settings;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
 use crate::keeper::state::{State, Unavailable};
-use crate::lease::{Action, Lease, LeaseId, LeaseKind, Opening, Phase, Turn, in_words};
-use crate::limits::{JOURNAL_RETRY_MS, LEFT_OUT_REPORT_MS, MAX_LEASES, SHUTDOWN_START_MS};
+use crate::lease::{Lease, LeaseKind, Opening, Phase, Turn, in_words};
+use crate::limits::{MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
-use crate::sys::error::plain;
 use crate::sys::exec::Ending;
-use std::fmt;
 use std::net::IpAddr;
 
 impl Keeper {
@@ -58,14 +55,11 @@ impl Keeper {
                     cmd_timeout,
                     turn,
                 };
-                let mut actions = Vec::new();
                 let reknock = self.options.reknock;
-                match self.book.open(opening, reknock, now, &mut actions) {
-                    Ok(()) => self.perform(actions),
-                    Err(_) => {
-                        let why = format!("{name}: {MAX_LEASES} doors are open: not opened");
-                        self.not_opened(&name, &why);
-                    }
+                let opened = self.book.open(opening, reknock, now, &mut self.actions);
+                if opened.is_err() {
+                    let why = format!("{name}: {MAX_LEASES} doors are open: not opened");
+                    self.not_opened(&name, &why);
                 }
             }
             None => {
@@ -85,7 +79,6 @@ impl Keeper {
                     let why = format!("{name}: too many commands wait: not run");
                     self.not_opened(&name, &why);
                 }
-                self.run_commands(now);
             }
         }
     }
@@ -96,13 +89,12 @@ impl Keeper {
 
     /// Ends that source's leases of that kind now. How many there were.
     pub(super) fn end_leases(&mut self, kind: &LeaseKind, source: IpAddr, why: &str) -> usize {
-        let mut actions = Vec::new();
         let now = monotonic();
-        let Keeper { book, commands, .. } = self;
-        let number = book.end(kind, source, |id| commands.is_running(id), &mut actions);
+        let number = self.book.end(kind, source, &mut self.actions);
         if number == 0 {
             return 0;
         }
+        let Keeper { book, commands, .. } = self;
         commands.drop_waiting(&|command| command.lease.is_none_or(|id| book.get(id).is_some()));
         for lease in book.leases() {
             if lease.kind == *kind && lease.source == source {
@@ -112,7 +104,6 @@ impl Keeper {
         }
         self.lines
             .about(Kind::Event, source, &format_args!("{}: {why}", kind.name()));
-        self.perform(actions);
         number
     }
 
@@ -122,146 +113,7 @@ impl Keeper {
             Kind::Event,
             &format_args!("applying {} again", in_words(self.book.leases())),
         );
-        let mut actions = Vec::new();
-        self.book.reapply(&mut actions);
-        self.perform(actions);
-    }
-
-    /// Does what the lease book asks for.
-    pub(super) fn perform(&mut self, actions: Vec<Action>) {
-        self.unsaved = true;
-        for action in actions {
-            match action {
-                Action::RunStart(id) => self.queue_command(id, true),
-                Action::RunStop(id) => self.queue_command(id, false),
-                Action::LogTimeout(id) => self.about_lease(id, "command timeout", "is over"),
-                Action::LogRenewed(id) => self.about_lease(
-                    id,
-                    "already open, its time starts anew",
-                    "its time starts anew",
-                ),
-            }
-        }
-        self.run_commands(monotonic());
-    }
-
-    fn about_lease(&mut self, id: LeaseId, of_door: &str, of_ban: &str) {
-        let Some(lease) = self.book.get(id) else {
-            return;
-        };
-        let what = if lease.is_ban() { of_ban } else { of_door };
-        let (source, name) = (lease.source, lease.name().to_string());
-        self.about_opening(
-            Kind::Event,
-            &name,
-            Some(source),
-            &format_args!("{name}: {what}"),
-        );
-    }
-
-    /// A line about an opening of that door, or that one line more was left out (`LogRate`): who knows one door must not hide another's.
-    pub(super) fn about_opening(
-        &mut self,
-        kind: Kind,
-        door: &str,
-        source: Option<IpAddr>,
-        text: &dyn fmt::Display,
-    ) {
-        let now = monotonic();
-        let mut doors = self.doors.iter_mut();
-        let known = doors.find(|known| known.config.name == door);
-        if known.is_some_and(|known| !known.lines.allow(now)) {
-            self.report_openings.get_or_insert(now + LEFT_OUT_REPORT_MS);
-            return;
-        }
-        match source {
-            Some(source) => self.lines.about(kind, source, text),
-            None => self.lines.say(kind, text),
-        }
-    }
-
-    fn queue_command(&mut self, id: LeaseId, starts: bool) {
-        let Some(lease) = self.book.get(id) else {
-            return;
-        };
-        let (role, text) = match (lease.is_ban(), starts) {
-            (false, true) => (Role::Start, &lease.start),
-            (false, false) => (Role::Stop, &lease.stop),
-            (true, true) => (Role::Ban, &lease.start),
-            (true, false) => (Role::Unban, &lease.stop),
-        };
-        if text.is_empty() {
-            let mut actions = Vec::new();
-            self.book.command_ended(id, monotonic(), &mut actions);
-            return self.perform(actions);
-        }
-        let command = Command {
-            lease: Some(id),
-            role,
-            source: lease.source,
-            turn: lease.turn,
-            door: lease.name().to_string(),
-            text: text.clone(),
-            again: false,
-        };
-        // A lease's command always finds room.
-        let _ = self.commands.push(command);
-    }
-
-    /// Begins the commands whose turn it is: forked first, then in the journal, then let go.
-    pub(super) fn run_commands(&mut self, now: Millis) {
-        let mut begun = Vec::new();
-        while let Some(next) = self.commands.begin(now, &self.options, &self.book) {
-            match next {
-                Ok((command, process)) => {
-                    if let Some(id) = command.lease {
-                        self.book.command_started(id, process.group());
-                        self.unsaved = true;
-                    }
-                    let text = String::from_utf8_lossy(&command.text);
-                    let line = format!("{}: running command: {text}", command.door);
-                    begun.push((command.door.clone(), line, process));
-                }
-                Err(error) => self.lines.say(
-                    Kind::Error,
-                    &format_args!("error: command fork failed! ({})", plain(&error)),
-                ),
-            }
-        }
-        self.save();
-        for (door, line, process) in begun {
-            // A child that is gone already is reaped like any other.
-            let _ = process.go();
-            self.about_opening(Kind::Event, &door, None, &line);
-        }
-    }
-
-    pub(super) fn save(&mut self) {
-        if !std::mem::take(&mut self.unsaved) {
-            return;
-        }
-        let Some(state) = &self.state else { return };
-        let failed_before = self.journal_fails;
-        match state.write(self.book.leases().iter()) {
-            Ok(()) => {
-                self.journal_fails = false;
-                self.save_again = None;
-                if failed_before {
-                    self.lines.say(Kind::Event, &"the journal is written again");
-                }
-            }
-            Err(error) => {
-                self.journal_fails = true;
-                self.save_again = Some(monotonic() + JOURNAL_RETRY_MS);
-                if !failed_before {
-                    self.lines.say(Kind::Error, &format_args!(
-                        "error: cannot write the journal: {}: doors that are open when knockd is killed \
-                         will stay open",
-                        plain(&error)
-                    ));
-                }
-            }
-        }
+        self.book.reapply(&mut self.actions);
     }
 
     /// After the journal could not be written: where the state folder was removed or moved, it is made anew, or left to the daemon that
@@ -375,9 +227,7 @@ impl Keeper {
                 if status != 0 {
                     self.book.start_failed(id);
                 }
-                let mut actions = Vec::new();
-                self.book.command_ended(id, monotonic(), &mut actions);
-                self.perform(actions);
+                self.book.command_ended(id, monotonic(), &mut self.actions);
             }
         }
         for process in strangers {

@@ -71,6 +71,7 @@ impl Keeper {
             match listener.receive() {
                 Received::Record(record) => {
                     self.heed(record);
+                    self.carry_out(now);
                 }
                 Received::Nothing if now < until => {
                     let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
@@ -133,6 +134,7 @@ impl Keeper {
                     (fit || !early) && self.heed(record)
                 }
             };
+            self.carry_out(monotonic());
             if !honest {
                 return self.listener_died("sent a record that cannot be");
             }

@@ -4,6 +4,7 @@
 mod admission;
 mod bans;
 mod control;
+mod effects;
 mod leases;
 mod listeners;
 mod reload;
@@ -22,7 +23,7 @@ use super::state::State;
 use crate::config::Options;
 use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
-use crate::lease::LeaseBook;
+use crate::lease::{Action, LeaseBook};
 use crate::limits::{BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, RELOAD_PAUSE_MS};
 use crate::log_rate::LogRate;
 use crate::status::ListenerStatus;
@@ -77,8 +78,8 @@ pub struct Keeper {
     reload_wanted: bool,
     reload_after: Millis,
     book: LeaseBook,
-    /// The book has changed since the journal was written.
-    unsaved: bool,
+    /// What the book asks for, and is not done yet.
+    actions: Vec<Action>,
     /// The journal could not be written; the next try is due then.
     save_again: Option<Millis>,
     /// That has been told.
@@ -128,7 +129,7 @@ impl Keeper {
             reload_wanted: false,
             reload_after: 0,
             book: LeaseBook::default(),
-            unsaved: true,
+            actions: Vec::new(),
             save_again: None,
             journal_fails: false,
             commands: Commands::default(),
@@ -314,9 +315,9 @@ impl Keeper {
             self.log_left_out();
         }
         if is_due(&self.save_again, now) {
+            self.save_again = None;
             self.renew_state();
-            self.unsaved = true;
-            self.save();
+            self.book.unsaved = true;
         }
         if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {
             self.answer_status(None, now);
@@ -360,11 +361,8 @@ impl Keeper {
             );
         }
         if is_due(&self.book.next_expiry(), now) {
-            let mut actions = Vec::new();
-            self.book.expire(now, &mut actions);
-            self.perform(actions);
-        } else {
-            self.run_commands(now);
+            self.book.expire(now, &mut self.actions);
         }
+        self.carry_out(now);
     }
 }

@@ -153,7 +153,7 @@ impl Keeper {
         if let Some(state) = &self.state {
             state.set_up(true);
         }
-        self.unsaved = true;
+        self.book.unsaved = true;
         self.save();
     }
 

@@ -33,20 +33,18 @@ impl Keeper {
             self.lines
                 .say(Kind::Verbose, &"waiting for child processes...");
         }
-        let mut actions = Vec::new();
+        self.book.close(&mut self.actions);
         let Keeper { book, commands, .. } = self;
-        book.close(|id| commands.is_running(id), &mut actions);
         // A plain command that waits for its turn may be the one that closes.
         commands.drop_waiting(&|command| match command.lease {
             Some(id) => book.get(id).is_some(),
             None => command.turn.at + ORDER_MS > now,
         });
         commands.limit(now + SHUTDOWN_START_MS, now + SHUTDOWN_COMMAND_MS);
-        self.perform(actions);
     }
 
     pub(super) fn finish(&mut self) {
-        self.unsaved |= self.journal_fails;
+        self.book.unsaved |= self.journal_fails;
         self.save();
         for lease in self.book.leases() {
             self.lines.say(Kind::Error, &format_args!(

@@ -65,15 +65,15 @@ impl Keeper {
                 &format_args!("{number} taken over from the daemon before"),
             );
         }
-        let mut actions = Vec::new();
-        self.book.adopt(leases, &mut actions);
-        self.book.expire(monotonic(), &mut actions);
-        self.perform(actions);
+        self.book.adopt(leases, &mut self.actions);
+        self.book.expire(monotonic(), &mut self.actions);
+        self.carry_out(monotonic());
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
         let deadline = monotonic() + ORPHAN_MS;
         while self.book.leases().iter().any(stopping) && monotonic() < deadline {
             poll::pause(PAUSE_MS);
             self.reap();
+            self.carry_out(monotonic());
         }
     }
 }

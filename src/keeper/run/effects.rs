@@ -1,0 +1,148 @@
+//! What the lease book decided is done here and nowhere else: commands run, the journal is written, and the log says so.
+#![forbid(unsafe_code)]
+
+use super::Keeper;
+use crate::door::Millis;
+use crate::keeper::commands::{Command, Role};
+use crate::keeper::log::Kind;
+use crate::lease::{Action, LeaseId};
+use crate::limits::{JOURNAL_RETRY_MS, LEFT_OUT_REPORT_MS};
+use crate::sys::clock::monotonic;
+use crate::sys::error::plain;
+use std::fmt;
+use std::net::IpAddr;
+
+impl Keeper {
+    /// Does what the lease book asks for, and begins the commands whose turn it is: forked first, then in the journal, then let go. The
+    /// loop comes here before it sleeps, and after each record of the listener.
+    pub(super) fn carry_out(&mut self, now: Millis) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                match action {
+                    Action::RunStart(id) => self.queue_command(id, true, now),
+                    Action::RunStop(id) => self.queue_command(id, false, now),
+                    Action::LogTimeout(id) => self.about_lease(id, "command timeout", "is over"),
+                    Action::LogRenewed(id) => self.about_lease(
+                        id,
+                        "already open, its time starts anew",
+                        "its time starts anew",
+                    ),
+                }
+            }
+        }
+        let mut begun = Vec::new();
+        while let Some(next) = self.commands.begin(now, &self.options, &self.book) {
+            match next {
+                Ok((command, process)) => {
+                    let (door, lease) = (command.door.clone(), command.lease);
+                    let text = String::from_utf8_lossy(&command.text);
+                    let line = format!("{door}: running command: {text}");
+                    if let Some(id) = lease {
+                        self.book.command_started(id, process.group());
+                    }
+                    self.about_opening(Kind::Event, &door, None, &line);
+                    begun.push(process);
+                }
+                Err(error) => self.lines.say(
+                    Kind::Error,
+                    &format_args!("error: command fork failed! ({})", plain(&error)),
+                ),
+            }
+        }
+        self.save();
+        for process in begun {
+            // A child that is gone already is reaped like any other.
+            let _ = process.go();
+        }
+    }
+
+    fn queue_command(&mut self, id: LeaseId, starts: bool, now: Millis) {
+        let Some(lease) = self.book.get(id) else {
+            return;
+        };
+        let (role, text) = match (lease.is_ban(), starts) {
+            (false, true) => (Role::Start, &lease.start),
+            (false, false) => (Role::Stop, &lease.stop),
+            (true, true) => (Role::Ban, &lease.start),
+            (true, false) => (Role::Unban, &lease.stop),
+        };
+        if text.is_empty() {
+            return self.book.command_ended(id, now, &mut self.actions);
+        }
+        let command = Command {
+            lease: Some(id),
+            role,
+            source: lease.source,
+            turn: lease.turn,
+            door: lease.name().to_string(),
+            text: text.clone(),
+            again: false,
+        };
+        // A lease's command always finds room.
+        let _ = self.commands.push(command);
+    }
+
+    /// Writes the journal, if there is something new.
+    pub(super) fn save(&mut self) {
+        if !std::mem::take(&mut self.book.unsaved) {
+            return;
+        }
+        let Some(state) = &self.state else { return };
+        let failed_before = self.journal_fails;
+        match state.write(self.book.leases().iter()) {
+            Ok(()) => {
+                self.journal_fails = false;
+                self.save_again = None;
+                if failed_before {
+                    self.lines.say(Kind::Event, &"the journal is written again");
+                }
+            }
+            Err(error) => {
+                self.journal_fails = true;
+                self.save_again = Some(monotonic() + JOURNAL_RETRY_MS);
+                if !failed_before {
+                    self.lines.say(Kind::Error, &format_args!(
+                        "error: cannot write the journal: {}: doors that are open when knockd is killed \
+                         will stay open",
+                        plain(&error)
+                    ));
+                }
+            }
+        }
+    }
+
+    pub(super) fn about_lease(&mut self, id: LeaseId, of_door: &str, of_ban: &str) {
+        let Some(lease) = self.book.get(id) else {
+            return;
+        };
+        let what = if lease.is_ban() { of_ban } else { of_door };
+        let (source, name) = (lease.source, lease.name().to_string());
+        self.about_opening(
+            Kind::Event,
+            &name,
+            Some(source),
+            &format_args!("{name}: {what}"),
+        );
+    }
+
+    /// A line about an opening of that door, or that one line more was left out (`LogRate`): who knows one door must not hide another's.
+    pub(super) fn about_opening(
+        &mut self,
+        kind: Kind,
+        door: &str,
+        source: Option<IpAddr>,
+        text: &dyn fmt::Display,
+    ) {
+        let now = monotonic();
+        let mut doors = self.doors.iter_mut();
+        let known = doors.find(|known| known.config.name == door);
+        if known.is_some_and(|known| !known.lines.allow(now)) {
+            self.report_openings.get_or_insert(now + LEFT_OUT_REPORT_MS);
+            return;
+        }
+        match source {
+            Some(source) => self.lines.about(kind, source, text),
+            None => self.lines.say(kind, text),
+        }
+    }
+}

@@ -7,7 +7,7 @@ use super::{Settings, process};
 use crate::config::Options;
 use crate::door::Millis;
 use crate::interfaces::Selector;
-use crate::limits::{LISTENER_START_MS, MAX_RECORD, MAX_RESTART_DELAY_MS};
+use crate::limits::{MAX_RECORD, MAX_RESTART_DELAY_MS};
 use crate::listener;
 use crate::record::{RANGES_AT_ONCE, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
@@ -31,10 +31,22 @@ pub struct ListenerProcess {
     ended: bool,
     /// When it was started.
     pub started: Millis,
-    /// It must be ready by then; `None`: it is.
-    pub ready_by: Option<Millis>,
     /// It has sent much at once: nothing more is read before this time.
     pub paused_until: Option<Millis>,
+}
+
+/// How far a listener that was started has come.
+pub enum Startup {
+    /// It has said nothing new.
+    Pending,
+    /// A line for the log.
+    Log(ToKeeper),
+    /// It may be [`let_go`](ListenerProcess::let_go). Whether an interface is there.
+    Ready(bool),
+    /// It cannot listen: why.
+    Refused(String),
+    /// It has ended, or sent what no honest one sends.
+    Dead,
 }
 
 /// What came from a listener.
@@ -75,23 +87,22 @@ impl ListenerProcess {
         let (socket, process) = process::spawn(listener::PROGRAM, cage, &more)?;
         let numbers = more.iter().map(|fd| fd.as_raw_fd() as u32).collect();
         let started = monotonic();
-        let ready_by = Some(started + LISTENER_START_MS);
         let listener = ListenerProcess {
             socket,
             process,
             sockets,
             ended: false,
             started,
-            ready_by,
             paused_until: None,
         };
+        let tell = |record| listener.send(record, true);
         let none = Vec::new();
         let (tripwire, ranges) = match &options.tripwire {
             Tripwire::None => (Tripwire::None, &none),
             Tripwire::Auto => (Tripwire::Auto, &none),
             Tripwire::Ports(ranges) => (Tripwire::Ports(ranges.len() as u16), ranges),
         };
-        listener.say(ToListener::Setup(Setup {
+        tell(ToListener::Setup(Setup {
             doors: doors.len() as u16,
             matching: options.matching,
             max_attempts: options.max_attempts,
@@ -105,20 +116,20 @@ impl ListenerProcess {
             // As it is meant: the text in the config may be too long for a record.
             interface: names.join(","),
         }))?;
-        listener.say(ToListener::Sockets {
+        tell(ToListener::Sockets {
             numbers,
             shared: before.is_some(),
         })?;
         for door in doors {
             door.generation = 0;
             let pattern = door.pattern().clone();
-            listener.say(ToListener::Door {
+            tell(ToListener::Door {
                 pattern,
                 one_time: door.list.is_some(),
             })?;
         }
         for ranges in ranges.chunks(RANGES_AT_ONCE) {
-            listener.say(ToListener::Tripwires(ranges.to_vec()))?;
+            tell(ToListener::Tripwires(ranges.to_vec()))?;
         }
         Ok(listener)
     }
@@ -131,8 +142,12 @@ impl ListenerProcess {
 
     /// Sends a record. The listener reads all the time, so one that does not take it is as good as dead.
     pub fn say(&self, record: ToListener) -> io::Result<()> {
-        let starting = self.ready_by.is_some();
-        self.socket.send(&record.encode(), starting)
+        self.send(record, false)
+    }
+
+    /// The same, and waits for room if `wait`: one that starts may need a while.
+    fn send(&self, record: ToListener, wait: bool) -> io::Result<()> {
+        self.socket.send(&record.encode(), wait)
     }
 
     /// Lets one that is ready read packets. One that does not take the word would be deaf for ever: it is ended, and its end starts
@@ -158,6 +173,19 @@ impl ListenerProcess {
         if !self.ended {
             exec::end(self.process);
             self.ended = true;
+        }
+    }
+
+    /// What one that is not ready yet says next, without waiting.
+    pub fn poll_startup(&self) -> Startup {
+        match self.receive() {
+            Received::Nothing => Startup::Pending,
+            Received::Record(ToKeeper::Ready { listens }) => Startup::Ready(listens),
+            Received::Record(ToKeeper::Refused(problem)) => Startup::Refused(problem),
+            Received::Record(
+                record @ (ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_)),
+            ) => Startup::Log(record),
+            _ => Startup::Dead,
         }
     }
 

@@ -3,7 +3,6 @@
 
 use super::Keeper;
 use crate::door::Millis;
-use crate::keeper::listener_process::ListenerProcess;
 use crate::keeper::log::Kind;
 use crate::limits::{LEFT_OUT_REPORT_MS, LOG_BURST, MAX_STEPS, TEXT_BURST, TEXTS_PER_SECOND};
 use crate::log_rate::LogRate;
@@ -83,8 +82,7 @@ impl Keeper {
             ToKeeper::Debug(text) => (Kind::Debug, text),
             _ => return,
         };
-        let reads = |listener: &ListenerProcess| listener.ready_by.is_none();
-        let mark = match self.listener.as_ref().is_some_and(reads) {
+        let mark = match self.listener.is_some() {
             true => "listener: ",
             false => "",
         };

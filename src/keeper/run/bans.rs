@@ -69,6 +69,7 @@ impl Keeper {
         {
             self.end_leases(&LeaseKind::Ban, first, "ends early, for there are too many");
         }
+        self.carry_out(now);
         true
     }
 

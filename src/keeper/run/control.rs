@@ -81,8 +81,8 @@ impl Keeper {
 
     /// The status needs what the listener knows; it is waited for half as long as the client.
     fn ask_listener(&mut self, now: Millis) {
-        let ready = self.listener.as_ref().filter(|l| l.ready_by.is_none());
-        match ready.map(|listener| (listener.say(ToListener::Report), listener.started)) {
+        let listener = self.listener.as_ref();
+        match listener.map(|listener| (listener.say(ToListener::Report), listener.started)) {
             Some((Ok(()), started)) => {
                 let status = ListenerStatus {
                     uptime: now.saturating_sub(started),

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 impl Keeper {
     /// Does what the lease book asks for, and begins the commands whose turn it is: forked first, then in the journal, then let go. The
-    /// loop comes here before it sleeps, and after each record of the listener.
+    /// loop comes here before it sleeps, and each opening and each ban at once.
     pub(super) fn carry_out(&mut self, now: Millis) {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {

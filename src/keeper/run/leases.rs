@@ -81,6 +81,7 @@ impl Keeper {
                 }
             }
         }
+        self.carry_out(now);
     }
 
     fn not_opened(&mut self, door: &str, why: &str) {
@@ -235,15 +236,15 @@ impl Keeper {
             for listener in self.closing.iter_mut().flat_map(|it| &mut it.listeners) {
                 listener.child_ended(process);
             }
-            if let Some(new) = &mut self.replacement
-                && new.listener.child_ended(process)
+            // What a listener sent before it died still counts.
+            if let Some(starting) = &mut self.starting
+                && starting.listener.child_ended(process)
             {
-                self.give_up_reload("the new listener has died");
+                self.hear_starting();
             }
             if let Some(listener) = &mut self.listener
                 && listener.child_ended(process)
             {
-                // What it sent before it died still counts.
                 self.hear_listener();
             }
         }

@@ -1,11 +1,11 @@
 //! The listener and its replacement: starting, hearing and losing them.
 #![forbid(unsafe_code)]
 
-use super::Keeper;
+use super::{Keeper, Starting};
 use crate::config::Options;
 use crate::door::{Millis, Protocol};
 use crate::keeper::doors::Door;
-use crate::keeper::listener_process::{ListenerProcess, Received};
+use crate::keeper::listener_process::{ListenerProcess, Received, Startup};
 use crate::keeper::log::Kind;
 use crate::limits::{LISTENER_END_MS, LISTENER_PAUSE_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
 use crate::record::{Progress, ToKeeper, ToListener};
@@ -26,14 +26,8 @@ impl Keeper {
 
     pub(super) fn start_listener(&mut self, now: Millis) {
         match self.spawn_own_listener() {
-            Ok(listener) => self.listener = Some(listener),
-            Err(error) => {
-                self.lines.say(
-                    Kind::Error,
-                    &format_args!("error: cannot start a listener: {error}"),
-                );
-                self.restart.after_death(now, now);
-            }
+            Ok(listener) => self.starting = Some(Starting::new(listener, None)),
+            Err(error) => self.start_again(&format!("cannot start a listener: {error}"), now),
         }
     }
 
@@ -71,7 +65,6 @@ impl Keeper {
             match listener.receive() {
                 Received::Record(record) => {
                     self.heed(record);
-                    self.carry_out(now);
                 }
                 Received::Nothing if now < until => {
                     let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
@@ -84,59 +77,75 @@ impl Keeper {
         }
     }
 
-    pub(super) fn listener_died(&mut self, how: &str) {
-        let Some(listener) = self.listener.take() else {
+    /// Hears the listener that starts: the first one, one in the place of one that died, or the one of a new config.
+    pub(super) fn hear_starting(&mut self) {
+        for _ in 0..RECORDS_AT_ONCE {
+            let Some(starting) = &self.starting else {
+                return;
+            };
+            match starting.listener.poll_startup() {
+                Startup::Pending => return,
+                Startup::Log(record) => {
+                    self.heed(record);
+                }
+                Startup::Refused(problem) => self.give_up_starting(&problem),
+                Startup::Dead => self.give_up_starting("the listener has died"),
+                Startup::Ready(listens) => {
+                    let Some(Starting { listener, new, .. }) = self.starting.take() else {
+                        return;
+                    };
+                    match (&mut self.startup, new) {
+                        (_, Some(new)) => return self.put_in_force(listener, new),
+                        (Some(startup), _) => *startup = Ok(listens),
+                        (None, _) => listener.let_go(),
+                    }
+                    self.listener = Some(listener);
+                }
+            }
+        }
+    }
+
+    /// The listener that starts is ended, and what it was for is not done.
+    pub(super) fn give_up_starting(&mut self, why: &str) {
+        let Some(Starting { listener, new, .. }) = self.starting.take() else {
             return;
         };
-        if let Some(startup) = &mut self.startup {
-            *startup = Err(format!("the listener {how}"));
-        } else if self.closing.is_none() {
-            self.lines.say(
-                Kind::Error,
-                &format_args!("error: the listener {how}: starting it again"),
-            );
-            self.restarts += 1;
-            self.restart.after_death(listener.started, monotonic());
+        match &mut self.startup {
+            _ if new.is_some() => self.give_up_reload(why),
+            Some(startup) => *startup = Err(why.to_string()),
+            None => self.start_again(why, listener.started),
         }
+    }
+
+    pub(super) fn listener_died(&mut self, why: &str) {
+        if let Some(listener) = self.listener.take() {
+            self.start_again(why, listener.started);
+        }
+    }
+
+    /// There is no listener any more, since `why`, and the last one was started then.
+    fn start_again(&mut self, why: &str, started: Millis) {
+        self.lines.say(
+            Kind::Error,
+            &format_args!("error: {why}: starting it again"),
+        );
+        self.restarts += 1;
+        self.restart.after_death(started, monotonic());
     }
 
     pub(super) fn hear_listener(&mut self) {
         for _ in 0..RECORDS_AT_ONCE {
-            let Some(listener) = &mut self.listener else {
+            let Some(listener) = &self.listener else {
                 return;
             };
             let honest = match listener.receive() {
                 Received::Nothing => return,
-                Received::End => return self.listener_died("has died"),
+                Received::End => return self.listener_died("the listener has died"),
                 Received::Nonsense => false,
-                Received::Record(ToKeeper::Ready { listens }) if listener.ready_by.is_some() => {
-                    listener.ready_by = None;
-                    match &mut self.startup {
-                        Some(startup) => *startup = Ok(listens),
-                        None => listener.let_go(),
-                    }
-                    true
-                }
-                Received::Record(ToKeeper::Refused(problem)) => {
-                    if let Some(startup) = &mut self.startup {
-                        *startup = Err(problem);
-                        self.listener = None;
-                        return;
-                    }
-                    return self.listener_died(&format!("cannot listen: {problem}"));
-                }
-                Received::Record(record) => {
-                    let early = listener.ready_by.is_some();
-                    let fit = matches!(
-                        record,
-                        ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_)
-                    );
-                    (fit || !early) && self.heed(record)
-                }
+                Received::Record(record) => self.heed(record),
             };
-            self.carry_out(monotonic());
             if !honest {
-                return self.listener_died("sent a record that cannot be");
+                return self.listener_died("the listener sent a record that cannot be");
             }
         }
         // Without `LogRate` no line is lost, whatever that costs.
@@ -151,28 +160,6 @@ impl Keeper {
     pub fn release_listener(&self) {
         if let Some(listener) = &self.listener {
             listener.let_go();
-        }
-    }
-
-    pub(super) fn hear_replacement(&mut self) {
-        let Some(new) = &mut self.replacement else {
-            return;
-        };
-        match new.listener.receive() {
-            Received::Nothing => {}
-            Received::Record(ToKeeper::Ready { .. }) => {
-                new.listener.ready_by = None;
-                if let Some(new) = self.replacement.take() {
-                    self.put_in_force(new);
-                }
-            }
-            Received::Record(
-                record @ (ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_)),
-            ) => {
-                self.heed(record);
-            }
-            Received::Record(ToKeeper::Refused(problem)) => self.give_up_reload(&problem),
-            _ => self.give_up_reload("the new listener has died"),
         }
     }
 

@@ -24,7 +24,9 @@ use crate::config::Options;
 use crate::deadline::{is_due, soonest};
 use crate::door::Millis;
 use crate::lease::{Action, LeaseBook};
-use crate::limits::{BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, RELOAD_PAUSE_MS};
+use crate::limits::{
+    BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, LISTENER_START_MS, RELOAD_PAUSE_MS,
+};
 use crate::log_rate::LogRate;
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
@@ -36,16 +38,39 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-/// What the keeper waits for itself, in this order.
-const SIGNALS: usize = 0;
-const LISTENER: usize = 1;
-const REPLACEMENT: usize = 2;
-const NAMES: usize = 3;
-const OWN_ENTRIES: usize = 4;
+/// What the keeper waits for, in this order.
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Listener,
+    Starting,
+    Names,
+    /// The control socket, and after it its clients.
+    Control,
+}
 
-/// A new config and the listener for it, which is not ready yet.
-struct Replacement {
+/// A listener that is not ready yet.
+struct Starting {
     listener: ListenerProcess,
+    /// It is given up then.
+    ready_by: Millis,
+    /// What comes into force with it; `None`: it is for the doors there are.
+    new: Option<Box<NewConfig>>,
+}
+
+impl Starting {
+    fn new(listener: ListenerProcess, new: Option<Box<NewConfig>>) -> Starting {
+        let ready_by = listener.started + LISTENER_START_MS;
+        Starting {
+            listener,
+            ready_by,
+            new,
+        }
+    }
+}
+
+/// A config that was read again.
+struct NewConfig {
     options: Options,
     doors: Vec<Door>,
     /// Its state folder, if that is another one.
@@ -70,10 +95,10 @@ pub struct Keeper {
     /// The log.
     pub lines: Lines,
     signals: Signals,
-    /// The listener, while there is one.
+    /// The listener, while there is one that is ready.
     pub listener: Option<ListenerProcess>,
     restart: Restart,
-    replacement: Option<Replacement>,
+    starting: Option<Starting>,
     /// SIGHUP has come and is not obeyed yet; when the next reload may begin.
     reload_wanted: bool,
     reload_after: Millis,
@@ -125,7 +150,7 @@ impl Keeper {
             signals,
             listener: None,
             restart: Restart::default(),
-            replacement: None,
+            starting: None,
             reload_wanted: false,
             reload_after: 0,
             book: LeaseBook::default(),
@@ -168,16 +193,16 @@ impl Keeper {
 
     /// Runs the loop until the first listener is ready, or a signal ends the daemon. The error says why the listener cannot start.
     pub fn await_listener(&mut self, listener: ListenerProcess) -> Result<bool, String> {
-        self.listener = Some(listener);
+        self.starting = Some(Starting::new(listener, None));
         self.startup = Some(Ok(false));
-        loop {
+        while self.starting.is_some() {
             let now = monotonic();
             self.meet_deadlines(now);
-            if self.listener.as_ref().is_none_or(|l| l.ready_by.is_none()) {
-                return self.startup.take().unwrap_or(Ok(false));
+            if self.starting.is_some() {
+                self.wait_and_serve(now);
             }
-            self.wait_and_serve(now);
         }
+        self.startup.take().unwrap_or(Ok(false))
     }
 
     /// Sleeps until there is something to do, and does it.
@@ -194,19 +219,21 @@ impl Keeper {
             }
         };
         // First, since what the others say may let clients go.
-        if ready.skip(OWN_ENTRIES).any() {
-            self.serve_clients(ready.skip(OWN_ENTRIES), monotonic());
+        let clients = ready.skip(Source::Control as usize);
+        if clients.any() {
+            self.serve_clients(clients, monotonic());
         }
-        if ready.has(LISTENER) {
+        let has = |source: Source| ready.has(source as usize);
+        if has(Source::Listener) {
             self.hear_listener();
         }
-        if ready.has(REPLACEMENT) {
-            self.hear_replacement();
+        if has(Source::Starting) {
+            self.hear_starting();
         }
-        if ready.has(NAMES) {
+        if has(Source::Names) {
             self.lines.answer(monotonic());
         }
-        if ready.has(SIGNALS) || self.signals.are_pending() {
+        if has(Source::Signals) || self.signals.are_pending() {
             for signal in self.signals.take() {
                 self.obey(signal);
             }
@@ -234,13 +261,13 @@ impl Keeper {
         }
     }
 
-    /// Waits for something to do: which of its own entries and, after them, of the control socket's are ready.
+    /// Waits for something to do: which entries, each [`Source`]'s at its place, are ready.
     fn sleep(&self, now: Millis) -> io::Result<Ready> {
-        let mut own = [None; OWN_ENTRIES];
-        own[SIGNALS] = Some(self.signals.as_fd());
-        own[LISTENER] = self.listener.as_ref().and_then(ListenerProcess::awaited);
-        own[REPLACEMENT] = self.replacement.as_ref().map(|new| new.listener.as_fd());
-        own[NAMES] = self.lines.descriptor();
+        let mut own = [None; Source::Control as usize];
+        own[Source::Signals as usize] = Some(self.signals.as_fd());
+        own[Source::Listener as usize] = self.listener.as_ref().and_then(ListenerProcess::awaited);
+        own[Source::Starting as usize] = self.starting.as_ref().map(|it| it.listener.as_fd());
+        own[Source::Names as usize] = self.lines.descriptor();
         let mut entries = Vec::from(own.map(|fd| Entry::new(fd, Awaits::Input)));
         if let Some(control) = &self.control {
             control.add_entries(&mut entries);
@@ -254,20 +281,17 @@ impl Keeper {
 
     fn next_deadline(&self) -> Option<Millis> {
         let closing = self.closing.as_ref().map(|closing| closing.deadline);
-        let replacement = self
-            .replacement
-            .as_ref()
-            .and_then(|new| new.listener.ready_by);
-        let starting = self
-            .listener
-            .as_ref()
-            .and_then(|listener| listener.ready_by);
+        // While a listener starts, no other does.
+        let starts = match &self.starting {
+            Some(starting) => Some(starting.ready_by),
+            None => soonest(&[
+                self.reload_wanted.then_some(self.reload_after),
+                self.restart.due,
+            ]),
+        };
         soonest(&[
             closing,
-            replacement,
-            self.may_reload().then_some(self.reload_after),
-            starting,
-            self.restart.due,
+            starts,
             self.save_again,
             self.report_openings,
             self.listener
@@ -281,32 +305,23 @@ impl Keeper {
         ])
     }
 
-    fn may_reload(&self) -> bool {
-        self.reload_wanted && self.replacement.is_none() && self.startup.is_none()
-    }
-
     fn meet_deadlines(&mut self, now: Millis) {
-        if self.may_reload() && self.reload_after <= now {
+        if self.starting.is_none() && self.reload_wanted && self.reload_after <= now {
             self.reload_wanted = false;
             self.reload_after = now + RELOAD_PAUSE_MS;
             self.reload();
         }
-        if is_due(&self.restart.due, now) {
+        if self.starting.is_none() && is_due(&self.restart.due, now) {
             self.restart.due = None;
             self.start_listener(now);
         }
-        let listener = self.listener.as_ref();
-        if listener.is_some_and(|listener| is_due(&listener.ready_by, now)) {
-            self.listener_died("does not get ready");
+        if (self.starting.as_ref()).is_some_and(|starting| starting.ready_by <= now) {
+            self.give_up_starting("the listener does not get ready");
         }
         if let Some(listener) = &mut self.listener
             && is_due(&listener.paused_until, now)
         {
             listener.paused_until = None;
-        }
-        let replacement = self.replacement.as_ref();
-        if replacement.is_some_and(|new| is_due(&new.listener.ready_by, now)) {
-            self.give_up_reload("the new listener does not get ready");
         }
         if is_due(&self.lines.deadline(), now) {
             self.lines.proceed(now);

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::admission::Admission;
-use super::{Keeper, Replacement};
+use super::{Keeper, NewConfig, Starting};
 use crate::config::Options;
 use crate::keeper::doors::Door;
-use crate::keeper::listener_process::Restart;
+use crate::keeper::listener_process::{ListenerProcess, Restart};
 use crate::keeper::log::Kind;
 use crate::keeper::named_files;
 use crate::keeper::state::{State, Unavailable};
@@ -104,12 +104,12 @@ impl Keeper {
             self.listener.as_ref(),
         ) {
             Ok(listener) => {
-                self.replacement = Some(Replacement {
-                    listener,
+                let new = NewConfig {
                     options: config.options,
                     doors,
                     state,
-                });
+                };
+                self.starting = Some(Starting::new(listener, Some(Box::new(new))));
             }
             Err(error) => self.give_up_reload(&plain(&error)),
         }
@@ -133,7 +133,6 @@ impl Keeper {
     }
 
     pub(super) fn give_up_reload(&mut self, why: &str) {
-        self.replacement = None;
         self.lines.say(
             Kind::Error,
             &format_args!("error: {why}: keeping the doors as they were"),
@@ -158,19 +157,24 @@ impl Keeper {
     }
 
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
-    pub(super) fn put_in_force(&mut self, mut new: Replacement) {
+    pub(super) fn put_in_force(&mut self, listener: ListenerProcess, new: Box<NewConfig>) {
         self.end_listener();
-        new.listener.let_go();
-        self.listener = Some(new.listener);
+        listener.let_go();
+        self.listener = Some(listener);
         self.restart = Restart::default();
-        if new.state.is_none() {
-            std::mem::swap(&mut new.options.state_dir, &mut self.options.state_dir);
+        let NewConfig {
+            mut options,
+            doors,
+            state,
+        } = *new;
+        if state.is_none() {
+            std::mem::swap(&mut options.state_dir, &mut self.options.state_dir);
         }
-        self.options = new.options;
+        self.options = options;
         // The old doors have counted it.
         self.log_left_out();
         self.admission = Admission::new(self.options.log_rate);
-        self.doors = new.doors;
+        self.doors = doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {
             let due = |door: &Door| {
@@ -181,7 +185,7 @@ impl Keeper {
                 self.next_sequence(index);
             }
         }
-        if let Some(state) = new.state {
+        if let Some(state) = state {
             self.move_state(state);
         }
         self.end_unwanted_bans();

@@ -80,7 +80,7 @@ impl Keeper {
             sequence,
         };
         if listener.say(record).is_err() {
-            self.listener_died("does not take the next sequence");
+            self.listener_died("the listener does not take the next sequence");
         }
     }
 }

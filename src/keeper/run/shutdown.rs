@@ -11,13 +11,9 @@ impl Keeper {
     /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
     pub fn close(&mut self, code: u8) {
         let now = monotonic();
-        let replacement = self.replacement.take().map(|new| new.listener);
-        let listeners: Vec<_> = self
-            .listener
-            .take()
-            .into_iter()
-            .chain(replacement)
-            .collect();
+        let mut listeners = Vec::new();
+        listeners.extend(self.listener.take());
+        listeners.extend(self.starting.take().map(|starting| starting.listener));
         for listener in &listeners {
             listener.kill();
         }

@@ -45,7 +45,7 @@ pub fn knows_vlan_tag(release: &str) -> bool {
 }
 
 /// A compiled filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The program, at most [`crate::limits::MAX_FILTER_INSTRUCTIONS`].
     pub program: Vec<Instruction>,
@@ -56,8 +56,8 @@ pub struct Filter {
 /// The filter for these doors and tripwires on a socket whose interface has these addresses. With `ipv4_only` it passes no IPv6.
 /// The same input gives the same program.
 ///
-/// When the exact program is too long, it gives up as little as is needed of, in this order: exact ports (nearest
-/// ports become one range first), flags, addresses.
+/// When the exact program is too long, nearest ports become one range, no more than it takes; where that is not enough, the address is
+/// left out, too.
 pub fn compile(
     patterns: &[Pattern],
     tripwires: &Tripwires,
@@ -66,40 +66,33 @@ pub fn compile(
     ipv4_only: bool,
 ) -> Filter {
     let tripwires = tripwire_ranges(tripwires, patterns);
-    let exact = Plan::new(patterns, &tripwires, local, ipv4_only);
-    if let Some(program) = emit::program(&exact, kernel) {
-        return Filter {
-            program,
-            exact: true,
-        };
-    }
-    let anywhere = exact.anywhere(patterns, &tripwires, local);
-    let plans = [
-        (&exact, false),
-        (&exact, true),
-        (&anywhere, false),
-        (&anywhere, true),
-    ];
-    let program = plans
-        .iter()
-        .find_map(|(plan, any_flags)| shortest_join(plan, *any_flags, kernel))
-        // Not reached: the last plan with one range for TCP and one for UDP takes about 130 instructions.
-        .unwrap_or_default();
-    Filter {
-        program,
-        exact: false,
-    }
+    let plan = Plan::new(patterns, &tripwires, local, ipv4_only);
+    shortest_join(&plan, kernel).unwrap_or_else(|| {
+        let anywhere = plan.anywhere(patterns, &tripwires, local);
+        Filter {
+            exact: false,
+            // There always is one: with one range for TCP and one for UDP it takes about 200 instructions.
+            ..shortest_join(&anywhere, kernel).unwrap_or_default()
+        }
+    })
 }
 
 /// The program of this plan with no more ports joined than it takes to be short enough.
-fn shortest_join(plan: &Plan, any_flags: bool, kernel: Kernel) -> Option<Vec<Instruction>> {
-    let attempt = |reach| emit::program(&plan.join(reach, any_flags), kernel);
+fn shortest_join(plan: &Plan, kernel: Kernel) -> Option<Filter> {
+    let attempt = |reach| {
+        let program = emit::program(&plan.join(reach), kernel)?;
+        let exact = reach == 0;
+        Some(Filter { program, exact })
+    };
+    if let Some(exact) = attempt(0) {
+        return Some(exact);
+    }
     let mut best = attempt(u32::MAX)?;
-    let (mut low, mut high) = (0, u32::MAX);
+    let (mut low, mut high) = (1, u32::MAX);
     while low < high {
         let middle = low + (high - low) / 2;
         match attempt(middle) {
-            Some(program) => (best, high) = (program, middle),
+            Some(filter) => (best, high) = (filter, middle),
             None => low = middle + 1,
         }
     }
@@ -195,13 +188,10 @@ impl Plan {
         }
     }
 
-    /// The same with near ports made one range, see [`join`], and with the flags left out or not.
-    fn join(&self, reach: u32, any_flags: bool) -> Plan {
+    /// The same with near ports made one range, see [`join`].
+    fn join(&self, reach: u32) -> Plan {
         let mut classes = self.classes.clone();
         for ranges in &mut classes {
-            if any_flags {
-                ranges.iter_mut().for_each(|range| range.flags = ANY_FLAGS);
-            }
             join(ranges, reach);
         }
         Plan {

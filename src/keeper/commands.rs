@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::Options;
-use crate::deadline::{is_due, soonest};
+use crate::deadline::{NEVER, soonest};
 use crate::door::Millis;
 use crate::lease::{Group, LeaseBook, LeaseId, Turn};
 use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE, ORDER_MS};
@@ -74,23 +74,44 @@ struct Running {
     group: Group,
     since: Millis,
     /// Ended by force at this time: commands of leases only, since a hanging one would keep its door open.
-    deadline: Option<Millis>,
+    deadline: Millis,
     /// That has happened.
     overdue: bool,
 }
 
+impl Running {
+    /// It must end by then, if it has a deadline at all.
+    fn hurry(&mut self, until: Millis) {
+        if self.deadline != NEVER {
+            self.deadline = self.deadline.min(until);
+        }
+    }
+}
+
 /// All of them.
-#[derive(Default)]
 pub struct Commands {
     running: Vec<Running>,
     /// In the order of the knocks.
     queue: Vec<Command>,
     /// When the first command that waits only for its turn may begin at the latest.
-    next_turn: Option<Millis>,
-    limit: Option<Millis>,
-    paused_until: Option<Millis>,
+    next_turn: Millis,
+    limit: Millis,
+    paused_until: Millis,
     /// No fork has succeeded since one failed.
     forks_fail: bool,
+}
+
+impl Default for Commands {
+    fn default() -> Commands {
+        Commands {
+            running: Vec::new(),
+            queue: Vec::new(),
+            next_turn: NEVER,
+            limit: NEVER,
+            paused_until: NEVER,
+            forks_fail: false,
+        }
+    }
 }
 
 impl Commands {
@@ -119,11 +140,12 @@ impl Commands {
         options: &Options,
         book: &LeaseBook,
     ) -> Option<io::Result<(&Command, Prepared)>> {
-        self.next_turn = None;
-        if self.paused_until.is_some_and(|until| until > now) || self.is_too_late(now) {
+        self.next_turn = NEVER;
+        let is_paused = self.paused_until != NEVER && self.paused_until > now;
+        if is_paused || self.limit <= now {
             return None;
         }
-        self.paused_until = None;
+        self.paused_until = NEVER;
         let index = self.choose(now, options, book)?;
         match exec::prepare(&self.queue.get(index)?.text) {
             Ok(prepared) => {
@@ -133,7 +155,7 @@ impl Commands {
                 Some(Ok((&running.command, prepared)))
             }
             Err(error) => {
-                self.paused_until = Some(now + FORK_RETRY_MS);
+                self.paused_until = now + FORK_RETRY_MS;
                 let is_first = !std::mem::replace(&mut self.forks_fail, true);
                 is_first.then_some(Err(error))
             }
@@ -147,11 +169,11 @@ impl Commands {
             for (index, command) in self.queue.iter().enumerate() {
                 let is_one = matches!(command.role, Role::Stop | Role::Unban) == closes;
                 if is_one && self.has_place(command, options) {
-                    let turn = Some(self.turn_of(command, book));
-                    if is_due(&turn, now) {
+                    let turn = self.turn_of(command, book);
+                    if turn <= now {
                         return Some(index);
                     }
-                    self.next_turn = soonest(&[self.next_turn, turn]);
+                    self.next_turn = self.next_turn.min(turn);
                 }
             }
         }
@@ -200,10 +222,11 @@ impl Commands {
             true => options.command_timeout.min(BAN_COMMAND_MS),
             false => options.command_timeout,
         };
-        let timeout = now + timeout;
-        let timeout = self.limit.map_or(timeout, |limit| limit.min(timeout));
         self.running.push(Running {
-            deadline: command.lease.map(|_| timeout),
+            deadline: match command.lease {
+                Some(_) => self.limit.min(now + timeout),
+                None => NEVER,
+            },
             command,
             group,
             since: now,
@@ -238,13 +261,13 @@ impl Commands {
     /// The daemon is about to end: start commands that run now have until `starts`, stop commands until `all`, and after that
     /// none begins.
     pub fn limit(&mut self, starts: Millis, all: Millis) {
-        self.limit = Some(all);
+        self.limit = all;
         for running in &mut self.running {
             let limit = match running.command.role {
                 Role::Start | Role::Ban => starts,
                 Role::Stop | Role::Unban | Role::Plain => all,
             };
-            running.deadline = running.deadline.map(|old| old.min(limit));
+            running.hurry(limit);
         }
     }
 
@@ -254,40 +277,38 @@ impl Commands {
             if running.command.lease == Some(lease)
                 && matches!(running.command.role, Role::Start | Role::Ban)
             {
-                running.deadline = running.deadline.map(|old| old.min(until));
+                running.hurry(until);
             }
         }
     }
 
-    fn is_too_late(&self, now: Millis) -> bool {
-        is_due(&self.limit, now)
-    }
-
     /// Whether a command waits only for its turn.
     pub fn awaits_turn(&self) -> bool {
-        self.next_turn.is_some()
+        self.next_turn != NEVER
     }
 
     /// Whether no command runs and none will.
     pub fn are_over(&self, now: Millis) -> bool {
-        self.running.is_empty() && (self.queue.is_empty() || self.is_too_late(now))
+        self.running.is_empty() && (self.queue.is_empty() || self.limit <= now)
     }
 
     /// When [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) has something to do.
-    pub fn next_deadline(&self) -> Option<Millis> {
-        let deadlines = self.running.iter().filter_map(|running| running.deadline);
-        let begins = |until: &Millis| !is_due(&self.limit, *until);
-        let begin = soonest(&[self.paused_until, self.next_turn]);
-        soonest(&[deadlines.min(), begin.filter(begins)])
+    pub fn next_deadline(&self) -> Millis {
+        let mut next = soonest(&[self.paused_until, self.next_turn]);
+        if self.limit <= next {
+            next = NEVER;
+        }
+        let deadlines = self.running.iter().map(|running| running.deadline);
+        deadlines.fold(next, Millis::min)
     }
 
     /// Kills the groups of commands whose time is over; they are reaped like any other. Returns their doors.
     pub fn end_overdue(&mut self, now: Millis) -> Vec<String> {
         let mut doors = Vec::new();
         for running in &mut self.running {
-            if is_due(&running.deadline, now) {
+            if running.deadline <= now {
                 // Again in a second, should it not have been its own group yet.
-                running.deadline = Some(now + FORK_RETRY_MS);
+                running.deadline = now + FORK_RETRY_MS;
                 exec::signal(running.group, libc::SIGKILL);
                 if std::mem::replace(&mut running.overdue, true) {
                     continue;

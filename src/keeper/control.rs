@@ -1,7 +1,7 @@
 //! The control socket: a few clients at once, each with one question and one answer. None of them can hold the keeper up.
 #![forbid(unsafe_code)]
 
-use crate::deadline::{is_due, soonest};
+use crate::deadline::NEVER;
 use crate::door::Millis;
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
 use crate::sys::file::set_nonblocking;
@@ -83,7 +83,7 @@ pub struct Control {
     socket: UnixListener,
     clients: Vec<Client>,
     /// Accepting has failed: not again before this time.
-    paused_until: Option<Millis>,
+    paused_until: Millis,
 }
 
 impl Control {
@@ -99,13 +99,13 @@ impl Control {
         Ok(Control {
             socket,
             clients: Vec::new(),
-            paused_until: None,
+            paused_until: NEVER,
         })
     }
 
     /// Adds what to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
     pub fn add_entries<'a>(&'a self, entries: &mut Vec<Entry<'a>>) {
-        let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until.is_none();
+        let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until == NEVER;
         let awaits = match accepts {
             true => Awaits::Input,
             false => Awaits::Nothing,
@@ -122,10 +122,10 @@ impl Control {
     }
 
     /// When [`serve`](Self::serve) must be called though nothing is ready.
-    pub fn deadline(&self) -> Option<Millis> {
+    pub fn deadline(&self) -> Millis {
         // They are in the order in which they came, and each has the same time.
-        let client = self.clients.first().map(|client| client.until);
-        soonest(&[client, self.paused_until])
+        let client = self.clients.first().map_or(NEVER, |client| client.until);
+        client.min(self.paused_until)
     }
 
     /// Does what can be done without waiting. `ready`: which of [`add_entries`](Self::add_entries) are. Gives each question that is whole now to
@@ -136,8 +136,8 @@ impl Control {
         now: Millis,
         answer: &mut dyn FnMut(Question) -> Option<String>,
     ) {
-        if is_due(&self.paused_until, now) {
-            self.paused_until = None;
+        if self.paused_until <= now {
+            self.paused_until = NEVER;
         }
         let mut entry = 0;
         self.clients.retain_mut(|client| {
@@ -165,7 +165,7 @@ impl Control {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
                     // Too many open files, perhaps: whoever waits must not keep the keeper awake.
-                    self.paused_until = Some(now + FORK_RETRY_MS);
+                    self.paused_until = now + FORK_RETRY_MS;
                     return;
                 }
             }

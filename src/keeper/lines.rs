@@ -5,7 +5,7 @@
 use super::log::{Kind, Log};
 use super::lookup::{self, MAX_NAME};
 use super::process;
-use crate::deadline::soonest;
+use crate::deadline::NEVER;
 use crate::door::Millis;
 use crate::limits::{LOOKUP_LIFE_MS, MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::sys::clock::{self, UnixTime};
@@ -234,13 +234,10 @@ impl Lines {
     }
 
     /// When [`proceed`](Self::proceed) must be called.
-    pub fn deadline(&self) -> Option<Millis> {
-        let asked = self
-            .child
-            .as_ref()
-            .and_then(|child| child.asked)
-            .map(|(_, due)| due);
-        soonest(&[asked, self.waiting.first().map(|line| line.until)])
+    pub fn deadline(&self) -> Millis {
+        let asked = self.child.as_ref().and_then(|child| child.asked);
+        let asked = asked.map_or(NEVER, |(_, due)| due);
+        asked.min(self.waiting.first().map_or(NEVER, |line| line.until))
     }
 
     /// Writes all lines that still wait, before the end.

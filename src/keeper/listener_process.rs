@@ -5,6 +5,7 @@ use super::doors::Door;
 use super::state::State;
 use super::{Settings, process};
 use crate::config::Options;
+use crate::deadline::NEVER;
 use crate::door::Millis;
 use crate::interfaces::Selector;
 use crate::limits::{MAX_RECORD, MAX_RESTART_DELAY_MS};
@@ -32,7 +33,7 @@ pub struct ListenerProcess {
     /// When it was started.
     pub started: Millis,
     /// It has sent much at once: nothing more is read before this time.
-    pub paused_until: Option<Millis>,
+    pub paused_until: Millis,
 }
 
 /// How far a listener that was started has come.
@@ -93,7 +94,7 @@ impl ListenerProcess {
             sockets,
             ended: false,
             started,
-            paused_until: None,
+            paused_until: NEVER,
         };
         let tell = |record| listener.send(record, true);
         let none = Vec::new();
@@ -160,7 +161,7 @@ impl ListenerProcess {
 
     /// What to wait for: its socket, unless it pauses.
     pub fn awaited(&self) -> Option<BorrowedFd<'_>> {
-        self.paused_until.is_none().then(|| self.as_fd())
+        (self.paused_until == NEVER).then(|| self.as_fd())
     }
 
     /// Ends it. Returns whether it is about to end.
@@ -231,11 +232,20 @@ fn refused(selector: &Selector, error: &io::Error) -> io::Error {
 }
 
 /// When a listener that died is started again: at once the first time, slower if it keeps dying.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Restart {
     delay: Millis,
-    /// When the next one is due; `None`: none is.
-    pub due: Option<Millis>,
+    /// When the next one is due.
+    pub due: Millis,
+}
+
+impl Default for Restart {
+    fn default() -> Restart {
+        Restart {
+            delay: 0,
+            due: NEVER,
+        }
+    }
 }
 
 impl Restart {
@@ -244,7 +254,7 @@ impl Restart {
         if now.saturating_sub(started) > MAX_RESTART_DELAY_MS {
             self.delay = 0;
         }
-        self.due = Some(now + self.delay);
+        self.due = now + self.delay;
         self.delay = (self.delay * 2).clamp(1000, MAX_RESTART_DELAY_MS);
     }
 }
@@ -259,7 +269,7 @@ mod tests {
         let delays: Vec<Millis> = (0..9)
             .map(|_| {
                 restart.after_death(0, 0);
-                restart.due.unwrap()
+                restart.due
             })
             .collect();
         assert_eq!(
@@ -269,7 +279,7 @@ mod tests {
         restart.after_death(0, MAX_RESTART_DELAY_MS + 1);
         assert_eq!(
             restart.due,
-            Some(MAX_RESTART_DELAY_MS + 1),
+            MAX_RESTART_DELAY_MS + 1,
             "it lived for long: at once again"
         );
     }

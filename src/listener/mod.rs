@@ -6,7 +6,7 @@ mod capture;
 mod output;
 mod pace;
 
-use crate::deadline::{is_due, soonest};
+use crate::deadline::{NEVER, soonest};
 use crate::door::{Knock, Millis};
 use crate::filter;
 use crate::interfaces::{self, Interfaces, Selector};
@@ -108,11 +108,11 @@ struct Listener<'a> {
     program: Vec<filter::Instruction>,
     /// When the interfaces were looked at last, and when they must be again.
     refreshed: Millis,
-    refresh_due: Option<Millis>,
+    refresh_due: Millis,
     /// The last look has failed, which is told once.
     refresh_fails: bool,
     /// Where a capture is has changed; it is told then.
-    tell_due: Option<Millis>,
+    tell_due: Millis,
     matcher: Matcher,
     doors: Vec<Door>,
     output: Output<'a>,
@@ -200,7 +200,7 @@ impl<'a> Listener<'a> {
             keeper,
             rate: LogRate::new(log_rate, LOG_BURST, now),
             scanned: LogRate::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
-            report_left_out: None,
+            report_left_out: NEVER,
             verbose,
             debug,
             counters: Counters::default(),
@@ -248,9 +248,9 @@ impl<'a> Listener<'a> {
             local: Vec::new(),
             program: Vec::new(),
             refreshed: now,
-            refresh_due: None,
+            refresh_due: NEVER,
             refresh_fails: false,
-            tell_due: None,
+            tell_due: NEVER,
             matcher: Matcher::new(patterns, rules, u64::from_ne_bytes(seed)),
             doors,
             output,
@@ -272,7 +272,7 @@ impl<'a> Listener<'a> {
             for capture in &mut self.captures {
                 capture.foresee(&self.interfaces);
             }
-            self.refresh_due = Some(self.refreshed);
+            self.refresh_due = self.refreshed;
         } else {
             self.refresh()?;
         }
@@ -314,7 +314,7 @@ impl<'a> Listener<'a> {
         for capture in &mut self.captures {
             result = result.and(capture.follow(&self.interfaces, &self.program));
             if capture.is_late(&self.interfaces) {
-                self.refresh_due = Some(monotonic() + REFRESH_RETRY_MS);
+                self.refresh_due = monotonic() + REFRESH_RETRY_MS;
             }
         }
         result
@@ -327,9 +327,9 @@ impl<'a> Listener<'a> {
     /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and
     /// one line.
     fn follow(&mut self, now: Millis) {
-        if is_due(&self.refresh_due, now) {
+        if self.refresh_due <= now {
             self.refreshed = now;
-            self.refresh_due = None;
+            self.refresh_due = NEVER;
             let refreshed = self.refresh();
             let failed_before = std::mem::replace(&mut self.refresh_fails, refreshed.is_err());
             if let Err(problem) = refreshed {
@@ -337,14 +337,14 @@ impl<'a> Listener<'a> {
                     let text = format!("error: {problem}; trying again each second");
                     self.output.surely(ToKeeper::Problem(text));
                 }
-                self.refresh_due = Some(now + REFRESH_RETRY_MS);
+                self.refresh_due = now + REFRESH_RETRY_MS;
             }
             if self.captures.iter().any(Capture::has_news) {
-                self.tell_due.get_or_insert(now + SETTLE_MS);
+                self.tell_due = self.tell_due.min(now + SETTLE_MS);
             }
         }
-        if is_due(&self.tell_due, now) {
-            self.tell_due = None;
+        if self.tell_due <= now {
+            self.tell_due = NEVER;
             for capture in &mut self.captures {
                 capture.tell(&self.output);
             }
@@ -359,7 +359,7 @@ impl<'a> Listener<'a> {
             let now = monotonic();
             self.expire(now);
             let deadlines = [
-                self.matcher.next_expiry(),
+                self.matcher.next_expiry().unwrap_or(NEVER),
                 self.output.report_left_out,
                 self.refresh_due,
                 self.tell_due,
@@ -381,7 +381,7 @@ impl<'a> Listener<'a> {
             }
             if ready.has(1) && self.changes.drain(&interfaces::matters) {
                 let due = now.max(self.refreshed + REFRESH_PAUSE_MS);
-                self.refresh_due = Some(self.refresh_due.map_or(due, |other| other.min(due)));
+                self.refresh_due = self.refresh_due.min(due);
             }
             self.follow(now);
             let mut packets = 0;
@@ -423,7 +423,7 @@ impl<'a> Listener<'a> {
             door.generation = generation;
             self.matcher.set_sequence(index, sequence);
             self.program = Vec::new();
-            self.refresh_due = Some(0);
+            self.refresh_due = 0;
         }
     }
 
@@ -442,7 +442,7 @@ impl<'a> Listener<'a> {
     }
 
     fn expire(&mut self, now: Millis) {
-        if is_due(&self.matcher.next_expiry(), now) {
+        if self.matcher.next_expiry().is_some_and(|due| due <= now) {
             let Listener {
                 matcher,
                 output,

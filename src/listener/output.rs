@@ -1,7 +1,7 @@
 //! What the listener tells the keeper, and how much of it.
 #![forbid(unsafe_code)]
 
-use crate::deadline::is_due;
+use crate::deadline::NEVER;
 use crate::door::Millis;
 use crate::limits::LEFT_OUT_REPORT_MS;
 use crate::log_rate::LogRate;
@@ -29,7 +29,7 @@ pub struct Output<'a> {
     /// Bounds what is said of scanners.
     pub scanned: LogRate,
     /// Lines were left out; how many is told then.
-    pub report_left_out: Option<Millis>,
+    pub report_left_out: Millis,
     /// Tell what only `-v` shows.
     pub verbose: bool,
     /// Tell what only `-D` shows.
@@ -52,8 +52,8 @@ impl Output<'_> {
         {
             self.rate.left_out();
         }
-        if self.rate.has_left_out() && self.report_left_out.is_none() {
-            self.report_left_out = Some(now + LEFT_OUT_REPORT_MS);
+        if self.rate.has_left_out() && self.report_left_out == NEVER {
+            self.report_left_out = now + LEFT_OUT_REPORT_MS;
         }
     }
 
@@ -74,8 +74,8 @@ impl Output<'_> {
 
     /// Tells how many lines were left out, when that is due.
     pub fn report(&mut self, now: Millis) {
-        if is_due(&self.report_left_out, now) {
-            self.report_left_out = None;
+        if self.report_left_out <= now {
+            self.report_left_out = NEVER;
             if let Some(lines) = self.rate.take_left_out() {
                 self.surely(ToKeeper::LeftOut(lines));
             }

@@ -32,7 +32,7 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
             for socket in &sockets {
                 entries.push(Entry::new(Some(socket.as_fd()), Awaits::Input));
             }
-            let mut ready = poll::wait(&mut entries, now, Some(until)).ok()?;
+            let mut ready = poll::wait(&mut entries, now, until).ok()?;
             let mut said = None;
             sockets.retain(|socket| {
                 let is_ready = ready.has(0);

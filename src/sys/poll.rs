@@ -1,6 +1,7 @@
 //! poll(2), the only place where either process sleeps.
 
 use super::error::{cerr, retry};
+use crate::deadline::NEVER;
 use crate::door::Millis;
 use std::io;
 use std::marker::PhantomData;
@@ -58,11 +59,11 @@ impl Ready {
     }
 }
 
-/// Sleeps until one of the entries, at most 32, is ready, or `now` reaches `deadline`; none is when the deadline came or a signal did.
-pub fn wait(entries: &mut [Entry<'_>], now: Millis, deadline: Option<Millis>) -> io::Result<Ready> {
+/// Sleeps until one of the entries, at most 32, is ready, or `now` reaches `deadline`, which may be [`NEVER`]; none is when the deadline came or a signal did.
+pub fn wait(entries: &mut [Entry<'_>], now: Millis, deadline: Millis) -> io::Result<Ready> {
     let timeout = match deadline {
-        None => -1,
-        Some(deadline) => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),
+        NEVER => -1,
+        _ => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),
     };
     let (first, number) = (entries.as_mut_ptr(), entries.len() as libc::nfds_t);
     // SAFETY: an entry is a pollfd and nothing else, and `entries` that many of them, all borrowed through the call.

@@ -41,7 +41,7 @@ impl World {
     fn begin(&mut self) -> String {
         let mut texts = Vec::new();
         loop {
-            self.commands.next_turn = None;
+            self.commands.next_turn = NEVER;
             let index = self.commands.choose(self.now, &self.options, &self.book);
             let Some(index) = index else {
                 return texts.join(" ");
@@ -97,9 +97,9 @@ fn a_command_that_runs_for_2_s_holds_up_nothing() {
     world.now = 1500;
     world.push(1, "door", Role::Start);
     assert_eq!(world.begin_at(1999), "");
-    assert_eq!(world.commands.next_turn, Some(ORDER_MS));
+    assert_eq!(world.commands.next_turn, ORDER_MS);
     assert_eq!(world.begin_at(ORDER_MS), "door1");
-    assert_eq!(world.commands.next_turn, None);
+    assert_eq!(world.commands.next_turn, NEVER);
     world.now = 5000;
     world.push(1, "other", Role::Start);
     world.push(1, "server", Role::Plain);
@@ -294,15 +294,15 @@ proptest! {
                 );
             }
             let ends = knocks.iter().filter_map(|knock| Some(knock.begun? + knock.lasts));
-            let next_end = ends.filter(|end| *end > now).min();
-            let next_knock = knocks.get(come).map(|knock| knock.at);
+            let next_end = ends.filter(|end| *end > now).min().unwrap_or(NEVER);
+            let next_knock = knocks.get(come).map_or(NEVER, |knock| knock.at);
             // Nothing wakes the daemon but these.
             match soonest(&[next_end, next_knock, world.commands.next_turn]) {
-                Some(next) => {
+                NEVER => break,
+                next => {
                     prop_assert!(next > now);
                     world.now = next;
                 }
-                None => break,
             }
         }
         prop_assert!(knocks.iter().all(|knock| knock.begun.is_some()), "{knocks:?}");

@@ -63,8 +63,7 @@ impl Keeper {
 
     /// Has what was left out logged soon.
     pub(super) fn report_left_out(&mut self, now: Millis) {
-        let due = now + LEFT_OUT_REPORT_MS;
-        self.report_openings.get_or_insert(due);
+        self.report_openings = self.report_openings.min(now + LEFT_OUT_REPORT_MS);
     }
 
     pub(super) fn log_lines_left_out(&mut self, lines: u32) {

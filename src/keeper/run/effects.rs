@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
+use crate::deadline::NEVER;
 use crate::door::Millis;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::log::Kind;
 use crate::lease::{Action, LeaseId};
-use crate::limits::{JOURNAL_RETRY_MS, LEFT_OUT_REPORT_MS};
+use crate::limits::JOURNAL_RETRY_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use std::fmt;
@@ -92,14 +93,14 @@ impl Keeper {
         match state.write(self.book.leases().iter()) {
             Ok(()) => {
                 self.journal_fails = false;
-                self.save_again = None;
+                self.save_again = NEVER;
                 if failed_before {
                     self.lines.say(Kind::Event, &"the journal is written again");
                 }
             }
             Err(error) => {
                 self.journal_fails = true;
-                self.save_again = Some(monotonic() + JOURNAL_RETRY_MS);
+                self.save_again = monotonic() + JOURNAL_RETRY_MS;
                 if !failed_before {
                     self.lines.say(Kind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
@@ -137,7 +138,7 @@ impl Keeper {
         let mut doors = self.doors.iter_mut();
         let known = doors.find(|known| known.config.name == door);
         if known.is_some_and(|known| !known.lines.allow(now)) {
-            self.report_openings.get_or_insert(now + LEFT_OUT_REPORT_MS);
+            self.report_left_out(now);
             return;
         }
         match source {

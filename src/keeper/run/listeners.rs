@@ -68,7 +68,7 @@ impl Keeper {
                 }
                 Received::Nothing if now < until => {
                     let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
-                    if poll::wait(&mut [entry], now, Some(until)).is_err() {
+                    if poll::wait(&mut [entry], now, until).is_err() {
                         return;
                     }
                 }
@@ -152,7 +152,7 @@ impl Keeper {
         if let Some(listener) = &mut self.listener
             && self.options.log_rate > 0
         {
-            listener.paused_until = Some(monotonic() + LISTENER_PAUSE_MS);
+            listener.paused_until = monotonic() + LISTENER_PAUSE_MS;
         }
     }
 

@@ -21,7 +21,7 @@ use super::listener_process::{ListenerProcess, Restart};
 use super::log::{Kind, Log};
 use super::state::State;
 use crate::config::Options;
-use crate::deadline::{is_due, soonest};
+use crate::deadline::{NEVER, soonest};
 use crate::door::Millis;
 use crate::lease::{Action, LeaseBook};
 use crate::limits::{
@@ -106,7 +106,7 @@ pub struct Keeper {
     /// What the book asks for, and is not done yet.
     actions: Vec<Action>,
     /// The journal could not be written; the next try is due then.
-    save_again: Option<Millis>,
+    save_again: Millis,
     /// That has been told.
     journal_fails: bool,
     commands: Commands,
@@ -120,7 +120,7 @@ pub struct Keeper {
     /// Bounds the lines that the listener causes.
     admission: Admission,
     /// Openings or lines were too many; how many is logged then.
-    report_openings: Option<Millis>,
+    report_openings: Millis,
     /// The control socket, if there is one.
     pub control: Option<Control>,
     /// When the daemon started.
@@ -155,7 +155,7 @@ impl Keeper {
             reload_after: 0,
             book: LeaseBook::default(),
             actions: Vec::new(),
-            save_again: None,
+            save_again: NEVER,
             journal_fails: false,
             commands: Commands::default(),
             state: None,
@@ -163,7 +163,7 @@ impl Keeper {
             closing: None,
             bans_rate: LogRate::new(BANS_PER_SECOND, BAN_BURST, monotonic()),
             admission: Admission::new(log_rate),
-            report_openings: None,
+            report_openings: NEVER,
             control: None,
             started: monotonic(),
             opened: 0,
@@ -273,35 +273,30 @@ impl Keeper {
             control.add_entries(&mut entries);
         }
         let deadline = match self.signals.are_pending() {
-            true => Some(now),
+            true => now,
             false => self.next_deadline(),
         };
         poll::wait(&mut entries, now, deadline)
     }
 
-    fn next_deadline(&self) -> Option<Millis> {
-        let closing = self.closing.as_ref().map(|closing| closing.deadline);
+    fn next_deadline(&self) -> Millis {
         // While a listener starts, no other does.
         let starts = match &self.starting {
-            Some(starting) => Some(starting.ready_by),
-            None => soonest(&[
-                self.reload_wanted.then_some(self.reload_after),
-                self.restart.due,
-            ]),
+            Some(starting) => starting.ready_by,
+            None if self.reload_wanted => self.reload_after.min(self.restart.due),
+            None => self.restart.due,
         };
         soonest(&[
-            closing,
+            (self.closing.as_ref()).map_or(NEVER, |closing| closing.deadline),
             starts,
             self.save_again,
             self.report_openings,
-            self.listener
-                .as_ref()
-                .and_then(|listener| listener.paused_until),
-            self.book.next_expiry(),
+            (self.listener.as_ref()).map_or(NEVER, |listener| listener.paused_until),
+            self.book.next_expiry().unwrap_or(NEVER),
             self.commands.next_deadline(),
             self.lines.deadline(),
-            self.control.as_ref().and_then(Control::deadline),
-            self.report.as_ref().map(|(_, due)| *due),
+            self.control.as_ref().map_or(NEVER, Control::deadline),
+            self.report.as_ref().map_or(NEVER, |(_, due)| *due),
         ])
     }
 
@@ -311,33 +306,33 @@ impl Keeper {
             self.reload_after = now + RELOAD_PAUSE_MS;
             self.reload();
         }
-        if self.starting.is_none() && is_due(&self.restart.due, now) {
-            self.restart.due = None;
+        if self.starting.is_none() && self.restart.due <= now {
+            self.restart.due = NEVER;
             self.start_listener(now);
         }
         if (self.starting.as_ref()).is_some_and(|starting| starting.ready_by <= now) {
             self.give_up_starting("the listener does not get ready");
         }
         if let Some(listener) = &mut self.listener
-            && is_due(&listener.paused_until, now)
+            && listener.paused_until <= now
         {
-            listener.paused_until = None;
+            listener.paused_until = NEVER;
         }
-        if is_due(&self.lines.deadline(), now) {
+        if self.lines.deadline() <= now {
             self.lines.proceed(now);
         }
-        if is_due(&self.report_openings, now) {
+        if self.report_openings <= now {
             self.log_left_out();
         }
-        if is_due(&self.save_again, now) {
-            self.save_again = None;
+        if self.save_again <= now {
+            self.save_again = NEVER;
             self.renew_state();
             self.book.unsaved = true;
         }
         if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {
             self.answer_status(None, now);
         }
-        if is_due(&self.control.as_ref().and_then(Control::deadline), now) {
+        if self.control.as_ref().map_or(NEVER, Control::deadline) <= now {
             self.serve_clients(Ready::default(), now);
         }
         self.mind_doors(now);
@@ -345,7 +340,7 @@ impl Keeper {
 
     /// Logs how many openings were too many, and how many lines were left out.
     pub(super) fn log_left_out(&mut self) {
-        self.report_openings = None;
+        self.report_openings = NEVER;
         let refused = |door: &mut Door| door.openings.take_left_out();
         let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
         if refused > 0 {
@@ -375,7 +370,7 @@ impl Keeper {
                 &format_args!("{door}: command takes too long: killed"),
             );
         }
-        if is_due(&self.book.next_expiry(), now) {
+        if self.book.next_expiry().is_some_and(|due| due <= now) {
             self.book.expire(now, &mut self.actions);
         }
         self.carry_out(now);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Closing, Keeper};
+use crate::deadline::NEVER;
 use crate::keeper::log::Kind;
 use crate::keeper::start::remove_pid;
 use crate::limits::{ORDER_MS, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
@@ -24,7 +25,7 @@ impl Keeper {
         });
         self.be_down();
         self.reload_wanted = false;
-        self.restart.due = None;
+        self.restart.due = NEVER;
         if !self.book.leases().is_empty() {
             self.lines
                 .say(Kind::Verbose, &"waiting for child processes...");

@@ -3,11 +3,11 @@
 
 use super::Keeper;
 use crate::door::Millis;
+use crate::keeper::doors::Door;
 use crate::keeper::log::Kind;
 use crate::limits::{LEFT_OUT_REPORT_MS, LOG_BURST, MAX_STEPS, TEXT_BURST, TEXTS_PER_SECOND};
 use crate::log_rate::LogRate;
 use crate::packet;
-use crate::record::{Progress, ToKeeper};
 use crate::sys::clock::monotonic;
 use std::net::IpAddr;
 
@@ -38,20 +38,21 @@ impl Admission {
     }
 }
 
+/// Whose words a line is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// About a client, or what `-D` shows of a packet.
+    Keepers,
+    /// As the listener says it.
+    Listeners,
+}
+
 impl Keeper {
-    /// Whether this record may cause its line now. If not, it is counted.
-    pub(super) fn admits(&mut self, record: &ToKeeper) -> bool {
-        let Admission { lines, texts } = &mut self.admission;
-        let rate = match record {
-            ToKeeper::Stage(_)
-            | ToKeeper::TimedOut(_)
-            | ToKeeper::Failed(_)
-            | ToKeeper::Seen(_) => lines,
-            ToKeeper::Problem(_)
-            | ToKeeper::Notice(_)
-            | ToKeeper::Debug(_)
-            | ToKeeper::LeftOut(_) => texts,
-            _ => return true,
+    /// Whether the listener may cause such a line now. If not, it is counted.
+    pub(super) fn admits(&mut self, words: Words) -> bool {
+        let rate = match words {
+            Words::Keepers => &mut self.admission.lines,
+            Words::Listeners => &mut self.admission.texts,
         };
         let now = monotonic();
         let allowed = rate.allow(now);
@@ -74,45 +75,28 @@ impl Keeper {
     }
 
     /// Logs a text of the listener. Once that has read packets it is marked, or it could look like a line of the keeper.
-    pub fn listener_text(&mut self, record: &ToKeeper) {
-        let (kind, text) = match record {
-            ToKeeper::Problem(text) => (Kind::Error, text),
-            ToKeeper::Notice(text) => (Kind::Event, text),
-            ToKeeper::Debug(text) => (Kind::Debug, text),
-            _ => return,
-        };
-        let mark = match self.listener.is_some() {
-            true => "listener: ",
-            false => "",
-        };
-        self.lines.say(kind, &format_args!("{mark}{text}"));
-    }
-
-    /// Whether an honest listener can send this record, as far as the packets it may have seen are concerned.
-    pub(super) fn is_possible(&self, record: &ToKeeper) -> bool {
-        let can_knock = |source: IpAddr| {
-            packet::can_be_host(source) && !(self.settings.args.only_ip_v4 && source.is_ipv6())
-        };
-        match record {
-            ToKeeper::Stage(progress)
-            | ToKeeper::TimedOut(progress)
-            | ToKeeper::Failed(progress) => can_knock(progress.source) && self.has_stage(progress),
-            ToKeeper::Opened { source, .. } | ToKeeper::Scanned(source) => can_knock(*source),
-            _ => true,
+    pub(super) fn listener_text(&mut self, kind: Kind, text: &str) -> bool {
+        if self.admits(Words::Listeners) {
+            let mark = match self.listener.is_some() {
+                true => "listener: ",
+                false => "",
+            };
+            self.lines.say(kind, &format_args!("{mark}{text}"));
         }
+        true
     }
 
-    /// Whether the door has that many steps. Of a one-time door the sequence may have been another when this was sent.
-    fn has_stage(&self, progress: &Progress) -> bool {
-        self.doors
-            .get(usize::from(progress.door))
-            .is_some_and(|door| {
-                let sequence = door.config.pattern.sequence.as_ref();
-                let steps = match sequence {
-                    Some(sequence) if door.list.is_none() => sequence.steps().len(),
-                    _ => MAX_STEPS,
-                };
-                usize::from(progress.stage) <= steps
-            })
+    /// Whether an honest listener can have seen a packet of that source.
+    pub(super) fn can_knock(&self, source: IpAddr) -> bool {
+        packet::can_be_host(source) && !(self.settings.args.only_ip_v4 && source.is_ipv6())
     }
+}
+
+/// Whether the door has that many steps. Of a one-time door the sequence may have been another when this was sent.
+pub fn has_stage(door: &Door, stage: u8) -> bool {
+    let steps = match &door.config.pattern.sequence {
+        Some(sequence) if door.list.is_none() => sequence.steps().len(),
+        _ => MAX_STEPS,
+    };
+    usize::from(stage) <= steps
 }

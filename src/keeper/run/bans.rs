@@ -8,7 +8,6 @@ use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
 use crate::lease::{BAN, LeaseKind, Opening, Turn};
 use crate::sys::clock::monotonic;
-use crate::sys::error::plain;
 use crate::sys::netlink::Netlink;
 use std::net::IpAddr;
 
@@ -19,7 +18,7 @@ impl Keeper {
         if bans.rule.is_none() {
             return false;
         }
-        let mut why = self.spares(source).map(str::to_string);
+        let mut why = self.spares(source);
         if why.is_none() {
             if !self.bans_rate.allow(monotonic()) {
                 // The next hit asks again.
@@ -106,14 +105,11 @@ impl Keeper {
 }
 
 /// The same by the machine's networks, which all have to be read.
-fn is_near(source: IpAddr) -> Option<String> {
+fn is_near(source: IpAddr) -> Option<&'static str> {
     match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {
         Ok(interfaces) => {
-            (interfaces.are_near(source)).then(|| "it is in a network of this machine".to_string())
+            (interfaces.are_near(source)).then_some("it is in a network of this machine")
         }
-        Err(error) => Some(format!(
-            "this machine's networks are not known: {}",
-            plain(&error)
-        )),
+        Err(_) => Some("this machine's networks are not known"),
     }
 }

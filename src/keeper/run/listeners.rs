@@ -1,6 +1,7 @@
 //! The listener and its replacement: starting, hearing and losing them.
 #![forbid(unsafe_code)]
 
+use super::admission::{Words, has_stage};
 use super::{Keeper, Starting};
 use crate::config::Options;
 use crate::door::{Millis, Protocol};
@@ -165,49 +166,47 @@ impl Keeper {
 
     /// Does what a record of the listener asks for, as far as it can be checked. `false`: no honest listener sends this.
     fn heed(&mut self, record: ToKeeper) -> bool {
-        if !self.is_possible(&record) {
-            return false;
-        }
-        if !self.admits(&record) {
-            return true;
-        }
         match record {
-            ToKeeper::Stage(progress) => {
-                self.progress(progress, Kind::Event, |stage| format!("Stage {stage}"))
+            ToKeeper::Stage(progress) => self.progress(progress, Kind::Event, "Stage ", ""),
+            ToKeeper::TimedOut(progress) => {
+                self.progress(progress, Kind::Event, "sequence timeout (stage ", ")")
             }
-            ToKeeper::TimedOut(progress) => self.progress(progress, Kind::Event, |stage| {
-                format!("sequence timeout (stage {stage})")
-            }),
-            ToKeeper::Failed(progress) => self.progress(progress, Kind::Verbose, |stage| {
-                format!("wrong knock, attempt ended (stage {stage})")
-            }),
+            ToKeeper::Failed(progress) => self.progress(
+                progress,
+                Kind::Verbose,
+                "wrong knock, attempt ended (stage ",
+                ")",
+            ),
             ToKeeper::Opened {
                 door,
                 source,
                 generation,
-            } => self.opened(usize::from(door), source, generation),
-            ToKeeper::Scanned(source) => self.scanned(source),
+            } => self.can_knock(source) && self.opened(usize::from(door), source, generation),
+            ToKeeper::Scanned(source) => self.can_knock(source) && self.scanned(source),
             ToKeeper::LeftOut(lines) => {
-                self.log_lines_left_out(lines);
+                if self.admits(Words::Listeners) {
+                    self.log_lines_left_out(lines);
+                }
                 true
             }
-            ToKeeper::Problem(_) | ToKeeper::Notice(_) | ToKeeper::Debug(_) => {
-                self.listener_text(&record);
-                true
-            }
+            ToKeeper::Problem(text) => self.listener_text(Kind::Error, &text),
+            ToKeeper::Notice(text) => self.listener_text(Kind::Event, &text),
+            ToKeeper::Debug(text) => self.listener_text(Kind::Debug, &text),
             ToKeeper::Seen(knock) => {
                 let protocol = knock.step.protocol;
                 let flags = match protocol {
                     Protocol::Tcp => format!(" flags {:#04x}", knock.flags),
                     Protocol::Udp => String::new(),
                 };
-                self.lines.say(
-                    Kind::Debug,
-                    &format_args!(
-                        "{protocol}: {}:{} -> {}:{}{flags}",
-                        knock.source, knock.source_port, knock.destination, knock.step.port
-                    ),
-                );
+                if self.admits(Words::Keepers) {
+                    self.lines.say(
+                        Kind::Debug,
+                        &format_args!(
+                            "{protocol}: {}:{} -> {}:{}{flags}",
+                            knock.source, knock.source_port, knock.destination, knock.step.port
+                        ),
+                    );
+                }
                 true
             }
             ToKeeper::Interface(interface) => self.heed_interface(interface),
@@ -216,15 +215,23 @@ impl Keeper {
         }
     }
 
-    fn progress(&mut self, progress: Progress, kind: Kind, what: impl Fn(u8) -> String) -> bool {
-        let Some(door) = self.doors.get(usize::from(progress.door)) else {
+    /// A line about an attempt: the stage between `before` and `after`.
+    fn progress(&mut self, progress: Progress, kind: Kind, before: &str, after: &str) -> bool {
+        let Progress {
+            door,
+            source,
+            stage,
+        } = progress;
+        let Some(door) = self.doors.get(usize::from(door)) else {
             return false;
         };
-        self.lines.about(
-            kind,
-            progress.source,
-            &format_args!("{}: {}", door.config.name, what(progress.stage)),
-        );
+        if !self.can_knock(source) || !has_stage(door, stage) {
+            return false;
+        }
+        let text = format!("{}: {before}{stage}{after}", door.config.name);
+        if self.admits(Words::Keepers) {
+            self.lines.about(kind, source, &text);
+        }
         true
     }
 

@@ -4,7 +4,7 @@
 use crate::door::Millis;
 use crate::lease::{Lease, Phase};
 use crate::quote::printable;
-use crate::record::{Counters, Interface};
+use crate::record::{COUNTERS, Counters, Interface};
 use std::fmt::{self, Write};
 
 /// A daemon at one moment.
@@ -193,28 +193,22 @@ fn listener_text(out: &mut String, listener: &ListenerStatus) {
         }
         out.push('\n');
     }
-    let Counters {
-        knocks,
-        failed,
-        dropped,
-        attempts,
-    } = listener.counters;
-    let _ = writeln!(
-        out,
-        "in the {} since the listener started: {knocks} knocks seen, {dropped} lost by the kernel, \
-         {failed} attempts failed, {attempts} under way",
-        duration(listener.uptime)
-    );
+    let uptime = duration(listener.uptime);
+    let _ = write!(out, "in the {uptime} since the listener started");
+    let mut before = ":";
+    for ((_, words), number) in COUNTERS.iter().zip(&listener.counters) {
+        let _ = write!(out, "{before} {number} {words}");
+        before = ",";
+    }
+    out.push('\n');
 }
 
 fn listener_json(out: &mut Json, listener: &ListenerStatus) {
-    let counters = listener.counters;
     out.begin("listener", '{');
     out.plain("uptime_ms", &listener.uptime);
-    out.plain("knocks", &counters.knocks);
-    out.plain("dropped", &counters.dropped);
-    out.plain("failed", &counters.failed);
-    out.plain("attempts", &counters.attempts);
+    for ((name, _), number) in COUNTERS.iter().zip(&listener.counters) {
+        out.plain(name, number);
+    }
     out.begin("interfaces", '[');
     for interface in &listener.interfaces {
         out.begin("", '{');
@@ -333,12 +327,7 @@ mod tests {
                     ..Interface::default()
                 },
             ],
-            counters: Counters {
-                knocks: 12,
-                failed: 1,
-                dropped: 0,
-                attempts: 3,
-            },
+            counters: [12, 0, 1, 3],
         }
     }
 

@@ -17,7 +17,7 @@ use crate::limits::{
 use crate::log_rate::LogRate;
 use crate::matcher::{Matcher, Rules};
 use crate::packet;
-use crate::record::{Counters, Setup, ToKeeper, ToListener};
+use crate::record::{Counter, Counters, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use crate::sys::file::read_file;
@@ -435,9 +435,9 @@ impl<'a> Listener<'a> {
             if !capture.is_spare() {
                 output.surely(ToKeeper::Interface(capture.report(&self.interfaces)));
             }
-            output.counters.dropped += u64::from(capture.dropped());
+            output.counters[Counter::Dropped as usize] += u64::from(capture.dropped());
         }
-        output.counters.attempts = self.matcher.attempts() as u32;
+        output.counters[Counter::Attempts as usize] = self.matcher.attempts() as u64;
         output.surely(ToKeeper::Counters(output.counters));
     }
 
@@ -519,7 +519,7 @@ impl<'a> Listener<'a> {
             doors,
             ..
         } = self;
-        output.counters.knocks += 1;
+        output.counters[Counter::Knocks as usize] += 1;
         if output.debug {
             output.line(ToKeeper::Seen(*knock), now);
         }

@@ -6,7 +6,7 @@ use crate::door::Millis;
 use crate::limits::LEFT_OUT_REPORT_MS;
 use crate::log_rate::LogRate;
 use crate::matcher::Event;
-use crate::record::{Counters, Progress, ToKeeper};
+use crate::record::{Counter, Counters, Progress, ToKeeper};
 use crate::sys::message_socket::MessageSocket;
 use std::cell::Cell;
 
@@ -91,7 +91,7 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Mill
         stage,
     };
     if matches!(event, Event::TimedOut { .. } | Event::Failed { .. }) {
-        output.counters.failed += 1;
+        output.counters[Counter::Failed as usize] += 1;
     }
     let record = match event {
         Event::Stage {

@@ -142,18 +142,29 @@ pub struct Interface {
     pub more: u16,
 }
 
-/// What has happened since the listener started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+/// What has happened since the listener started. Whoever adds one adds its line to [`COUNTERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
     /// Knocks that reached the doors.
-    pub knocks: u64,
-    /// Attempts that wrong knocks or their time have ended, if they were told.
-    pub failed: u64,
+    Knocks,
     /// Knocks that the kernel had no room for.
-    pub dropped: u64,
+    Dropped,
+    /// Attempts that wrong knocks or their time have ended, if they were told.
+    Failed,
     /// Attempts under way.
-    pub attempts: u32,
+    Attempts,
 }
+
+/// For each [`Counter`], in their order, its name in JSON and what a person reads after its number.
+pub const COUNTERS: [(&str, &str); 4] = [
+    ("knocks", "knocks seen"),
+    ("dropped", "lost by the kernel"),
+    ("failed", "attempts failed"),
+    ("attempts", "under way"),
+];
+
+/// The number of each [`Counter`].
+pub type Counters = [u64; COUNTERS.len()];
 
 /// How far a source has come at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,10 +400,7 @@ impl ToKeeper {
                 wire.list(&mut interface.addresses, NO_IP, Wire::ip);
             }
             ToKeeper::Counters(counters) => {
-                wire.u64(&mut counters.knocks);
-                wire.u64(&mut counters.failed);
-                wire.u64(&mut counters.dropped);
-                wire.u32(&mut counters.attempts);
+                counters.iter_mut().for_each(|number| wire.u64(number));
             }
         }
     }

@@ -159,14 +159,7 @@ fn to_keeper() -> impl Strategy<Value = ToKeeper> {
         text(50).prop_map(ToKeeper::Debug),
         seen,
         interface().prop_map(ToKeeper::Interface),
-        any::<(u64, u64, u64, u32)>().prop_map(|(knocks, failed, dropped, attempts)| {
-            ToKeeper::Counters(Counters {
-                knocks,
-                failed,
-                dropped,
-                attempts,
-            })
-        }),
+        any::<Counters>().prop_map(ToKeeper::Counters),
     ]
 }
 

@@ -241,30 +241,29 @@ fn ranges(
             };
             // Nothing goes to port 0, see `packet`.
             if step.port != 0 && flags != 0 {
-                let (low, high) = (step.port, step.port);
-                ranges.push(Range {
+                let range = Range {
                     protocol: step.protocol,
-                    low,
-                    high,
+                    low: step.port,
+                    high: step.port,
                     flags,
-                });
+                };
+                add(&mut ranges, range);
             }
         }
     }
-    ranges.sort_unstable_by_key(|range| (range.protocol, range.low));
-    ranges.dedup_by(|next, kept| {
-        let same = (next.protocol, next.low) == (kept.protocol, kept.low);
-        if same {
-            kept.flags |= next.flags;
-        }
-        same
-    });
     if !ranges.is_empty() {
-        ranges.extend(tripwires);
-        ranges.sort_unstable_by_key(|range| (range.protocol, range.low));
+        tripwires.iter().for_each(|wire| add(&mut ranges, *wire));
     }
     join(&mut ranges, 0);
     ranges
+}
+
+/// Adds a range in its place; one that begins with the same port is the same, with the flags of both.
+fn add(ranges: &mut Vec<Range>, range: Range) {
+    match ranges.binary_search_by_key(&(range.protocol, range.low), |it| (it.protocol, it.low)) {
+        Ok(at) => ranges[at].flags |= range.flags,
+        Err(at) => ranges.insert(at, range),
+    }
 }
 
 /// Neighbours with the same flags become one range. So do ranges that are near each other, with the flags of both: by

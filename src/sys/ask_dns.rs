@@ -21,7 +21,9 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
     let mut buffer = [0; MAX_MESSAGE];
     let mut failed = None;
     for _ in 0..DNS_TRIES {
-        sockets.retain(|socket| socket.send(question, false).is_ok());
+        keep(&mut sockets, &mut |socket| {
+            socket.send(question, false).is_ok()
+        });
         let until = monotonic() + DNS_WAIT_MS;
         loop {
             let now = monotonic();
@@ -34,7 +36,7 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
             }
             let mut ready = poll::wait(&mut entries, now, until).ok()?;
             let mut said = None;
-            sockets.retain(|socket| {
+            keep(&mut sockets, &mut |socket| {
                 let is_ready = ready.has(0);
                 ready = ready.skip(1);
                 if !is_ready {
@@ -63,6 +65,11 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
         }
     }
     failed.filter(|_| sockets.is_empty())
+}
+
+/// One `retain` for both uses.
+fn keep(sockets: &mut Vec<MessageSocket>, keep: &mut dyn FnMut(&MessageSocket) -> bool) {
+    sockets.retain(keep);
 }
 
 fn is_found(reply: &Reply) -> bool {

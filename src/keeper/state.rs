@@ -215,9 +215,9 @@ impl State {
         within(&self.folder, OsStr::new(JOURNAL))
     }
 
-    /// A name in the folder, for a person.
-    fn shown(&self, name: &str) -> String {
-        folder_of(&self.named).join(name).display().to_string()
+    /// The journal's path, for a person.
+    fn shown(&self) -> String {
+        folder_of(&self.named).join(JOURNAL).display().to_string()
     }
 
     /// The leases that a daemon left here in this boot and network namespace, as far as its journal is sound, and what there is to say about
@@ -228,48 +228,41 @@ impl State {
         let may_pass = |error: &io::Error| {
             error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound
         };
-        let text = match patiently(|| read_ours(&path), may_pass) {
-            Ok(text) => text,
+        let (leases, fault) = match patiently(|| read_ours(&path), may_pass) {
+            Ok(text) => match journal::decode(&text) {
+                // Without /proc one boot cannot be told from another.
+                Some(found) if found.place != self.place || found.place.boot.is_empty() => {
+                    let number = found.leases.len();
+                    let text = format!(
+                        "{}: of another boot or network namespace: nothing is run for its {number} open doors",
+                        self.shown()
+                    );
+                    return (Vec::new(), (number > 0).then_some((Kind::Event, text)));
+                }
+                Some(found) if found.whole => return (found.leases, None),
+                Some(found) => (found.leases, "not a whole journal".to_string()),
+                None => (Vec::new(), "not a journal".to_string()),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
-            Err(error) => return (Vec::new(), Some(self.put_aside(&error.to_string(), 0))),
+            Err(error) => (Vec::new(), error.to_string()),
         };
-        let Some(journal) = journal::decode(&text) else {
-            return (Vec::new(), Some(self.put_aside("not a journal", 0)));
+        let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
+        let fate = match fs::rename(path, aside) {
+            Ok(()) => "put aside",
+            Err(_) => "it cannot be put aside",
         };
-        let number = journal.leases.len();
-        // Without /proc one boot cannot be told from another.
-        if journal.place != self.place || journal.place.boot.is_empty() {
-            let text = format!(
-                "{}: of another boot or network namespace: nothing is run for its {number} open doors",
-                self.shown(JOURNAL)
-            );
-            return (Vec::new(), (number > 0).then_some((Kind::Event, text)));
-        }
-        let remark = match journal.whole {
-            true => None,
-            false => Some(self.put_aside("not a whole journal", number)),
-        };
-        (journal.leases, remark)
+        let text = format!(
+            "error: {}: {fault}; {fate}; {} open doors were found in it, others may still be open",
+            self.shown(),
+            leases.len()
+        );
+        (leases, Some((Kind::Error, text)))
     }
 
     /// Removes the journal, after what was in it is in another one.
     pub fn forget(&self) {
         // Otherwise it is taken over once more, and its stop commands run twice.
         let _ = fs::remove_file(self.journal());
-    }
-
-    /// Renames a journal with that fault, and says so.
-    fn put_aside(&self, fault: &str, used: usize) -> (Kind, String) {
-        let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
-        let fate = match fs::rename(self.journal(), aside) {
-            Ok(()) => format!("put aside as {}", self.shown(JOURNAL_BROKEN)),
-            Err(error) => format!("cannot be put aside: {error}"),
-        };
-        let text = format!(
-            "error: {}: {fault}; {fate}; {used} open doors were found in it, others may still be open",
-            self.shown(JOURNAL)
-        );
-        (Kind::Error, text)
     }
 
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
@@ -308,19 +301,29 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
     let file = file::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let found = file.metadata()?;
-    let fault = if !found.is_file() {
-        "not a file"
-    } else if found.uid() != privileges::user() {
-        "belongs to another user"
-    } else if found.mode() & 0o022 != 0 {
-        "others can write to it"
-    } else {
-        return file::read_all(file.as_fd(), MAX_JOURNAL_BYTES);
+    let fault = match found.is_file() {
+        true => not_ours(&found),
+        false => Some("not a file"),
     };
-    Err(with_text(
-        io::ErrorKind::PermissionDenied,
-        fault.to_string(),
-    ))
+    match fault {
+        None => file::read_all(file.as_fd(), MAX_JOURNAL_BYTES),
+        Some(fault) => Err(denied(fault)),
+    }
+}
+
+/// Why others than this user may have made or changed what is there, if they may.
+fn not_ours(found: &Metadata) -> Option<&'static str> {
+    if found.uid() != privileges::user() {
+        Some("belongs to another user")
+    } else if found.mode() & 0o022 != 0 {
+        Some("others can write to it")
+    } else {
+        None
+    }
+}
+
+fn denied(why: &str) -> io::Error {
+    with_text(io::ErrorKind::PermissionDenied, why.to_string())
 }
 
 /// The path of a name in a folder that is open, wherever that is by now.
@@ -341,23 +344,19 @@ fn private_directory(parent: &File, name: &OsStr) -> io::Result<File> {
         _ => error,
     })?;
     let found = folder.metadata()?;
-    let here = within(&folder, OsStr::new("."));
-    let fault = if found.uid() != privileges::user() {
-        "belongs to another user"
-    } else if found.mode() & 0o022 != 0 {
-        "others can write to it"
-    } else if found.mode() & 0o077 == 0 {
-        return Ok(folder);
-    } else if (folder::names(&here)?.iter()).all(|name| is_ours(name)) {
+    if let Some(fault) = not_ours(&found) {
+        return Err(denied(fault));
+    }
+    if found.mode() & 0o077 != 0 {
+        let here = within(&folder, OsStr::new("."));
+        if !folder::names(&here)?.iter().all(|name| is_ours(name)) {
+            return Err(denied(
+                "others can look into it and it holds more than knockd's; name a folder of its own",
+            ));
+        }
         fs::set_permissions(&here, Permissions::from_mode(0o700))?;
-        return Ok(folder);
-    } else {
-        "others can look into it and it holds more than knockd's; name a folder of its own"
-    };
-    Err(with_text(
-        io::ErrorKind::PermissionDenied,
-        fault.to_string(),
-    ))
+    }
+    Ok(folder)
 }
 
 /// Whether this is the name of something that [`State`] makes.

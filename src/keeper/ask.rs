@@ -31,7 +31,7 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         return fail(["there is no door ", &printable(door.as_bytes())].concat());
     }
     let state_dir = settings.state_dir(&options(settings));
-    let instance = settings.instance();
+    let instance = &settings.instance;
     let path = instance.control(&state_dir);
     let mut connected = connect(&path);
     if settings.args.interface.is_none() && connected.is_err() {

@@ -17,7 +17,7 @@ mod run;
 mod start;
 mod state;
 
-use crate::cli::KnockdArgs;
+use crate::cli::{self, KnockdArgs};
 use crate::config::check::mode_advice;
 use crate::config::{self, Config, Options};
 use crate::interfaces::{Interfaces, Selector};
@@ -44,19 +44,31 @@ pub struct Settings {
     pub config: PathBuf,
     /// The directory that relative paths start at: the daemon's own is `/` later.
     pub directory: PathBuf,
+    /// Which daemon this is, the same for every spelling of the config's path.
+    instance: Instance,
 }
 
 impl Settings {
+    /// Of this command line, given in the working directory of now.
+    fn new(args: KnockdArgs) -> Settings {
+        let config = args.config.clone().unwrap_or_else(|| {
+            let program = fs::read_link("/proc/self/exe").unwrap_or_default();
+            cli::default_config(&program, Path::exists)
+        });
+        let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let path = directory.join(&config);
+        let path = named_files::canonical(&path).unwrap_or(path);
+        Settings {
+            instance: Instance::new(&path, args.interface.as_deref()),
+            args,
+            config,
+            directory,
+        }
+    }
+
     /// The absolute path of the config file.
     pub fn config_path(&self) -> PathBuf {
         self.directory.join(&self.config)
-    }
-
-    /// The same for every spelling of the path, to tell instances apart.
-    fn instance(&self) -> Instance {
-        let path = self.config_path();
-        let path = named_files::canonical(&path).unwrap_or(path);
-        Instance::new(&path, self.args.interface.as_deref())
     }
 
     /// `-i`, or the config's `Interface`, or eth0; see [`load`](Self::load).

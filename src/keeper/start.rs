@@ -20,20 +20,11 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The daemon's whole life.
 pub fn main(args: KnockdArgs) -> ExitCode {
-    let config = args.config.clone().unwrap_or_else(|| {
-        let program = fs::read_link("/proc/self/exe").unwrap_or_default();
-        cli::default_config(&program, Path::exists)
-    });
-    let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let settings = Settings {
-        args,
-        config,
-        directory,
-    };
+    let settings = Settings::new(args);
     if settings.args.check {
         return check::main(&settings);
     }
@@ -189,9 +180,9 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
 fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
-    let (state_dir, instance) = (settings.state_dir(&options), settings.instance());
+    let state_dir = settings.state_dir(&options);
     let mut keeper = Keeper::new(settings, options, Vec::new())?;
-    match State::left(&state_dir, &instance) {
+    match State::left(&state_dir, &keeper.settings.instance) {
         Ok(Some(state)) => keeper.take_over_state(state),
         Ok(None) => {}
         Err(fault) => {
@@ -224,10 +215,10 @@ fn daemonized(starting: Starting) -> Result<(), String> {
 fn take_state(keeper: &Keeper) -> Result<State, Unavailable> {
     const PAUSE_MS: Millis = 20;
     let settings = &keeper.settings;
-    let (folder, instance) = (settings.state_dir(&keeper.options), settings.instance());
+    let folder = settings.state_dir(&keeper.options);
     let deadline = monotonic() + SHUTDOWN_MS + LISTENER_START_MS;
     loop {
-        match State::take(&folder, &instance) {
+        match State::take(&folder, &settings.instance) {
             Err(Unavailable::Taken(holder))
                 if !holder.is_up && monotonic() < deadline && !keeper.is_told_to_end() =>
             {

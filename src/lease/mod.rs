@@ -193,7 +193,6 @@ pub struct LeaseBook {
     /// forgotten with a restart.
     doubtful: Vec<LeaseId>,
     next_id: LeaseId,
-    closing: bool,
     /// It has changed since the keeper wrote the journal.
     pub unsaved: bool,
 }
@@ -381,7 +380,6 @@ impl LeaseBook {
     /// The command of that lease has ended, however it did, or could not be run.
     pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
         self.unsaved = true;
-        let closing = self.closing;
         let Some(index) = self.leases.iter().position(|lease| lease.id == id) else {
             return;
         };
@@ -393,7 +391,7 @@ impl LeaseBook {
         match lease.phase {
             Phase::Starting { until, reapply } => {
                 let until = until.unwrap_or(now.saturating_add(lease.cmd_timeout));
-                if closing || (reapply && until <= now) {
+                if reapply && until <= now {
                     stop(lease, actions);
                 } else if reapply {
                     lease.phase = Phase::Stopping {
@@ -404,7 +402,7 @@ impl LeaseBook {
                     lease.phase = Phase::Open { until };
                 }
             }
-            Phase::Stopping { then } if closing || then.is_over(now) => {
+            Phase::Stopping { then } if then.is_over(now) => {
                 self.leases.remove(index);
             }
             Phase::Stopping { then } => {
@@ -432,16 +430,22 @@ impl LeaseBook {
         }
     }
 
-    /// Ends the leases of that kind and source now, or as soon as their command has ended. Returns how many there are.
-    /// A start command that has not begun never will.
-    pub fn end(&mut self, kind: &LeaseKind, source: IpAddr, actions: &mut Vec<Action>) -> usize {
+    /// Ends these leases now, or as soon as their command has ended. Returns how many there are. A start command that has not begun never
+    /// will. Which stop commands run now is logged if `log`.
+    pub fn end(
+        &mut self,
+        these: &dyn Fn(&Lease) -> bool,
+        log: bool,
+        actions: &mut Vec<Action>,
+    ) -> usize {
         self.unsaved = true;
-        let theirs = |lease: &Lease| lease.kind == *kind && lease.source == source;
-        let number = self.leases.iter().filter(|lease| theirs(lease)).count();
-        (self.leases).retain(|lease| !theirs(lease) || !lease.awaits_start());
-        for lease in self.leases.iter_mut().filter(|lease| theirs(lease)) {
+        let number = self.leases.iter().filter(|lease| these(lease)).count();
+        self.leases
+            .retain(|lease| !these(lease) || !lease.awaits_start());
+        for lease in self.leases.iter_mut().filter(|lease| these(lease)) {
             match &mut lease.phase {
                 Phase::Starting { until, reapply } => (*until, *reapply) = (Some(0), false),
+                Phase::Open { .. } if log => stop(lease, actions),
                 Phase::Open { .. } => {
                     lease.phase = Phase::Stopping { then: Then::Over };
                     actions.push(Action::RunStop(lease.id));
@@ -475,19 +479,6 @@ impl LeaseBook {
                     actions.push(Action::RunStop(lease.id));
                 }
                 Phase::Stopping { .. } => {}
-            }
-        }
-    }
-
-    /// SIGTERM: every stop command runs now, or as soon as the command that runs has ended. Start commands
-    /// that have not begun never will.
-    pub fn close(&mut self, actions: &mut Vec<Action>) {
-        self.unsaved = true;
-        self.closing = true;
-        self.leases.retain(|lease| !lease.awaits_start());
-        for lease in &mut self.leases {
-            if matches!(lease.phase, Phase::Open { .. }) {
-                stop(lease, actions);
             }
         }
     }

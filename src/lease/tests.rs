@@ -242,10 +242,11 @@ fn closing_forgets_starts_that_never_began() {
     open_now(&mut book, 3, 0);
     let mut actions = Vec::new();
     book.command_started(0, GROUP);
-    book.close(&mut actions);
+    book.end(&|_| true, true, &mut actions);
     assert_eq!(actions, []);
     assert_eq!(book.leases().len(), 1, "the one whose start command runs");
     book.command_ended(0, 10, &mut actions);
+    book.expire(10, &mut actions);
     assert_eq!(actions, [Action::LogTimeout(0), Action::RunStop(0)]);
     book.command_ended(0, 20, &mut actions);
     assert!(book.leases().is_empty());
@@ -339,10 +340,11 @@ proptest! {
             let working = |lease: &&Lease| !matches!(lease.phase, Phase::Open { .. });
             prop_assert_eq!(book.leases().iter().filter(working).count(), hands.running.len());
         }
-        book.close(&mut actions);
+        book.end(&|_| true, true, &mut actions);
         hands.carry_out(&mut book, &mut actions);
         while !hands.running.is_empty() {
             hands.end(0, &mut book, now, &mut actions);
+            book.expire(now, &mut actions);
             hands.carry_out(&mut book, &mut actions);
         }
         prop_assert!(book.leases().is_empty());

@@ -91,17 +91,16 @@ impl Keeper {
     /// Ends that source's leases of that kind now. How many there were.
     pub(super) fn end_leases(&mut self, kind: &LeaseKind, source: IpAddr, why: &str) -> usize {
         let now = monotonic();
-        let number = self.book.end(kind, source, &mut self.actions);
+        let theirs = |lease: &Lease| lease.kind == *kind && lease.source == source;
+        let number = self.book.end(&theirs, false, &mut self.actions);
         if number == 0 {
             return 0;
         }
         let Keeper { book, commands, .. } = self;
         commands.drop_waiting(&|command| command.lease.is_none_or(|id| book.get(id).is_some()));
-        for lease in book.leases() {
-            if lease.kind == *kind && lease.source == source {
-                // As at SIGTERM: a start command that hangs must not keep the door open.
-                commands.hurry_start(lease.id, now + SHUTDOWN_START_MS);
-            }
+        for lease in book.leases().iter().filter(|lease| theirs(lease)) {
+            // As at SIGTERM: a start command that hangs must not keep the door open.
+            commands.hurry_start(lease.id, now + SHUTDOWN_START_MS);
         }
         self.lines
             .about(Kind::Event, source, &format_args!("{}: {why}", kind.name()));
@@ -129,7 +128,7 @@ impl Keeper {
         }
         let Settings { config, .. } = &self.settings;
         let state_dir = self.settings.state_dir(&self.options);
-        let mut taken = match State::try_take(&state_dir, &self.settings.instance()) {
+        let mut taken = match State::try_take(&state_dir, &self.settings.instance) {
             Ok(state) => {
                 self.state = Some(state);
                 Ok(())

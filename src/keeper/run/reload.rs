@@ -68,7 +68,7 @@ impl Keeper {
         let mut state = None;
         if state_dir(&config.options) != state_dir(&self.options) {
             let path = self.settings.state_dir(&config.options);
-            let why = match State::try_take(&path, &self.settings.instance()) {
+            let why = match State::try_take(&path, &self.settings.instance) {
                 Ok(taken) => {
                     state = Some(taken);
                     None

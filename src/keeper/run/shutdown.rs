@@ -30,7 +30,7 @@ impl Keeper {
             self.lines
                 .say(Kind::Verbose, &"waiting for child processes...");
         }
-        self.book.close(&mut self.actions);
+        self.book.end(&|_| true, true, &mut self.actions);
         let Keeper { book, commands, .. } = self;
         // A plain command that waits for its turn may be the one that closes.
         commands.drop_waiting(&|command| match command.lease {

@@ -32,7 +32,7 @@ impl Keeper {
     /// Takes over what dead daemons of the same config with another `-i` have left: perhaps nobody starts these again.
     pub fn take_over_others(&mut self) {
         let state_dir = self.settings.state_dir(&self.options);
-        for other in self.settings.instance().others(&state_dir) {
+        for other in self.settings.instance.others(&state_dir) {
             let Ok(Some(state)) = State::left(&state_dir, &other) else {
                 continue;
             };

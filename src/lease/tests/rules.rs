@@ -262,11 +262,14 @@ proptest! {
         }
         if ends_by_signal {
             let mut actions = Vec::new();
-            world.book.close(&mut actions);
+            world.book.end(&|_| true, true, &mut actions);
             // As the keeper does: what has not begun and has no lease any more is dropped.
             let World { book, waiting, .. } = &mut world;
             waiting.retain(|(id, _)| book.get(*id).is_some());
             world.accept(actions);
+            world.run_all();
+            // What had to wait for the end of its start command.
+            world.happen(Event::Wait(0))?;
             world.run_all();
         } else {
             world.run_all();

@@ -281,7 +281,6 @@ impl LeaseBook {
         now: Millis,
         actions: &mut Vec<Action>,
     ) -> Result<(), Full> {
-        self.unsaved = true;
         let same = |lease: &&mut Lease| {
             lease.source == opening.source
                 && lease.kind == opening.kind
@@ -293,6 +292,7 @@ impl LeaseBook {
         if reknock == Reknock::Renew
             && let Some(lease) = self.leases.iter_mut().find(same)
         {
+            self.unsaved = true;
             lease.cmd_timeout = opening.cmd_timeout;
             match &mut lease.phase {
                 Phase::Starting { until, reapply } => {
@@ -330,6 +330,7 @@ impl LeaseBook {
         if alike.count() >= most {
             return Err(Full);
         }
+        self.unsaved = true;
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         self.leases.push(Lease {
@@ -438,8 +439,8 @@ impl LeaseBook {
         log: bool,
         actions: &mut Vec<Action>,
     ) -> usize {
-        self.unsaved = true;
         let number = self.leases.iter().filter(|lease| these(lease)).count();
+        self.unsaved |= number > 0;
         self.leases
             .retain(|lease| !these(lease) || !lease.awaits_start());
         for lease in self.leases.iter_mut().filter(|lease| these(lease)) {

@@ -59,7 +59,7 @@ impl Keeper {
                 let opened = self.book.open(opening, reknock, now, &mut self.actions);
                 if opened.is_err() {
                     let why = format!("{name}: {MAX_LEASES} doors are open: not opened");
-                    self.not_opened(&name, &why);
+                    return self.not_opened(&name, &why);
                 }
             }
             None => {
@@ -77,7 +77,7 @@ impl Keeper {
                 };
                 if !self.commands.push(command) {
                     let why = format!("{name}: too many commands wait: not run");
-                    self.not_opened(&name, &why);
+                    return self.not_opened(&name, &why);
                 }
             }
         }

@@ -53,7 +53,7 @@ fn question(args: &KnockdArgs) -> Option<Question> {
 }
 
 /// `None`: with `-d`, and a daemon with this config runs already. Start-up scripts run twice.
-fn start(settings: Settings) -> Result<Option<Keeper>, String> {
+fn start(settings: Settings) -> Result<Option<Box<Keeper>>, String> {
     let debug = settings.args.debug;
     let mut trace = |line: &str| {
         if debug {
@@ -90,7 +90,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
         options,
         lines,
         ..
-    } = &mut keeper;
+    } = &mut *keeper;
     lines
         .log
         .open(settings.log_file(options).as_deref(), options.use_syslog);
@@ -177,7 +177,7 @@ fn start(settings: Settings) -> Result<Option<Keeper>, String> {
 }
 
 /// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
-fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keeper>, String> {
+fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Box<Keeper>>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
     let state_dir = settings.state_dir(&options);
@@ -196,7 +196,7 @@ fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Keep
 }
 
 /// A start that fails: nothing can be opened, but what is open must be closed.
-fn close_all(mut keeper: Keeper, problem: String) -> Result<Option<Keeper>, String> {
+fn close_all(mut keeper: Box<Keeper>, problem: String) -> Result<Option<Box<Keeper>>, String> {
     if keeper.is_at_rest() {
         return Err(problem);
     }

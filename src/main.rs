@@ -8,6 +8,7 @@ use knockd_rs::sys::privileges;
 use knockd_rs::sys::program::ExitCode;
 use knockd_rs::{cli, client, keeper, listener};
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 
 knockd_rs::program!(program);
 
@@ -23,10 +24,12 @@ fn program(argv: Vec<OsString>) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    match argv.first().and_then(|program| program.to_str()) {
-        Some(listener::PROGRAM) => return listener::main(),
-        Some(keeper::lookup::PROGRAM) => return keeper::lookup::main(),
-        _ => {}
+    let program = argv.first().map_or(&[][..], |name| name.as_bytes());
+    if program == listener::PROGRAM.to_bytes() {
+        return listener::main();
+    }
+    if program == keeper::lookup::PROGRAM.to_bytes() {
+        return keeper::lookup::main();
     }
     if client::is_called_by(&argv) {
         return client::main(&argv);

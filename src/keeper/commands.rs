@@ -6,7 +6,7 @@ use crate::deadline::{NEVER, soonest};
 use crate::door::Millis;
 use crate::lease::{Group, LeaseBook, LeaseId, Turn};
 use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE, ORDER_MS};
-use crate::sys::exec::{self, Ending, Prepared};
+use crate::sys::exec::{self, Prepared};
 use std::io;
 use std::net::IpAddr;
 
@@ -234,23 +234,12 @@ impl Commands {
         });
     }
 
-    /// The next child that has ended, if it is a command: what it was, how it ended, and whether it was ended by force because its
-    /// time was over. Other children are told to `stranger`.
-    pub fn reap(
-        &mut self,
-        mut stranger: impl FnMut(libc::pid_t),
-    ) -> Option<(Command, Ending, bool)> {
-        while let Some((process, ending)) = exec::reap() {
-            let leads = |running: &Running| running.group.leader == process;
-            match self.running.iter().position(leads) {
-                Some(index) => {
-                    let ended = self.running.swap_remove(index);
-                    return Some((ended.command, ending, ended.overdue));
-                }
-                None => stranger(process),
-            }
-        }
-        None
+    /// That child was reaped. If it was a command: which, and whether it was ended by force because its time was over.
+    pub fn child_ended(&mut self, process: libc::pid_t) -> Option<(Command, bool)> {
+        let leads = |running: &Running| running.group.leader == process;
+        let index = self.running.iter().position(leads)?;
+        let ended = self.running.swap_remove(index);
+        Some((ended.command, ended.overdue))
     }
 
     /// Takes out of the queue what must not begin any more.

@@ -5,17 +5,18 @@ use crate::names::HostNames;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::program::ExitCode;
 use crate::sys::{privileges, program, seccomp};
+use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 /// The name that the keeper calls this program by, to make it look names up.
-pub const PROGRAM: &str = "knockd-names";
+pub const PROGRAM: &CStr = c"knockd-names";
 
 /// Longest name in DNS, in bytes.
 pub(super) const MAX_NAME: usize = 255;
 
 /// The process's whole life: an address in, a name out, `?` if it has none.
 pub fn main() -> ExitCode {
-    privileges::set_name(c"knockd-names");
+    privileges::set_name(PROGRAM);
     let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
         return ExitCode::FAILURE;
     };

@@ -5,9 +5,10 @@ use super::named_files;
 use crate::config::{self, parse_sequence};
 use crate::door::Sequence;
 use crate::sys::error::with_text;
+use crate::sys::file::write_all;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// The list of one door. The file is read anew each time, so that edits and replacements count at once.
@@ -56,7 +57,7 @@ impl OneTimeList {
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
     pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
         // Opened once: by its path it may be another file the next time.
-        let file = named_files::open_trusted(&self.path, libc::O_RDWR)?;
+        let mut file = named_files::open_trusted(&self.path, libc::O_RDWR)?;
         let mut offsets = Vec::new();
         self.visit(&file, &mut |_| {}, &mut |offset, found| {
             if found == *sequence {
@@ -64,7 +65,8 @@ impl OneTimeList {
             }
         })?;
         for offset in &offsets {
-            file.write_all_at(b"#", *offset)?;
+            file.seek(SeekFrom::Start(*offset))?;
+            write_all(file.as_fd(), b"#")?;
         }
         if offsets.is_empty() {
             return Err(with_text(

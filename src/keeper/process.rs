@@ -6,6 +6,7 @@ use crate::limits::LISTENER_SEND_MS;
 use crate::sys::error::with_text;
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -13,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// the commands. Whoever started the daemon over a pipe (a shell's $(), ssh) waits until nobody has that pipe any more: so without
 /// `output`, and for standard error, the child has /dev/null.
 pub fn spawn(
-    name: &str,
+    name: &CStr,
     output: Option<BorrowedFd<'_>>,
     more: &[BorrowedFd<'_>],
 ) -> io::Result<(MessageSocket, libc::pid_t)> {

@@ -32,6 +32,7 @@ use capture::Capture;
 use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::IpAddr;
@@ -39,11 +40,11 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 /// The name that the keeper calls this program by, to make it a listener. Not `knockd`: `pidof knockd` is the keeper alone.
-pub const PROGRAM: &str = "knockd-listener";
+pub const PROGRAM: &CStr = c"knockd-listener";
 
 /// The listener's whole life; standard input is its end of the socketpair.
 pub fn main() -> ExitCode {
-    privileges::set_name(c"knockd-listener");
+    privileges::set_name(PROGRAM);
     let keeper = match program::input().as_fd().try_clone_to_owned() {
         Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,

@@ -143,12 +143,11 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
 /// Executes this program again under the name `name`, with that standard input and output, /dev/null where there is none and for standard
 /// error, `more` under the numbers that they have, and nothing else of ours but environment and directory. Returns the child's process id, or why it could not be executed.
 pub fn start_self(
-    name: &str,
+    name: &CStr,
     input: BorrowedFd<'_>,
     output: Option<BorrowedFd<'_>>,
     more: &[BorrowedFd<'_>],
 ) -> io::Result<libc::pid_t> {
-    let name = CString::new(name)?;
     let other = other_name();
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
@@ -156,7 +155,7 @@ pub fn start_self(
     let child = fork()?;
     if child == 0 {
         let error = become_self(
-            &name,
+            name,
             other.as_deref(),
             input.as_raw_fd(),
             output.map_or(null.as_raw_fd(), |output| output.as_raw_fd()),

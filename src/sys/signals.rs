@@ -70,7 +70,7 @@ impl Signals {
             ))?;
         }
         let handler = handler as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        for number in [
+        for number in &[
             libc::SIGTERM,
             libc::SIGINT,
             libc::SIGQUIT,
@@ -78,7 +78,7 @@ impl Signals {
             libc::SIGUSR1,
             libc::SIGCHLD,
         ] {
-            set_disposition(number, handler)?;
+            set_disposition(*number, handler)?;
         }
         set_disposition(libc::SIGUSR2, libc::SIG_IGN)?;
         set_disposition(libc::SIGXFSZ, libc::SIG_IGN)?;

@@ -39,7 +39,6 @@ fn common(site: &Site) -> &'static [Kind] {
         "opendir" => &[Error(EMFILE)],
         "poll" => &[Error(ENOMEM), Error(EINTR)],
         "prctl" | "sigaction" | "sigprocmask" => &[Error(EINVAL)],
-        "pwrite64" => &[Error(ENOSPC), Error(EINTR), Short],
         "read" => &[Error(EIO), Error(EINTR), Short],
         "readdir64" => &[Error(EIO)],
         "readlink" => &[Error(EACCES)],
@@ -78,7 +77,6 @@ fn more(site: &Site) -> &'static [Kind] {
         "mkdir" => &[Error(EROFS), Error(EACCES)],
         "open64" => &[Error(EACCES), Error(ENOSPC), Error(EROFS), Error(ENOMEM)],
         "pipe2" | "socketpair" | "opendir" => &[Error(ENFILE)],
-        "pwrite64" => &[Error(EIO)],
         "recv" | "recvfrom" | "recvmmsg" => &[Error(ENOMEM)],
         "rename" => &[Error(EIO), Error(EROFS)],
         "send" => &[Error(ENOMEM), Error(EPIPE), Error(EAGAIN)],
@@ -97,7 +95,6 @@ fn changes_something(function: &str) -> bool {
         "fork"
             | "kill"
             | "open64"
-            | "pwrite64"
             | "rename"
             | "send"
             | "unlink"

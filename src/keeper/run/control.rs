@@ -68,6 +68,11 @@ impl Keeper {
             number = self.end_leases(&LeaseKind::Ban, source, "ended by hand");
         }
         self.carry_out(monotonic());
+        self.closed(door, source, number)
+    }
+
+    /// What a client hears.
+    fn closed(&self, door: &str, source: IpAddr, number: usize) -> String {
         let shown = printable(door.as_bytes());
         match number {
             0 if door == BAN => format!("{ERROR}{source} is not banned\n"),

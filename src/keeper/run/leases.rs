@@ -11,7 +11,7 @@ use crate::keeper::state::{State, Unavailable};
 use crate::lease::{Lease, LeaseKind, Opening, Phase, Turn, in_words};
 use crate::limits::{MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
-use crate::sys::exec::Ending;
+use crate::sys::exec::{self, Ending};
 use std::net::IpAddr;
 
 impl Keeper {
@@ -181,56 +181,11 @@ impl Keeper {
     }
 
     pub(super) fn reap(&mut self) {
-        let mut strangers = Vec::new();
-        while let Some((command, ending, overdue)) =
-            self.commands.reap(|process| strangers.push(process))
-        {
-            let status = match ending {
-                Ending::Exited(status) => status,
-                // The shell's own convention; knockd 0.8 says 0.
-                Ending::Killed(signal) => 128 + signal,
-            };
-            if status != 0 {
-                let name = &command.door;
-                self.about_opening(
-                    Kind::Error,
-                    name,
-                    None,
-                    &format_args!("{name}: command returned non-zero status code ({status})"),
-                );
+        while let Some((process, ending)) = exec::reap() {
+            if let Some((command, overdue)) = self.commands.child_ended(process) {
+                self.command_ended(command, ending, overdue);
+                continue;
             }
-            if let Some(id) = command.lease {
-                let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
-                // A shell that has not become its last command tells of that one's end so: 128 + SIGKILL, SIGTERM.
-                let killed = matches!(ending, Ending::Killed(_) | Ending::Exited(137 | 143));
-                if killed && self.book.get(id).is_some_and(stopping) {
-                    if overdue && self.closing.is_some() {
-                        // It stays in the journal, and the next start runs it again.
-                        continue;
-                    }
-                    if !overdue && !command.again {
-                        // By the kernel, which needed its memory, or by a shutdown that ends all processes at once.
-                        let again = Command {
-                            again: true,
-                            ..command
-                        };
-                        let _ = self.commands.push(again);
-                        continue;
-                    }
-                    let (door, ban) = (
-                        "the door may still be open",
-                        "the source may still be locked out",
-                    );
-                    let text = |what: &str| format!("stop command was killed: {what}");
-                    self.about_lease(id, &text(door), &text(ban));
-                }
-                if status != 0 {
-                    self.book.start_failed(id);
-                }
-                self.book.command_ended(id, monotonic(), &mut self.actions);
-            }
-        }
-        for process in strangers {
             self.lines.child_ended(process);
             for listener in self.closing.iter_mut().flat_map(|it| &mut it.listeners) {
                 listener.child_ended(process);
@@ -247,5 +202,47 @@ impl Keeper {
                 self.hear_listener();
             }
         }
+    }
+
+    /// `overdue`: it was ended by force, because its time was over.
+    fn command_ended(&mut self, command: Command, ending: Ending, overdue: bool) {
+        let status = match ending {
+            Ending::Exited(status) => status,
+            // The shell's own convention; knockd 0.8 says 0.
+            Ending::Killed(signal) => 128 + signal,
+        };
+        if status != 0 {
+            let name = &command.door;
+            let text = format_args!("{name}: command returned non-zero status code ({status})");
+            self.about_opening(Kind::Error, name, None, &text);
+        }
+        let Some(id) = command.lease else { return };
+        let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
+        // A shell that has not become its last command tells of that one's end so: 128 + SIGKILL, SIGTERM.
+        let killed = matches!(ending, Ending::Killed(_) | Ending::Exited(137 | 143));
+        if killed && self.book.get(id).is_some_and(stopping) {
+            if overdue && self.closing.is_some() {
+                // It stays in the journal, and the next start runs it again.
+                return;
+            }
+            if !overdue && !command.again {
+                // By the kernel, which needed its memory, or by a shutdown that ends all processes at once.
+                let again = Command {
+                    again: true,
+                    ..command
+                };
+                let _ = self.commands.push(again);
+                return;
+            }
+            self.about_lease(
+                id,
+                "stop command was killed: the door may still be open",
+                "stop command was killed: the source may still be locked out",
+            );
+        }
+        if status != 0 {
+            self.book.start_failed(id);
+        }
+        self.book.command_ended(id, monotonic(), &mut self.actions);
     }
 }

@@ -4,7 +4,6 @@
 use super::admission::Admission;
 use super::{Keeper, NewConfig, Starting};
 use crate::config::Options;
-use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Restart};
 use crate::keeper::log::Kind;
 use crate::keeper::named_files;
@@ -177,13 +176,7 @@ impl Keeper {
         self.doors = doors;
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {
-            let due = |door: &Door| {
-                let next = door.list.as_ref()?.next(&mut |_| {}).ok()?;
-                Some(next != door.config.pattern.sequence)
-            };
-            if self.doors.get(index).and_then(due) == Some(true) {
-                self.next_sequence(index);
-            }
+            self.next_sequence(index);
         }
         if let Some(state) = state {
             self.move_state(state);

@@ -77,7 +77,7 @@ struct Pointer(
 unsafe impl Sync for Pointer {}
 
 interpose! {
-    by_hand: read write pwrite64 close fcntl fork syscall abort;
+    by_hand: read write close fcntl fork syscall abort;
     by_number: capset recvmmsg setgid setgroups setrlimit setuid;
 
     bind(fd: c_int, address: *const sockaddr, length: socklen_t) -> c_int = -1;
@@ -245,33 +245,6 @@ pub unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t)
     };
     // SAFETY: the caller gives what it needs, and a shorter buffer is one too.
     unsafe { original!(write(c_int, *const c_void, size_t) -> ssize_t)(fd, buffer, length) }
-}
-
-/// As the C library's.
-///
-/// # Safety
-/// As the C library's.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pwrite64(
-    fd: c_int,
-    buffer: *const c_void,
-    length: size_t,
-    offset: off64_t,
-) -> ssize_t {
-    let length = match fault_at(Function::pwrite64, fd) {
-        Some(Kind::Error(error)) => {
-            set_errno(error);
-            return -1;
-        }
-        Some(_) => shortened(length),
-        None => length,
-    };
-    // SAFETY: the caller gives what it needs, and a shorter buffer is one too.
-    unsafe {
-        original!(pwrite64(c_int, *const c_void, size_t, off64_t) -> ssize_t)(
-            fd, buffer, length, offset,
-        )
-    }
 }
 
 /// As the C library's; also a failing one closes, as the kernel's does.

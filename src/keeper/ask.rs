@@ -3,7 +3,7 @@
 
 use super::Settings;
 use super::control::{ERROR, OK, Question};
-use super::state::{self, Instance};
+use super::state;
 use crate::cli::{print, say};
 use crate::config::{self, Options};
 use crate::limits::{CLIENT_MS, MAX_FILE_BYTES, MAX_NAME};
@@ -34,21 +34,25 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
     let instance = &settings.instance;
     let path = instance.control(&state_dir);
     let mut connected = connect(&path);
+    let mut several = false;
     if settings.args.interface.is_none() && connected.is_err() {
         // Whichever there is, where it is the only one.
-        let find = |other: Instance| {
-            let stream = connect(&other.control(&state_dir)).ok()?;
-            Some((stream, ["-i ", other.interface()].concat()))
-        };
-        let others = instance.others(&state_dir).into_iter();
-        let (mut streams, names): (Vec<_>, Vec<_>) = others.filter_map(find).unzip();
-        if streams.len() > 1 {
-            let (config, names) = (settings.config.display(), names.join(", "));
+        let mut names = String::new();
+        for other in &instance.others(&state_dir) {
+            if let Ok(stream) = connect(&other.control(&state_dir)) {
+                let before = if names.is_empty() { "-i " } else { ", -i " };
+                names.push_str(before);
+                names.push_str(other.interface());
+                several = connected.is_ok();
+                connected = Ok(stream);
+            }
+        }
+        if several {
+            let config = settings.config.display();
             return fail(format!(
                 "several knockd run with {config}: add one of {names}"
             ));
         }
-        connected = streams.pop().map_or(connected, Ok);
     }
     let answer = match connected.and_then(|stream| ask(&stream, question)) {
         Ok(answer) => answer,

@@ -74,9 +74,16 @@ impl ListenerProcess {
         before: Option<&ListenerProcess>,
     ) -> io::Result<ListenerProcess> {
         let selectors = Selector::list(settings.interface(options)).unwrap_or_default();
-        // `auto` is read as two.
-        let named = selectors.iter().filter(|it| **it != Selector::AutoIpv6);
-        let names: Vec<String> = named.map(Selector::to_string).collect();
+        // As it is meant: the text in the config may be too long for a record.
+        let mut interface = String::new();
+        for selector in &selectors {
+            // `auto` is read as two.
+            if *selector != Selector::AutoIpv6 {
+                let before = if interface.is_empty() { "" } else { "," };
+                interface.push_str(before);
+                interface.push_str(&selector.to_string());
+            }
+        }
         let mut sockets = before.map_or(Vec::new(), |before| before.sockets.clone());
         sockets.truncate(selectors.len());
         for selector in selectors.iter().skip(sockets.len()) {
@@ -114,8 +121,7 @@ impl ListenerProcess {
             debug: settings.args.debug,
             log_rate: options.log_rate,
             wait_for_interfaces,
-            // As it is meant: the text in the config may be too long for a record.
-            interface: names.join(","),
+            interface,
         }))?;
         tell(ToListener::Sockets {
             numbers,

@@ -10,7 +10,7 @@ use crate::path::{file_name, folder_of};
 use crate::sys::daemon::Holder;
 use crate::sys::error::{plain, with_text};
 use crate::sys::{daemon, file, folder, poll, privileges};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -91,15 +91,20 @@ impl Instance {
     /// The other instances of the same config that have a folder there.
     pub fn others(&self, state_dir: &Path) -> Vec<Instance> {
         let (config, own) = self.name.split_at(self.config);
-        let other = |name: OsString| {
-            let name = name.into_string().ok()?;
-            let rest = name.strip_prefix(config)?;
-            let is_other = rest != own && (rest.is_empty() || rest.starts_with(AT));
-            let config = self.config;
-            is_other.then_some(Instance { name, config })
-        };
-        let names = folder::names(state_dir).unwrap_or_default();
-        names.into_iter().filter_map(other).collect()
+        let mut others = Vec::new();
+        for name in &folder::names(state_dir).unwrap_or_default() {
+            let name = name.to_str().unwrap_or_default();
+            if let Some(rest) = name.strip_prefix(config)
+                && rest != own
+                && (rest.is_empty() || rest.starts_with(AT))
+            {
+                others.push(Instance {
+                    name: name.to_string(),
+                    config: self.config,
+                });
+            }
+        }
+        others
     }
 
     /// Its `-i`.

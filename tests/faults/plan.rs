@@ -92,14 +92,7 @@ fn more(site: &Site) -> &'static [Kind] {
 fn changes_something(function: &str) -> bool {
     matches!(
         function,
-        "fork"
-            | "kill"
-            | "open64"
-            | "rename"
-            | "send"
-            | "unlink"
-            | "waitpid"
-            | "write"
+        "fork" | "kill" | "open64" | "rename" | "send" | "unlink" | "waitpid" | "write"
     )
 }
 

@@ -20,7 +20,7 @@ impl Keeper {
         let Some(state) = &self.state else { return };
         let path = state.control();
         match Control::open(&path) {
-            Ok(control) => self.control = Some(control),
+            Ok(control) => self.control = Some(Box::new(control)),
             Err(error) => {
                 let path = path.display();
                 self.lines.say(

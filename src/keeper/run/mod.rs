@@ -122,7 +122,7 @@ pub struct Keeper {
     /// Openings or lines were too many; how many is logged then.
     report_openings: Millis,
     /// The control socket, if there is one.
-    pub control: Option<Control>,
+    pub control: Option<Box<Control>>,
     /// When the daemon started.
     started: Millis,
     /// How many whole knocks there were.
@@ -272,7 +272,10 @@ impl Keeper {
         own[Source::Listener as usize] = self.listener.as_ref().and_then(ListenerProcess::awaited);
         own[Source::Starting as usize] = self.starting.as_ref().map(|it| it.listener.as_fd());
         own[Source::Names as usize] = self.lines.descriptor();
-        let mut entries = Vec::from(own.map(|fd| Entry::new(fd, Awaits::Input)));
+        let mut entries = Vec::new();
+        for fd in &own {
+            entries.push(Entry::new(*fd, Awaits::Input));
+        }
         if let Some(control) = &self.control {
             control.add_entries(&mut entries);
         }
@@ -299,7 +302,9 @@ impl Keeper {
             self.book.next_expiry().unwrap_or(NEVER),
             self.commands.next_deadline(),
             self.lines.deadline(),
-            self.control.as_ref().map_or(NEVER, Control::deadline),
+            self.control
+                .as_ref()
+                .map_or(NEVER, |control| control.deadline()),
             self.report.as_ref().map_or(NEVER, |(_, due)| *due),
         ])
     }
@@ -336,7 +341,12 @@ impl Keeper {
         if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {
             self.answer_status(None, now);
         }
-        if self.control.as_ref().map_or(NEVER, Control::deadline) <= now {
+        if self
+            .control
+            .as_ref()
+            .map_or(NEVER, |control| control.deadline())
+            <= now
+        {
             self.serve_clients(Ready::default(), now);
         }
         self.mind_doors(now);

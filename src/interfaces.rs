@@ -94,8 +94,12 @@ impl Interfaces {
 
     /// The names of all interfaces, for an error message: `lo, eth0, ppp0`.
     pub fn names(&self) -> String {
-        let names: Vec<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
-        names.join(", ")
+        let mut names = String::new();
+        for link in &self.links {
+            names.push_str(if names.is_empty() { "" } else { ", " });
+            names.push_str(&link.name);
+        }
+        names
     }
 
     /// The link that is meant now, if it exists.

@@ -244,7 +244,14 @@ impl Commands {
 
     /// Takes out of the queue what must not begin any more.
     pub fn drop_waiting(&mut self, keep: &dyn Fn(&Command) -> bool) {
-        self.queue.retain(keep);
+        let mut at = 0;
+        while let Some(command) = self.queue.get(at) {
+            if keep(command) {
+                at += 1;
+            } else {
+                self.queue.remove(at);
+            }
+        }
     }
 
     /// The daemon is about to end: start commands that run now have until `starts`, stop commands until `all`, and after that

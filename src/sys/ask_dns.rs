@@ -67,9 +67,16 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
     failed.filter(|_| sockets.is_empty())
 }
 
-/// One `retain` for both uses.
+/// `Vec::retain`, which would be there twice.
 fn keep(sockets: &mut Vec<MessageSocket>, keep: &mut dyn FnMut(&MessageSocket) -> bool) {
-    sockets.retain(keep);
+    let mut at = 0;
+    while let Some(socket) = sockets.get(at) {
+        if keep(socket) {
+            at += 1;
+        } else {
+            sockets.remove(at);
+        }
+    }
 }
 
 fn is_found(reply: &Reply) -> bool {

@@ -6,7 +6,7 @@ use crate::config::Reknock;
 use crate::interfaces::Interfaces;
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
-use crate::lease::{BAN, LeaseKind, Opening, Turn};
+use crate::lease::{BAN, Lease, LeaseKind, Opening, Turn};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use std::net::IpAddr;
@@ -66,7 +66,8 @@ impl Keeper {
         while let (number, Some(first)) = self.book.bans()
             && number > max
         {
-            self.end_leases(&LeaseKind::Ban, first, "ends early, for there are too many");
+            let is_first = |lease: &Lease| lease.is_ban() && lease.source == first;
+            self.end_leases(&is_first, "ends early, for there are too many");
         }
         self.carry_out(now);
         true
@@ -74,20 +75,12 @@ impl Keeper {
 
     /// Ends the bans that the config of now would not begin: whoever has locked himself out adds himself to `Allow`.
     pub fn end_unwanted_bans(&mut self) {
-        let bans = &self.options.bans;
-        let unwanted = |source| {
-            bans.rule.is_none() || bans.allow.iter().any(|network| network.contains(source))
+        let none = self.options.bans.rule.is_none();
+        let allow = self.options.bans.allow.clone();
+        let unwanted = |lease: &Lease| {
+            lease.is_ban() && (none || allow.iter().any(|network| network.contains(lease.source)))
         };
-        let leases = self.book.leases().iter();
-        let bans = leases.filter(|lease| lease.is_ban() && unwanted(lease.source));
-        let sources: Vec<IpAddr> = bans.map(|ban| ban.source).collect();
-        for source in sources {
-            self.end_leases(
-                &LeaseKind::Ban,
-                source,
-                "ends, for the config does not want it",
-            );
-        }
+        self.end_leases(&unwanted, "ends, for the config does not want it");
     }
 
     /// Why that source is never banned, if it is not: what the keeper knows itself.

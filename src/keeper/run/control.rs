@@ -5,7 +5,7 @@ use super::Keeper;
 use crate::door::Millis;
 use crate::keeper::control::{Control, ERROR, OK, Question};
 use crate::keeper::log::Kind;
-use crate::lease::{BAN, LeaseKind};
+use crate::lease::{BAN, Lease};
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::quote::printable;
 use crate::record::{Counters, Interface, ToListener};
@@ -62,10 +62,12 @@ impl Keeper {
     }
 
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
-        let kind = LeaseKind::Door(door.to_string());
-        let mut number = self.end_leases(&kind, source, "closed by hand");
-        if number == 0 && door == BAN {
-            number = self.end_leases(&LeaseKind::Ban, source, "ended by hand");
+        let theirs = |lease: &Lease| lease.source == source && lease.name() == door;
+        let is_door = |lease: &Lease| theirs(lease) && !lease.is_ban();
+        let mut number = self.end_leases(&is_door, "closed by hand");
+        if number == 0 {
+            // A door may be called as bans are.
+            number = self.end_leases(&theirs, "ended by hand");
         }
         self.carry_out(monotonic());
         self.closed(door, source, number)

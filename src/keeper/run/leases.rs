@@ -88,22 +88,20 @@ impl Keeper {
         self.about_opening(Kind::Error, door, None, &format_args!("error: {why}"));
     }
 
-    /// Ends that source's leases of that kind now. How many there were.
-    pub(super) fn end_leases(&mut self, kind: &LeaseKind, source: IpAddr, why: &str) -> usize {
-        let now = monotonic();
-        let theirs = |lease: &Lease| lease.kind == *kind && lease.source == source;
-        let number = self.book.end(&theirs, false, &mut self.actions);
-        if number == 0 {
-            return 0;
+    /// Ends these leases now. How many there were.
+    pub(super) fn end_leases(&mut self, these: &dyn Fn(&Lease) -> bool, why: &str) -> usize {
+        for lease in self.book.leases().iter().filter(|lease| these(lease)) {
+            let text = format_args!("{}: {why}", lease.name());
+            self.lines.about(Kind::Event, lease.source, &text);
         }
+        let number = self.book.end(these, false, &mut self.actions);
         let Keeper { book, commands, .. } = self;
         commands.drop_waiting(&|command| command.lease.is_none_or(|id| book.get(id).is_some()));
-        for lease in book.leases().iter().filter(|lease| theirs(lease)) {
+        let until = monotonic() + SHUTDOWN_START_MS;
+        for lease in book.leases().iter().filter(|lease| these(lease)) {
             // As at SIGTERM: a start command that hangs must not keep the door open.
-            commands.hurry_start(lease.id, now + SHUTDOWN_START_MS);
+            commands.hurry_start(lease.id, until);
         }
-        self.lines
-            .about(Kind::Event, source, &format_args!("{}: {why}", kind.name()));
         number
     }
 

@@ -329,4 +329,4 @@ pub const STATE_TRIES: u32 = 4;
 pub const STATE_PAUSE_MS: u64 = 100;
 
 /// Descriptors that a caller may have left open, where /proc does not tell: the usual bound of a process. A system call each, once.
-pub const MAX_INHERITED: i32 = 1024;
+pub const MAX_INHERITED: u64 = 1024;

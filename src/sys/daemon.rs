@@ -16,21 +16,22 @@ use std::path::Path;
 /// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
 /// gets it. Only while nothing of ours is open: later such a number is something of ours.
 pub fn close_inherited() {
-    // Where they cannot be listed, all that are likely.
-    let inherited = list_open().unwrap_or_else(|_| (0..MAX_INHERITED).collect());
-    for fd in inherited.into_iter().filter(|fd| *fd > libc::STDERR_FILENO) {
-        // SAFETY: nothing in this program has a descriptor open yet: that of the directory just read is closed already, and closing its
-        // number again fails and harms nobody.
-        unsafe { libc::close(fd) };
+    let close = |fd: u64| {
+        if fd > libc::STDERR_FILENO as u64 {
+            // SAFETY: nothing in this program has a descriptor open yet: that of the directory just read is closed already, and closing its
+            // number again fails and harms nobody.
+            unsafe { libc::close(fd as libc::c_int) };
+        }
+    };
+    match folder::names(Path::new("/proc/self/fd")) {
+        Ok(names) => {
+            for name in &names {
+                number(name.as_bytes(), libc::c_int::MAX as u64).map(close);
+            }
+        }
+        // All that are likely.
+        Err(_) => (0..MAX_INHERITED).for_each(close),
     }
-}
-
-fn list_open() -> io::Result<Vec<libc::c_int>> {
-    let names = folder::names(Path::new("/proc/self/fd"))?;
-    let numbers = names
-        .iter()
-        .filter_map(|name| number(name.as_bytes(), libc::c_int::MAX as u64));
-    Ok(numbers.map(|fd| fd as libc::c_int).collect())
 }
 
 /// The daemon's half of the promise to tell its parent how the start went.

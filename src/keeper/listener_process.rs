@@ -175,12 +175,9 @@ impl ListenerProcess {
         self.ended || exec::kill(self.process).is_ok()
     }
 
-    /// Ends it, and waits until it has ended.
-    pub fn end(mut self) {
-        if !self.ended {
-            exec::end(self.process);
-            self.ended = true;
-        }
+    /// Kills it. Returns the process that is to be reaped then; 0: it was already.
+    pub fn close(self) -> libc::pid_t {
+        if self.ended { 0 } else { self.process }
     }
 
     /// What one that is not ready yet says next, without waiting.

@@ -185,8 +185,12 @@ impl Keeper {
                 continue;
             }
             self.lines.child_ended(process);
-            for listener in self.closing.iter_mut().flat_map(|it| &mut it.listeners) {
-                listener.child_ended(process);
+            if let Some(closing) = &mut self.closing {
+                for listener in &mut closing.listeners {
+                    if *listener == process {
+                        *listener = 0;
+                    }
+                }
             }
             // What a listener sent before it died still counts.
             if let Some(starting) = &mut self.starting

@@ -81,8 +81,8 @@ struct NewConfig {
 struct Closing {
     code: u8,
     deadline: Millis,
-    /// Killed, and perhaps not ended yet.
-    listeners: Vec<ListenerProcess>,
+    /// Listeners that were killed, and perhaps have not ended yet; 0: none.
+    listeners: [libc::pid_t; 2],
 }
 
 /// Everything that the keeper knows.

@@ -3,21 +3,22 @@
 
 use super::{Closing, Keeper};
 use crate::deadline::NEVER;
+use crate::keeper::listener_process::ListenerProcess;
 use crate::keeper::log::Kind;
 use crate::keeper::start::remove_pid;
 use crate::limits::{ORDER_MS, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
+use crate::sys::exec;
 
 impl Keeper {
     /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
     pub fn close(&mut self, code: u8) {
         let now = monotonic();
-        let mut listeners = Vec::new();
-        listeners.extend(self.listener.take());
-        listeners.extend(self.starting.take().map(|starting| starting.listener));
-        for listener in &listeners {
-            listener.kill();
-        }
+        let (listener, starting) = (self.listener.take(), self.starting.take());
+        let listeners = [
+            listener.map_or(0, ListenerProcess::close),
+            starting.map_or(0, |starting| starting.listener.close()),
+        ];
         self.closing = Some(Closing {
             code,
             deadline: now + SHUTDOWN_MS,
@@ -57,9 +58,9 @@ impl Keeper {
             remove_pid(path);
         }
         // After this process no other of the daemon's runs: an upgrade replaces the program as soon as it has ended.
-        let closing = self.closing.take();
-        for listener in closing.map_or(Vec::new(), |closing| closing.listeners) {
-            listener.end();
+        let listeners = self.closing.as_ref().map_or([0; 2], |it| it.listeners);
+        for process in listeners.iter().filter(|process| **process != 0) {
+            exec::end(*process);
         }
     }
 }

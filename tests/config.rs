@@ -1,6 +1,8 @@
 //! The config parser against knockd 0.8's recorded behaviour, every error and warning to the letter, and bad files.
 
-use knockd_rs::config::{Commands, Config, Diagnostic, Reknock, options_of_broken, parse, read};
+use knockd_rs::config::{
+    Commands, Config, Diagnostic, Reknock, key_names, options_of_broken, parse, read,
+};
 use knockd_rs::door::Matching;
 use std::path::Path;
 
@@ -82,6 +84,25 @@ fn every_error_reads_as_written_here() {
 }
 
 #[test]
+fn an_unknown_word_is_answered_with_the_keys() {
+    for (text, begin) in [
+        ("[options]\nfoo\n", "[options] has UseSyslog, "),
+        ("[A]\nfoo\n", "a door has sequence, "),
+    ] {
+        let is_option = text.starts_with("[o");
+        let error = parse(text.as_bytes(), &mut |_| ()).unwrap_err().text;
+        assert!(
+            error.starts_with(&format!("unknown word 'foo'; {begin}")),
+            "{error}"
+        );
+        assert!(
+            key_names(is_option).all(|name| error.contains(name)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn every_warning_reads_as_written_here() {
     for (text, shown) in messages::WARNINGS {
         let config = accepted(text);
@@ -108,7 +129,7 @@ fn a_full_config_means_what_it_says() {
     assert_eq!(options.pid_file.as_deref(), Some(Path::new("/tmp/p")));
     assert_eq!(options.interface.as_deref(), Some("ppp0,vlan1"));
     assert_eq!(
-        (options.matching, options.reknock),
+        (options.matching(), options.reknock()),
         (Matching::Strict, Reknock::Stack)
     );
     assert_eq!(
@@ -142,7 +163,7 @@ fn defaults_are_knockd_0_8s() {
     let config = accepted("[A]\nsequence=1");
     let (options, door) = (&config.options, &config.doors[0]);
     assert_eq!(
-        (options.matching, options.reknock),
+        (options.matching(), options.reknock()),
         (Matching::Tolerant, Reknock::Renew)
     );
     assert_eq!(

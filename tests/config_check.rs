@@ -190,9 +190,9 @@ fn the_description_tells_who_is_banned_and_how() {
     let text = "[options]\nTripwire = auto\nTripwireHits = 3\nTripwireWindow = 60\nAllow = 10.0.0.0/8, ::1\n\
                 BanCommand = ban %IP%\nBanCommand_6 =\n[A]\nsequence = 5\n";
     let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
-    let words = "  bans          for 600 s after 3 tripwires within 60 s, at most 64 at once\n  \
-                 never banned  this machine's own addresses and networks, 10.0.0.0/8, ::1/128\n  \
-                 ban, IPv4     ban %IP%\n  ban, IPv6     runs nothing: only knocks are ignored\n";
+    let words = "  TripwireHits    3 tripwires\n  TripwireWindow  60 s\n  BanTime         600 s\n  \
+                 BanCommand      ban %IP%\n  BanCommand_6    none\n  UnbanCommand    none\n  UnbanCommand_6  none\n  \
+                 MaxBans         64 bans at once\n  Allow           10.0.0.0/8, ::1/128\n";
     let described = check::describe(&config);
     assert!(described.contains(words), "{described}");
 }
@@ -221,9 +221,9 @@ fn the_description_names_the_tripwires() {
     for (value, words) in [
         (
             "auto",
-            "  tripwires     around each step, and some random ports\n",
+            "  Tripwire        auto: around each step, and some random ports\n",
         ),
-        ("5000, 7-9, 10", "  tripwires     7-10, 5000\n"),
+        ("5000, 7-9, 10", "  Tripwire        7-10, 5000\n"),
     ] {
         let text = format!("[options]\nTripwire = {value}\n[A]\nsequence = 5\n");
         let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
@@ -450,11 +450,11 @@ fn a_door_that_undoes_another_is_described_as_its_closing() {
     let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
     let described = check::describe(&config);
     assert!(
-        described.contains("  closes        by the knock of 'close' (line 5)\n\nDoor 'close'"),
+        described.contains("  closes          by the knock of 'close' (line 5)\n\nDoor 'close'"),
         "{described}"
     );
     assert!(
-        described.ends_with("  undoes        'open' (line 1)\n"),
+        described.ends_with("  undoes          'open' (line 1)\n"),
         "{described}"
     );
     let other = text.replace("-D INPUT", "-D FORWARD");
@@ -473,40 +473,47 @@ fn the_description_says_what_to_knock_and_what_runs() {
         check::describe(&config),
         "\
 Options
-  interface     ppp0
-  matching      tolerant: repeats and a few stray knocks are forgiven
-  second knock  renews the time of an open door
-  log           syslog, at most 50 lines of stages a second
-  state         /var/run/knockd
-  commands      at most 16 that open and 16 that close at once, 600 s each
+  UseSyslog       on
+  LogFile         none
+  PidFile         /var/run/knockd.pid
+  Interface       ppp0
+  Matching        tolerant: repeats and a few stray knocks are forgiven
+  Reknock         renew: a second knock renews the time of an open door
+  LogRate         50 lines a second (0: no bound)
+  MaxAttempts     16384 attempts
+  StateDir        /var/run/knockd
+  CommandTimeout  600 s
+  MaxCommands     16 commands of a kind at once
+  Tripwire        none
+  TripwireHits    nobody is banned
 
 Door 'SSH' (line 4)
-  knock         7000/tcp, 8000/udp
-  client        knock ROUTER 7000 8000:udp
-  within        5 s from the first knock
-  TCP flags     syn set, ack clear
-  sent to       any address of the interface
-  opening, IPv4 open %IP%
-  opening, IPv6 runs nothing, only a log line
-  closing, IPv4 close %IP%
-  closing, IPv6 runs nothing
-  closes        20 s after the opening command has ended
+  knock           7000/tcp, 8000/udp
+  client          knock ROUTER 7000 8000:udp
+  within          5 s from the first knock
+  TCP flags       syn set, ack clear
+  sent to         any address of the interface
+  opening, IPv4   open %IP%
+  opening, IPv6   runs nothing, only a log line
+  closing, IPv4   close %IP%
+  closing, IPv6   runs nothing
+  closes          20 s after the opening command has ended
 
 Door 'once' (line 12)
-  knock         the first unused line of /etc/once
-  within        25 s from the first knock
-  TCP flags     any
-  sent to       192.0.2.1 only
-  opening       wake
-  closes        not by knockd: no stop command
+  knock           the first unused line of /etc/once
+  within          25 s from the first knock
+  TCP flags       any
+  sent to         192.0.2.1 only
+  opening         wake
+  closes          not by knockd: no stop command
 
 Door 'log' (line 16)
-  knock         5/tcp
-  client        knock ROUTER 5
-  within        25 s from the first knock
-  TCP flags     any
-  sent to       any address of the interface
-  opening       runs nothing, only a log line
+  knock           5/tcp
+  client          knock ROUTER 5
+  within          25 s from the first knock
+  TCP flags       any
+  sent to         any address of the interface
+  opening         runs nothing, only a log line
 "
     );
 }

@@ -2,8 +2,8 @@
 //! out anew from what was understood, is understood the same.
 
 use knockd_rs::config::check::{advice, describe, mode_advice};
-use knockd_rs::config::{Config, Door, Reknock, parse};
-use knockd_rs::door::{Matching, TCP_FLAGS};
+use knockd_rs::config::{Config, Door, key_names, parse};
+use knockd_rs::door::TCP_FLAGS;
 use knockd_rs::network::Network;
 use knockd_rs::tripwire::{PortRange, Tripwire};
 use std::os::unix::ffi::OsStrExt;
@@ -54,46 +54,6 @@ fn noise(random: &mut Random) -> Vec<u8> {
 }
 
 const SECTIONS: [&str; 6] = ["A", "B", "options", "A b", " options ", "x]y["];
-const KEYS: [&str; 34] = [
-    "LogFile",
-    "PidFile",
-    "interface",
-    "MATCHING",
-    "Reknock",
-    "LogRate",
-    "MaxAttempts",
-    "Tripwire",
-    "TripwireHits",
-    "TripwireWindow",
-    "BanTime",
-    "BanCommand",
-    "BanCommand_6",
-    "UnbanCommand",
-    "UnbanCommand_6",
-    "MaxBans",
-    "Allow",
-    "StateDir",
-    "CommandTimeout",
-    "MaxCommands",
-    "sequence",
-    "Sequence",
-    "one_time_sequences",
-    "seq_timeout",
-    "timeout",
-    "tcpflags",
-    "target",
-    "command",
-    "start_command",
-    "start_command_6",
-    "command_6",
-    "cmd_timeout",
-    "stop_command",
-    "stop_command_6",
-];
-
-/// So many of them, the first, belong below `[options]`.
-const OPTIONS: usize = 20;
-
 /// A value that is mostly right for its key.
 fn value(random: &mut Random, key: &str) -> Vec<u8> {
     if random.one_in(30) {
@@ -183,14 +143,16 @@ fn plausible(random: &mut Random) -> Vec<u8> {
             text.extend(end);
         }
         for _ in 0..random.below(8) {
-            let from = if section == "options" {
-                &KEYS[..OPTIONS]
-            } else {
-                &KEYS[OPTIONS..]
+            let is_option = (section == "options") != random.one_in(50);
+            let keys: Vec<&str> = key_names(is_option)
+                .filter(|name| *name != "UseSyslog")
+                .collect();
+            let key = random.pick(&keys);
+            let spelt = match random.one_in(20) {
+                true => key.to_ascii_uppercase(),
+                false => key.to_string(),
             };
-            let from = if random.one_in(50) { &KEYS } else { from };
-            let key = random.pick(from);
-            text.extend(key.bytes());
+            text.extend(spelt.bytes());
             text.extend(random.pick(&["=", " = ", "\t="]).bytes());
             text.extend(value(random, key));
             text.extend(end);
@@ -235,20 +197,13 @@ fn written(config: &Config) -> Vec<u8> {
     );
     put(
         "Matching=",
-        if options.matching == Matching::Strict {
+        if options.strict {
             b"strict"
         } else {
             b"tolerant"
         },
     );
-    put(
-        "Reknock=",
-        if options.reknock == Reknock::Stack {
-            b"stack"
-        } else {
-            b"renew"
-        },
-    );
+    put("Reknock=", if options.stack { b"stack" } else { b"renew" });
     put("LogRate=", options.log_rate.to_string().as_bytes());
     put("MaxAttempts=", options.max_attempts.to_string().as_bytes());
     let ranges = |ranges: &Vec<PortRange>| {
@@ -262,13 +217,11 @@ fn written(config: &Config) -> Vec<u8> {
     };
     put("Tripwire=", tripwire.as_bytes());
     let bans = &options.bans;
-    if let Some(rule) = bans.rule {
-        put("TripwireHits=", rule.hits.to_string().as_bytes());
-        put(
-            "TripwireWindow=",
-            (rule.window / 1000).to_string().as_bytes(),
-        );
+    if bans.hits > 0 {
+        put("TripwireHits=", bans.hits.to_string().as_bytes());
     }
+    let window = bans.window / 1000;
+    put("TripwireWindow=", window.to_string().as_bytes());
     put("BanTime=", (bans.time / 1000).to_string().as_bytes());
     put("MaxBans=", bans.max.to_string().as_bytes());
     for (key, command) in [

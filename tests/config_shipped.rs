@@ -32,7 +32,7 @@ fn the_example_of_bans_bans() {
     );
     let text = format!("[options]\nTripwire = auto\n{}\n", bans.join("\n"));
     let config = accepted(&format!("{text}[A]\nsequence = 9,4,7,4\ntcpflags = syn\n"));
-    assert_eq!(config.options.bans.rule.map(|rule| rule.hits), Some(3));
+    assert_eq!(config.options.bans.rule().map(|rule| rule.hits), Some(3));
     assert!(config.options.bans.stop.v6.is_some() && !config.options.bans.allow.is_empty());
     assert_eq!(check::advice(&config), []);
 }

@@ -13,7 +13,7 @@ use super::shell::{
 use super::undo::undoes;
 use super::{Bans, Commands, Config, Diagnostic, Door};
 use crate::door::{Protocol, Step};
-use crate::quote::{printable, quote};
+use crate::quote::{around, printable};
 
 /// Fewer steps than this draw advice, which recommends one more. A scan in random order opens a door of 3 steps in 1 of 6 tries, of 4 in 1
 /// of 24; with `Tripwire = auto` a flood opens the former in hours, the latter in weeks (docs/security.md).
@@ -39,13 +39,8 @@ pub fn advice(config: &Config) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     for (index, door) in config.doors.iter().enumerate() {
         let mut say = |text: String| {
-            let text = format!("door {}: {text}", quote(door.name.as_bytes()));
-            out.push(Diagnostic {
-                line: door.line,
-                column: 0,
-                knockd_wording: None,
-                text,
-            });
+            let text = around("door ", door.name.as_bytes(), ": ") + &text;
+            out.push(Diagnostic::at((door.line, 0), &text));
         };
         if let Some(sequence) = &door.pattern.sequence {
             about_sequence(sequence.steps(), &mut say);
@@ -162,12 +157,7 @@ const SLIPS: [Slip; 5] = [
 fn about_bans(bans: &Bans, out: &mut Vec<Diagnostic>) {
     let commands = || [&bans.start.v4, &bans.start.v6].into_iter().flatten();
     let mut say = |text: &str| {
-        out.push(Diagnostic {
-            line: 0,
-            column: 0,
-            knockd_wording: None,
-            text: format!("BanCommand: {text}"),
-        });
+        out.push(Diagnostic::at((0, 0), &["BanCommand: ", text].concat()));
     };
     if commands().any(|command| !has_address(command)) {
         say("without %IP% it strikes everybody, and whoever is to be banned can choose when");
@@ -289,10 +279,5 @@ pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Diagnostic> {
     } else {
         return None;
     };
-    Some(Diagnostic {
-        line: 0,
-        column: 0,
-        knockd_wording: None,
-        text,
-    })
+    Some(Diagnostic::at((0, 0), &text))
 }

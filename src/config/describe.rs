@@ -1,9 +1,10 @@
 //! A config in words that a person can check.
 #![forbid(unsafe_code)]
 
+use super::options::{Place, ROWS, Slot};
 use super::shadow::closed_by;
-use super::{Bans, Commands, Config, Door, Options, Reknock};
-use crate::door::{FlagRule, Matching, Millis, Protocol, TCP_FLAGS};
+use super::{Commands, Config, Door, Options};
+use crate::door::{FlagRule, Millis, Protocol, TCP_FLAGS};
 use crate::quote::{printable, quote};
 use crate::tripwire::Tripwire;
 use std::path::Path;
@@ -20,93 +21,64 @@ pub fn describe(config: &Config) -> String {
 
 /// One line: what, padded, and its value.
 fn put(out: &mut String, what: &str, value: &str) {
-    out.push_str(&format!("  {what:<14}{value}\n"));
+    out.push_str(&format!("  {what:<16}{value}\n"));
 }
 
 fn path(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }
 
+/// A line for each option, by its name. Without bans what follows `TripwireHits` means nothing.
 fn about_options(out: &mut String, options: &Options) {
     out.push_str("Options\n");
-    let interface = options
-        .interface
-        .as_deref()
-        .unwrap_or("eth0, or auto where there is none, if no -i says otherwise");
-    put(out, "interface", interface);
-    put(
-        out,
-        "matching",
-        match options.matching {
-            Matching::Tolerant => "tolerant: repeats and a few stray knocks are forgiven",
-            Matching::Strict => "strict: as knockd 0.8",
-        },
-    );
-    put(
-        out,
-        "second knock",
-        match options.reknock {
-            Reknock::Renew => "renews the time of an open door",
-            Reknock::Stack => "runs the start command again, and later both stop commands",
-        },
-    );
-    match &options.tripwire {
-        Tripwire::None => {}
-        Tripwire::Auto => put(out, "tripwires", "around each step, and some random ports"),
-        Tripwire::Ports(ranges) => {
-            let ports = list(ranges, ", ", |range| match range.high == range.low {
-                true => range.low.to_string(),
-                false => format!("{}-{}", range.low, range.high),
-            });
-            put(out, "tripwires", &ports);
+    let mut options = options.clone();
+    for row in &ROWS {
+        let Place::Options(slot) = row.place else {
+            break;
+        };
+        let slot = slot(&mut options);
+        // What runs is resolved by now: a command that is absent does not stand for another.
+        let absent = match slot {
+            Slot::Command(_) => "none",
+            _ => row.absent,
+        };
+        let value = value(slot);
+        let is_absent = value.is_empty();
+        put(out, row.name, if is_absent { absent } else { &value });
+        if is_absent && row.name == "TripwireHits" {
+            break;
         }
     }
-    about_bans(out, &options.bans);
-    let mut log = match (options.use_syslog, &options.log_file) {
-        (false, None) => "nowhere".to_string(),
-        (true, None) => "syslog".to_string(),
-        (false, Some(file)) => path(file),
-        (true, Some(file)) => format!("syslog and {}", path(file)),
-    };
-    if options.log_rate > 0 {
-        log.push_str(&format!(
-            ", at most {} lines of stages a second",
-            options.log_rate
-        ));
-    }
-    put(out, "log", &log);
-    if let Some(file) = &options.pid_file {
-        put(out, "pid file", &path(file));
-    }
-    put(out, "state", &path(&options.state_dir));
-    let number = options.max_commands;
-    let time = duration(options.command_timeout);
-    let text = format!("at most {number} that open and {number} that close at once, {time} each");
-    put(out, "commands", &text);
 }
 
-fn about_bans(out: &mut String, bans: &Bans) {
-    let Some(rule) = bans.rule else { return };
-    let text = format!(
-        "for {} after {} tripwires within {}, at most {} at once",
-        duration(bans.time),
-        rule.hits,
-        duration(rule.window),
-        bans.max
-    );
-    put(out, "bans", &text);
-    let mut text = "this machine's own addresses and networks".to_string();
-    for network in &bans.allow {
-        text.push_str(&format!(", {}/{}", network.address, network.prefix));
-    }
-    put(out, "never banned", &text);
-    families(
-        out,
-        "ban",
-        pairs(&bans.start, "runs nothing: only knocks are ignored"),
-    );
-    if bans.stop != Commands::default() {
-        families(out, "unban", pairs(&bans.stop, "runs nothing"));
+/// A value in words; empty where nothing is given.
+pub(super) fn value(slot: Slot<'_>) -> String {
+    match slot {
+        Slot::Switch(on) => (if *on { "on" } else { "off" }).into(),
+        Slot::Word(is_second, words) => {
+            let (word, meaning) = words[usize::from(*is_second)];
+            [word, ": ", meaning].concat()
+        }
+        Slot::Number(number, least, _, _) if *number < least => String::new(),
+        Slot::Number(number, _, _, of) => format!("{number} {of}"),
+        Slot::Seconds(time, _) | Slot::Time(time) => duration(*time),
+        Slot::Path(file) | Slot::List(file) => file.as_deref().map_or_else(String::new, path),
+        Slot::Directory(directory) => path(directory),
+        Slot::Command(command) => command.as_deref().map_or_else(String::new, printable),
+        Slot::Interfaces(names) => names.clone().unwrap_or_default(),
+        Slot::Ports(Tripwire::None) => String::new(),
+        Slot::Ports(Tripwire::Auto) => "auto: around each step, and some random ports".into(),
+        Slot::Ports(Tripwire::Ports(ranges)) => {
+            list(ranges, ", ", |range| match range.high == range.low {
+                true => range.low.to_string(),
+                false => format!("{}-{}", range.low, range.high),
+            })
+        }
+        Slot::Networks(networks) => list(networks, ", ", |network| {
+            format!("{}/{}", network.address, network.prefix)
+        }),
+        // Those of doors: about_door.
+        Slot::Steps(_) | Slot::Flags(_) | Slot::Address(_) => String::new(),
     }
 }
 

@@ -4,16 +4,16 @@
 use super::Diagnostic;
 use super::keys::or_list;
 use super::line::{Line, trim};
+use super::set::Notes;
 use crate::door::{FlagRule, TCP_FLAGS};
-use crate::quote::{cut, quote};
+use crate::quote::{around, cut};
 
 /// Adds the flags of `value` to `rule`: a flag that is named again takes the new state, others stay.
 pub(super) fn tcp_flags(
     line: Line<'_>,
     value: &[u8],
     rule: &mut FlagRule,
-    warnings: &mut Vec<Diagnostic>,
-    trace: &mut dyn FnMut(&str),
+    notes: &mut Notes<'_>,
 ) -> Result<(), Box<Diagnostic>> {
     for word in value.split(|b| *b == b',') {
         let flag = trim(word);
@@ -28,11 +28,9 @@ pub(super) fn tcp_flags(
             return Err(unknown(line, word, flag));
         };
         if flag.len() != word.len() {
-            let text = format!(
-                "knockd 0.8 refuses the blank beside {}; write it without",
-                quote(flag)
-            );
-            warnings.push(line.at(word, text));
+            let before = "knockd 0.8 refuses the blank beside ";
+            let text = around(before, flag, "; write it without");
+            notes.warnings.push(line.at(word, &text));
         }
         let (to, from) = match negated {
             true => (&mut rule.clear, &mut rule.set),
@@ -41,22 +39,21 @@ pub(super) fn tcp_flags(
         *to |= bit;
         *from &= !bit;
         let mark = if negated { "!" } else { "" };
-        trace(&format!(
-            "config: tcp flag: {mark}{}",
-            name.to_ascii_uppercase()
-        ));
+        let text = ["config: tcp flag: ", mark, &name.to_ascii_uppercase()];
+        (notes.trace)(&text.concat());
     }
     Ok(())
 }
 
 fn unknown(line: Line<'_>, word: &[u8], flag: &[u8]) -> Box<Diagnostic> {
     let upper = cut(&word.to_ascii_uppercase());
-    let legal = or_list(TCP_FLAGS.iter().map(|(name, _)| *name));
-    let found = if flag.is_empty() {
-        "no flag here".into()
-    } else {
-        format!("unknown flag {}", quote(flag))
+    let legal = or_list(&mut TCP_FLAGS.iter().map(|(name, _)| *name));
+    let found = match flag {
+        b"" => "no flag here".into(),
+        _ => around("unknown flag ", flag, ""),
     };
-    let text = format!("{found}; use {legal}, a '!' right before one that must be clear");
-    line.error(flag, &format!("unrecognized flag \"{upper}\""), text)
+    let right = ", a '!' right before one that must be clear";
+    let words = ["unrecognized flag \"", &upper, "\""].concat();
+    let text = [&found, "; use ", &legal, right].concat();
+    line.error(flag, &words, &text)
 }

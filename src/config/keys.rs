@@ -1,118 +1,98 @@
-//! The keys of the config: names, aliases, and which key a misspelt word was meant to be.
+//! Finds keys: by name and alias, and which one a misspelt word was meant to be.
 #![forbid(unsafe_code)]
 
-/// A key, whatever its alias and case. The order is that of [`NAMES`].
+use super::options::{DOCUMENTED, KEYS, Place, ROWS, Row};
+
+/// A key, whatever its alias and case: its row in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    UseSyslog,
-    LogFile,
-    PidFile,
-    Interface,
-    Matching,
-    Reknock,
-    LogRate,
-    MaxAttempts,
-    StateDir,
-    CommandTimeout,
-    MaxCommands,
-    Tripwire,
-    TripwireHits,
-    TripwireWindow,
-    BanTime,
-    BanCommand,
-    BanCommand6,
-    UnbanCommand,
-    UnbanCommand6,
-    MaxBans,
-    Allow,
-    Sequence,
-    OneTimeSequences,
-    SeqTimeout,
-    TcpFlags,
-    Target,
-    StartCommand,
-    StartCommand6,
-    CmdTimeout,
-    StopCommand,
-    StopCommand6,
-}
-
-/// How many keys there are.
-pub(super) const KEYS: usize = Key::StopCommand6 as usize + 1;
-
-/// Every name of every key as a person writes it; an alias follows its key.
-const NAMES: [(&str, Key); KEYS + 3] = [
-    ("UseSyslog", Key::UseSyslog),
-    ("LogFile", Key::LogFile),
-    ("PidFile", Key::PidFile),
-    ("Interface", Key::Interface),
-    ("Matching", Key::Matching),
-    ("Reknock", Key::Reknock),
-    ("LogRate", Key::LogRate),
-    ("MaxAttempts", Key::MaxAttempts),
-    ("StateDir", Key::StateDir),
-    ("CommandTimeout", Key::CommandTimeout),
-    ("MaxCommands", Key::MaxCommands),
-    ("Tripwire", Key::Tripwire),
-    ("TripwireHits", Key::TripwireHits),
-    ("TripwireWindow", Key::TripwireWindow),
-    ("BanTime", Key::BanTime),
-    ("BanCommand", Key::BanCommand),
-    ("BanCommand_6", Key::BanCommand6),
-    ("UnbanCommand", Key::UnbanCommand),
-    ("UnbanCommand_6", Key::UnbanCommand6),
-    ("MaxBans", Key::MaxBans),
-    ("Allow", Key::Allow),
-    ("sequence", Key::Sequence),
-    ("one_time_sequences", Key::OneTimeSequences),
-    ("seq_timeout", Key::SeqTimeout),
-    ("timeout", Key::SeqTimeout),
-    ("tcpflags", Key::TcpFlags),
-    ("target", Key::Target),
-    ("start_command", Key::StartCommand),
-    ("command", Key::StartCommand),
-    ("start_command_6", Key::StartCommand6),
-    ("command_6", Key::StartCommand6),
-    ("cmd_timeout", Key::CmdTimeout),
-    ("stop_command", Key::StopCommand),
-    ("stop_command_6", Key::StopCommand6),
-];
+pub(super) struct Key(u8);
 
 impl Key {
+    /// The key of that name; a name that is none does not compile.
+    pub const fn of(name: &str) -> Key {
+        let mut i = 0;
+        while !are_equal(DOCUMENTED[i].row.name.as_bytes(), name.as_bytes()) {
+            i += 1;
+        }
+        Key(i as u8)
+    }
+
     /// The key of that name in any case.
     pub fn from_name(name: &[u8]) -> Option<Key> {
-        NAMES
-            .iter()
-            .find(|(n, _)| n.as_bytes().eq_ignore_ascii_case(name))
-            .map(|&(_, key)| key)
+        let is = |row: &Row| names(row).any(|n| n.as_bytes().eq_ignore_ascii_case(name));
+        ROWS.iter().position(is).map(|index| Key(index as u8))
+    }
+
+    /// The keys of `[options]` that follow this one.
+    pub fn after(self) -> impl Iterator<Item = Key> {
+        let rows = ROWS.iter().skip(usize::from(self.0) + 1);
+        let number = rows.take_while(|row| is_option(row)).count() as u8;
+        (self.0 + 1..=self.0 + number).map(Key)
+    }
+
+    pub fn row(self) -> &'static Row {
+        &ROWS[usize::from(self.0)]
     }
 
     /// Its first name.
     pub fn name(self) -> &'static str {
-        NAMES
-            .iter()
-            .find(|(_, key)| *key == self)
-            .map_or("", |&(name, _)| name)
+        self.row().name
     }
 
     /// Whether it belongs in `[options]`; otherwise in a door.
     pub fn is_option(self) -> bool {
-        (self as usize) < Key::Sequence as usize
+        is_option(self.row())
     }
 }
 
-/// The names that are legal in `[options]`, or in a door: `a, b or c`.
-pub(super) fn legal_names(options: bool) -> String {
-    or_list(
-        NAMES
-            .iter()
-            .filter(|(_, key)| key.is_option() == options)
-            .map(|&(name, _)| name),
-    )
+const fn are_equal(a: &[u8], b: &[u8]) -> bool {
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
+fn is_option(row: &Row) -> bool {
+    matches!(row.place, Place::Options(_))
+}
+
+/// The name, then the alias.
+fn names(row: &Row) -> impl Iterator<Item = &'static str> {
+    [Some(row.name), row.alias].into_iter().flatten()
+}
+
+/// Where each key of a section was given last: line and column; line 0: not given.
+pub(super) struct Seen([(usize, usize); KEYS]);
+
+impl Seen {
+    pub fn new() -> Seen {
+        Seen([(0, 0); KEYS])
+    }
+
+    /// Notes that the key is given here; returns the line, 0: none, of the time before.
+    pub fn note(&mut self, key: Key, place: (usize, usize)) -> usize {
+        std::mem::replace(&mut self.0[usize::from(key.0)], place).0
+    }
+
+    pub fn place(&self, key: Key) -> (usize, usize) {
+        self.0[usize::from(key.0)]
+    }
+
+    pub fn has(&self, key: Key) -> bool {
+        self.place(key).0 > 0
+    }
+}
+
+/// The names and aliases that are legal in `[options]`, or in a door.
+pub fn key_names(options: bool) -> impl Iterator<Item = &'static str> {
+    let rows = ROWS.iter();
+    rows.filter(move |row| is_option(row) == options)
+        .flat_map(names)
 }
 
 /// `a, b or c`.
-pub(super) fn or_list<'a>(words: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn or_list(words: &mut dyn Iterator<Item = &'static str>) -> String {
     let mut out = String::new();
     let mut words = words.peekable();
     while let Some(word) = words.next() {
@@ -124,20 +104,24 @@ pub(super) fn or_list<'a>(words: impl Iterator<Item = &'a str>) -> String {
     out
 }
 
-/// The name that the misspelt one is nearest to, if it is near: a third of its letters may differ. Names that are legal where it stands
-/// come first: in `[options]` or not.
+/// The name that the misspelt one is nearest to, if it is near: a third of its letters may differ. Names that are legal
+/// where it stands come first: in `[options]` or not.
 pub(super) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
-    NAMES
-        .iter()
-        .filter_map(|(name, key)| {
-            let distance = distance(name.as_bytes(), misspelt)?;
+    let mut best: Option<(bool, u8, &'static str)> = None;
+    for row in &ROWS {
+        for name in names(row) {
+            let Some(distance) = distance(name.as_bytes(), misspelt) else {
+                continue;
+            };
             let is_near = usize::from(distance) <= name.len().div_ceil(3);
-            is_near.then_some((key.is_option() != options, distance, *name))
-        })
-        .min()
-        .map(|(_, _, name)| name)
+            let found = (is_option(row) != options, distance, name);
+            if is_near && best.is_none_or(|best| (found.0, found.1) < (best.0, best.1)) {
+                best = Some(found);
+            }
+        }
+    }
+    best.map(|(_, _, name)| name)
 }
-
 /// Levenshtein distance without regard to case; `None` for a word that is longer than any key could be misspelt.
 fn distance(name: &[u8], word: &[u8]) -> Option<u8> {
     const LONGEST: usize = 31;
@@ -163,13 +147,16 @@ mod tests {
 
     #[test]
     fn every_name_finds_its_key_in_any_case() {
-        for (name, key) in NAMES {
-            assert_eq!(Key::from_name(name.to_uppercase().as_bytes()), Some(key));
-            assert_eq!(Key::from_name(name.to_lowercase().as_bytes()), Some(key));
-            assert_eq!(nearest(name.as_bytes(), key.is_option()), Some(name));
+        for (index, row) in ROWS.iter().enumerate() {
+            for name in names(row) {
+                let key = Some(Key(index as u8));
+                assert_eq!(Key::from_name(name.to_uppercase().as_bytes()), key);
+                assert_eq!(Key::from_name(name.to_lowercase().as_bytes()), key);
+                assert_eq!(nearest(name.as_bytes(), is_option(row)), Some(name));
+            }
         }
         assert_eq!(Key::from_name(b""), None);
-        assert_eq!(Key::StartCommand.name(), "start_command");
+        assert_eq!(Key::of("start_command").name(), "start_command");
     }
 
     #[test]

@@ -63,22 +63,14 @@ impl<'a> Line<'a> {
     }
 
     /// A diagnostic about `part` of this line.
-    pub fn at(&self, part: &[u8], text: String) -> Diagnostic {
-        Diagnostic {
-            line: self.number,
-            column: self.column(part),
-            knockd_wording: None,
-            text,
-        }
+    pub fn at(&self, part: &[u8], text: &str) -> Diagnostic {
+        Diagnostic::at((self.number, self.column(part)), text)
     }
 
     /// An error about `part` of this line for which knockd 0.8 prints `config: line N: WORDS`.
-    pub fn error(&self, part: &[u8], words: &str, text: String) -> Box<Diagnostic> {
+    pub fn error(&self, part: &[u8], words: &str, text: &str) -> Box<Diagnostic> {
         let wording = format!("config: line {}: {words}", self.number);
-        Box::new(Diagnostic {
-            knockd_wording: Some(wording),
-            ..self.at(part, text)
-        })
+        Diagnostic::error((self.number, self.column(part)), wording, text)
     }
 }
 

@@ -4,31 +4,33 @@
 //! what it all means. `docs/config.md` is the same for people.
 #![forbid(unsafe_code)]
 
-mod bans;
 pub mod check;
 mod describe;
-mod draft;
+#[cfg(test)]
+mod docs;
+mod finish;
 mod flags;
 mod keys;
 mod line;
+mod options;
 mod parse;
 mod read;
 mod sequence;
+mod set;
 mod shadow;
 mod shell;
 mod tripwire;
 mod undo;
 mod values;
 
+pub use keys::key_names;
+pub use options::{Bans, Options, Reknock};
 pub use parse::{options_of_broken, parse, parse_beside};
 pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 pub use undo::undoes;
 
-use crate::door::{Matching, Millis, Pattern};
-use crate::limits::{BAN_TIME_S, BANS, COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS};
-use crate::network::Network;
-use crate::tripwire::{BanRule, PortRange, Tripwire};
+use crate::door::{Millis, Pattern};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -41,109 +43,6 @@ pub struct Config {
     pub doors: Vec<Door>,
     /// What is accepted but surely not meant, such as junk after a port number.
     pub warnings: Vec<Diagnostic>,
-}
-
-/// The `[options]` section.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// `UseSyslog`: log to syslog.
-    pub use_syslog: bool,
-    /// `LogFile`, as written.
-    pub log_file: Option<PathBuf>,
-    /// `PidFile`, as written.
-    pub pid_file: Option<PathBuf>,
-    /// `Interface`: a name, `any`, `auto`, or a comma-separated list of names; no blanks, each 1 to 15 bytes.
-    pub interface: Option<String>,
-    /// `Matching = tolerant | strict`.
-    pub matching: Matching,
-    /// `Reknock = renew | stack`; strict matching implies `stack`.
-    pub reknock: Reknock,
-    /// `LogRate`: stage and failure lines per second; 0: no bound.
-    pub log_rate: u32,
-    /// `MaxAttempts`: attempts remembered at once, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
-    pub max_attempts: u16,
-    /// `Tripwire`: ports whose second one ends an attempt; the ranges are at most
-    /// [`MAX_TRIPWIRES`](crate::limits::MAX_TRIPWIRES), ascending and apart.
-    pub tripwire: Tripwire<Vec<PortRange>>,
-    /// What happens to scanners.
-    pub bans: Bans,
-    /// `StateDir`: where the journal, lock and sockets of each instance live.
-    pub state_dir: PathBuf,
-    /// `CommandTimeout`: how long a command of a lease may run.
-    pub command_timeout: Millis,
-    /// `MaxCommands`: so many that open run at once, so many that close, and so many of doors that do not close.
-    pub max_commands: usize,
-}
-
-impl Options {
-    /// `Matching = strict`, or `--strict`: knockd 0.8's way, and what it implies.
-    pub fn be_strict(&mut self) {
-        self.matching = Matching::Strict;
-        self.reknock = Reknock::Stack;
-        self.tripwire = Tripwire::None;
-        self.bans.rule = None;
-    }
-}
-
-impl Default for Options {
-    /// What a file without `[options]` means.
-    fn default() -> Options {
-        Options {
-            use_syslog: false,
-            log_file: None,
-            pid_file: None,
-            interface: None,
-            matching: Matching::Tolerant,
-            reknock: Reknock::Renew,
-            log_rate: 50,
-            max_attempts: DEFAULT_ATTEMPTS as u16,
-            tripwire: Tripwire::None,
-            bans: Bans::default(),
-            state_dir: PathBuf::from("/var/run/knockd"),
-            command_timeout: COMMAND_TIMEOUT_MS,
-            max_commands: COMMANDS,
-        }
-    }
-}
-
-/// Who is banned, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bans {
-    /// `TripwireHits` and `TripwireWindow`; `None`: nobody is.
-    pub rule: Option<BanRule>,
-    /// `BanTime`.
-    pub time: Millis,
-    /// `BanCommand`: run when a ban begins.
-    pub start: Commands,
-    /// `UnbanCommand`: run when it ends.
-    pub stop: Commands,
-    /// `MaxBans`: bans at once; the oldest makes room.
-    pub max: usize,
-    /// `Allow`: never banned, beside this machine's own addresses and networks.
-    pub allow: Vec<Network>,
-}
-
-impl Default for Bans {
-    fn default() -> Bans {
-        Bans {
-            rule: None,
-            time: BAN_TIME_S * 1000,
-            start: Commands::default(),
-            stop: Commands::default(),
-            max: BANS,
-            allow: Vec::new(),
-        }
-    }
-}
-
-/// What a whole knock does while the knocker's lease of that door is live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reknock {
-    /// The lease's time starts anew; no command runs.
-    #[default]
-    Renew,
-    /// A second lease, as knockd 0.8 does: start runs again, and stop will run twice.
-    Stack,
 }
 
 /// One door: a sequence and what to run.
@@ -175,6 +74,18 @@ pub struct Commands {
 }
 
 impl Commands {
+    /// From what is written, where empty is not the same as absent, to what runs.
+    fn resolve(&mut self) {
+        if self.v6.is_none() {
+            self.v6.clone_from(&self.v4);
+        }
+        for command in [&mut self.v4, &mut self.v6] {
+            if command.as_ref().is_some_and(Vec::is_empty) {
+                *command = None;
+            }
+        }
+    }
+
     /// The command for that knocker.
     pub fn for_source(&self, source: IpAddr) -> Option<&[u8]> {
         match source {
@@ -200,6 +111,23 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// About that line and column.
+    fn at((line, column): (usize, usize), text: &str) -> Diagnostic {
+        Diagnostic {
+            line,
+            column,
+            knockd_wording: None,
+            text: text.into(),
+        }
+    }
+
+    /// The same as an error for which knockd 0.8 prints that line.
+    fn error(place: (usize, usize), wording: String, text: &str) -> Box<Diagnostic> {
+        let mut error = Box::new(Diagnostic::at(place, text));
+        error.knockd_wording = Some(wording);
+        error
+    }
+
     /// As a person sees it: knockd 0.8's line if there is one, then `FILE:LINE:COLUMN: text`, without the parts that
     /// are 0. No newline at the end.
     pub fn show(&self, file: &Path) -> String {

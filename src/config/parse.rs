@@ -1,28 +1,24 @@
 //! Line by line from the text of a config to a [`Config`], with knockd 0.8's errors and debug lines.
 #![forbid(unsafe_code)]
 
-use super::bans::BanDraft;
-use super::draft::{Draft, Seen, at, is_nearly_options};
-use super::keys::{Key, legal_names, nearest};
+use super::finish::{finish_door, finish_options, is_nearly_options, no_sequence};
+use super::keys::{Key, Seen, key_names, nearest, or_list};
 use super::line::{Content, Line, is_blank, trim};
-use super::tripwire::{Single, futile, tripwire};
-use super::values::{choice, interfaces, not_right, number_within, path};
-use super::{Config, Diagnostic, Door, Options, Reknock};
-use crate::door::Matching;
-use crate::limits::{
-    COMMANDS, MAX_ATTEMPTS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_CONFIG_BYTES, MAX_CONFIG_LINE,
-    MAX_DOORS, MAX_NAME,
-};
-use crate::quote::quote;
-use crate::tripwire::Tripwire;
+use super::options::Place;
+use super::set::{Given, Notes, set};
+use super::tripwire::futile;
+use super::{Commands, Config, Diagnostic, Door, Options};
+use crate::door::Pattern;
+use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOORS, MAX_NAME};
+use crate::quote::around;
 use std::ffi::OsStr;
-use std::fmt;
-use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Bytes that knockd 0.8 reads of one line at a time, its newline included.
 const KNOCKD_LINE: usize = 4095;
+
+const USE_SYSLOG: Key = Key::of("UseSyslog");
 
 /// What is wrong with a value of it.
 const STANDS_ALONE: &str = "UseSyslog stands alone, without '=': its presence turns syslog on";
@@ -42,20 +38,22 @@ pub fn parse_beside(
     trace: &mut dyn FnMut(&str),
 ) -> Result<Config, Box<Diagnostic>> {
     if text.len() > MAX_CONFIG_BYTES {
-        return Err(whole_file(format!("longer than {MAX_CONFIG_BYTES} bytes")).into());
+        let text = format!("longer than {MAX_CONFIG_BYTES} bytes");
+        return Err(Diagnostic::at((0, 0), &text).into());
     }
     let utf16 = text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff");
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut parser = Parser {
         options: Options::default(),
-        options_seen: Seen::default(),
+        seen: Seen::new(),
         doors: Vec::new(),
         section: Section::None,
-        single_tripwires: Vec::new(),
-        bans: BanDraft::default(),
-        warnings: Vec::new(),
-        names_interface,
-        trace,
+        notes: Notes {
+            warnings: Vec::new(),
+            singles: Vec::new(),
+            names_interface,
+            trace,
+        },
     };
     for (index, text) in text.split(|b| *b == b'\n').enumerate() {
         let line = Line {
@@ -63,14 +61,11 @@ pub fn parse_beside(
             text,
         };
         if let Some(nul) = text.iter().position(|b| *b == 0) {
-            let cause = if utf16 {
-                "the file is UTF-16: save it as UTF-8"
-            } else {
-                "a NUL byte"
+            let cause = match utf16 {
+                true => "the file is UTF-16: save it as UTF-8; a config is plain text",
+                false => "a NUL byte; a config is plain text",
             };
-            return Err(line
-                .at(&text[nul..], format!("{cause}; a config is plain text"))
-                .into());
+            return Err(line.at(&text[nul..], cause).into());
         }
         parser.line(line)?;
     }
@@ -81,7 +76,9 @@ pub fn parse_beside(
 pub fn options_of_broken(text: &[u8]) -> Options {
     let lines = text.split(|b| *b == b'\n');
     let mut paths = lines.filter_map(|text| match (Line { number: 0, text }).content() {
-        Content::Pair { key, value } if Key::from_name(key) == Some(Key::StateDir) => {
+        Content::Pair { key, value }
+            if Key::from_name(key) == Some(const { Key::of("StateDir") }) =>
+        {
             Some(PathBuf::from(OsStr::from_bytes(value))).filter(|path| path.is_absolute())
         }
         _ => None,
@@ -93,34 +90,41 @@ pub fn options_of_broken(text: &[u8]) -> Options {
     options
 }
 
-fn whole_file(text: String) -> Diagnostic {
-    Diagnostic {
-        line: 0,
-        column: 0,
-        knockd_wording: None,
-        text,
+/// A door of which only the header was read, with knockd 0.8's defaults.
+pub(super) fn door(name: String, line: usize) -> Door {
+    Door {
+        name,
+        line,
+        pattern: Pattern {
+            seq_timeout: 25_000,
+            ..Pattern::default()
+        },
+        one_time: None,
+        start: Commands::default(),
+        stop: Commands::default(),
+        cmd_timeout: 10_000,
     }
+}
+
+/// What a key without a value lacks.
+fn lacks(key: Key, what: &str) -> String {
+    [key.name(), what, key.name(), " = ..."].concat()
 }
 
 #[derive(Clone, Copy)]
 enum Section {
     None,
     Options,
-    /// The last of the drafts.
+    /// The last of them.
     Door,
 }
 
 struct Parser<'t> {
     options: Options,
-    options_seen: Seen,
-    doors: Vec<Draft>,
+    seen: Seen,
+    doors: Vec<(Door, Seen)>,
     section: Section,
-    single_tripwires: Vec<Single>,
-    bans: BanDraft,
-    warnings: Vec<Diagnostic>,
-    /// See [`parse_beside`].
-    names_interface: bool,
-    trace: &'t mut dyn FnMut(&str),
+    notes: Notes<'t>,
 }
 
 impl Parser<'_> {
@@ -131,7 +135,7 @@ impl Parser<'_> {
                 "this line has {} bytes; give at most {MAX_CONFIG_LINE}",
                 line.text.len()
             );
-            return Err(line.at(line.text, text).into());
+            return Err(line.at(line.text, &text).into());
         }
         match content {
             Content::Nothing => return Ok(()),
@@ -144,17 +148,18 @@ impl Parser<'_> {
                 "this line has {} bytes; knockd 0.8 would cut it after {KNOCKD_LINE}",
                 line.text.len()
             );
-            self.warnings.push(line.at(line.text, text));
+            self.notes.warnings.push(line.at(line.text, &text));
         }
         Ok(())
     }
 
     fn header(&mut self, line: Line<'_>, name: &[u8]) -> Result<(), Box<Diagnostic>> {
         let shown = String::from_utf8_lossy(name).into_owned();
-        (self.trace)(&format!("config: new section: '{shown}'"));
+        let text = ["config: new section: '", &shown, "'"].concat();
+        (self.notes.trace)(&text);
         if name.is_empty() {
             let text = "a section needs a name: [options], or a name of your own for a door";
-            return Err(line.error(trim(line.text), "bad section name", text.into()));
+            return Err(line.error(trim(line.text), "bad section name", text));
         }
         if name == b"options" {
             self.section = Section::Options;
@@ -165,25 +170,21 @@ impl Parser<'_> {
                 "the name of this door has {} bytes; give it at most {MAX_NAME}",
                 shown.len()
             );
-            return Err(line.at(name, text).into());
+            return Err(line.at(name, &text).into());
         }
         if self.doors.len() == MAX_DOORS {
-            return Err(line.at(name, format!("more than {MAX_DOORS} doors")).into());
+            let text = format!("more than {MAX_DOORS} doors");
+            return Err(line.at(name, &text).into());
         }
         if name.contains(&b']') || name.contains(&b'[') {
-            let text = format!(
-                "the name of this door is {}, up to the last ']' of the line; a comment needs a line of its own",
-                quote(name)
-            );
-            self.warnings.push(line.at(name, text));
+            let after = ", up to the last ']' of the line; a comment needs a line of its own";
+            let text = around("the name of this door is ", name, after);
+            self.notes.warnings.push(line.at(name, &text));
         } else if trim(name).len() != name.len() {
-            let text = format!(
-                "the blanks in {} belong to the name of the door",
-                quote(name)
-            );
-            self.warnings.push(line.at(name, text));
+            let text = around("the blanks in ", name, " belong to the name of the door");
+            self.notes.warnings.push(line.at(name, &text));
         }
-        self.doors.push(Draft::new(shown, line.number));
+        self.doors.push((door(shown, line.number), Seen::new()));
         self.section = Section::Door;
         Ok(())
     }
@@ -199,54 +200,54 @@ impl Parser<'_> {
             Section::None => "all directives must belong to a section",
             _ => "syntax error",
         };
-        let wrong = |text: String| line.error(name, words, text);
+        let wrong = |text: &str| line.error(name, words, text);
         if trim(line.text).starts_with(b"[") {
             let text =
                 "a section is written [name], alone on its line; a comment needs a line of its own";
-            return Err(wrong(text.into()));
+            return Err(wrong(text));
         }
         let Some(key) = Key::from_name(name) else {
-            return Err(wrong(self.unknown(name, value.is_some())));
+            return Err(wrong(&self.unknown(name, value.is_some())));
         };
         let in_door = match self.section {
             Section::None => {
-                let header = if key.is_option() {
-                    "[options]"
-                } else {
-                    "the [name] of its door"
+                let header = match key.is_option() {
+                    true => " must stand below [options]",
+                    false => " must stand below the [name] of its door",
                 };
-                return Err(wrong(format!("{} must stand below {header}", quote(name))));
+                return Err(wrong(&around("", name, header)));
             }
             Section::Options => false,
             Section::Door => true,
         };
-        match (key, value) {
-            (Key::UseSyslog, None) if in_door => {
+        match (key == USE_SYSLOG, value) {
+            (true, None) if in_door => {
                 let text = "UseSyslog belongs below [options]; it counts for all doors";
-                self.warnings.push(line.at(name, text.into()));
+                self.notes.warnings.push(line.at(name, text));
             }
-            (Key::UseSyslog, None) => {}
-            (Key::UseSyslog, Some(_)) => {
-                return Err(wrong(STANDS_ALONE.into()));
-            }
-            (_, None) => {
-                return Err(wrong(format!("{0} needs a value: {0} = ...", key.name())));
-            }
-            _ if key.is_option() == in_door => return Err(wrong(self.misplaced(key))),
+            (true, None) => {}
+            (true, Some(_)) => return Err(wrong(STANDS_ALONE)),
+            (false, None) => return Err(wrong(&lacks(key, " needs a value: "))),
+            _ if key.is_option() == in_door => return Err(wrong(&self.misplaced(key))),
             _ => {}
         }
         self.note_repetition(line, name, key);
-        match (value, self.doors.last_mut()) {
-            (None, _) => {
-                (self.trace)("config: usesyslog");
-                self.options.use_syslog = true;
-                Ok(())
+        let (slot, door) = match (key.row().place, self.doors.last_mut()) {
+            (Place::Options(slot), _) => (slot(&mut self.options), None),
+            (Place::Door(slot), Some((door, _))) => {
+                let name = door.name.clone();
+                (slot(door), Some(name))
             }
-            (Some(value), Some(door)) if in_door => {
-                door.set(line, key, value, &mut self.warnings, self.trace)
-            }
-            (Some(value), _) => self.set_option(line, key, value),
-        }
+            // A door's key stands in a door.
+            (Place::Door(_), None) => return Ok(()),
+        };
+        let given = Given {
+            line,
+            key,
+            value: value.unwrap_or_default(),
+            door: door.as_deref(),
+        };
+        set(slot, given, &mut self.notes)
     }
 
     /// What is wrong with a word that is no key.
@@ -271,195 +272,80 @@ impl Parser<'_> {
         if let (Some(key), Some(_)) = (first, words.next())
             && (near.is_none() || !has_value)
         {
-            return match key {
-                Key::UseSyslog => STANDS_ALONE.into(),
-                _ => format!("{0} needs a '=' before its value: {0} = ...", key.name()),
+            return match key == USE_SYSLOG {
+                true => STANDS_ALONE.into(),
+                false => lacks(key, " needs a '=' before its value: "),
             };
         }
-        let what = if has_value {
-            "unknown key"
-        } else {
-            "unknown word"
+        let what = match has_value {
+            true => "unknown key ",
+            false => "unknown word ",
         };
-        let mut text = format!("{what} {}; ", quote(name));
-        match (near, self.section) {
-            (Some(near), _) => {
-                text.push_str("did you mean ");
-                text.push_str(near);
-                text.push('?');
-            }
-            (None, Section::None) => {
-                text.push_str("a config begins with [options] or a door's [name]")
-            }
+        let legal;
+        let (hint, names, end) = match (near, self.section) {
+            (Some(near), _) => ("did you mean ", near, "?"),
+            (None, Section::None) => ("a config begins with [options] or a door's [name]", "", ""),
             (None, _) => {
-                text.push_str(if options {
+                legal = or_list(&mut key_names(options));
+                let has = if options {
                     "[options] has "
                 } else {
                     "a door has "
-                });
-                text.push_str(&legal_names(options));
+                };
+                (has, legal.as_str(), "")
             }
-        }
-        text
+        };
+        [&around(what, name, "; "), hint, names, end].concat()
     }
 
     /// What is wrong with a key in the wrong kind of section.
     fn misplaced(&self, key: Key) -> String {
-        match (key.is_option(), self.doors.last()) {
-            (true, Some(door)) if is_nearly_options(&door.name) => format!(
-                "{} belongs below [options]; line {} begins a door '{}': write [options]",
-                key.name(),
-                door.line,
-                door.name
-            ),
-            (true, _) => format!("{} belongs below [options], not in a door", key.name()),
-            (false, _) => {
-                format!(
-                    "{} belongs in a door, below a [name] of its own",
-                    key.name()
-                )
+        let right = match (key.is_option(), self.doors.last()) {
+            (true, Some((door, _))) if is_nearly_options(&door.name) => {
+                " belongs below [options], in lower case, no blanks"
             }
-        }
+            (true, _) => " belongs below [options], not in a door",
+            (false, _) => " belongs in a door, below a [name] of its own",
+        };
+        [key.name(), right].concat()
     }
 
     fn note_repetition(&mut self, line: Line<'_>, name: &[u8], key: Key) {
         let seen = match self.doors.last_mut() {
-            Some(door) if !key.is_option() => &mut door.seen,
-            _ => &mut self.options_seen,
+            Some((_, seen)) if !key.is_option() => seen,
+            _ => &mut self.seen,
         };
         let before = seen.note(key, (line.number, line.column(name)));
         // Flags add up, and UseSyslog says the same twice.
-        if before > 0 && !matches!(key, Key::TcpFlags | Key::UseSyslog) {
+        if before > 0 && key != USE_SYSLOG && key != const { Key::of("tcpflags") } {
             let text = format!(
                 "{} was given on line {before} too; this one counts",
                 key.name()
             );
-            self.warnings.push(line.at(name, text));
+            self.notes.warnings.push(line.at(name, &text));
         }
-    }
-
-    fn set_option(
-        &mut self,
-        line: Line<'_>,
-        key: Key,
-        value: &[u8],
-    ) -> Result<(), Box<Diagnostic>> {
-        let shown = String::from_utf8_lossy(value);
-        let warnings = &mut self.warnings;
-        let mut path = || (!value.is_empty()).then(|| path(line, value, warnings));
-        let wrong = |right: &str| not_right(line, key, value, &right);
-        let number = |bounds: RangeInclusive<u64>, right: &dyn fmt::Display| {
-            number_within(line, key, value, bounds, right)
-        };
-        let mut trace = |name: &str| (self.trace)(&format!("config: {name}: {shown}"));
-        match key {
-            Key::LogFile => {
-                trace("log file");
-                self.options.log_file = path();
-            }
-            Key::PidFile => {
-                trace("pid file");
-                self.options.pid_file = path();
-            }
-            Key::Interface => {
-                if !value.is_empty() {
-                    trace("interface");
-                }
-                match interfaces(line, value) {
-                    Ok(list) => self.options.interface = list,
-                    Err(problem) if self.names_interface => self.warnings.push(*problem),
-                    Err(problem) => return Err(problem),
-                }
-            }
-            Key::Matching => {
-                trace("matching");
-                self.options.matching = match choice(value, &["tolerant", "strict"]) {
-                    Some(0) => Matching::Tolerant,
-                    Some(_) => Matching::Strict,
-                    None => return Err(wrong("use tolerant or strict")),
-                };
-            }
-            Key::Reknock => {
-                trace("reknock");
-                self.options.reknock = match choice(value, &["renew", "stack"]) {
-                    Some(0) => Reknock::Renew,
-                    Some(_) => Reknock::Stack,
-                    None => return Err(wrong("use renew or stack")),
-                };
-            }
-            Key::LogRate => {
-                trace("log rate");
-                let right = "give lines per second such as 50, or 0 for no bound";
-                self.options.log_rate = number(0..=u64::from(u32::MAX), &right)? as u32;
-            }
-            Key::CommandTimeout => {
-                trace("time for commands");
-                const MOST: u64 = MAX_COMMAND_TIMEOUT_S;
-                let right = format_args!("give whole seconds, 1 to {MOST}, such as 600");
-                self.options.command_timeout = number(1..=MOST, &right)? * 1000;
-            }
-            Key::MaxCommands => {
-                trace("max commands");
-                let right =
-                    format_args!("give a number from 1 to {MAX_COMMANDS}, such as {COMMANDS}");
-                self.options.max_commands = number(1..=MAX_COMMANDS as u64, &right)? as usize;
-            }
-            Key::MaxAttempts => {
-                trace("max attempts");
-                let (least, most) = MAX_ATTEMPTS.into_inner();
-                let right = format_args!("give a number from {least} to {most}");
-                self.options.max_attempts = number(least as u64..=most as u64, &right)? as u16;
-            }
-            Key::Tripwire => {
-                trace("tripwire");
-                self.options.tripwire = tripwire(line, value, &mut self.single_tripwires)?;
-            }
-            Key::StateDir => {
-                trace("state directory");
-                self.options.state_dir = path()
-                    .filter(|p| p.is_absolute())
-                    .ok_or_else(|| wrong("give a path that begins with '/'"))?;
-            }
-            _ => {
-                trace(key.name());
-                self.bans.set(line, key, value, &mut self.warnings)?;
-            }
-        }
-        Ok(())
     }
 
     /// What only the whole file shows: doors without sequence, fallbacks, contradictions.
     fn finish(mut self) -> Result<Config, Box<Diagnostic>> {
-        if let Some(door) = self.doors.iter().find(|d| !d.has_knock()) {
-            return Err(door.no_sequence().into());
+        for (door, _) in &self.doors {
+            if door.pattern.sequence.is_none() && door.one_time.is_none() {
+                return Err(no_sequence(door));
+            }
         }
+        let mut found = self.notes.warnings;
         if self.doors.is_empty() {
-            self.warnings
-                .push(whole_file("no doors: nothing can be opened".into()));
+            found.push(Diagnostic::at((0, 0), "no doors: nothing can be opened"));
         }
-        if self.options.matching == Matching::Strict {
-            if self.options.reknock == Reknock::Renew && self.options_seen.has(Key::Reknock) {
-                let text = "Matching = strict is knockd 0.8's way and implies Reknock = stack";
-                self.warnings
-                    .push(at(self.options_seen.place(Key::Reknock), text));
-            }
-            if self.options.tripwire != Tripwire::None {
-                let text = "Matching = strict is knockd 0.8's way and has no tripwires";
-                self.warnings
-                    .push(at(self.options_seen.place(Key::Tripwire), text));
-            }
-            self.options.be_strict();
-        }
-        let warnings = &mut self.warnings;
-        let trips = self.options.tripwire != Tripwire::None;
-        self.options.bans = self.bans.finish(trips, &self.options_seen, warnings);
+        finish_options(&mut self.options, &self.seen, &mut found);
         let mut doors: Vec<Door> = Vec::new();
-        for door in self.doors {
-            doors.push(door.finish(warnings));
+        for (mut door, seen) in self.doors {
+            finish_door(&mut door, &seen, &mut found);
+            doors.push(door);
         }
-        warnings.extend(futile(&self.single_tripwires, &doors));
+        found.extend(futile(&self.notes.singles, &doors));
         let mut warnings: Vec<Diagnostic> = Vec::new();
-        for warning in self.warnings {
+        for warning in found {
             let place = (warning.line, warning.column);
             let at = warnings.partition_point(|other| (other.line, other.column) <= place);
             warnings.insert(at, warning);

@@ -6,7 +6,7 @@ use super::line::{characters_before, trim};
 use super::values::leading_number;
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::quote::{cut, quote};
+use crate::quote::{around, cut, quote};
 use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
 use nom::sequence::preceded;
@@ -49,25 +49,15 @@ pub fn parse_sequence(
     text: &[u8],
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<Sequence, Box<Diagnostic>> {
-    let at = |part: &[u8], message: String| Diagnostic {
-        line,
-        column: column + characters_before(text, part),
-        knockd_wording: None,
-        text: message,
-    };
-    let error = |part: &[u8], wording: String, message: String| {
-        Box::new(Diagnostic {
-            knockd_wording: Some(wording),
-            ..at(part, message)
-        })
+    let place = |part: &[u8]| (line, column + characters_before(text, part));
+    let error = |part: &[u8], what: &str, after: &str, message: &str| {
+        let wording = ["config: section ", door, ": ", what, after].concat();
+        Diagnostic::error(place(part), wording, message)
     };
     let empty = || {
-        let wording = format!("error: section '{door}' has an empty knock sequence");
-        error(
-            text,
-            wording,
-            "no ports; list them as 7000,8000:udp,9000".into(),
-        )
+        let wording = ["error: section '", door, "' has an empty knock sequence"].concat();
+        let message = "no ports; list them as 7000,8000:udp,9000";
+        Diagnostic::error(place(text), wording, message)
     };
     let mut steps: heapless::Vec<Step, MAX_STEPS> = heapless::Vec::new();
     let mut todo = if trim(text).is_empty() {
@@ -81,14 +71,13 @@ pub fn parse_sequence(
         };
         todo = after.strip_prefix(b",");
         if steps.is_full() {
-            let wording = format!("config: section {door}: too many ports in knock sequence");
             let message = format!("a sequence has at most {MAX_STEPS} ports; this is one more");
-            return Err(error(trim(raw.port), wording, message));
+            let what = "too many ports in knock sequence";
+            return Err(error(trim(raw.port), what, "", &message));
         }
         let port = check_port(raw.port).map_err(|message| {
-            let port = cut(raw.port);
-            let wording = format!("config: section {door}: port {port} is invalid");
-            error(trim(raw.port), wording, message)
+            let what = ["port ", &cut(raw.port)].concat();
+            error(trim(raw.port), &what, " is invalid", &message)
         })?;
         let written = trim(raw.port);
         if !written.iter().all(u8::is_ascii_digit) {
@@ -96,25 +85,25 @@ pub fn parse_sequence(
                 "{} is read as port {port}; separate ports with commas, put a comment on its own line",
                 quote(written)
             );
-            warnings.push(at(written, message));
+            warnings.push(Diagnostic::at(place(written), &message));
         }
         let protocol = match raw.protocol.map(trim) {
             None => Protocol::Tcp,
             Some(p) if p.eq_ignore_ascii_case(b"tcp") => Protocol::Tcp,
             Some(p) if p.eq_ignore_ascii_case(b"udp") => Protocol::Udp,
             Some(other) => {
-                let wording = format!("config: section {door}: unknown protocol in knock sequence");
                 let found = match other {
                     b"" => "no protocol after the ':'".to_string(),
-                    other => format!("unknown protocol {}", quote(other)),
+                    other => around("unknown protocol ", other, ""),
                 };
                 let message = format!("{found}; use {port}:tcp, {port}:udp, or {port} for TCP");
-                return Err(error(other, wording, message));
+                let what = "unknown protocol in knock sequence";
+                return Err(error(other, what, "", &message));
             }
         };
         if let Some(ignored) = raw.ignored {
-            let message = format!("{} after the second ':' has no meaning", quote(ignored));
-            warnings.push(at(ignored, message));
+            let message = around("", ignored, " after the second ':' has no meaning");
+            warnings.push(Diagnostic::at(place(ignored), &message));
         }
         if steps.push(Step { protocol, port }).is_err() {
             break; // It is not full: checked above.

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::line::{Line, trim};
-use super::values::{choice, within};
 use super::{Diagnostic, Door};
 use crate::limits::MAX_TRIPWIRES;
-use crate::quote::quote;
+use crate::number::number;
+use crate::quote::{around, quote};
 use crate::tripwire::{PortRange, Tripwire, merge};
 
 /// A single port that is listed, and where: line and column.
@@ -18,14 +18,15 @@ pub(super) fn tripwire(
     singles: &mut Vec<Single>,
 ) -> Result<Tripwire<Vec<PortRange>>, Box<Diagnostic>> {
     singles.clear();
-    match choice(value, &["none", "auto"]) {
-        Some(0) => return Ok(Tripwire::None),
-        Some(_) => return Ok(Tripwire::Auto),
-        None => {}
+    if value.eq_ignore_ascii_case(b"none") {
+        return Ok(Tripwire::None);
+    }
+    if value.eq_ignore_ascii_case(b"auto") {
+        return Ok(Tripwire::Auto);
     }
     let wrong = |part: &[u8], what: &str| {
-        let text = format!("Tripwire: {what}; give auto, none, or ports such as 1-1023,5000");
-        line.error(part, "syntax error", text)
+        let right = "; give auto, none, or ports such as 1-1023,5000";
+        line.error(part, "syntax error", &["Tripwire: ", what, right].concat())
     };
     let mut ranges = Vec::new();
     for part in value.split(|b| *b == b',').map(trim) {
@@ -34,18 +35,16 @@ pub(super) fn tripwire(
         let (Some(low), Some(high)) = (low, ends.next().map_or(low, port)) else {
             let what = match part {
                 b"" => "a port is missing here".to_string(),
-                part => format!(
-                    "{} is neither a port from 1 to 65535 nor a range of them",
-                    quote(part)
+                part => around(
+                    "",
+                    part,
+                    " is neither a port from 1 to 65535 nor a range of them",
                 ),
             };
             return Err(wrong(part, &what));
         };
         if low > high {
-            return Err(wrong(
-                part,
-                &format!("{} ends before it begins", quote(part)),
-            ));
+            return Err(wrong(part, &around("", part, " ends before it begins")));
         }
         if !part.contains(&b'-') {
             singles.push((low, (line.number, line.column(part))));
@@ -61,12 +60,13 @@ pub(super) fn tripwire(
 }
 
 fn port(text: &[u8]) -> Option<u16> {
-    within(trim(text), 1..=65535).map(|port| port as u16)
+    let port = number(trim(text), u16::MAX.into())?;
+    (port > 0).then_some(port as u16)
 }
 
 /// Singly listed tripwires that are none, because they are ports of doors.
 pub(super) fn futile(singles: &[Single], doors: &[Door]) -> impl Iterator<Item = Diagnostic> {
-    singles.iter().filter_map(|(port, (line, column))| {
+    singles.iter().filter_map(|(port, place)| {
         let has_port = |door: &&Door| {
             let steps = door
                 .pattern
@@ -77,11 +77,7 @@ pub(super) fn futile(singles: &[Single], doors: &[Door]) -> impl Iterator<Item =
         };
         let door = doors.iter().find(has_port)?;
         let name = quote(door.name.as_bytes());
-        Some(Diagnostic {
-            line: *line,
-            column: *column,
-            knockd_wording: None,
-            text: format!("Tripwire: port {port} is a step of door {name}, so it is no tripwire"),
-        })
+        let text = format!("Tripwire: port {port} is a step of door {name}, so it is no tripwire");
+        Some(Diagnostic::at(*place, &text))
     })
 }

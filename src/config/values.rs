@@ -2,20 +2,15 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
-use super::keys::Key;
 use super::line::{Line, is_blank, trim};
-use crate::number::number;
-use crate::quote::quote;
+use crate::limits::MAX_ALLOWED;
+use crate::network::Network;
+use crate::quote::{around, quote};
 use nom::bytes::complete::take_while;
 use nom::character::complete::{digit1, one_of};
 use nom::combinator::opt;
 use nom::{IResult, Parser};
-use std::ffi::OsStr;
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
-use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 /// The longest name that Linux gives an interface (IFNAMSIZ in linux/if.h, less the NUL).
 const MAX_INTERFACE_NAME: usize = 15;
@@ -52,10 +47,8 @@ pub(super) fn seconds(
         } else {
             quote(value)
         };
-        let text = format!(
-            "found {found}; give whole seconds, such as 10 (knockd 0.8 takes anything else for 0)"
-        );
-        return Err(line.at(value, text).into());
+        let right = "; give whole seconds, such as 10 (knockd 0.8 takes anything else for 0)";
+        return Err(line.at(value, &["found ", &found, right].concat()).into());
     };
     let Ok(seconds) = i32::try_from(number) else {
         let text = format!(
@@ -64,7 +57,7 @@ pub(super) fn seconds(
             i32::MAX,
             number as i32
         );
-        return Err(line.at(value, text).into());
+        return Err(line.at(value, &text).into());
     };
     if !after.is_empty() {
         let text = format!(
@@ -72,54 +65,9 @@ pub(super) fn seconds(
             quote(value),
             quote(trim(after))
         );
-        warnings.push(line.at(after, text));
+        warnings.push(line.at(after, &text));
     }
     Ok(seconds)
-}
-
-/// A whole number within these bounds, in digits alone: the keys that are ours need not read what `atoi` would.
-pub(super) fn within(value: &[u8], bounds: RangeInclusive<u64>) -> Option<u64> {
-    number(value, *bounds.end()).filter(|number| number >= bounds.start())
-}
-
-/// The same; `right` says what the error asks for.
-pub(super) fn number_within(
-    line: Line<'_>,
-    key: Key,
-    value: &[u8],
-    bounds: RangeInclusive<u64>,
-    right: &dyn fmt::Display,
-) -> Result<u64, Box<Diagnostic>> {
-    within(value, bounds).ok_or_else(|| not_right(line, key, value, right))
-}
-
-/// The error for a key that knockd 0.8 does not have.
-pub(super) fn not_right(
-    line: Line<'_>,
-    key: Key,
-    value: &[u8],
-    right: &dyn fmt::Display,
-) -> Box<Diagnostic> {
-    let text = format!("{}: found {}; {right}", key.name(), quote(value));
-    line.error(value, "syntax error", text)
-}
-
-/// Which of these words the value is, in any case: its index. (To give what the word means would be a copy for each type, 340 bytes on mipsel.)
-pub(super) fn choice(value: &[u8], words: &[&str]) -> Option<usize> {
-    let is = |word: &&str| word.as_bytes().eq_ignore_ascii_case(value);
-    words.iter().position(is)
-}
-
-/// The path that a value is; one that seems to end in a comment draws a warning.
-pub(super) fn path(line: Line<'_>, value: &[u8], warnings: &mut Vec<Diagnostic>) -> PathBuf {
-    if value
-        .windows(2)
-        .any(|pair| is_blank(pair[0]) && pair[1] == b'#')
-    {
-        let text = "all of this is the path; put a comment on its own line";
-        warnings.push(line.at(value, text.into()));
-    }
-    PathBuf::from(OsStr::from_bytes(value))
 }
 
 /// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.
@@ -143,11 +91,9 @@ pub(super) fn target(line: Line<'_>, value: &[u8]) -> Result<IpAddr, Box<Diagnos
     } else {
         "host names are not looked up: give the address itself"
     };
-    let text = format!(
-        "{} is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; {hint}",
-        quote(value)
-    );
-    Err(line.at(value, text).into())
+    let after = " is not an IP address; give one such as 192.0.2.1 or 2001:db8::1; ";
+    let text = around("", value, after) + hint;
+    Err(line.at(value, &text).into())
 }
 
 /// A list of interface names, without blanks; `None` if the value is empty.
@@ -171,13 +117,31 @@ pub(super) fn interfaces(line: Line<'_>, value: &[u8]) -> Result<Option<String>,
                 continue;
             }
         };
-        let text = format!(
-            "interface {}: {problem}; give a name such as ppp0, several as ppp0,vlan1, or any, or auto",
-            quote(name)
-        );
-        return Err(line.at(name, text).into());
+        let right = "; give a name such as ppp0, several as ppp0,vlan1, or any, or auto";
+        let text = [&around("interface ", name, ": "), problem, right].concat();
+        return Err(line.at(name, &text).into());
     }
     Ok(Some(list))
+}
+
+/// The value of `Allow`.
+pub(super) fn networks(line: Line<'_>, value: &[u8]) -> Result<Vec<Network>, Box<Diagnostic>> {
+    let mut networks = Vec::new();
+    for part in value.split(|b| *b == b',').map(trim) {
+        let text = std::str::from_utf8(part).unwrap_or_default();
+        let Some(network) = Network::parse(text) else {
+            let right =
+                " is no network; give addresses and networks such as 192.168.1.0/24, 2001:db8::/32";
+            let text = around("Allow: ", part, right);
+            return Err(line.error(part, "syntax error", &text));
+        };
+        networks.push(network);
+    }
+    if networks.len() > MAX_ALLOWED {
+        let text = format!("Allow: more than {MAX_ALLOWED} networks");
+        return Err(line.error(value, "syntax error", &text));
+    }
+    Ok(networks)
 }
 
 #[cfg(test)]

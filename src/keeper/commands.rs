@@ -184,7 +184,11 @@ impl Commands {
     /// ones have one place.
     fn has_place(&self, command: &Command, options: &Options) -> bool {
         let is_ban = command.role.is_of_ban();
-        let mut places = if is_ban { 1 } else { options.max_commands };
+        let mut places = if is_ban {
+            1
+        } else {
+            options.max_commands as usize
+        };
         for Running { command: other, .. } in &self.running {
             if other.role == command.role || is_ban && other.role.is_of_ban() {
                 places -= 1;

@@ -112,10 +112,10 @@ impl ListenerProcess {
         };
         tell(ToListener::Setup(Setup {
             doors: doors.len() as u16,
-            matching: options.matching,
-            max_attempts: options.max_attempts,
+            matching: options.matching(),
+            max_attempts: options.max_attempts as u16,
             tripwire,
-            ban: options.bans.rule,
+            ban: options.bans.rule(),
             only_ip_v4: settings.args.only_ip_v4,
             verbose: settings.args.verbose || settings.args.debug,
             debug: settings.args.debug,

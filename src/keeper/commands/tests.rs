@@ -253,7 +253,7 @@ proptest! {
     #[test]
     fn commands_begin_as_soon_as_the_rule_lets_them(
         knocks in prop::collection::vec((0..3u8, 0..4u8, 0..900u64, 1..4000u64), 1..20),
-        max_commands in 1..5usize,
+        max_commands in 1..5u32,
     ) {
         let mut world = World::default();
         world.options.max_commands = max_commands;
@@ -287,7 +287,7 @@ proptest! {
             for index in 0..come {
                 let knock = knocks[index];
                 let alike = world.commands.running.iter().filter(|running| running.command.role == knock.role());
-                let has_place = alike.count() < max_commands;
+                let has_place = alike.count() < max_commands as usize;
                 prop_assert!(
                     knock.begun.is_some() || !has_place || !knock.may_begin(&knocks[..index], now),
                     "{index} at {now}: {knocks:?}"

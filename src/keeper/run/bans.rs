@@ -15,7 +15,7 @@ impl Keeper {
     /// The listener has counted so many tripwires of that source that it is to be banned. `false`: no honest listener says so.
     pub(super) fn scanned(&mut self, source: IpAddr) -> bool {
         let bans = &self.options.bans;
-        if bans.rule.is_none() {
+        if bans.hits == 0 {
             return false;
         }
         let mut why = self.spares(source);
@@ -42,7 +42,7 @@ impl Keeper {
             self.lines.about(Kind::Error, source, &text);
             return true;
         };
-        let (max, time) = (bans.max, bans.time);
+        let (max, time) = (bans.max as usize, bans.time);
         let is_new = !self.book.is_banned(source);
         let opening = Opening {
             kind: LeaseKind::Ban,
@@ -75,7 +75,7 @@ impl Keeper {
 
     /// Ends the bans that the config of now would not begin: whoever has locked himself out adds himself to `Allow`.
     pub fn end_unwanted_bans(&mut self) {
-        let none = self.options.bans.rule.is_none();
+        let none = self.options.bans.hits == 0;
         let allow = self.options.bans.allow.clone();
         let unwanted = |lease: &Lease| {
             lease.is_ban() && (none || allow.iter().any(|network| network.contains(lease.source)))

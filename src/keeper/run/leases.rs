@@ -55,7 +55,7 @@ impl Keeper {
                     cmd_timeout,
                     turn,
                 };
-                let reknock = self.options.reknock;
+                let reknock = self.options.reknock();
                 let opened = self.book.open(opening, reknock, now, &mut self.actions);
                 if opened.is_err() {
                     let why = format!("{name}: {MAX_LEASES} doors are open: not opened");

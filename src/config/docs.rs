@@ -1,0 +1,154 @@
+//! The tables of docs/config.md and knockd.conf(5) are the options table: this compares them, and with `UPDATE_DOCS=1`
+//! writes them.
+
+use super::describe::value;
+use super::options::{DOCUMENTED, Documented, Options, Place, Slot};
+use super::parse::door;
+
+/// What a value looks like, with `code`, and the default.
+fn value_and_default(row: &Documented) -> (String, String) {
+    let (mut options, mut door) = (Options::default(), door(String::new(), 0));
+    let slot = match row.row.place {
+        Place::Options(slot) => slot(&mut options),
+        Place::Door(slot) => slot(&mut door),
+    };
+    let form = match &slot {
+        Slot::Switch(_) => "none".into(),
+        Slot::Word(_, [(one, _), (other, _)]) => format!("`{one}`, `{other}`"),
+        Slot::Number(_, least, most, _) => format!("number from {least} to {most}"),
+        Slot::Seconds(_, most) => format!("seconds from 1 to {most}"),
+        Slot::Time(_) => "seconds".into(),
+        Slot::Path(_) | Slot::List(_) => "path".into(),
+        Slot::Directory(_) => "absolute path".into(),
+        Slot::Command(_) => "shell command".into(),
+        Slot::Interfaces(_) => "names, `any`, `auto`".into(),
+        Slot::Ports(_) => "`auto`, `none`, ports and ranges".into(),
+        Slot::Networks(_) => "addresses and networks".into(),
+        Slot::Steps(_) => "steps".into(),
+        Slot::Flags(_) => "flags".into(),
+        Slot::Address(_) => "IP address".into(),
+    };
+    let value = match slot {
+        Slot::Word(is_second, words) => words[usize::from(*is_second)].0.to_string(),
+        slot => value(slot),
+    };
+    let default = if value.is_empty() {
+        row.row.absent.to_string()
+    } else {
+        value
+    };
+    (form, default)
+}
+
+fn is_option(row: &Documented) -> bool {
+    matches!(row.row.place, Place::Options(_))
+}
+
+/// The rows of docs/config.md.
+fn markdown(options: bool) -> String {
+    let mut out = "| key (alias) | value | default | |\n|---|---|---|---|\n".to_string();
+    for row in DOCUMENTED.iter().filter(|row| is_option(row) == options) {
+        let (form, default) = value_and_default(row);
+        let alias = row.row.alias.map(|alias| format!(" (`{alias}`)"));
+        let (name, alias) = (row.row.name, alias.unwrap_or_default());
+        let doc = row.doc.replace("MATCHING below", "[Matching](#matching)");
+        out += &format!("| `{name}`{alias} | {form} | {default} | {doc} |\n");
+    }
+    out
+}
+
+/// Text with `code` as lines of mdoc(7), a sentence a line.
+fn mdoc(text: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in text.split('`').enumerate() {
+        if index % 2 == 1 {
+            let code = part.replace("! ", "!\\& ");
+            let escaped = if code == "!" { "!\\&" } else { &code };
+            out += &format!("\n.Ql {escaped}");
+            continue;
+        }
+        // Punctuation that follows code is an argument of its macro.
+        let end = part
+            .find(|c: char| !".,:;)".contains(c))
+            .unwrap_or(part.len());
+        let (punctuation, rest) = part.split_at(if index == 0 { 0 } else { end });
+        for c in punctuation.chars() {
+            out += &format!(" {c}");
+        }
+        assert!(
+            index == 0 || rest.is_empty() || rest.starts_with(' '),
+            "{text}"
+        );
+        let rest = rest.trim();
+        if !rest.is_empty() {
+            out += "\n";
+            out += &rest.replace(". ", ".\n");
+        }
+    }
+    out.trim_start().to_string()
+}
+
+/// The items of knockd.conf(5).
+fn man(options: bool) -> String {
+    let mut out = String::new();
+    for row in DOCUMENTED.iter().filter(|row| is_option(row) == options) {
+        let (form, default) = value_and_default(row);
+        out += &format!(".It Cm {}", row.row.name);
+        if let Some(alias) = row.row.alias {
+            out += &format!(" , {alias}");
+        }
+        let form = if form == "none" { "" } else { &form };
+        out += if form.is_empty() { "" } else { " =" };
+        for (index, part) in form.split('`').enumerate() {
+            match part.trim() {
+                "" => {}
+                "," => out += " ,",
+                text if index % 2 == 1 => out += &format!(" Cm {text}"),
+                text => {
+                    let (comma, text) = text.strip_prefix(", ").map_or(("", text), |t| (" ,", t));
+                    let (text, end) = text.strip_suffix(',').map_or((text, ""), |t| (t, " ,"));
+                    out += &format!("{comma} Ar {text}{end}");
+                }
+            }
+        }
+        out += &format!("\n{}\nDefault: {default}.\n", mdoc(row.doc));
+    }
+    out
+}
+
+/// The text with what stands between that comment and the next `end` replaced.
+fn replaced(text: &str, begin: &str, end: &str, by: &str) -> String {
+    let start = text.find(begin).expect(begin) + begin.len();
+    let length = text[start..].find(end).expect(end);
+    [&text[..start], by, &text[start + length..]].concat()
+}
+
+#[test]
+fn the_documents_have_the_table() {
+    let source = "generated from src/config/options.rs";
+    for (file, comment, table) in [
+        (
+            "docs/config.md",
+            ("<!-- ", " -->\n"),
+            markdown as fn(bool) -> String,
+        ),
+        ("files/man/knockd.conf.5", (".\\\" ", "\n"), man),
+    ] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let committed = std::fs::read_to_string(&path).unwrap();
+        let mut text = committed.clone();
+        for (section, options) in [("[options]", true), ("doors", false)] {
+            let (open, close) = comment;
+            let begin = format!("{open}{section}: {source}{close}");
+            text = replaced(&text, &begin, &format!("{open}end{close}"), &table(options));
+        }
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        } else {
+            assert!(
+                text == committed,
+                "{file} is not what src/config/options.rs says: UPDATE_DOCS=1 cargo test --lib the_documents"
+            );
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What only a whole section or file shows: fallbacks, contradictions, keys that mean nothing.
+#![forbid(unsafe_code)]
+
+use super::keys::{Key, Seen};
+use super::{Diagnostic, Door, Options};
+use crate::door::Millis;
+use crate::tripwire::Tripwire;
+
+/// Whether a door was probably meant to be `[options]`.
+pub(super) fn is_nearly_options(name: &str) -> bool {
+    name.trim_ascii().eq_ignore_ascii_case("options")
+}
+
+/// The error that a door has neither steps nor a file of them.
+pub(super) fn no_sequence(door: &Door) -> Box<Diagnostic> {
+    let name = door.name.as_str();
+    let misspelt = [
+        "'",
+        name,
+        "' is taken for a door: write [options], in lower case, no blanks",
+    ]
+    .concat();
+    let text = match is_nearly_options(name) {
+        true => &misspelt,
+        false => {
+            "a door needs a sequence, such as sequence = 7000,8000:udp,9000, or one_time_sequences"
+        }
+    };
+    let wording = ["error: section '", name, "' has an empty knock sequence"].concat();
+    Diagnostic::error((door.line, 0), wording, text)
+}
+
+/// Of a time as `Slot::Time` keeps it.
+fn is_negative(time: Millis) -> bool {
+    time / 1000 > i32::MAX as u64
+}
+
+/// What the keys of a door mean together.
+pub(super) fn finish_door(door: &mut Door, seen: &Seen, warnings: &mut Vec<Diagnostic>) {
+    let warn = &mut |place, text: &str| warnings.push(Diagnostic::at(place, text));
+    if is_nearly_options(&door.name) {
+        let text = "this is a door; the options need [options], in lower case";
+        warn((door.line, 0), text);
+    }
+    let pattern = &mut door.pattern;
+    if pattern.target.is_some_and(|ip| ip.is_unspecified()) {
+        let text = "no packet goes to this address, so the door never opens; leave the key out to accept the addresses of the interface";
+        warn(seen.place(const { Key::of("target") }), text);
+    }
+    if door.one_time.is_some() && pattern.sequence.take().is_some() {
+        let text = "one_time_sequences is given too: this sequence never counts";
+        warn(seen.place(const { Key::of("sequence") }), text);
+    }
+    if is_negative(pattern.seq_timeout) {
+        pattern.seq_timeout = 0;
+    }
+    let steps = pattern.sequence.as_ref().map(|s| s.steps().len());
+    if pattern.seq_timeout == 0 && steps != Some(1) {
+        let text = match steps {
+            Some(_) => "no time for a second step: this door can never open",
+            None => "no time for a second step: only a sequence of one step can open",
+        };
+        warn(seen.place(const { Key::of("seq_timeout") }), text);
+    }
+    if is_negative(door.cmd_timeout) {
+        let text = "a negative time is about 136 years, as in knockd 0.8: the stop command practically never runs";
+        warn(seen.place(const { Key::of("cmd_timeout") }), text);
+    }
+    let stop = seen.place(const { Key::of("stop_command") });
+    if door.stop.v4.as_ref().is_some_and(Vec::is_empty) {
+        let text = "an empty stop command is no stop command (knockd 0.8 runs an empty one)";
+        warn(stop, text);
+    }
+    door.start.resolve();
+    door.stop.resolve();
+    // knockd 0.8: the stop command runs after the start command, so without start there is no stop.
+    let unused_v4 = door.start.v4.is_none() && door.stop.v4.take().is_some();
+    let unused_v6 = door.start.v6.is_none() && door.stop.v6.take().is_some();
+    let stop_6 = seen.place(const { Key::of("stop_command_6") });
+    if unused_v4 && (door.stop.v6.is_none() || stop_6.0 > 0) {
+        let text = "this stop command never runs: there is no start command for IPv4";
+        warn(stop, text);
+    }
+    if unused_v6 && stop_6.0 > 0 {
+        let text = "this stop command never runs: there is no start command for IPv6";
+        warn(stop_6, text);
+    }
+}
+
+const TRIPWIRE: Key = Key::of("Tripwire");
+const TRIPWIRE_HITS: Key = Key::of("TripwireHits");
+const BAN_COMMAND: Key = Key::of("BanCommand");
+const BAN_COMMAND_6: Key = Key::of("BanCommand_6");
+
+/// What the options mean together.
+pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut Vec<Diagnostic>) {
+    let warn = &mut |key, text: &str| warnings.push(Diagnostic::at(seen.place(key), text));
+    let bans_are_meant = options.bans.hits > 0;
+    if options.strict {
+        const REKNOCK: Key = Key::of("Reknock");
+        if !options.stack && seen.has(REKNOCK) {
+            let text = "Matching = strict is knockd 0.8's way and implies Reknock = stack";
+            warn(REKNOCK, text);
+        }
+        if options.tripwire != Tripwire::None {
+            let text = "Matching = strict is knockd 0.8's way and has no tripwires";
+            warn(TRIPWIRE, text);
+        }
+        options.be_strict();
+    }
+    let bans = &mut options.bans;
+    if !bans_are_meant {
+        for key in Key::after(TRIPWIRE_HITS).filter(|key| seen.has(*key)) {
+            let text = "without TripwireHits nobody is banned, so this means nothing";
+            warn(key, text);
+        }
+    } else if options.tripwire == Tripwire::None {
+        bans.hits = 0;
+        let text = "there are no tripwires, so nobody is banned; give Tripwire = auto";
+        warn(TRIPWIRE_HITS, text);
+    }
+    bans.start.resolve();
+    bans.stop.resolve();
+    let lacks = |one: &Option<Vec<u8>>, other: &Option<Vec<u8>>| one.is_some() && other.is_none();
+    let lacks_v4 = lacks(&bans.start.v4, &bans.stop.v4);
+    if lacks_v4 || lacks(&bans.start.v6, &bans.stop.v6) {
+        let text = "there is no UnbanCommand for it: what it does stays, unless it ends by itself";
+        let has_own = !lacks_v4 && seen.has(BAN_COMMAND_6);
+        warn(if has_own { BAN_COMMAND_6 } else { BAN_COMMAND }, text);
+    }
+}

@@ -1,0 +1,152 @@
+//! Reads the value of a key into its place.
+#![forbid(unsafe_code)]
+
+use super::Diagnostic;
+use super::flags::tcp_flags;
+use super::keys::Key;
+use super::line::{Line, is_blank};
+use super::options::Slot;
+use super::parse_sequence;
+use super::tripwire::{Single, tripwire};
+use super::values::{interfaces, networks, seconds, target};
+use crate::limits::MAX_COMMAND;
+use crate::number::number;
+use crate::quote::around;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// A key with its value.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub line: Line<'a>,
+    pub key: Key,
+    pub value: &'a [u8],
+    /// The name of the door; `None` in `[options]`.
+    pub door: Option<&'a str>,
+}
+
+/// What comes of a config beside its values.
+pub(super) struct Notes<'t> {
+    pub warnings: Vec<Diagnostic>,
+    /// The ports that `Tripwire` lists singly.
+    pub singles: Vec<Single>,
+    /// Whether the command line names the interface.
+    pub names_interface: bool,
+    pub trace: &'t mut dyn FnMut(&str),
+}
+
+impl Given<'_> {
+    /// The error for a value that a key of ours cannot have.
+    fn wrong(&self, right: &str) -> Box<Diagnostic> {
+        let found = around(": found ", self.value, "; ");
+        let text = [self.key.name(), &found, right].concat();
+        self.line.error(self.value, "syntax error", &text)
+    }
+
+    fn trace(&self, value: &str, notes: &mut Notes<'_>) {
+        let (door, colon) = self.door.map_or(("", ""), |door| (door, ": "));
+        let line = ["config: ", door, colon, self.key.row().trace, ": ", value];
+        (notes.trace)(&line.concat());
+    }
+
+    /// The path that the value is; one that seems to end in a comment draws a warning.
+    fn path(&self, notes: &mut Notes<'_>) -> Option<PathBuf> {
+        let mut pairs = self.value.windows(2);
+        if pairs.any(|pair| is_blank(pair[0]) && pair[1] == b'#') {
+            let text = "all of this is the path; put a comment on its own line";
+            notes.warnings.push(self.line.at(self.value, text));
+        }
+        (!self.value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(self.value)))
+    }
+
+    /// A whole number within these bounds, in digits alone: the keys that are ours need not read what `atoi` would.
+    fn number(&self, least: u32, most: u32, of: &str) -> Result<u32, Box<Diagnostic>> {
+        let number = number(self.value, most.into()).map(|number| number as u32);
+        number.filter(|number| *number >= least).ok_or_else(|| {
+            let right = format!("give {least} to {most} {of}");
+            self.wrong(&right)
+        })
+    }
+}
+
+/// Reads the value; knockd 0.8 traces some before it looks at them, so also before an error.
+pub(super) fn set(
+    slot: Slot<'_>,
+    given: Given<'_>,
+    notes: &mut Notes<'_>,
+) -> Result<(), Box<Diagnostic>> {
+    let Given { line, value, .. } = given;
+    let is_traced = match slot {
+        Slot::Switch(_) | Slot::Time(_) | Slot::Steps(_) | Slot::Flags(_) => false,
+        Slot::Interfaces(_) | Slot::List(_) => !value.is_empty(),
+        _ => true,
+    };
+    if is_traced {
+        given.trace(&String::from_utf8_lossy(value), notes);
+    }
+    match slot {
+        Slot::Switch(on) => {
+            (notes.trace)(&["config: ", given.key.row().trace].concat());
+            *on = true;
+        }
+        Slot::Word(is_second, words) => {
+            let is = |(word, _): &(&str, &str)| word.as_bytes().eq_ignore_ascii_case(value);
+            let Some(index) = words.iter().position(is) else {
+                return Err(given.wrong(&["use ", words[0].0, " or ", words[1].0].concat()));
+            };
+            *is_second = index == 1;
+        }
+        Slot::Number(place, least, most, of) => *place = given.number(least, most, of)?,
+        Slot::Seconds(place, most) => {
+            *place = u64::from(given.number(1, most, "seconds")?) * 1000;
+        }
+        Slot::Time(place) => {
+            let seconds = seconds(line, value, &mut notes.warnings)?;
+            given.trace(&seconds.to_string(), notes);
+            // sleep() takes the number as unsigned.
+            *place = u64::from(seconds as u32) * 1000;
+        }
+        Slot::Path(place) => *place = given.path(notes),
+        Slot::Directory(place) => match given.path(notes) {
+            Some(path) if path.is_absolute() => *place = path,
+            _ => return Err(given.wrong("give a path that begins with '/'")),
+        },
+        Slot::List(place) => {
+            *place = given.path(notes);
+            if place.is_none() {
+                let at = (line.number, line.column(value));
+                let wording = "No such file or directory".into();
+                let text = "one_time_sequences needs the path of a file";
+                return Err(Diagnostic::error(at, wording, text));
+            }
+        }
+        Slot::Command(place) => {
+            if value.len() > MAX_COMMAND {
+                let text = format!(
+                    "this command has {} bytes; what is longer than {MAX_COMMAND} is never run",
+                    value.len()
+                );
+                notes.warnings.push(line.at(value, &text));
+            }
+            *place = Some(value.to_vec());
+        }
+        Slot::Interfaces(place) => match interfaces(line, value) {
+            Ok(list) => *place = list,
+            Err(problem) if notes.names_interface => notes.warnings.push(*problem),
+            Err(problem) => return Err(problem),
+        },
+        Slot::Ports(place) => *place = tripwire(line, value, &mut notes.singles)?,
+        Slot::Networks(place) => *place = networks(line, value)?,
+        Slot::Steps(place) => {
+            let at = (line.number, line.column(value));
+            let door = given.door.unwrap_or_default();
+            let sequence = parse_sequence(door, at, value, &mut notes.warnings)?;
+            given.trace(&sequence.to_string(), notes);
+            *place = Some(sequence);
+        }
+        Slot::Flags(place) => tcp_flags(line, value, place, notes)?,
+        Slot::Address(place) => *place = Some(target(line, value)?),
+    }
+    Ok(())
+}

@@ -8,7 +8,9 @@ use std::fmt;
 /// One option that a program takes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Opt {
-    /// The long name, without the dashes.
+    /// The long name with its dashes.
+    pub flag: &'static str,
+    /// The long name without them.
     pub name: &'static str,
     /// The short name. `None` marks an option that 0.8 did not have: it must be spelled out whole, so that every
     /// abbreviation still means what it meant.
@@ -19,39 +21,35 @@ pub struct Opt {
 
 impl Opt {
     /// An option of 0.8 without a value.
-    pub const fn switch(name: &'static str, short: char) -> Opt {
-        Opt {
-            name,
-            short: Some(short),
-            takes_value: false,
-        }
+    pub const fn switch(flag: &'static str, short: char) -> Opt {
+        Opt::ours(flag).of_0_8(short)
     }
 
     /// An option of 0.8 with a value.
-    pub const fn value(name: &'static str, short: char) -> Opt {
-        Opt {
-            name,
-            short: Some(short),
-            takes_value: true,
-        }
+    pub const fn value(flag: &'static str, short: char) -> Opt {
+        Opt::ours_with_value(flag).of_0_8(short)
     }
 
     /// A switch of ours.
-    pub const fn ours(name: &'static str) -> Opt {
+    pub const fn ours(flag: &'static str) -> Opt {
         Opt {
-            name,
+            flag,
+            name: flag.split_at(2).1,
             short: None,
             takes_value: false,
         }
     }
 
     /// An option of ours with a value.
-    pub const fn ours_with_value(name: &'static str) -> Opt {
-        Opt {
-            name,
-            short: None,
-            takes_value: true,
-        }
+    pub const fn ours_with_value(flag: &'static str) -> Opt {
+        let mut option = Opt::ours(flag);
+        option.takes_value = true;
+        option
+    }
+
+    const fn of_0_8(mut self, short: char) -> Opt {
+        self.short = Some(short);
+        self
     }
 }
 
@@ -128,19 +126,20 @@ pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
 }
 
 /// The one argv that a plain parser needs: each option once, the last repeat, spelled out whole with its value in the
-/// next word; then, where there are any, `--` and the operands.
-pub fn canonical<'a>(options: &[Given<'a>], operands: &[&'a str]) -> Vec<String> {
+/// next word; then `--` and the operands.
+pub fn canonical<'a>(options: &[Given<'a>], operands: &[&'a str]) -> Vec<&'a str> {
     let mut argv = Vec::new();
     for (i, (option, value)) in options.iter().enumerate() {
-        if options[i + 1..].iter().all(|(later, _)| later != option) {
-            argv.push(["--", option.name].concat());
-            argv.extend(value.map(String::from));
+        if options[i + 1..]
+            .iter()
+            .all(|(later, _)| later.name != option.name)
+        {
+            argv.push(option.flag);
+            argv.extend(*value);
         }
     }
-    if !operands.is_empty() {
-        argv.push("--".into());
-        argv.extend(operands.iter().map(|&word| word.into()));
-    }
+    argv.push("--");
+    argv.extend(operands);
     argv
 }
 
@@ -148,7 +147,7 @@ pub fn canonical<'a>(options: &[Given<'a>], operands: &[&'a str]) -> Vec<String>
 fn long_option<'a>(
     table: &'static [Opt],
     word: &'a str,
-    rest: &mut impl Iterator<Item = &'a str>,
+    rest: &mut dyn Iterator<Item = &'a str>,
 ) -> Result<Given<'a>, Error<'a>> {
     let (name, value) = match word.split_once('=') {
         Some((name, value)) => (name, Some(value)),
@@ -191,7 +190,7 @@ fn abbreviated<'a>(
 fn cluster<'a>(
     table: &'static [Opt],
     letters: &'a str,
-    rest: &mut impl Iterator<Item = &'a str>,
+    rest: &mut dyn Iterator<Item = &'a str>,
     options: &mut Vec<Given<'a>>,
 ) -> Result<(), Error<'a>> {
     let mut left = letters.chars();

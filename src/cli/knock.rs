@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::getopt::{self, Opt};
-use super::{Outcome, Program, Words, early, fill};
+use super::{Outcome, Program, Typed, Words, early, fill};
 use crate::door::Protocol;
 use crate::names::Family;
 use crate::number::number;
@@ -11,13 +11,13 @@ use std::time::Duration;
 
 /// The client's options, in the order in which knock 0.8 names them when one is ambiguous.
 pub const OPTIONS: &[Opt] = &[
-    Opt::switch("verbose", 'v'),
-    Opt::switch("udp", 'u'),
-    Opt::value("delay", 'd'),
-    Opt::switch("help", 'h'),
-    Opt::switch("version", 'V'),
-    Opt::switch("ipv4", '4'),
-    Opt::switch("ipv6", '6'),
+    Opt::switch("--verbose", 'v'),
+    Opt::switch("--udp", 'u'),
+    Opt::value("--delay", 'd'),
+    Opt::switch("--help", 'h'),
+    Opt::switch("--version", 'V'),
+    Opt::switch("--ipv4", '4'),
+    Opt::switch("--ipv6", '6'),
 ];
 
 /// What the client says of itself.
@@ -89,33 +89,6 @@ pub struct KnockArgs {
     pub verbose: bool,
 }
 
-/// The words of the command line.
-#[derive(argh::FromArgs)]
-/// knocks
-struct Typed {
-    #[argh(switch)]
-    /// option -u
-    udp: bool,
-    #[argh(option)]
-    /// option -d
-    delay: Option<String>,
-    #[argh(switch)]
-    /// option -4
-    ipv4: bool,
-    #[argh(switch)]
-    /// option -6
-    ipv6: bool,
-    #[argh(switch)]
-    /// option -v
-    verbose: bool,
-    #[argh(positional)]
-    /// host
-    host: String,
-    #[argh(positional)]
-    /// ports
-    ports: Vec<String>,
-}
-
 /// Reads the client's command line; the first word is the program's name.
 pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
     let words = match Words::new(argv, "knock") {
@@ -141,14 +114,16 @@ pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
 }
 
 fn checked(typed: Typed) -> Result<KnockArgs, String> {
+    let mut words = typed.operands.into_iter();
+    let host = words.next().unwrap_or_default();
+    let mut steps = Vec::new();
+    for word in words {
+        steps.push(KnockStep::new(&word, typed.udp));
+    }
     Ok(KnockArgs {
         delay: typed.delay.as_deref().map_or(Ok(Duration::ZERO), delay)?,
-        steps: typed
-            .ports
-            .iter()
-            .map(|text| KnockStep::new(text, typed.udp))
-            .collect(),
-        host: typed.host,
+        steps,
+        host,
         family: match (typed.ipv4, typed.ipv6) {
             (true, _) => Family::V4,
             (_, true) => Family::V6,

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::getopt::{self, Opt};
-use super::{Outcome, Program, Words, early, fill};
+use super::{Outcome, Program, Typed, Words, early, fill};
 use crate::path::{folder_of, parts_backwards};
 use crate::quote::quote;
 use std::ffi::OsString;
@@ -11,22 +11,22 @@ use std::path::{Path, PathBuf};
 
 /// The daemon's options, in the order in which knockd 0.8 names them when one is ambiguous; then ours.
 pub const OPTIONS: &[Opt] = &[
-    Opt::switch("verbose", 'v'),
-    Opt::switch("debug", 'D'),
-    Opt::switch("daemon", 'd'),
-    Opt::switch("lookup", 'l'),
-    Opt::value("interface", 'i'),
-    Opt::value("config", 'c'),
-    Opt::switch("help", 'h'),
-    Opt::value("pidfile", 'p'),
-    Opt::value("logfile", 'g'),
-    Opt::switch("only-ip-v4", '4'),
-    Opt::switch("version", 'V'),
-    Opt::ours("check"),
-    Opt::ours("strict"),
-    Opt::ours("status"),
-    Opt::ours("json"),
-    Opt::ours_with_value("close"),
+    Opt::switch("--verbose", 'v'),
+    Opt::switch("--debug", 'D'),
+    Opt::switch("--daemon", 'd'),
+    Opt::switch("--lookup", 'l'),
+    Opt::value("--interface", 'i'),
+    Opt::value("--config", 'c'),
+    Opt::switch("--help", 'h'),
+    Opt::value("--pidfile", 'p'),
+    Opt::value("--logfile", 'g'),
+    Opt::switch("--only-ip-v4", '4'),
+    Opt::switch("--version", 'V'),
+    Opt::ours("--check"),
+    Opt::ours("--strict"),
+    Opt::ours("--status"),
+    Opt::ours("--json"),
+    Opt::ours_with_value("--close"),
 ];
 
 /// What the daemon says of itself. After an error of the config knockd 0.8 prints its usage as well.
@@ -69,52 +69,36 @@ examples:
 };
 
 /// The daemon's options. `None` is: not given on the command line.
-#[derive(argh::FromArgs, Clone, Debug, Default, PartialEq, Eq)]
-/// listens for knocks
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnockdArgs {
-    #[argh(option)]
     /// option `-i`: beats the config's `Interface`.
     pub interface: Option<String>,
-    #[argh(switch)]
     /// option `-d`
     pub daemon: bool,
-    #[argh(option)]
     /// option `-c`; `None`: see [`default_config`]
     pub config: Option<PathBuf>,
-    #[argh(switch)]
     /// option `-D`
     pub debug: bool,
-    #[argh(switch)]
     /// option `-l`
     pub lookup: bool,
-    #[argh(option, long = "pidfile")]
     /// option `-p`: the config's `PidFile` beats it.
     pub pid_file: Option<PathBuf>,
-    #[argh(option, long = "logfile")]
     /// option `-g`: the config's `LogFile` beats it.
     pub log_file: Option<PathBuf>,
-    #[argh(switch)]
     /// option `-v`
     pub verbose: bool,
-    #[argh(switch)]
     /// option `-4`
     pub only_ip_v4: bool,
-    #[argh(switch)]
     /// option `--check`: explain the config and exit.
     pub check: bool,
-    #[argh(switch)]
     /// option `--strict`: beats the config's `Matching`.
     pub strict: bool,
-    #[argh(switch)]
     /// option `--status`: ask the daemon that runs, and exit.
     pub status: bool,
-    #[argh(switch)]
     /// option `--json`: the status for programs.
     pub json: bool,
-    #[argh(option)]
     /// option `--close`: the name of a door that the daemon that runs closes.
     pub close: Option<String>,
-    #[argh(positional)]
     /// the operand of `--close`: for whom.
     pub source: Option<IpAddr>,
 }
@@ -130,34 +114,54 @@ pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     if let Some(outcome) = early(&scan, &words.program) {
         return outcome;
     }
-    let given = |name| scan.options.iter().any(|(option, _)| option.name == name);
-    let operands = match (given("close"), scan.operands.as_slice()) {
+    let read = fill(&words.program, &scan.options, &scan.operands).and_then(checked);
+    let refuse = |error: String| Outcome::Refuse([&words.program, ": ", &error].concat());
+    read.map_or_else(refuse, Outcome::Run)
+}
+
+fn checked(typed: Typed) -> Result<KnockdArgs, String> {
+    let mut source = None;
+    let operands = typed.operands.as_slice();
+    if typed.close.is_some() {
+        if let [address] = operands {
+            source = address.parse().ok();
+        }
+        if source.is_none() {
+            let found = quote(operands.join(" ").as_bytes());
+            return Err([
+                "--close takes a door and the address that it is open for, not ",
+                &found,
+                "; for example: knockd --close SSH 203.0.113.7",
+            ]
+            .concat());
+        }
+    } else if let [first, ..] = operands
+        && (typed.check || typed.status)
+    {
         // Otherwise another config than was meant would be called right.
-        (false, [first, ..]) if given("check") || given("status") => {
-            return Outcome::Refuse(format!(
-                "{}: {} is one word too many; a config comes after -c: knockd --check -c my.conf",
-                words.program,
-                quote(first.as_bytes())
-            ));
-        }
-        (false, _) => &[],
-        (true, [source]) if source.parse::<IpAddr>().is_ok() => scan.operands.as_slice(),
-        (true, other) => {
-            return Outcome::Refuse(format!(
-                "{}: --close takes a door and the address that it is open for, not {}; for example: \
-                 knockd --close SSH 203.0.113.7",
-                words.program,
-                quote(other.join(" ").as_bytes())
-            ));
-        }
-    };
-    if given("json") && !given("status") {
-        return Outcome::Refuse(format!("{}: --json goes with --status", words.program));
+        let after = " is one word too many; a config comes after -c: knockd --check -c my.conf";
+        return Err(quote(first.as_bytes()) + after);
     }
-    match fill(&words.program, &scan.options, operands) {
-        Ok(args) => Outcome::Run(args),
-        Err(error) => Outcome::Refuse(error),
+    if typed.json && !typed.status {
+        return Err("--json goes with --status".into());
     }
+    Ok(KnockdArgs {
+        interface: typed.interface,
+        daemon: typed.daemon,
+        config: typed.config.map(PathBuf::from),
+        debug: typed.debug,
+        lookup: typed.lookup,
+        pid_file: typed.pidfile.map(PathBuf::from),
+        log_file: typed.logfile.map(PathBuf::from),
+        verbose: typed.verbose,
+        only_ip_v4: typed.only_ip_v4,
+        check: typed.check,
+        strict: typed.strict,
+        status: typed.status,
+        json: typed.json,
+        close: typed.close,
+        source,
+    })
 }
 
 /// The config to read when there is no `-c`: `../../etc/knockd.conf` beside the program where that exists (the whole

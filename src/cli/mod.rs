@@ -132,13 +132,72 @@ fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
     asked.or_else(wrong)
 }
 
+/// What argh fills: the options of both programs. [`getopt`] lets each have its own only.
+#[derive(argh::FromArgs)]
+/// options
+struct Typed {
+    #[argh(switch)]
+    /// option -v
+    verbose: bool,
+    #[argh(switch)]
+    /// option -D
+    debug: bool,
+    #[argh(switch)]
+    /// option -d
+    daemon: bool,
+    #[argh(switch)]
+    /// option -l
+    lookup: bool,
+    #[argh(option)]
+    /// option -i
+    interface: Option<String>,
+    #[argh(option)]
+    /// option -c
+    config: Option<String>,
+    #[argh(option)]
+    /// option -p
+    pidfile: Option<String>,
+    #[argh(option)]
+    /// option -g
+    logfile: Option<String>,
+    #[argh(switch)]
+    /// option -4 of knockd
+    only_ip_v4: bool,
+    #[argh(switch)]
+    /// option --check
+    check: bool,
+    #[argh(switch)]
+    /// option --strict
+    strict: bool,
+    #[argh(switch)]
+    /// option --status
+    status: bool,
+    #[argh(switch)]
+    /// option --json
+    json: bool,
+    #[argh(option)]
+    /// option --close
+    close: Option<String>,
+    #[argh(switch)]
+    /// option -u
+    udp: bool,
+    #[argh(option)]
+    /// option -d of knock
+    delay: Option<String>,
+    #[argh(switch)]
+    /// option -4
+    ipv4: bool,
+    #[argh(switch)]
+    /// option -6
+    ipv6: bool,
+    #[argh(positional)]
+    /// the rest
+    operands: Vec<String>,
+}
+
 /// Has argh fill the struct. It cannot refuse what [`getopt::canonical`] made; if it did, its words are shown.
-fn fill<T: argh::FromArgs>(
-    program: &str,
-    options: &[getopt::Given],
-    operands: &[&str],
-) -> Result<T, String> {
+fn fill(program: &str, options: &[getopt::Given], operands: &[&str]) -> Result<Typed, String> {
+    use argh::FromArgs;
     let argv = getopt::canonical(options, operands);
-    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    T::from_args(&[program], &argv).map_err(|early| early.output)
+    Typed::from_args(&[program], &argv).map_err(|early| early.output)
 }

@@ -69,40 +69,43 @@ const TAKES_LINE_DOWN: [Rule; 6] = [
     Rule("ifdown|reboot|poweroff|halt|shutdown", &[], ""),
 ];
 
-/// A program without its folder, then its arguments.
+/// A program without its directory, then its arguments.
 pub(super) type Call<'a> = Vec<&'a [u8]>;
 
-/// The programs that a command line calls, without regard to quotes and conditions. `iptables` is each of its kinds.
-pub(super) fn calls(command: &[u8]) -> Vec<Call<'_>> {
-    let mut calls = Vec::new();
+/// Whether one of the programs that a command line calls passes the test, without regard to quotes and conditions.
+/// `iptables` is each of its kinds.
+pub(super) fn any_call<'a>(command: &'a [u8], test: &mut dyn FnMut(&Call<'a>) -> bool) -> bool {
+    let mut call = Call::new();
     for part in command.split(|b| b";&|\n()`".contains(b)) {
-        let mut call = Call::new();
+        call.clear();
         for word in part.split(|b| is_blank(*b) || b"\"'".contains(b)) {
             // Where output goes is not of interest.
             if word.is_empty() || word.contains(&b'>') || word.starts_with(b"/dev/") {
                 continue;
             }
-            if !call.is_empty() {
-                call.push(word);
-                continue;
+            let mut word = word;
+            if call.is_empty() {
+                let slash = word.iter().rposition(|b| *b == b'/');
+                let program = slash.map_or(word, |at| &word[at + 1..]);
+                if program.starts_with(b"iptables") || program.starts_with(b"ip6tables") {
+                    word = IPTABLES.as_bytes();
+                } else if program.is_empty()
+                    || is_one(program, WRAPPERS)
+                    || word.contains(&b'=')
+                    || word.iter().all(u8::is_ascii_digit)
+                {
+                    continue;
+                } else {
+                    word = program;
+                }
             }
-            let slash = word.iter().rposition(|b| *b == b'/');
-            let program = slash.map_or(word, |at| &word[at + 1..]);
-            if program.starts_with(b"iptables") || program.starts_with(b"ip6tables") {
-                call.push(IPTABLES.as_bytes());
-            } else if !program.is_empty()
-                && !is_one(program, WRAPPERS)
-                && !word.contains(&b'=')
-                && !word.iter().all(u8::is_ascii_digit)
-            {
-                call.push(program);
-            }
+            call.push(word);
         }
-        if !call.is_empty() {
-            calls.push(call);
+        if !call.is_empty() && test(&call) {
+            return true;
         }
     }
-    calls
+    false
 }
 
 pub(super) fn is_one(word: &[u8], words: Words) -> bool {
@@ -121,21 +124,17 @@ fn has(call: &Call<'_>, words: Words) -> bool {
 }
 
 /// Whether a call fits one of the rules.
-fn fits(calls: &[Call<'_>], rules: &[Rule]) -> bool {
-    let fits = |call: &Call<'_>, rule: &Rule| {
+fn fits(call: &Call<'_>, rules: &[Rule]) -> bool {
+    rules.iter().any(|rule| {
         is_one(call[0], rule.0) && rule.1.iter().all(|words| has(call, words)) && !has(call, rule.2)
-    };
-    calls
-        .iter()
-        .any(|call| rules.iter().any(|rule| fits(call, rule)))
+    })
 }
 
 /// Whether an iptables call passes a test.
 fn calls_iptables(command: &[u8], test: fn(&Call<'_>) -> bool) -> bool {
-    let calls = calls(command);
-    calls
-        .iter()
-        .any(|call| is_one(call[0], IPTABLES) && test(call))
+    any_call(command, &mut |call| {
+        call[0] == IPTABLES.as_bytes() && test(call)
+    })
 }
 
 /// Where one of these options is.
@@ -157,20 +156,21 @@ pub(super) fn appends_rule(command: &[u8]) -> bool {
 
 /// Whether it opens something in a firewall that it does not take back itself and that has no timeout.
 pub(super) fn opens(command: &[u8]) -> bool {
-    let calls = calls(command);
-    fits(&calls, &OPENS) && !close_themselves(&calls)
+    any_call(command, &mut |call| fits(call, &OPENS)) && !closes(command)
 }
 
-/// Whether one of them takes back what another does.
-pub(super) fn close_themselves(calls: &[Call<'_>]) -> bool {
-    fits(calls, &CLOSES)
+/// Whether it closes something in a firewall, or later may.
+pub(super) fn closes(command: &[u8]) -> bool {
+    any_call(command, &mut |call| fits(call, &CLOSES))
 }
 
 /// Whether it certainly opens something in a firewall for any address.
 pub(super) fn opens_to_all(command: &[u8]) -> bool {
-    let mut calls = calls(command);
-    calls.retain(|call| !has(call, NARROWS));
-    !has_address(command) && !misspells_address(command) && fits(&calls, &OPENS)
+    !has_address(command)
+        && !misspells_address(command)
+        && any_call(command, &mut |call| {
+            !has(call, NARROWS) && fits(call, &OPENS)
+        })
 }
 
 /// Whether it removes all rules of a chain that other programs use.
@@ -208,17 +208,18 @@ pub(super) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
     if command.iter().any(|b| is_special(b) && *b != b'>') {
         return;
     }
-    for call in calls(command) {
+    any_call(command, &mut |call| {
         for options in ["-i|--in-interface", "-o|--out-interface"] {
             // A name with + at its end stands for many.
-            if is_one(call[0], IPTABLES)
-                && let Some(name) = after(&call, options, 1)
+            if call[0] == IPTABLES.as_bytes()
+                && let Some(name) = after(call, options, 1)
                 && !name.ends_with(b"+")
             {
                 need(Need::Interface(name));
             }
         }
-    }
+        false
+    });
 }
 
 /// Whether the knocker's address will stand in it.
@@ -267,7 +268,7 @@ pub(super) fn is_typeset(command: &[u8]) -> bool {
 
 /// Whether it takes a link, or the whole router, down.
 pub(super) fn takes_line_down(command: &[u8]) -> bool {
-    fits(&calls(command), &TAKES_LINE_DOWN)
+    any_call(command, &mut |call| fits(call, &TAKES_LINE_DOWN))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Whether one command takes back what another does, by their words.
 #![forbid(unsafe_code)]
 
-use super::shell::{Call, IPTABLES, REFUSAL, Words, calls, close_themselves, is_one};
+use super::shell::{Call, IPTABLES, REFUSAL, Words, any_call, closes, is_one};
 
 /// Verbs of all these programs.
 const ADDS: Words = "-A|-I|--append|--insert|add|insert";
@@ -18,16 +18,13 @@ struct Change<'a> {
     what: Vec<&'a [u8]>,
 }
 
-/// The calls that open, or those that close.
-fn changes<'a>(calls: &[Call<'a>], opening: bool) -> Vec<Change<'a>> {
+/// The calls of a command that open, or those that close.
+fn changes(command: &[u8], opening: bool) -> Vec<Change<'_>> {
     let mut changes = Vec::new();
-    for call in calls {
-        if let Some(change) = change(call)
-            && change.opens == opening
-        {
-            changes.push(change);
-        }
-    }
+    any_call(command, &mut |call| {
+        changes.extend(change(call).filter(|change| change.opens == opening));
+        false
+    });
     changes
 }
 
@@ -36,17 +33,22 @@ fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
     // ufw alone has no verb.
     let mut adds = (call[0] == b"ufw").then_some(true);
     let (mut what, mut verb_at) = (Vec::new(), call.len());
+    let mut before = &b""[..];
+    let refuses = call.iter().any(|word| is_one(word, REFUSAL));
     for (at, &word) in call.iter().enumerate() {
-        let verb = |words| verb_at == call.len() && is_one(word, words);
-        let prefixed = |prefix: &[u8]| word.strip_prefix(prefix);
+        let has_verb = verb_at < call.len();
         let is_number = is_number(word);
-        let before = at.checked_sub(1).map_or(&b""[..], |at| call[at]);
         if word.starts_with(b"timeout") || word.starts_with(b"--timeout") {
             break;
-        } else if verb(ADDS) || verb(REMOVES) {
-            (adds, verb_at) = (Some(is_one(word, ADDS)), at);
-        } else if let Some(rest) = prefixed(b"--add-").or_else(|| prefixed(b"--remove-")) {
-            adds = Some(word.starts_with(b"--add-"));
+        } else if !has_verb && is_one(word, ADDS) {
+            (adds, verb_at) = (Some(true), at);
+        } else if !has_verb && is_one(word, REMOVES) {
+            (adds, verb_at) = (Some(false), at);
+        } else if let Some(rest) = word.strip_prefix(b"--add-") {
+            adds = Some(true);
+            what.push(rest);
+        } else if let Some(rest) = word.strip_prefix(b"--remove-") {
+            adds = Some(false);
             what.push(rest);
         } else if is_number && (1..3).contains(&at.saturating_sub(verb_at)) {
             // iptables -I INPUT 1, ufw insert 1.
@@ -58,8 +60,8 @@ fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
             let is_long = word.starts_with(b"--") && !word.contains(&b'=');
             what.push(word.get(1..3).filter(|_| is_long).unwrap_or(word));
         }
+        before = word;
     }
-    let refuses = call.iter().any(|word| is_one(word, REFUSAL));
     adds.map(|adds| Change {
         opens: adds != refuses,
         what,
@@ -81,15 +83,9 @@ fn is_fixed(word: &[u8]) -> bool {
 
 /// Whether two changes have the same of these words, in whatever order.
 fn agree(a: &Change<'_>, b: &Change<'_>, test: fn(&[u8]) -> bool) -> bool {
-    let count =
-        |change: &Change<'_>, word: &[u8]| change.what.iter().filter(|w| **w == word).count();
-    let covers = |a, b| {
-        let covered = |word: &&[u8]| !test(word) || count(a, word) == count(b, word);
-        a.what.iter().all(covered)
-    };
-    [(a, b), (b, a)]
-        .into_iter()
-        .all(|(a, b): (&Change<'_>, &Change<'_>)| covers(a, b))
+    let count = |of: &Change<'_>, word| of.what.iter().filter(|other| **other == word).count();
+    let mut words = a.what.iter().chain(&b.what);
+    words.all(|word| !test(word) || count(a, *word) == count(b, *word))
 }
 
 /// Whether two changes to iptables are certainly of different rules.
@@ -100,14 +96,10 @@ fn differ(a: &Change<'_>, b: &Change<'_>) -> bool {
 
 /// Whether `by` closes all that `done` opens. `None`: that cannot be told.
 pub fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
-    if [done, by]
-        .iter()
-        .any(|command| command.iter().any(|b| b"$`".contains(b)))
-    {
+    if [done, by].concat().iter().any(|b| b"$`".contains(b)) {
         return None;
     }
-    let (done, by) = (calls(done), calls(by));
-    let (opened, closed) = (changes(&done, true), changes(&by, false));
+    let (opened, closed) = (changes(done, true), changes(by, false));
     if opened.is_empty() || closed.is_empty() {
         return None;
     }
@@ -118,11 +110,12 @@ pub fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
     let stays = |open: &Change<'_>| {
         open.what.contains(&IPTABLES.as_bytes()) && closed.iter().all(|close| differ(open, close))
     };
-    let is_known = |call: &Call| {
-        is_one(call[0], HARMLESS) || is_one(call[0], IPTABLES) && change(call).is_some()
+    let is_unknown = &mut |call: &Call<'_>| {
+        let is_known = call[0] == IPTABLES.as_bytes() && change(call).is_some();
+        !is_known && !is_one(call[0], HARMLESS)
     };
-    let certain = by.iter().all(is_known) && !close_themselves(&done);
-    (certain && opened.iter().any(stays)).then_some(false)
+    let uncertain = any_call(by, is_unknown) || closes(done);
+    (!uncertain && opened.iter().any(stays)).then_some(false)
 }
 
 #[cfg(test)]

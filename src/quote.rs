@@ -36,12 +36,7 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// The bytes in quotes for a message, cut at 60 characters.
 pub fn quote(bytes: &[u8]) -> String {
-    around("", bytes, "")
-}
-
-/// The same between other text.
-pub fn around(before: &str, bytes: &[u8], after: &str) -> String {
-    [before, "'", &cut(bytes), "'", after].concat()
+    ["'", &cut(bytes), "'"].concat()
 }
 
 /// The bytes for a message, cut at 60 characters.

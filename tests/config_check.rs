@@ -123,8 +123,8 @@ fn steps_that_are_neighbours_leave_no_room_for_a_tripwire() {
 
 fn warnings(text: &str) -> Vec<String> {
     let config = parse(text.as_bytes(), &mut |_| ()).expect("a config");
-    let show = |warning: &knockd_rs::config::Diagnostic| warning.show(Path::new("k"));
-    config.warnings.iter().map(show).collect()
+    let warnings = config.warnings.iter();
+    warnings.map(|w| w.show(Path::new("k"))).collect()
 }
 
 #[test]
@@ -202,8 +202,8 @@ fn a_tripwire_that_is_none_is_told_with_its_place() {
     assert_eq!(
         warnings("[options]\nTripwire = 1-1023, 5000, 500\n[A]\nsequence = 500,5000:udp\n"),
         [
-            "k:2:20: Tripwire: port 5000 is a step of door 'A', so it is no tripwire",
-            "k:2:26: Tripwire: port 500 is a step of door 'A', so it is no tripwire",
+            "k:2:20: this port is a step of door 'A', so it is no tripwire",
+            "k:2:26: this port is a step of door 'A', so it is no tripwire",
         ]
     );
     assert_eq!(

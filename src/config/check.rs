@@ -13,7 +13,7 @@ use super::shell::{
 use super::undo::undoes;
 use super::{Bans, Commands, Config, Diagnostic, Door};
 use crate::door::{Protocol, Step};
-use crate::quote::{around, printable};
+use crate::quote::{printable, quote};
 
 /// Fewer steps than this draw advice, which recommends one more. A scan in random order opens a door of 3 steps in 1 of 6 tries, of 4 in 1
 /// of 24; with `Tripwire = auto` a flood opens the former in hours, the latter in weeks (docs/security.md).
@@ -35,12 +35,15 @@ const WELL_KNOWN: [&[u16]; 8] = [
 ];
 
 /// What is legal but unwise, door by door, in the order of the file.
-pub fn advice(config: &Config) -> Vec<Diagnostic> {
+pub fn advice(config: &Config) -> Vec<Box<Diagnostic>> {
     let mut out = Vec::new();
     for (index, door) in config.doors.iter().enumerate() {
         let mut say = |text: String| {
-            let text = around("door ", door.name.as_bytes(), ": ") + &text;
-            out.push(Diagnostic::at((door.line, 0), &text));
+            let name = quote(door.name.as_bytes());
+            out.push(Diagnostic::at(
+                (door.line, 0),
+                &["door ", &name, ": ", &text],
+            ));
         };
         if let Some(sequence) = &door.pattern.sequence {
             about_sequence(sequence.steps(), &mut say);
@@ -154,10 +157,10 @@ const SLIPS: [Slip; 5] = [
     ),
 ];
 
-fn about_bans(bans: &Bans, out: &mut Vec<Diagnostic>) {
+fn about_bans(bans: &Bans, out: &mut Vec<Box<Diagnostic>>) {
     let commands = || [&bans.start.v4, &bans.start.v6].into_iter().flatten();
     let mut say = |text: &str| {
-        out.push(Diagnostic::at((0, 0), &["BanCommand: ", text].concat()));
+        out.push(Diagnostic::at((0, 0), &["BanCommand: ", text]));
     };
     if commands().any(|command| !has_address(command)) {
         say("without %IP% it strikes everybody, and whoever is to be banned can choose when");
@@ -269,7 +272,7 @@ pub fn needs_of(config: &Config, need: &mut dyn FnMut(Need<'_>)) {
 }
 
 /// What is unwise about the mode and owner of a file, as stat() gives them; `why` it matters who writes it.
-pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Diagnostic> {
+pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Box<Diagnostic>> {
     let text = if mode & 0o022 != 0 {
         ["others may write this file, and ", why, "; chmod 600 it"].concat()
     } else if uid != 0 {
@@ -279,5 +282,5 @@ pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Diagnostic> {
     } else {
         return None;
     };
-    Some(Diagnostic::at((0, 0), &text))
+    Some(Diagnostic::at((0, 0), &[&text]))
 }

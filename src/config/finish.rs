@@ -4,6 +4,7 @@
 use super::keys::{Key, Seen};
 use super::{Diagnostic, Door, Options};
 use crate::door::Millis;
+use crate::quote::quote;
 use crate::tripwire::Tripwire;
 
 /// Whether a door was probably meant to be `[options]`.
@@ -14,20 +15,14 @@ pub(super) fn is_nearly_options(name: &str) -> bool {
 /// The error that a door has neither steps nor a file of them.
 pub(super) fn no_sequence(door: &Door) -> Box<Diagnostic> {
     let name = door.name.as_str();
-    let misspelt = [
-        "'",
-        name,
-        "' is taken for a door: write [options], in lower case, no blanks",
-    ]
-    .concat();
     let text = match is_nearly_options(name) {
-        true => &misspelt,
+        true => "this is taken for a door: write [options], in lower case, no blanks",
         false => {
             "a door needs a sequence, such as sequence = 7000,8000:udp,9000, or one_time_sequences"
         }
     };
-    let wording = ["error: section '", name, "' has an empty knock sequence"].concat();
-    Diagnostic::error((door.line, 0), wording, text)
+    let wording = ["error: section '", name, "' has an empty knock sequence"];
+    Diagnostic::error((door.line, 0), &wording, &[text])
 }
 
 /// Of a time as `Slot::Time` keeps it.
@@ -36,8 +31,8 @@ fn is_negative(time: Millis) -> bool {
 }
 
 /// What the keys of a door mean together.
-pub(super) fn finish_door(door: &mut Door, seen: &Seen, warnings: &mut Vec<Diagnostic>) {
-    let warn = &mut |place, text: &str| warnings.push(Diagnostic::at(place, text));
+pub(super) fn finish_door(door: &mut Door, seen: &Seen, warnings: &mut Vec<Box<Diagnostic>>) {
+    let warn = &mut |place, text: &str| warnings.push(Diagnostic::at(place, &[text]));
     if is_nearly_options(&door.name) {
         let text = "this is a door; the options need [options], in lower case";
         warn((door.line, 0), text);
@@ -93,8 +88,12 @@ const BAN_COMMAND: Key = Key::of("BanCommand");
 const BAN_COMMAND_6: Key = Key::of("BanCommand_6");
 
 /// What the options mean together.
-pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut Vec<Diagnostic>) {
-    let warn = &mut |key, text: &str| warnings.push(Diagnostic::at(seen.place(key), text));
+pub(super) fn finish_options(
+    options: &mut Options,
+    seen: &Seen,
+    warnings: &mut Vec<Box<Diagnostic>>,
+) {
+    let warn = &mut |key, text: &str| warnings.push(Diagnostic::at(seen.place(key), &[text]));
     let bans_are_meant = options.bans.hits > 0;
     if options.strict {
         const REKNOCK: Key = Key::of("Reknock");
@@ -127,5 +126,28 @@ pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut 
         let text = "there is no UnbanCommand for it: what it does stays, unless it ends by itself";
         let has_own = !lacks_v4 && seen.has(BAN_COMMAND_6);
         warn(if has_own { BAN_COMMAND_6 } else { BAN_COMMAND }, text);
+    }
+}
+
+/// Singly listed tripwires that are none, because they are ports of doors.
+pub(super) fn useless_tripwires(
+    singles: &[(u16, (usize, usize))],
+    doors: &[Door],
+    warnings: &mut Vec<Box<Diagnostic>>,
+) {
+    for (port, place) in singles {
+        for door in doors {
+            let steps = door.pattern.sequence.as_ref().map(|s| s.steps());
+            if steps.unwrap_or_default().iter().any(|s| s.port == *port) {
+                let name = quote(door.name.as_bytes());
+                let text = [
+                    "this port is a step of door ",
+                    &name,
+                    ", so it is no tripwire",
+                ];
+                warnings.push(Diagnostic::at(*place, &text));
+                break;
+            }
+        }
     }
 }

@@ -63,14 +63,16 @@ impl<'a> Line<'a> {
     }
 
     /// A diagnostic about `part` of this line.
-    pub fn at(&self, part: &[u8], text: &str) -> Diagnostic {
+    pub fn at(&self, part: &[u8], text: &[&str]) -> Box<Diagnostic> {
         Diagnostic::at((self.number, self.column(part)), text)
     }
 
     /// An error about `part` of this line for which knockd 0.8 prints `config: line N: WORDS`.
-    pub fn error(&self, part: &[u8], words: &str, text: &str) -> Box<Diagnostic> {
-        let wording = format!("config: line {}: {words}", self.number);
-        Diagnostic::error((self.number, self.column(part)), wording, text)
+    pub fn error(&self, part: &[u8], words: &[&str], text: &[&str]) -> Box<Diagnostic> {
+        let mut error = self.at(part, text);
+        let words = words.concat();
+        error.knockd_wording = Some(format!("config: line {}: {words}", self.number));
+        error
     }
 }
 

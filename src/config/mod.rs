@@ -19,7 +19,6 @@ mod sequence;
 mod set;
 mod shadow;
 mod shell;
-mod tripwire;
 mod undo;
 mod values;
 
@@ -42,7 +41,7 @@ pub struct Config {
     /// The doors in the order of the file.
     pub doors: Vec<Door>,
     /// What is accepted but surely not meant, such as junk after a port number.
-    pub warnings: Vec<Diagnostic>,
+    pub warnings: Vec<Box<Diagnostic>>,
 }
 
 /// One door: a sequence and what to run.
@@ -111,20 +110,20 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// About that line and column.
-    fn at((line, column): (usize, usize), text: &str) -> Diagnostic {
-        Diagnostic {
+    /// About that line and column; the text is joined here, once for all who call.
+    fn at((line, column): (usize, usize), text: &[&str]) -> Box<Diagnostic> {
+        Box::new(Diagnostic {
             line,
             column,
             knockd_wording: None,
-            text: text.into(),
-        }
+            text: text.concat(),
+        })
     }
 
     /// The same as an error for which knockd 0.8 prints that line.
-    fn error(place: (usize, usize), wording: String, text: &str) -> Box<Diagnostic> {
-        let mut error = Box::new(Diagnostic::at(place, text));
-        error.knockd_wording = Some(wording);
+    fn error(place: (usize, usize), wording: &[&str], text: &[&str]) -> Box<Diagnostic> {
+        let mut error = Diagnostic::at(place, text);
+        error.knockd_wording = Some(wording.concat());
         error
     }
 

@@ -1,16 +1,17 @@
 //! Line by line from the text of a config to a [`Config`], with knockd 0.8's errors and debug lines.
 #![forbid(unsafe_code)]
 
-use super::finish::{finish_door, finish_options, is_nearly_options, no_sequence};
+use super::finish::{
+    finish_door, finish_options, is_nearly_options, no_sequence, useless_tripwires,
+};
 use super::keys::{Key, Seen, key_names, nearest, or_list};
 use super::line::{Content, Line, is_blank, trim};
 use super::options::Place;
 use super::set::{Given, Notes, set};
-use super::tripwire::futile;
 use super::{Commands, Config, Diagnostic, Door, Options};
 use crate::door::Pattern;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOORS, MAX_NAME};
-use crate::quote::around;
+use crate::quote::quote;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -38,8 +39,8 @@ pub fn parse_beside(
     trace: &mut dyn FnMut(&str),
 ) -> Result<Config, Box<Diagnostic>> {
     if text.len() > MAX_CONFIG_BYTES {
-        let text = format!("longer than {MAX_CONFIG_BYTES} bytes");
-        return Err(Diagnostic::at((0, 0), &text).into());
+        const { assert!(MAX_CONFIG_BYTES == 1 << 20) };
+        return Err(Diagnostic::at((0, 0), &["longer than 1 MiB"]));
     }
     let utf16 = text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff");
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -65,7 +66,7 @@ pub fn parse_beside(
                 true => "the file is UTF-16: save it as UTF-8; a config is plain text",
                 false => "a NUL byte; a config is plain text",
             };
-            return Err(line.at(&text[nul..], cause).into());
+            return Err(line.at(&text[nul..], &[cause]));
         }
         parser.line(line)?;
     }
@@ -107,8 +108,8 @@ pub(super) fn door(name: String, line: usize) -> Door {
 }
 
 /// What a key without a value lacks.
-fn lacks(key: Key, what: &str) -> String {
-    [key.name(), what, key.name(), " = ..."].concat()
+fn lacks(key: Key, what: &str) -> [&str; 4] {
+    [key.name(), what, key.name(), " = ..."]
 }
 
 #[derive(Clone, Copy)]
@@ -131,11 +132,9 @@ impl Parser<'_> {
     fn line(&mut self, line: Line<'_>) -> Result<(), Box<Diagnostic>> {
         let content = line.content();
         if line.text.len() > MAX_CONFIG_LINE && !matches!(content, Content::Nothing) {
-            let text = format!(
-                "this line has {} bytes; give at most {MAX_CONFIG_LINE}",
-                line.text.len()
-            );
-            return Err(line.at(line.text, &text).into());
+            const { assert!(MAX_CONFIG_LINE == 16384) };
+            let text = "this line is too long; give at most 16384 bytes";
+            return Err(line.at(line.text, &[text]));
         }
         match content {
             Content::Nothing => return Ok(()),
@@ -144,11 +143,9 @@ impl Parser<'_> {
             Content::Pair { key, value } => self.directive(line, key, Some(value))?,
         }
         if line.text.len() >= KNOCKD_LINE {
-            let text = format!(
-                "this line has {} bytes; knockd 0.8 would cut it after {KNOCKD_LINE}",
-                line.text.len()
-            );
-            self.notes.warnings.push(line.at(line.text, &text));
+            const { assert!(KNOCKD_LINE == 4095) };
+            let text = "knockd 0.8 would cut this line after 4095 bytes";
+            self.notes.warnings.push(line.at(line.text, &[text]));
         }
         Ok(())
     }
@@ -159,29 +156,27 @@ impl Parser<'_> {
         (self.notes.trace)(&text);
         if name.is_empty() {
             let text = "a section needs a name: [options], or a name of your own for a door";
-            return Err(line.error(trim(line.text), "bad section name", text));
+            return Err(line.error(trim(line.text), &["bad section name"], &[text]));
         }
         if name == b"options" {
             self.section = Section::Options;
             return Ok(());
         }
         if shown.len() > MAX_NAME {
-            let text = format!(
-                "the name of this door has {} bytes; give it at most {MAX_NAME}",
-                shown.len()
-            );
-            return Err(line.at(name, &text).into());
+            const { assert!(MAX_NAME == 1023) };
+            return Err(line.at(name, &["this name is too long; give at most 1023 bytes"]));
         }
         if self.doors.len() == MAX_DOORS {
-            let text = format!("more than {MAX_DOORS} doors");
-            return Err(line.at(name, &text).into());
+            const { assert!(MAX_DOORS == 256) };
+            return Err(line.at(name, &["more than 256 doors"]));
         }
         if name.contains(&b']') || name.contains(&b'[') {
             let after = ", up to the last ']' of the line; a comment needs a line of its own";
-            let text = around("the name of this door is ", name, after);
+            let text = ["the name of this door is ", &quote(name), after];
             self.notes.warnings.push(line.at(name, &text));
         } else if trim(name).len() != name.len() {
-            let text = around("the blanks in ", name, " belong to the name of the door");
+            let after = " belong to the name of the door";
+            let text = ["the blanks in ", &quote(name), after];
             self.notes.warnings.push(line.at(name, &text));
         }
         self.doors.push((door(shown, line.number), Seen::new()));
@@ -200,14 +195,14 @@ impl Parser<'_> {
             Section::None => "all directives must belong to a section",
             _ => "syntax error",
         };
-        let wrong = |text: &str| line.error(name, words, text);
+        let wrong = |text: &[&str]| line.error(name, &[words], text);
         if trim(line.text).starts_with(b"[") {
             let text =
                 "a section is written [name], alone on its line; a comment needs a line of its own";
-            return Err(wrong(text));
+            return Err(wrong(&[text]));
         }
         let Some(key) = Key::from_name(name) else {
-            return Err(wrong(&self.unknown(name, value.is_some())));
+            return Err(wrong(&[&self.unknown(name, value.is_some())]));
         };
         let in_door = match self.section {
             Section::None => {
@@ -215,7 +210,7 @@ impl Parser<'_> {
                     true => " must stand below [options]",
                     false => " must stand below the [name] of its door",
                 };
-                return Err(wrong(&around("", name, header)));
+                return Err(wrong(&[&quote(name), header]));
             }
             Section::Options => false,
             Section::Door => true,
@@ -223,12 +218,14 @@ impl Parser<'_> {
         match (key == USE_SYSLOG, value) {
             (true, None) if in_door => {
                 let text = "UseSyslog belongs below [options]; it counts for all doors";
-                self.notes.warnings.push(line.at(name, text));
+                self.notes.warnings.push(line.at(name, &[text]));
             }
             (true, None) => {}
-            (true, Some(_)) => return Err(wrong(STANDS_ALONE)),
+            (true, Some(_)) => return Err(wrong(&[STANDS_ALONE])),
             (false, None) => return Err(wrong(&lacks(key, " needs a value: "))),
-            _ if key.is_option() == in_door => return Err(wrong(&self.misplaced(key))),
+            _ if key.is_option() == in_door => {
+                return Err(wrong(&[key.name(), self.misplaced(key)]));
+            }
             _ => {}
         }
         self.note_repetition(line, name, key);
@@ -274,7 +271,7 @@ impl Parser<'_> {
         {
             return match key == USE_SYSLOG {
                 true => STANDS_ALONE.into(),
-                false => lacks(key, " needs a '=' before its value: "),
+                false => lacks(key, " needs a '=' before its value: ").concat(),
             };
         }
         let what = match has_value {
@@ -295,19 +292,18 @@ impl Parser<'_> {
                 (has, legal.as_str(), "")
             }
         };
-        [&around(what, name, "; "), hint, names, end].concat()
+        [what, &quote(name), "; ", hint, names, end].concat()
     }
 
     /// What is wrong with a key in the wrong kind of section.
-    fn misplaced(&self, key: Key) -> String {
-        let right = match (key.is_option(), self.doors.last()) {
+    fn misplaced(&self, key: Key) -> &'static str {
+        match (key.is_option(), self.doors.last()) {
             (true, Some((door, _))) if is_nearly_options(&door.name) => {
                 " belongs below [options], in lower case, no blanks"
             }
             (true, _) => " belongs below [options], not in a door",
             (false, _) => " belongs in a door, below a [name] of its own",
-        };
-        [key.name(), right].concat()
+        }
     }
 
     fn note_repetition(&mut self, line: Line<'_>, name: &[u8], key: Key) {
@@ -318,10 +314,12 @@ impl Parser<'_> {
         let before = seen.note(key, (line.number, line.column(name)));
         // Flags add up, and UseSyslog says the same twice.
         if before > 0 && key != USE_SYSLOG && key != const { Key::of("tcpflags") } {
-            let text = format!(
-                "{} was given on line {before} too; this one counts",
-                key.name()
-            );
+            let text = [
+                key.name(),
+                " was given on line ",
+                &before.to_string(),
+                " too; this one counts",
+            ];
             self.notes.warnings.push(line.at(name, &text));
         }
     }
@@ -335,7 +333,7 @@ impl Parser<'_> {
         }
         let mut found = self.notes.warnings;
         if self.doors.is_empty() {
-            found.push(Diagnostic::at((0, 0), "no doors: nothing can be opened"));
+            found.push(Diagnostic::at((0, 0), &["no doors: nothing can be opened"]));
         }
         finish_options(&mut self.options, &self.seen, &mut found);
         let mut doors: Vec<Door> = Vec::new();
@@ -343,8 +341,8 @@ impl Parser<'_> {
             finish_door(&mut door, &seen, &mut found);
             doors.push(door);
         }
-        found.extend(futile(&self.notes.singles, &doors));
-        let mut warnings: Vec<Diagnostic> = Vec::new();
+        useless_tripwires(&self.notes.singles, &doors, &mut found);
+        let mut warnings: Vec<Box<Diagnostic>> = Vec::new();
         for warning in found {
             let place = (warning.line, warning.column);
             let at = warnings.partition_point(|other| (other.line, other.column) <= place);

@@ -6,7 +6,7 @@ use super::line::{characters_before, trim};
 use super::values::leading_number;
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::quote::{around, cut, quote};
+use crate::quote::{cut, quote};
 use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
 use nom::sequence::preceded;
@@ -47,44 +47,40 @@ pub fn parse_sequence(
     door: &str,
     (line, column): (usize, usize),
     text: &[u8],
-    warnings: &mut Vec<Diagnostic>,
+    warnings: &mut Vec<Box<Diagnostic>>,
 ) -> Result<Sequence, Box<Diagnostic>> {
     let place = |part: &[u8]| (line, column + characters_before(text, part));
-    let error = |part: &[u8], what: &str, after: &str, message: &str| {
-        let wording = ["config: section ", door, ": ", what, after].concat();
-        Diagnostic::error(place(part), wording, message)
-    };
-    let empty = || {
-        let wording = ["error: section '", door, "' has an empty knock sequence"].concat();
-        let message = "no ports; list them as 7000,8000:udp,9000";
-        Diagnostic::error(place(text), wording, message)
+    let error = |part: &[u8], what: [&str; 3], message: [&str; 2]| {
+        let wording = ["config: section ", door, ": ", what[0], what[1], what[2]];
+        Diagnostic::error(place(part), &wording, &message)
     };
     let mut steps: heapless::Vec<Step, MAX_STEPS> = heapless::Vec::new();
-    let mut todo = if trim(text).is_empty() {
-        None
-    } else {
-        Some(text)
-    };
+    let mut todo = Some(text).filter(|text| !trim(text).is_empty());
     while let Some(this) = todo {
         let Ok((after, raw)) = raw_step(this) else {
             break;
         };
         todo = after.strip_prefix(b",");
-        if steps.is_full() {
-            let message = format!("a sequence has at most {MAX_STEPS} ports; this is one more");
-            let what = "too many ports in knock sequence";
-            return Err(error(trim(raw.port), what, "", &message));
-        }
-        let port = check_port(raw.port).map_err(|message| {
-            let what = ["port ", &cut(raw.port)].concat();
-            error(trim(raw.port), &what, " is invalid", &message)
-        })?;
         let written = trim(raw.port);
+        if steps.is_full() {
+            const { assert!(MAX_STEPS == 32) };
+            let what = ["too many ports in knock sequence", "", ""];
+            return Err(error(written, what, ["give at most 32 ports", ""]));
+        }
+        let found = quote(written);
+        // knockd 0.8: atoi(), cut to 32 bits, refused above 65535, then cut to 16 bits.
+        let number = leading_number(written).map_or(0, |(number, _)| number);
+        let Ok(port @ 1..) = u16::try_from(number) else {
+            let what = ["port ", &cut(raw.port), " is invalid"];
+            return Err(error(
+                written,
+                what,
+                [&found, " is not a port from 1 to 65535"],
+            ));
+        };
         if !written.iter().all(u8::is_ascii_digit) {
-            let message = format!(
-                "{} is read as port {port}; separate ports with commas, put a comment on its own line",
-                quote(written)
-            );
+            let right = "; separate ports with commas, put a comment on its own line";
+            let message = [&found, " is read as port ", &port.to_string(), right];
             warnings.push(Diagnostic::at(place(written), &message));
         }
         let protocol = match raw.protocol.map(trim) {
@@ -92,49 +88,24 @@ pub fn parse_sequence(
             Some(p) if p.eq_ignore_ascii_case(b"tcp") => Protocol::Tcp,
             Some(p) if p.eq_ignore_ascii_case(b"udp") => Protocol::Udp,
             Some(other) => {
-                let found = match other {
-                    b"" => "no protocol after the ':'".to_string(),
-                    other => around("unknown protocol ", other, ""),
-                };
-                let message = format!("{found}; use {port}:tcp, {port}:udp, or {port} for TCP");
-                let what = "unknown protocol in knock sequence";
-                return Err(error(other, what, "", &message));
+                let what = ["unknown protocol in knock sequence", "", ""];
+                let message = [&quote(other), " is no protocol; use tcp or udp"];
+                return Err(error(other, what, message));
             }
         };
         if let Some(ignored) = raw.ignored {
-            let message = around("", ignored, " after the second ':' has no meaning");
+            let message = [&quote(ignored), " after the second ':' has no meaning"];
             warnings.push(Diagnostic::at(place(ignored), &message));
         }
         if steps.push(Step { protocol, port }).is_err() {
             break; // It is not full: checked above.
         }
     }
-    Sequence::new(&steps).ok_or_else(empty)
-}
-
-/// The port, whatever follows its digits, or what is wrong with it.
-fn check_port(text: &[u8]) -> Result<u16, String> {
-    const RIGHT: &str = "give a number from 1 to 65535";
-    let trimmed = trim(text);
-    if trimmed.is_empty() {
-        return Err(format!(
-            "a port is missing here; {RIGHT} (knockd 0.8 takes port 0)"
-        ));
-    }
-    // knockd 0.8: atoi(), cut to 32 bits, refused above 65535, then cut to 16 bits.
-    let (number, _) = leading_number(trimmed).unwrap_or((0, trimmed));
-    if let Ok(port @ 1..) = u16::try_from(number) {
-        return Ok(port);
-    }
-    let knockd = number as i32;
-    let reading = match knockd {
-        65536.. => String::new(),
-        _ => format!(" (knockd 0.8 takes port {})", knockd as u16),
-    };
-    Err(format!(
-        "{} is not a port; {RIGHT}{reading}",
-        quote(trimmed)
-    ))
+    Sequence::new(&steps).ok_or_else(|| {
+        let wording = ["error: section '", door, "' has an empty knock sequence"];
+        let message = "no ports; list them as 7000,8000:udp,9000";
+        Diagnostic::error(place(text), &wording, &[message])
+    })
 }
 
 #[cfg(test)]

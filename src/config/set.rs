@@ -7,11 +7,10 @@ use super::keys::Key;
 use super::line::{Line, is_blank};
 use super::options::Slot;
 use super::parse_sequence;
-use super::tripwire::{Single, tripwire};
-use super::values::{interfaces, networks, seconds, target};
+use super::values::{interfaces, networks, seconds, target, tripwire};
 use crate::limits::MAX_COMMAND;
 use crate::number::number;
-use crate::quote::around;
+use crate::quote::quote;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -28,20 +27,23 @@ pub(super) struct Given<'a> {
 
 /// What comes of a config beside its values.
 pub(super) struct Notes<'t> {
-    pub warnings: Vec<Diagnostic>,
-    /// The ports that `Tripwire` lists singly.
-    pub singles: Vec<Single>,
+    pub warnings: Vec<Box<Diagnostic>>,
+    /// The ports that `Tripwire` lists singly, and where: line and column.
+    pub singles: Vec<(u16, (usize, usize))>,
     /// Whether the command line names the interface.
     pub names_interface: bool,
     pub trace: &'t mut dyn FnMut(&str),
 }
 
 impl Given<'_> {
-    /// The error for a value that a key of ours cannot have.
-    fn wrong(&self, right: &str) -> Box<Diagnostic> {
-        let found = around(": found ", self.value, "; ");
-        let text = [self.key.name(), &found, right].concat();
-        self.line.error(self.value, "syntax error", &text)
+    /// The error for a value, or a part of one, that cannot be; `words` are those of knockd 0.8, if it has any.
+    pub fn wrong(&self, part: &[u8], words: &str, right: &[&str]) -> Box<Diagnostic> {
+        let right = right.concat();
+        let text = [self.key.name(), ": found ", &quote(part), "; ", &right];
+        match words {
+            "" => self.line.at(part, &text),
+            words => self.line.error(part, &[words], &text),
+        }
     }
 
     fn trace(&self, value: &str, notes: &mut Notes<'_>) {
@@ -55,7 +57,7 @@ impl Given<'_> {
         let mut pairs = self.value.windows(2);
         if pairs.any(|pair| is_blank(pair[0]) && pair[1] == b'#') {
             let text = "all of this is the path; put a comment on its own line";
-            notes.warnings.push(self.line.at(self.value, text));
+            notes.warnings.push(self.line.at(self.value, &[text]));
         }
         (!self.value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(self.value)))
     }
@@ -65,7 +67,7 @@ impl Given<'_> {
         let number = number(self.value, most.into()).map(|number| number as u32);
         number.filter(|number| *number >= least).ok_or_else(|| {
             let right = format!("give {least} to {most} {of}");
-            self.wrong(&right)
+            self.wrong(self.value, "syntax error", &[&right])
         })
     }
 }
@@ -93,7 +95,8 @@ pub(super) fn set(
         Slot::Word(is_second, words) => {
             let is = |(word, _): &(&str, &str)| word.as_bytes().eq_ignore_ascii_case(value);
             let Some(index) = words.iter().position(is) else {
-                return Err(given.wrong(&["use ", words[0].0, " or ", words[1].0].concat()));
+                let right = ["use ", words[0].0, " or ", words[1].0];
+                return Err(given.wrong(value, "syntax error", &right));
             };
             *is_second = index == 1;
         }
@@ -102,7 +105,7 @@ pub(super) fn set(
             *place = u64::from(given.number(1, most, "seconds")?) * 1000;
         }
         Slot::Time(place) => {
-            let seconds = seconds(line, value, &mut notes.warnings)?;
+            let seconds = seconds(&given, notes)?;
             given.trace(&seconds.to_string(), notes);
             // sleep() takes the number as unsigned.
             *place = u64::from(seconds as u32) * 1000;
@@ -110,34 +113,34 @@ pub(super) fn set(
         Slot::Path(place) => *place = given.path(notes),
         Slot::Directory(place) => match given.path(notes) {
             Some(path) if path.is_absolute() => *place = path,
-            _ => return Err(given.wrong("give a path that begins with '/'")),
+            _ => {
+                let right = ["give a path that begins with '/'"];
+                return Err(given.wrong(value, "syntax error", &right));
+            }
         },
         Slot::List(place) => {
             *place = given.path(notes);
             if place.is_none() {
-                let at = (line.number, line.column(value));
-                let wording = "No such file or directory".into();
-                let text = "one_time_sequences needs the path of a file";
-                return Err(Diagnostic::error(at, wording, text));
+                let mut error = given.wrong(value, "", &["give the path of a file"]);
+                error.knockd_wording = Some("No such file or directory".into());
+                return Err(error);
             }
         }
         Slot::Command(place) => {
             if value.len() > MAX_COMMAND {
-                let text = format!(
-                    "this command has {} bytes; what is longer than {MAX_COMMAND} is never run",
-                    value.len()
-                );
-                notes.warnings.push(line.at(value, &text));
+                const { assert!(MAX_COMMAND == 4095) };
+                let text = "a command longer than 4095 bytes is never run";
+                notes.warnings.push(line.at(value, &[text]));
             }
             *place = Some(value.to_vec());
         }
-        Slot::Interfaces(place) => match interfaces(line, value) {
+        Slot::Interfaces(place) => match interfaces(&given) {
             Ok(list) => *place = list,
-            Err(problem) if notes.names_interface => notes.warnings.push(*problem),
+            Err(problem) if notes.names_interface => notes.warnings.push(problem),
             Err(problem) => return Err(problem),
         },
-        Slot::Ports(place) => *place = tripwire(line, value, &mut notes.singles)?,
-        Slot::Networks(place) => *place = networks(line, value)?,
+        Slot::Ports(place) => *place = tripwire(&given, notes)?,
+        Slot::Networks(place) => *place = networks(&given)?,
         Slot::Steps(place) => {
             let at = (line.number, line.column(value));
             let door = given.door.unwrap_or_default();
@@ -145,8 +148,8 @@ pub(super) fn set(
             given.trace(&sequence.to_string(), notes);
             *place = Some(sequence);
         }
-        Slot::Flags(place) => tcp_flags(line, value, place, notes)?,
-        Slot::Address(place) => *place = Some(target(line, value)?),
+        Slot::Flags(place) => tcp_flags(&given, place, notes)?,
+        Slot::Address(place) => *place = Some(target(&given)?),
     }
     Ok(())
 }

@@ -65,7 +65,7 @@ pub fn main(settings: &Settings) -> ExitCode {
 }
 
 /// What is unwise about the owner and mode of a file.
-fn mode(path: &Path, why: &str) -> Option<Diagnostic> {
+fn mode(path: &Path, why: &str) -> Option<Box<Diagnostic>> {
     let found = fs::metadata(path).ok()?;
     mode_advice(found.mode(), found.uid(), why)
 }

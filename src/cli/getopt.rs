@@ -3,8 +3,6 @@
 //! Messages are glibc's own, because scripts and people know them.
 #![forbid(unsafe_code)]
 
-use std::fmt;
-
 /// One option that a program takes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Opt {
@@ -63,45 +61,13 @@ pub struct Scan<'a> {
     pub options: Vec<Given<'a>>,
     /// The words that are no options, in the order given. Only complete where `error` is `None`.
     pub operands: Vec<&'a str>,
-    /// The first error. Nothing behind it was read, since the programs exit there.
-    pub error: Option<Error<'a>>,
-}
-
-/// Why a command line is refused. Shown in glibc's words, without the `program: ` before them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error<'a> {
-    /// `-z`
-    InvalidShort(char),
-    /// `-c` at the end
-    ShortNeedsValue(char),
-    /// `--bogus` or `--bogus=1`, without the dashes
-    Unrecognized(&'a str),
-    /// `--lo`, without the dashes, and what it may stand for
-    Ambiguous(&'a str, Vec<&'static str>),
-    /// `--daemon=1`
-    AllowsNoValue(&'static str),
-    /// `--config` at the end
-    NeedsValue(&'static str),
-}
-
-impl fmt::Display for Error<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::InvalidShort(c) => write!(f, "invalid option -- '{c}'"),
-            Error::ShortNeedsValue(c) => write!(f, "option requires an argument -- '{c}'"),
-            Error::Unrecognized(word) => write!(f, "unrecognized option '--{word}'"),
-            Error::Ambiguous(word, names) => {
-                write!(f, "option '--{word}' is ambiguous; possibilities:")?;
-                names.iter().try_for_each(|name| write!(f, " '--{name}'"))
-            }
-            Error::AllowsNoValue(name) => write!(f, "option '--{name}' doesn't allow an argument"),
-            Error::NeedsValue(name) => write!(f, "option '--{name}' requires an argument"),
-        }
-    }
+    /// The first error, in glibc's words, without the `program: ` before them. Nothing behind it was read, since the
+    /// programs exit there.
+    pub error: Option<String>,
 }
 
 /// Reads the words behind the program's name as `getopt_long` with that table does, up to the first error.
-/// The order of the table shows only in [`Error::Ambiguous`].
+/// The order of the table shows only where an abbreviation is ambiguous.
 pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
     let mut scan = Scan::default();
     let mut args = args.iter().copied();
@@ -148,7 +114,7 @@ fn long_option<'a>(
     table: &'static [Opt],
     word: &'a str,
     rest: &mut dyn Iterator<Item = &'a str>,
-) -> Result<Given<'a>, Error<'a>> {
+) -> Result<Given<'a>, String> {
     let (name, value) = match word.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (word, None),
@@ -158,11 +124,12 @@ fn long_option<'a>(
         None => abbreviated(table, name, word)?,
     };
     match (option.takes_value, value) {
-        (false, Some(_)) => Err(Error::AllowsNoValue(option.name)),
+        (false, Some(_)) => Err(about(option.flag, "doesn't allow an argument")),
         (false, None) => Ok((option, None)),
         (true, Some(value)) => Ok((option, Some(value))),
         (true, None) => {
-            let value = rest.next().ok_or(Error::NeedsValue(option.name))?;
+            let value = rest.next();
+            let value = value.ok_or_else(|| about(option.flag, "requires an argument"))?;
             Ok((option, Some(value)))
         }
     }
@@ -173,17 +140,30 @@ fn abbreviated<'a>(
     table: &'static [Opt],
     name: &str,
     word: &'a str,
-) -> Result<&'static Opt, Error<'a>> {
+) -> Result<&'static Opt, String> {
     let fits = |o: &&Opt| o.short.is_some() && o.name.starts_with(name);
     let mut candidates = table.iter().filter(fits);
     match (candidates.next(), candidates.next()) {
-        (None, _) => Err(Error::Unrecognized(word)),
+        (None, _) => Err(["unrecognized option '--", word, "'"].concat()),
         (Some(only), None) => Ok(only),
-        _ => Err(Error::Ambiguous(
-            word,
-            table.iter().filter(fits).map(|o| o.name).collect(),
-        )),
+        _ => {
+            let mut error = ["option '--", word, "' is ambiguous; possibilities:"].concat();
+            for option in table.iter().filter(fits) {
+                for part in [" '", option.flag, "'"] {
+                    error.push_str(part);
+                }
+            }
+            Err(error)
+        }
     }
+}
+
+fn about(flag: &str, what: &str) -> String {
+    ["option '", flag, "' ", what].concat()
+}
+
+fn about_letter(what: &str, letter: char) -> String {
+    format!("{what} -- '{letter}'")
 }
 
 /// The letters of `-dcFILE`, the dash taken off. An option with a value takes the rest of the word, or the next one.
@@ -192,19 +172,22 @@ fn cluster<'a>(
     letters: &'a str,
     rest: &mut dyn Iterator<Item = &'a str>,
     options: &mut Vec<Given<'a>>,
-) -> Result<(), Error<'a>> {
+) -> Result<(), String> {
     let mut left = letters.chars();
     while let Some(letter) = left.next() {
         let option = table
             .iter()
             .find(|o| o.short == Some(letter))
-            .ok_or(Error::InvalidShort(letter))?;
+            .ok_or_else(|| about_letter("invalid option", letter))?;
         if !option.takes_value {
             options.push((option, None));
             continue;
         }
         let value = match left.as_str() {
-            "" => rest.next().ok_or(Error::ShortNeedsValue(letter))?,
+            "" => {
+                let missing = || about_letter("option requires an argument", letter);
+                rest.next().ok_or_else(missing)?
+            }
             joined => joined,
         };
         options.push((option, Some(value)));

@@ -11,9 +11,10 @@ mod knockd;
 pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
 pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
 
+use crate::quote::quote;
 use crate::sys::file::write_all;
 use crate::sys::program;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 
 /// What a command line asks for.
@@ -91,28 +92,13 @@ impl<'a> Words<'a> {
             match word.to_str() {
                 Some(word) => args.push(word),
                 None => {
-                    return Err(format!(
-                        "{program}: argument {} is not valid UTF-8",
-                        shown(word)
-                    ));
+                    let word = quote(word.as_encoded_bytes());
+                    return Err([&program, ": argument ", &word, " is not valid UTF-8"].concat());
                 }
             }
         }
         Ok(Words { program, args })
     }
-}
-
-/// A word that is no text: `"/etc/\xFF.conf"`.
-fn shown(word: &OsStr) -> String {
-    let mut out = String::from("\"");
-    for chunk in word.as_encoded_bytes().utf8_chunks() {
-        out.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            out.push_str(&format!("\\x{byte:02X}"));
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// What is decided before the options are looked at: `-V` or `-h`, whichever comes first, then the first error.
@@ -127,7 +113,7 @@ fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
         });
     let wrong = || {
         let error = scan.error.as_ref()?;
-        Some(Outcome::Usage(Some(format!("{program}: {error}"))))
+        Some(Outcome::Usage(Some([program, ": ", error].concat())))
     };
     asked.or_else(wrong)
 }

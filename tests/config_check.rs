@@ -189,11 +189,11 @@ fn ban_commands_that_strike_everybody_or_nobody_are_named() {
 fn the_description_tells_who_is_banned_and_how() {
     let text = "[options]\nTripwire = auto\nTripwireHits = 3\nTripwireWindow = 60\nAllow = 10.0.0.0/8, ::1\n\
                 BanCommand = ban %IP%\nBanCommand_6 =\n[A]\nsequence = 5\n";
-    let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+    let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
     let words = "  TripwireHits    3 tripwires\n  TripwireWindow  60 s\n  BanTime         600 s\n  \
                  BanCommand      ban %IP%\n  BanCommand_6    none\n  UnbanCommand    none\n  UnbanCommand_6  none\n  \
                  MaxBans         64 bans at once\n  Allow           10.0.0.0/8, ::1/128\n";
-    let described = check::describe(&config);
+    let described = check::describe(&mut config);
     assert!(described.contains(words), "{described}");
 }
 
@@ -226,8 +226,8 @@ fn the_description_names_the_tripwires() {
         ("5000, 7-9, 10", "  Tripwire        7-10, 5000\n"),
     ] {
         let text = format!("[options]\nTripwire = {value}\n[A]\nsequence = 5\n");
-        let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
-        assert!(check::describe(&config).contains(words), "{value}");
+        let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+        assert!(check::describe(&mut config).contains(words), "{value}");
     }
 }
 
@@ -447,8 +447,8 @@ fn a_door_that_undoes_another_is_described_as_its_closing() {
     let text = "[open]\nsequence=9,4,7,5\ntcpflags=syn\ncommand=/sbin/iptables -I INPUT -s %IP% -j ACCEPT\n\
                 [close]\nsequence=5,7,4,9\ntcpflags=syn\ncommand=iptables -D INPUT -s %IP% -j ACCEPT\n";
     assert_eq!(advice(text), [""; 0]);
-    let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
-    let described = check::describe(&config);
+    let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+    let described = check::describe(&mut config);
     assert!(
         described.contains("  closes          by the knock of 'close' (line 5)\n\nDoor 'close'"),
         "{described}"
@@ -468,9 +468,9 @@ fn the_description_says_what_to_knock_and_what_runs() {
                 command=open %IP%\ncommand_6=\ncmd_timeout=20\nstop_command=close %IP%\n\
                 [once]\none_time_sequences=/etc/once\ntarget=192.0.2.1\ncommand=wake\n\
                 [log]\nsequence=5\n";
-    let config = parse(text.as_bytes(), &mut |_| ()).unwrap();
+    let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
     assert_eq!(
-        check::describe(&config),
+        check::describe(&mut config),
         "\
 Options
   UseSyslog       on
@@ -488,10 +488,9 @@ Options
   TripwireHits    nobody is banned
 
 Door 'SSH' (line 4)
-  knock           7000/tcp, 8000/udp
-  client          knock ROUTER 7000 8000:udp
+  knock           knock ROUTER 7000:tcp 8000:udp
   within          5 s from the first knock
-  TCP flags       syn set, ack clear
+  TCP flags       syn, !ack
   sent to         any address of the interface
   opening, IPv4   open %IP%
   opening, IPv6   runs nothing, only a log line
@@ -508,8 +507,7 @@ Door 'once' (line 12)
   closes          not by knockd: no stop command
 
 Door 'log' (line 16)
-  knock           5/tcp
-  client          knock ROUTER 5
+  knock           knock ROUTER 5:tcp
   within          25 s from the first knock
   TCP flags       any
   sent to         any address of the interface

@@ -301,8 +301,8 @@ fn check(case: u64, text: &[u8]) -> bool {
             assert!(error.line <= lines, "case {case}: {error:?}");
             false
         }
-        Ok(config) => {
-            assert!(!describe(&config).is_empty());
+        Ok(mut config) => {
+            assert!(!describe(&mut config).is_empty());
             for diagnostic in advice(&config).iter().chain(&config.warnings) {
                 assert!(!diagnostic.show(Path::new("k")).is_empty());
             }
@@ -347,6 +347,6 @@ fn a_door_without_anything_is_described() {
     let mut config = parse(b"[A]\nsequence=1\n", &mut |_| ()).unwrap();
     let door: &mut Door = &mut config.doors[0];
     door.pattern.sequence = None;
-    assert!(describe(&config).contains("nothing: it is disabled"));
+    assert!(describe(&mut config).contains("nothing: it is disabled"));
     assert!(advice(&config).iter().all(|a| a.line == 1));
 }

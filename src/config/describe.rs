@@ -4,15 +4,16 @@
 use super::options::{Place, ROWS, Slot};
 use super::shadow::closed_by;
 use super::{Commands, Config, Door, Options};
-use crate::door::{FlagRule, Millis, Protocol, TCP_FLAGS};
+use crate::door::{FlagRule, Millis, TCP_FLAGS};
 use crate::quote::{printable, quote};
 use crate::tripwire::Tripwire;
 use std::path::Path;
 
 /// What the config means: the options, then door by door what to knock and what runs. Ends with a newline.
-pub fn describe(config: &Config) -> String {
+/// It changes nothing: the table gives places for writing.
+pub fn describe(config: &mut Config) -> String {
     let mut out = String::new();
-    about_options(&mut out, &config.options);
+    about_options(&mut out, &mut config.options);
     for door in &config.doors {
         about_door(&mut out, door, &config.doors);
     }
@@ -29,14 +30,13 @@ fn path(path: &Path) -> String {
 }
 
 /// A line for each option, by its name. Without bans what follows `TripwireHits` means nothing.
-fn about_options(out: &mut String, options: &Options) {
+fn about_options(out: &mut String, options: &mut Options) {
     out.push_str("Options\n");
-    let mut options = options.clone();
     for row in &ROWS {
         let Place::Options(slot) = row.place else {
             break;
         };
-        let slot = slot(&mut options);
+        let slot = slot(options);
         // What runs is resolved by now: a command that is absent does not stand for another.
         let absent = match slot {
             Slot::Command(_) => "none",
@@ -69,14 +69,16 @@ pub(super) fn value(slot: Slot<'_>) -> String {
         Slot::Ports(Tripwire::None) => String::new(),
         Slot::Ports(Tripwire::Auto) => "auto: around each step, and some random ports".into(),
         Slot::Ports(Tripwire::Ports(ranges)) => {
-            list(ranges, ", ", |range| match range.high == range.low {
-                true => range.low.to_string(),
-                false => format!("{}-{}", range.low, range.high),
-            })
+            let ranges = ranges.iter().map(|range| (range.low, range.high));
+            list(&mut ranges.map(|(low, high)| match low == high {
+                true => low.to_string(),
+                false => format!("{low}-{high}"),
+            }))
         }
-        Slot::Networks(networks) => list(networks, ", ", |network| {
-            format!("{}/{}", network.address, network.prefix)
-        }),
+        Slot::Networks(networks) => {
+            let networks = networks.iter();
+            list(&mut networks.map(|network| format!("{}/{}", network.address, network.prefix)))
+        }
         // Those of doors: about_door.
         Slot::Steps(_) | Slot::Flags(_) | Slot::Address(_) => String::new(),
     }
@@ -105,21 +107,12 @@ fn about_door(out: &mut String, door: &Door, doors: &[Door]) {
             );
         }
         (None, Some(sequence)) => {
-            put(
-                out,
-                "knock",
-                &list(sequence.steps(), ", ", |s| {
-                    format!("{}/{}", s.port, s.protocol)
-                }),
-            );
-            let client = list(sequence.steps(), " ", |step| match step.protocol {
-                Protocol::Tcp => step.port.to_string(),
-                Protocol::Udp => step.to_string(),
-            });
-            let host = pattern
-                .target
-                .map_or("ROUTER".into(), |target| target.to_string());
-            put(out, "client", &format!("knock {host} {client}"));
+            let target = pattern.target.map(|target| target.to_string());
+            let mut knock = ["knock ", target.as_deref().unwrap_or("ROUTER")].concat();
+            for step in sequence.steps() {
+                knock.push_str(&format!(" {step}"));
+            }
+            put(out, "knock", &knock);
         }
         (None, None) => put(out, "knock", "nothing: it is disabled"),
     }
@@ -170,24 +163,27 @@ fn families(out: &mut String, what: &str, (v4, v6): (String, String)) {
     }
 }
 
-fn list<T>(items: &[T], between: &str, show: fn(&T) -> String) -> String {
+/// With commas between them.
+fn list(items: &mut dyn Iterator<Item = String>) -> String {
     let mut out = String::new();
     for item in items {
-        out.push_str(if out.is_empty() { "" } else { between });
-        out.push_str(&show(item));
+        out.push_str(if out.is_empty() { "" } else { ", " });
+        out.push_str(&item);
     }
     out
 }
 
 fn flags(rule: FlagRule) -> String {
     let mut out = String::new();
-    for (bits, state) in [(rule.set, "set"), (rule.clear, "clear")] {
-        for (name, bit) in TCP_FLAGS {
-            if bits & bit != 0 {
-                out.push_str(if out.is_empty() { "" } else { ", " });
-                out.push_str(&format!("{name} {state}"));
-            }
-        }
+    for (name, bit) in TCP_FLAGS {
+        let sign = match (rule.set & bit, rule.clear & bit) {
+            (0, 0) => continue,
+            (0, _) => "!",
+            _ => "",
+        };
+        out.push_str(if out.is_empty() { "" } else { ", " });
+        out.push_str(sign);
+        out.push_str(name);
     }
     if out.is_empty() { "any".into() } else { out }
 }

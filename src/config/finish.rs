@@ -32,7 +32,7 @@ fn is_negative(time: Millis) -> bool {
 
 /// What the keys of a door mean together.
 pub(super) fn finish_door(door: &mut Door, seen: &Seen, warnings: &mut Vec<Box<Diagnostic>>) {
-    let warn = &mut |place, text: &str| warnings.push(Diagnostic::at(place, &[text]));
+    let warn = &mut |place, text: &str| Diagnostic::at(place, &[text]).add_to(warnings);
     if is_nearly_options(&door.name) {
         let text = "this is a door; the options need [options], in lower case";
         warn((door.line, 0), text);
@@ -93,7 +93,7 @@ pub(super) fn finish_options(
     seen: &Seen,
     warnings: &mut Vec<Box<Diagnostic>>,
 ) {
-    let warn = &mut |key, text: &str| warnings.push(Diagnostic::at(seen.place(key), &[text]));
+    let warn = &mut |key, text: &str| Diagnostic::at(seen.place(key), &[text]).add_to(warnings);
     let bans_are_meant = options.bans.hits > 0;
     if options.strict {
         const REKNOCK: Key = Key::of("Reknock");
@@ -145,7 +145,7 @@ pub(super) fn useless_tripwires(
                     &name,
                     ", so it is no tripwire",
                 ];
-                warnings.push(Diagnostic::at(*place, &text));
+                Diagnostic::at(*place, &text).add_to(warnings);
                 break;
             }
         }

@@ -29,7 +29,7 @@ pub(super) fn tcp_flags(
         };
         if flag.len() != word.len() {
             let text = ["knockd 0.8 refuses the blank beside ", &quote(flag)];
-            notes.warnings.push(line.at(word, &text));
+            line.at(word, &text).add_to(&mut notes.warnings);
         }
         let (to, from) = match name.len() < flag.len() {
             true => (&mut rule.clear, &mut rule.set),

@@ -2,10 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
-use nom::branch::alt;
 use nom::bytes::complete::{tag, take_until};
-use nom::combinator::{eof, map, map_opt, rest, value};
-use nom::sequence::{preceded, separated_pair};
+use nom::combinator::rest;
+use nom::sequence::separated_pair;
 use nom::{IResult, Parser};
 
 /// White space of the C locale, which knockd 0.8 strips: Rust's own has no vertical tab.
@@ -54,7 +53,17 @@ impl<'a> Line<'a> {
     /// What it holds.
     pub fn content(&self) -> Content<'a> {
         let text = trim(self.text);
-        content(text).map_or(Content::Word(text), |(_, content)| content)
+        match text {
+            [] | [b'#', ..] => Content::Nothing,
+            [b'[', name @ .., b']'] => Content::Section(name),
+            _ => match pair(text) {
+                Ok((_, (key, value))) => Content::Pair {
+                    key: trim(key),
+                    value: trim(value),
+                },
+                Err(_) => Content::Word(text),
+            },
+        }
     }
 
     /// The column, in characters from 1, at which `part` of this line begins.
@@ -76,28 +85,17 @@ impl<'a> Line<'a> {
     }
 }
 
-fn content(text: &[u8]) -> IResult<&[u8], Content<'_>> {
-    let comment = value(Content::Nothing, preceded(tag("#"), rest));
-    let header = preceded(tag("["), rest);
-    let section = map(
-        map_opt(header, |r: &[u8]| r.strip_suffix(b"]")),
-        Content::Section,
-    );
-    let pair = map(
-        separated_pair(take_until("="), tag("="), rest),
-        |(key, value)| Content::Pair {
-            key: trim(key),
-            value: trim(value),
-        },
-    );
-    alt((
-        value(Content::Nothing, eof),
-        comment,
-        section,
-        pair,
-        map(rest, Content::Word),
-    ))
-    .parse(text)
+/// `key = value`, cut at the first `=`.
+fn pair(text: &[u8]) -> IResult<&[u8], (&[u8], &[u8])> {
+    separated_pair(take_until("="), tag("="), rest).parse(text)
+}
+
+/// Calls for each part of a value between commas, without blanks at its ends.
+pub(super) fn each_part<'a>(
+    value: &'a [u8],
+    of: &mut dyn FnMut(&'a [u8]) -> Result<(), Box<Diagnostic>>,
+) -> Result<(), Box<Diagnostic>> {
+    value.split(|b| *b == b',').map(trim).try_for_each(of)
 }
 
 /// How many characters of `text` stand before its slice `part`.

@@ -120,6 +120,13 @@ impl Diagnostic {
         })
     }
 
+    /// Adds it to warnings, which are in the order of the file.
+    fn add_to(self: Box<Self>, warnings: &mut Vec<Box<Diagnostic>>) {
+        let place = (self.line, self.column);
+        let at = warnings.partition_point(|other| (other.line, other.column) <= place);
+        warnings.insert(at, self);
+    }
+
     /// The same as an error for which knockd 0.8 prints that line.
     fn error(place: (usize, usize), wording: &[&str], text: &[&str]) -> Box<Diagnostic> {
         let mut error = Diagnostic::at(place, text);

@@ -46,7 +46,7 @@ pub fn parse_beside(
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut parser = Parser {
         options: Options::default(),
-        seen: Seen::new(),
+        seen: vec![Seen::new()],
         doors: Vec::new(),
         section: Section::None,
         notes: Notes {
@@ -122,8 +122,9 @@ enum Section {
 
 struct Parser<'t> {
     options: Options,
-    seen: Seen,
-    doors: Vec<(Door, Seen)>,
+    /// Of the options, then of each door.
+    seen: Vec<Seen>,
+    doors: Vec<Door>,
     section: Section,
     notes: Notes<'t>,
 }
@@ -145,7 +146,7 @@ impl Parser<'_> {
         if line.text.len() >= KNOCKD_LINE {
             const { assert!(KNOCKD_LINE == 4095) };
             let text = "knockd 0.8 would cut this line after 4095 bytes";
-            self.notes.warnings.push(line.at(line.text, &[text]));
+            line.at(line.text, &[text]).add_to(&mut self.notes.warnings);
         }
         Ok(())
     }
@@ -173,13 +174,14 @@ impl Parser<'_> {
         if name.contains(&b']') || name.contains(&b'[') {
             let after = ", up to the last ']' of the line; a comment needs a line of its own";
             let text = ["the name of this door is ", &quote(name), after];
-            self.notes.warnings.push(line.at(name, &text));
+            line.at(name, &text).add_to(&mut self.notes.warnings);
         } else if trim(name).len() != name.len() {
             let after = " belong to the name of the door";
             let text = ["the blanks in ", &quote(name), after];
-            self.notes.warnings.push(line.at(name, &text));
+            line.at(name, &text).add_to(&mut self.notes.warnings);
         }
-        self.doors.push((door(shown, line.number), Seen::new()));
+        self.doors.push(door(shown, line.number));
+        self.seen.push(Seen::new());
         self.section = Section::Door;
         Ok(())
     }
@@ -218,7 +220,7 @@ impl Parser<'_> {
         match (key == USE_SYSLOG, value) {
             (true, None) if in_door => {
                 let text = "UseSyslog belongs below [options]; it counts for all doors";
-                self.notes.warnings.push(line.at(name, &[text]));
+                line.at(name, &[text]).add_to(&mut self.notes.warnings);
             }
             (true, None) => {}
             (true, Some(_)) => return Err(wrong(&[STANDS_ALONE])),
@@ -231,7 +233,7 @@ impl Parser<'_> {
         self.note_repetition(line, name, key);
         let (slot, door) = match (key.row().place, self.doors.last_mut()) {
             (Place::Options(slot), _) => (slot(&mut self.options), None),
-            (Place::Door(slot), Some((door, _))) => {
+            (Place::Door(slot), Some(door)) => {
                 let name = door.name.clone();
                 (slot(door), Some(name))
             }
@@ -298,7 +300,7 @@ impl Parser<'_> {
     /// What is wrong with a key in the wrong kind of section.
     fn misplaced(&self, key: Key) -> &'static str {
         match (key.is_option(), self.doors.last()) {
-            (true, Some((door, _))) if is_nearly_options(&door.name) => {
+            (true, Some(door)) if is_nearly_options(&door.name) => {
                 " belongs below [options], in lower case, no blanks"
             }
             (true, _) => " belongs below [options], not in a door",
@@ -307,9 +309,9 @@ impl Parser<'_> {
     }
 
     fn note_repetition(&mut self, line: Line<'_>, name: &[u8], key: Key) {
-        let seen = match self.doors.last_mut() {
-            Some((_, seen)) if !key.is_option() => seen,
-            _ => &mut self.seen,
+        let section = if key.is_option() { 0 } else { self.doors.len() };
+        let Some(seen) = self.seen.get_mut(section) else {
+            return;
         };
         let before = seen.note(key, (line.number, line.column(name)));
         // Flags add up, and UseSyslog says the same twice.
@@ -320,38 +322,30 @@ impl Parser<'_> {
                 &before.to_string(),
                 " too; this one counts",
             ];
-            self.notes.warnings.push(line.at(name, &text));
+            line.at(name, &text).add_to(&mut self.notes.warnings);
         }
     }
 
     /// What only the whole file shows: doors without sequence, fallbacks, contradictions.
     fn finish(mut self) -> Result<Config, Box<Diagnostic>> {
-        for (door, _) in &self.doors {
+        for door in &self.doors {
             if door.pattern.sequence.is_none() && door.one_time.is_none() {
                 return Err(no_sequence(door));
             }
         }
-        let mut found = self.notes.warnings;
+        let warnings = &mut self.notes.warnings;
         if self.doors.is_empty() {
-            found.push(Diagnostic::at((0, 0), &["no doors: nothing can be opened"]));
+            Diagnostic::at((0, 0), &["no doors: nothing can be opened"]).add_to(warnings);
         }
-        finish_options(&mut self.options, &self.seen, &mut found);
-        let mut doors: Vec<Door> = Vec::new();
-        for (mut door, seen) in self.doors {
-            finish_door(&mut door, &seen, &mut found);
-            doors.push(door);
+        finish_options(&mut self.options, &self.seen[0], warnings);
+        for (door, seen) in self.doors.iter_mut().zip(&self.seen[1..]) {
+            finish_door(door, seen, warnings);
         }
-        useless_tripwires(&self.notes.singles, &doors, &mut found);
-        let mut warnings: Vec<Box<Diagnostic>> = Vec::new();
-        for warning in found {
-            let place = (warning.line, warning.column);
-            let at = warnings.partition_point(|other| (other.line, other.column) <= place);
-            warnings.insert(at, warning);
-        }
+        useless_tripwires(&self.notes.singles, &self.doors, warnings);
         Ok(Config {
             options: self.options,
-            doors,
-            warnings,
+            doors: self.doors,
+            warnings: self.notes.warnings,
         })
     }
 }

@@ -81,7 +81,7 @@ pub fn parse_sequence(
         if !written.iter().all(u8::is_ascii_digit) {
             let right = "; separate ports with commas, put a comment on its own line";
             let message = [&found, " is read as port ", &port.to_string(), right];
-            warnings.push(Diagnostic::at(place(written), &message));
+            Diagnostic::at(place(written), &message).add_to(warnings);
         }
         let protocol = match raw.protocol.map(trim) {
             None => Protocol::Tcp,
@@ -95,7 +95,7 @@ pub fn parse_sequence(
         };
         if let Some(ignored) = raw.ignored {
             let message = [&quote(ignored), " after the second ':' has no meaning"];
-            warnings.push(Diagnostic::at(place(ignored), &message));
+            Diagnostic::at(place(ignored), &message).add_to(warnings);
         }
         if steps.push(Step { protocol, port }).is_err() {
             break; // It is not full: checked above.

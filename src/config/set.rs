@@ -57,7 +57,9 @@ impl Given<'_> {
         let mut pairs = self.value.windows(2);
         if pairs.any(|pair| is_blank(pair[0]) && pair[1] == b'#') {
             let text = "all of this is the path; put a comment on its own line";
-            notes.warnings.push(self.line.at(self.value, &[text]));
+            self.line
+                .at(self.value, &[text])
+                .add_to(&mut notes.warnings);
         }
         (!self.value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(self.value)))
     }
@@ -130,13 +132,13 @@ pub(super) fn set(
             if value.len() > MAX_COMMAND {
                 const { assert!(MAX_COMMAND == 4095) };
                 let text = "a command longer than 4095 bytes is never run";
-                notes.warnings.push(line.at(value, &[text]));
+                line.at(value, &[text]).add_to(&mut notes.warnings);
             }
             *place = Some(value.to_vec());
         }
         Slot::Interfaces(place) => match interfaces(&given) {
             Ok(list) => *place = list,
-            Err(problem) if notes.names_interface => notes.warnings.push(problem),
+            Err(problem) if notes.names_interface => problem.add_to(&mut notes.warnings),
             Err(problem) => return Err(problem),
         },
         Slot::Ports(place) => *place = tripwire(&given, notes)?,

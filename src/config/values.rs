@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
-use super::line::{is_blank, trim};
+use super::line::{each_part, is_blank, trim};
 use super::set::{Given, Notes};
 use crate::limits::{MAX_ALLOWED, MAX_TRIPWIRES};
 use crate::network::Network;
@@ -45,7 +45,7 @@ pub(super) fn seconds(given: &Given<'_>, notes: &mut Notes<'_>) -> Result<i32, B
     if !after.is_empty() {
         let (value, read) = (quote(given.value), seconds.to_string());
         let text = [&value, " is read as ", &read, " seconds, as in knockd 0.8"];
-        notes.warnings.push(given.line.at(after, &text));
+        given.line.at(after, &text).add_to(&mut notes.warnings);
     }
     Ok(seconds)
 }
@@ -69,7 +69,7 @@ pub(super) fn interfaces(given: &Given<'_>) -> Result<Option<String>, Box<Diagno
         return Ok(None);
     }
     let mut list = String::new();
-    for name in given.value.split(|b| *b == b',').map(trim) {
+    each_part(given.value, &mut |name| {
         let is_impossible = |b: &u8| is_blank(*b) || *b == b'/';
         let text = std::str::from_utf8(name).unwrap_or_default();
         if matches!(text, "" | "." | "..")
@@ -81,14 +81,15 @@ pub(super) fn interfaces(given: &Given<'_>) -> Result<Option<String>, Box<Diagno
         }
         list.push_str(if list.is_empty() { "" } else { "," });
         list.push_str(text);
-    }
+        Ok(())
+    })?;
     Ok(Some(list))
 }
 
 /// The value of `Allow`.
 pub(super) fn networks(given: &Given<'_>) -> Result<Vec<Network>, Box<Diagnostic>> {
     let mut networks = Vec::new();
-    for part in given.value.split(|b| *b == b',').map(trim) {
+    each_part(given.value, &mut |part| {
         let text = std::str::from_utf8(part).unwrap_or_default();
         let network = Network::parse(text).filter(|_| networks.len() < MAX_ALLOWED);
         let Some(network) = network else {
@@ -98,7 +99,8 @@ pub(super) fn networks(given: &Given<'_>) -> Result<Vec<Network>, Box<Diagnostic
             return Err(given.wrong(part, "syntax error", &[right]));
         };
         networks.push(network);
-    }
+        Ok(())
+    })?;
     Ok(networks)
 }
 
@@ -118,7 +120,7 @@ pub(super) fn tripwire(
     let right = "give auto, none, or up to 1024 ports and ranges such as 1-1023,5000";
     let wrong = |part: &[u8]| given.wrong(part, "syntax error", &[right]);
     let mut ranges = Vec::new();
-    for part in given.value.split(|b| *b == b',').map(trim) {
+    each_part(given.value, &mut |part| {
         let dash = part.iter().position(|b| *b == b'-');
         let (low, high) = match dash {
             Some(dash) => (port(&part[..dash]), port(&part[dash + 1..])),
@@ -132,7 +134,8 @@ pub(super) fn tripwire(
             notes.singles.push((low, (line.number, line.column(part))));
         }
         ranges.push(PortRange { low, high });
-    }
+        Ok(())
+    })?;
     let ranges = merge(ranges);
     if ranges.len() > MAX_TRIPWIRES {
         return Err(wrong(given.value));

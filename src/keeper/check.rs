@@ -16,8 +16,8 @@ use std::path::Path;
 /// Prints it all on standard output; errors and exit code 1 as at a start.
 pub fn main(settings: &Settings) -> ExitCode {
     let mut warnings = Vec::new();
-    let checked = settings.parse(&mut |_| {}).and_then(|config| {
-        let text = describe(&config);
+    let checked = settings.parse(&mut |_| {}).and_then(|mut config| {
+        let text = describe(&mut config);
         for found in config.warnings.iter().chain(&advice(&config)) {
             warnings.push(found.show(&settings.config));
         }

@@ -3,7 +3,7 @@
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::door::{Millis, Protocol};
-use crate::names;
+use crate::names::{self, NameError};
 use crate::number::number;
 use crate::path::file_name;
 use crate::sys::error::plain;
@@ -39,11 +39,10 @@ pub fn main(argv: &[OsString]) -> ExitCode {
 /// Where each step goes. All of them are found before the first is sent, since half a knock helps nobody. The host
 /// is looked up once: with more than one address in the DNS each lookup might name another.
 fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
-    let failed = |port: &str, error| {
-        format!(
-            "Failed to resolve hostname '{}' on port {port}\ngetaddrinfo: {error}",
-            args.host
-        )
+    let failed = |port: &str, error: NameError| {
+        let (host, error) = (args.host.as_str(), error.words());
+        let words = ["Failed to resolve hostname '", host, "' on port "];
+        words.concat() + port + "\ngetaddrinfo: " + error
     };
     let mut ports = Vec::new();
     for step in &args.steps {
@@ -67,12 +66,13 @@ fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
         ]
         .concat());
     }
-    let at = |port| {
+    let mut targets = Vec::new();
+    for port in ports {
         let mut target = host;
         target.set_port(port);
-        target
-    };
-    Ok(ports.into_iter().map(at).collect())
+        targets.push(target);
+    }
+    Ok(targets)
 }
 
 /// The port if the text is a number; `None` if it may be the name of a service.

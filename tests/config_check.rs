@@ -190,9 +190,9 @@ fn the_description_tells_who_is_banned_and_how() {
     let text = "[options]\nTripwire = auto\nTripwireHits = 3\nTripwireWindow = 60\nAllow = 10.0.0.0/8, ::1\n\
                 BanCommand = ban %IP%\nBanCommand_6 =\n[A]\nsequence = 5\n";
     let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
-    let words = "  TripwireHits    3 tripwires\n  TripwireWindow  60 s\n  BanTime         600 s\n  \
-                 BanCommand      ban %IP%\n  BanCommand_6    none\n  UnbanCommand    none\n  UnbanCommand_6  none\n  \
-                 MaxBans         64 bans at once\n  Allow           10.0.0.0/8, ::1/128\n";
+    let words = "  TripwireHits        3 tripwires\n  TripwireWindow      60 s\n  BanTime             600 s\n  \
+                 BanCommand          ban %IP%\n  BanCommand_6        none\n  \
+                 MaxBans             64 bans at once\n  Allow               10.0.0.0/8, ::1/128\n";
     let described = check::describe(&mut config);
     assert!(described.contains(words), "{described}");
 }
@@ -221,9 +221,9 @@ fn the_description_names_the_tripwires() {
     for (value, words) in [
         (
             "auto",
-            "  Tripwire        auto: around each step, and some random ports\n",
+            "  Tripwire            auto: around each step, and some random ports\n",
         ),
-        ("5000, 7-9, 10", "  Tripwire        7-10, 5000\n"),
+        ("5000, 7-9, 10", "  Tripwire            7-10, 5000\n"),
     ] {
         let text = format!("[options]\nTripwire = {value}\n[A]\nsequence = 5\n");
         let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
@@ -450,11 +450,11 @@ fn a_door_that_undoes_another_is_described_as_its_closing() {
     let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
     let described = check::describe(&mut config);
     assert!(
-        described.contains("  closes          by the knock of 'close' (line 5)\n\nDoor 'close'"),
+        described.contains("  closed by           'close' (line 5)\n\nDoor 'close'"),
         "{described}"
     );
     assert!(
-        described.ends_with("  undoes          'open' (line 1)\n"),
+        described.ends_with("  closes              'open' (line 1)\n"),
         "{described}"
     );
     let other = text.replace("-D INPUT", "-D FORWARD");
@@ -473,45 +473,46 @@ fn the_description_says_what_to_knock_and_what_runs() {
         check::describe(&mut config),
         "\
 Options
-  UseSyslog       on
-  LogFile         none
-  PidFile         /var/run/knockd.pid
-  Interface       ppp0
-  Matching        tolerant: repeats and a few stray knocks are forgiven
-  Reknock         renew: a second knock renews the time of an open door
-  LogRate         50 lines a second (0: no bound)
-  MaxAttempts     16384 attempts
-  StateDir        /var/run/knockd
-  CommandTimeout  600 s
-  MaxCommands     16 commands of a kind at once
-  Tripwire        none
-  TripwireHits    nobody is banned
+  UseSyslog           on
+  LogFile             no file
+  PidFile             /var/run/knockd.pid
+  Interface           ppp0
+  Matching            tolerant: repeats and a few stray knocks are forgiven
+  Reknock             renew: a second knock renews the time of an open door
+  LogRate             50 lines a second (0: no bound)
+  MaxAttempts         16384 attempts
+  StateDir            /var/run/knockd
+  CommandTimeout      600 s
+  MaxCommands         16 commands of a kind at once
+  TripwireHits        nobody is banned
 
 Door 'SSH' (line 4)
-  knock           knock ROUTER 7000:tcp 8000:udp
-  within          5 s from the first knock
-  TCP flags       syn, !ack
-  sent to         any address of the interface
-  opening, IPv4   open %IP%
-  opening, IPv6   runs nothing, only a log line
-  closing, IPv4   close %IP%
-  closing, IPv6   runs nothing
-  closes          20 s after the opening command has ended
+  sequence            7000:tcp,8000:udp
+  seq_timeout         5 s
+  tcpflags            syn, !ack
+  target              any address of the interface
+  start_command       open %IP%
+  start_command_6     none
+  cmd_timeout         20 s
+  stop_command        close %IP%
+  stop_command_6      none
+  to knock            knock ROUTER 7000:tcp 8000:udp
 
 Door 'once' (line 12)
-  knock           the first unused line of /etc/once
-  within          25 s from the first knock
-  TCP flags       any
-  sent to         192.0.2.1 only
-  opening         wake
-  closes          not by knockd: no stop command
+  one_time_sequences  /etc/once
+  seq_timeout         25 s
+  tcpflags            none: any TCP packet
+  target              192.0.2.1
+  start_command       wake
+  closed by           nothing: no stop command
 
 Door 'log' (line 16)
-  knock           knock ROUTER 5:tcp
-  within          25 s from the first knock
-  TCP flags       any
-  sent to         any address of the interface
-  opening         runs nothing, only a log line
+  sequence            5:tcp
+  seq_timeout         25 s
+  tcpflags            none: any TCP packet
+  target              any address of the interface
+  start_command       none: only a log line
+  to knock            knock ROUTER 5:tcp
 "
     );
 }

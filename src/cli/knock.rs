@@ -95,25 +95,28 @@ pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
         Ok(words) => words,
         Err(error) => return Outcome::Refuse(error),
     };
-    let mut scan = getopt::scan(OPTIONS, &words.args);
+    let scan = getopt::scan(OPTIONS, &words.args);
     if let Some(outcome) = early(&scan, &words.program) {
         return outcome;
     }
     if scan.operands.len() < 2 {
         return Outcome::Usage(None);
     }
-    // Of -4 and -6 the last one counts; argh would not see their order.
-    let family = |option: &Opt| option.name.starts_with("ipv");
-    let last = scan.options.iter().rposition(|(o, _)| family(o));
-    let mut at = 0..;
-    scan.options
-        .retain(|(o, _)| at.next() == last || !family(o));
-
-    let read = fill(&words.program, &scan.options, &scan.operands).and_then(checked);
+    // Of -4 and -6 the last one counts; argh does not see their order.
+    let mut family = Family::Any;
+    for (option, _) in &scan.options {
+        match option.name {
+            "ipv4" => family = Family::V4,
+            "ipv6" => family = Family::V6,
+            _ => {}
+        }
+    }
+    let read = fill(&words.program, &scan.options, &scan.operands)
+        .and_then(|typed| checked(typed, family));
     read.map_or_else(Outcome::Refuse, Outcome::Run)
 }
 
-fn checked(typed: Typed) -> Result<KnockArgs, String> {
+fn checked(typed: Typed, family: Family) -> Result<KnockArgs, String> {
     let mut words = typed.operands.into_iter();
     let host = words.next().unwrap_or_default();
     let mut steps = Vec::new();
@@ -124,11 +127,7 @@ fn checked(typed: Typed) -> Result<KnockArgs, String> {
         delay: typed.delay.as_deref().map_or(Ok(Duration::ZERO), delay)?,
         steps,
         host,
-        family: match (typed.ipv4, typed.ipv6) {
-            (true, _) => Family::V4,
-            (_, true) => Family::V6,
-            _ => Family::Any,
-        },
+        family,
         verbose: typed.verbose,
     })
 }

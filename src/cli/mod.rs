@@ -46,23 +46,20 @@ impl<T> Outcome<T> {
     pub fn settle(self, program: &Program) -> Result<T, u8> {
         match self {
             Outcome::Run(args) => Ok(args),
-            Outcome::Version => {
-                print(program.version);
-                Err(0)
-            }
-            Outcome::Usage(error) => {
-                if let Some(error) = error {
-                    say(&error);
-                }
-                print(program.usage);
-                Err(program.usage_status)
-            }
-            Outcome::Refuse(error) => {
-                say(&error);
-                Err(1)
-            }
+            Outcome::Version => Err(stop(None, program.version, 0)),
+            Outcome::Usage(error) => Err(stop(error, program.usage, program.usage_status)),
+            Outcome::Refuse(error) => Err(stop(Some(error), "", 1)),
         }
     }
+}
+
+/// Shows that and hands on the exit status.
+fn stop(error: Option<String>, text: &str, status: u8) -> u8 {
+    if let Some(error) = error {
+        say(&error);
+    }
+    print(text);
+    status
 }
 
 /// Text on standard output. A reader that has gone (`knockd -h | head -1`) is no reason to fail.
@@ -172,9 +169,11 @@ struct Typed {
     delay: Option<String>,
     #[argh(switch)]
     /// option -4
+    #[allow(dead_code)] // the last one counts: knock looks for it itself
     ipv4: bool,
     #[argh(switch)]
     /// option -6
+    #[allow(dead_code)]
     ipv6: bool,
     #[argh(positional)]
     /// the rest

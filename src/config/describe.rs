@@ -1,10 +1,10 @@
 //! A config in words that a person can check.
 #![forbid(unsafe_code)]
 
-use super::options::{Place, ROWS, Slot};
+use super::options::{Place, ROWS, Row, Slot};
 use super::shadow::closed_by;
-use super::{Commands, Config, Door, Options};
-use crate::door::{FlagRule, Millis, TCP_FLAGS};
+use super::{Commands, Config, Door};
+use crate::door::{FlagRule, Millis, Sequence, TCP_FLAGS};
 use crate::quote::{printable, quote};
 use crate::tripwire::Tripwire;
 use std::path::Path;
@@ -12,43 +12,51 @@ use std::path::Path;
 /// What the config means: the options, then door by door what to knock and what runs. Ends with a newline.
 /// It changes nothing: the table gives places for writing.
 pub fn describe(config: &mut Config) -> String {
-    let mut out = String::new();
-    about_options(&mut out, &mut config.options);
-    for door in &config.doors {
-        about_door(&mut out, door, &config.doors);
+    let mut out = String::from("Options\n");
+    let bans = config.options.bans.rule();
+    let mut before = String::new();
+    for row in &ROWS {
+        if let Place::Options(slot) = row.place {
+            about(&mut out, row, slot(&mut config.options), &mut before);
+            // Without bans the rest means nothing.
+            if row.name == "TripwireHits" && bans.is_none() {
+                break;
+            }
+        }
+    }
+    for index in 0..config.doors.len() {
+        about_door(&mut out, index, &mut config.doors);
     }
     out
 }
 
 /// One line: what, padded, and its value.
 fn put(out: &mut String, what: &str, value: &str) {
-    out.push_str(&format!("  {what:<16}{value}\n"));
+    out.push_str(&format!("  {what:<20}{value}\n"));
+}
+
+/// A line about a key that has a value, or whose absence means something. `before` is the value of the row before: a
+/// command for IPv6 is resolved by now, and told where it is another than that for IPv4.
+fn about(out: &mut String, row: &Row, slot: Slot<'_>, before: &mut String) {
+    let value = value(slot);
+    let is_six = row.name.ends_with("_6");
+    let shown = match value.as_str() {
+        "" if is_six => "none",
+        "" => row.absent,
+        value => value,
+    };
+    let is_told = match is_six {
+        true => value != *before,
+        false => shown != "none",
+    };
+    if is_told {
+        put(out, row.name, shown);
+    }
+    *before = value;
 }
 
 fn path(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
-}
-
-/// A line for each option, by its name. Without bans what follows `TripwireHits` means nothing.
-fn about_options(out: &mut String, options: &mut Options) {
-    out.push_str("Options\n");
-    for row in &ROWS {
-        let Place::Options(slot) = row.place else {
-            break;
-        };
-        let slot = slot(options);
-        // What runs is resolved by now: a command that is absent does not stand for another.
-        let absent = match slot {
-            Slot::Command(_) => "none",
-            _ => row.absent,
-        };
-        let value = value(slot);
-        let is_absent = value.is_empty();
-        put(out, row.name, if is_absent { absent } else { &value });
-        if is_absent && row.name == "TripwireHits" {
-            break;
-        }
-    }
 }
 
 /// A value in words; empty where nothing is given.
@@ -66,7 +74,7 @@ pub(super) fn value(slot: Slot<'_>) -> String {
         Slot::Directory(directory) => path(directory),
         Slot::Command(command) => command.as_deref().map_or_else(String::new, printable),
         Slot::Interfaces(names) => names.clone().unwrap_or_default(),
-        Slot::Ports(Tripwire::None) => String::new(),
+        Slot::Ports(Tripwire::None) => "none".into(),
         Slot::Ports(Tripwire::Auto) => "auto: around each step, and some random ports".into(),
         Slot::Ports(Tripwire::Ports(ranges)) => {
             let ranges = ranges.iter().map(|range| (range.low, range.high));
@@ -79,15 +87,10 @@ pub(super) fn value(slot: Slot<'_>) -> String {
             let networks = networks.iter();
             list(&mut networks.map(|network| format!("{}/{}", network.address, network.prefix)))
         }
-        // Those of doors: about_door.
-        Slot::Steps(_) | Slot::Flags(_) | Slot::Address(_) => String::new(),
+        Slot::Steps(steps) => steps.as_ref().map_or_else(String::new, Sequence::to_string),
+        Slot::Flags(rule) => flags(*rule),
+        Slot::Address(address) => address.map_or_else(String::new, |a| a.to_string()),
     }
-}
-
-/// What runs for each address family.
-fn pairs(commands: &Commands, none: &str) -> (String, String) {
-    let show = |c: &Option<Vec<u8>>| c.as_deref().map_or_else(|| none.to_string(), printable);
-    (show(&commands.v4), show(&commands.v6))
 }
 
 /// A door as messages name it: its name, and its line since names may stand twice.
@@ -95,71 +98,34 @@ pub(super) fn name_of(door: &Door) -> String {
     format!("{} (line {})", quote(door.name.as_bytes()), door.line)
 }
 
-fn about_door(out: &mut String, door: &Door, doors: &[Door]) {
+fn about_door(out: &mut String, index: usize, doors: &mut [Door]) {
+    let door = &mut doors[index];
     out.push_str(&["\nDoor ", &name_of(door), "\n"].concat());
-    let pattern = &door.pattern;
-    match (&door.one_time, &pattern.sequence) {
-        (Some(file), _) => {
-            put(
-                out,
-                "knock",
-                &format!("the first unused line of {}", path(file)),
-            );
+    let has_stop = door.stop != Commands::default();
+    let mut before = String::new();
+    for row in &ROWS {
+        if let Place::Door(slot) = row.place
+            && (has_stop || row.name != "cmd_timeout")
+        {
+            about(out, row, slot(door), &mut before);
         }
-        (None, Some(sequence)) => {
-            let target = pattern.target.map(|target| target.to_string());
-            let mut knock = ["knock ", target.as_deref().unwrap_or("ROUTER")].concat();
-            for step in sequence.steps() {
-                knock.push_str(&format!(" {step}"));
-            }
-            put(out, "knock", &knock);
+    }
+    let door = &doors[index];
+    if let Some(sequence) = &door.pattern.sequence {
+        let target = door.pattern.target.map(|target| target.to_string());
+        let mut knock = ["knock ", target.as_deref().unwrap_or("ROUTER")].concat();
+        for step in sequence.steps() {
+            knock.push_str(&format!(" {step}"));
         }
-        (None, None) => put(out, "knock", "nothing: it is disabled"),
+        put(out, "to knock", &knock);
     }
-    let within = match pattern.seq_timeout {
-        0 => "no time: only a sequence of one step can open".to_string(),
-        time => format!("{} from the first knock", duration(time)),
-    };
-    put(out, "within", &within);
-    put(out, "TCP flags", &flags(pattern.flags));
-    match pattern.target {
-        Some(target) => put(out, "sent to", &format!("{target} only")),
-        None => put(out, "sent to", "any address of the interface"),
-    }
-    families(
-        out,
-        "opening",
-        pairs(&door.start, "runs nothing, only a log line"),
-    );
-    if door.stop != Commands::default() {
-        families(out, "closing", pairs(&door.stop, "runs nothing"));
-        let after = format!(
-            "{} after the opening command has ended",
-            duration(door.cmd_timeout)
-        );
-        put(out, "closes", &after);
-    } else if let Some(closing) = closed_by(door, doors) {
-        put(
-            out,
-            "closes",
-            &["by the knock of ", &name_of(closing)].concat(),
-        );
-    } else if let Some(opening) = doors
-        .iter()
-        .find(|other| closed_by(other, doors).is_some_and(|closing| closing.line == door.line))
-    {
-        put(out, "undoes", &name_of(opening));
-    } else if door.start != Commands::default() {
-        put(out, "closes", "not by knockd: no stop command");
-    }
-}
-
-fn families(out: &mut String, what: &str, (v4, v6): (String, String)) {
-    if v4 == v6 {
-        put(out, what, &v4);
-    } else {
-        put(out, &format!("{what}, IPv4"), &v4);
-        put(out, &format!("{what}, IPv6"), &v6);
+    let closes = |other: &&Door| closed_by(other, doors).is_some_and(|by| by.line == door.line);
+    if let Some(closing) = closed_by(door, doors) {
+        put(out, "closed by", &name_of(closing));
+    } else if let Some(opening) = doors.iter().find(closes) {
+        put(out, "closes", &name_of(opening));
+    } else if !has_stop && door.start != Commands::default() {
+        put(out, "closed by", "nothing: no stop command");
     }
 }
 
@@ -185,7 +151,7 @@ fn flags(rule: FlagRule) -> String {
         out.push_str(sign);
         out.push_str(name);
     }
-    if out.is_empty() { "any".into() } else { out }
+    out
 }
 
 fn duration(time: Millis) -> String {

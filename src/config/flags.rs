@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
-use super::line::trim;
+use super::line::{each_part, trim};
 use super::set::{Given, Notes};
 use crate::door::{FlagRule, TCP_FLAGS};
 use crate::quote::{cut, quote};
@@ -14,17 +14,17 @@ pub(super) fn tcp_flags(
     notes: &mut Notes<'_>,
 ) -> Result<(), Box<Diagnostic>> {
     let line = given.line;
-    for word in given.value.split(|b| *b == b',') {
+    each_part(given.value, &mut |word| {
         let flag = trim(word);
         let name = flag.strip_prefix(b"!").unwrap_or(flag);
         let known = TCP_FLAGS
             .iter()
             .find(|(n, _)| n.as_bytes().eq_ignore_ascii_case(name));
-        let upper = cut(&word.to_ascii_uppercase());
+        let upper = word.to_ascii_uppercase();
         let Some(&(_, bit)) = known else {
             let right =
                 "use fin, syn, rst, psh, ack or urg, a '!' right before one that must be clear";
-            let words = ["unrecognized flag \"", &upper, "\""].concat();
+            let words = ["unrecognized flag \"", &cut(&upper), "\""].concat();
             return Err(given.wrong(flag, &words, &[right]));
         };
         if flag.len() != word.len() {
@@ -37,7 +37,7 @@ pub(super) fn tcp_flags(
         };
         *to |= bit;
         *from &= !bit;
-        (notes.trace)(&["config: tcp flag: ", upper.trim()].concat());
-    }
-    Ok(())
+        (notes.trace)(&["config: tcp flag: ", &cut(trim(&upper))].concat());
+        Ok(())
+    })
 }

@@ -90,12 +90,12 @@ fn pair(text: &[u8]) -> IResult<&[u8], (&[u8], &[u8])> {
     separated_pair(take_until("="), tag("="), rest).parse(text)
 }
 
-/// Calls for each part of a value between commas, without blanks at its ends.
+/// Calls for each part of a value between commas.
 pub(super) fn each_part<'a>(
     value: &'a [u8],
     of: &mut dyn FnMut(&'a [u8]) -> Result<(), Box<Diagnostic>>,
 ) -> Result<(), Box<Diagnostic>> {
-    value.split(|b| *b == b',').map(trim).try_for_each(of)
+    value.split(|b| *b == b',').try_for_each(of)
 }
 
 /// How many characters of `text` stand before its slice `part`.

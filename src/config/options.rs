@@ -260,9 +260,9 @@ const REKNOCK: [(&str, &str); 2] = [
 #[rustfmt::skip]
 pub(super) const DOCUMENTED: &[Documented] = &[
     option("UseSyslog", |o| Switch(&mut o.use_syslog),
-        "Log to syslog. Stands alone, without `=`.").trace("usesyslog"),
+        "Log to syslog. Stands alone, without `=`."),
     option("LogFile", |o| Path(&mut o.log_file),
-        "Append the log to this file. Empty: none. Overrides `-g`.").trace("log file"),
+        "Append the log to this file. Empty: none. Overrides `-g`.").trace("log file").absent("no file"),
     option("PidFile", |o| Path(&mut o.pid_file),
         "Written with `-d` only. Overrides `-p`.").trace("pid file").absent("/var/run/knockd.pid"),
     option("Interface", |o| Interfaces(&mut o.interface),
@@ -304,7 +304,7 @@ pub(super) const DOCUMENTED: &[Documented] = &[
         "How long a ban lasts, from the last tripwire."),
     option("BanCommand", |o| Command(&mut o.bans.start.v4),
         "Run when a ban begins, such as `iptables -I INPUT -s %IP% -m state --state NEW -j DROP`. Without `--state NEW` it \
-        would also cut DNS answers and sessions of an address that somebody forges."),
+        would also cut DNS answers and sessions of an address that somebody forges.").absent("none: only knocks are ignored"),
     option("BanCommand_6", |o| Command(&mut o.bans.start.v6),
         "The same for IPv6. Empty: nothing runs.").absent("BanCommand"),
     option("UnbanCommand", |o| Command(&mut o.bans.stop.v4),
@@ -318,7 +318,7 @@ pub(super) const DOCUMENTED: &[Documented] = &[
         addresses with a lease."),
     door("sequence", |d| Steps(&mut d.pattern.sequence),
         "The ports to knock at, in order, 1 to 32 of them, each `PORT`, `PORT:tcp` or `PORT:udp`; without a protocol it is \
-        TCP. Ports are 1 to 65535 and may repeat.").absent("needed, or a list"),
+        TCP. Ports are 1 to 65535 and may repeat. A door needs it, or `one_time_sequences`."),
     door("one_time_sequences", |d| List(&mut d.one_time),
         "A file with one sequence a line, each good for one opening. Overrides `sequence`. A used line gets a `#` over its \
         first byte, so each should begin with a blank. Append lines to it, or stop knockd before changing it: an editor would \

@@ -91,7 +91,7 @@ pub(super) fn set(
     }
     match slot {
         Slot::Switch(on) => {
-            (notes.trace)(&["config: ", given.key.row().trace].concat());
+            (notes.trace)("config: usesyslog");
             *on = true;
         }
         Slot::Word(is_second, words) => {

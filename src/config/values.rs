@@ -69,7 +69,8 @@ pub(super) fn interfaces(given: &Given<'_>) -> Result<Option<String>, Box<Diagno
         return Ok(None);
     }
     let mut list = String::new();
-    each_part(given.value, &mut |name| {
+    each_part(given.value, &mut |part| {
+        let name = trim(part);
         let is_impossible = |b: &u8| is_blank(*b) || *b == b'/';
         let text = std::str::from_utf8(name).unwrap_or_default();
         if matches!(text, "" | "." | "..")
@@ -90,6 +91,7 @@ pub(super) fn interfaces(given: &Given<'_>) -> Result<Option<String>, Box<Diagno
 pub(super) fn networks(given: &Given<'_>) -> Result<Vec<Network>, Box<Diagnostic>> {
     let mut networks = Vec::new();
     each_part(given.value, &mut |part| {
+        let part = trim(part);
         let text = std::str::from_utf8(part).unwrap_or_default();
         let network = Network::parse(text).filter(|_| networks.len() < MAX_ALLOWED);
         let Some(network) = network else {
@@ -121,6 +123,7 @@ pub(super) fn tripwire(
     let wrong = |part: &[u8]| given.wrong(part, "syntax error", &[right]);
     let mut ranges = Vec::new();
     each_part(given.value, &mut |part| {
+        let part = trim(part);
         let dash = part.iter().position(|b| *b == b'-');
         let (low, high) = match dash {
             Some(dash) => (port(&part[..dash]), port(&part[dash + 1..])),

@@ -88,7 +88,8 @@ fn check(lanes: &Lanes, name: &str) {
     }
 }
 
-/// What `--check` says, without what depends on the machine: missing programs and interfaces, and how many warnings there are.
+/// What `--check` says, without what depends on the machine: missing programs and interfaces, and how many warnings there are. Of the
+/// options those that the config has.
 fn reading(home: &Home, accepted: bool) -> String {
     use std::os::unix::fs::PermissionsExt;
     let conf = home.path("conf");
@@ -113,6 +114,15 @@ fn reading(home: &Home, accepted: bool) -> String {
     }
     let depends =
         |line: &&str| !line.ends_with(" on this machine") && !line.starts_with("config OK: ");
-    let lines: Vec<&str> = text.lines().filter(depends).collect();
+    let keys = fs::read_to_string(&conf).unwrap_or_default().to_lowercase();
+    let mut in_options = true;
+    let is_given = |line: &&str| {
+        in_options &= !line.is_empty();
+        let key = line
+            .strip_prefix("  ")
+            .and_then(|line| line.split(' ').next());
+        !in_options || key.is_none_or(|key| keys.contains(&key.to_lowercase()))
+    };
+    let lines: Vec<&str> = text.lines().filter(depends).filter(is_given).collect();
     (lines.join("\n") + "\n").replace(&conf.display().to_string(), "conf")
 }

@@ -136,11 +136,7 @@ fn long_option<'a>(
 }
 
 /// The one option of 0.8 whose name begins so. `word` is the whole word, which the messages show.
-fn abbreviated<'a>(
-    table: &'static [Opt],
-    name: &str,
-    word: &'a str,
-) -> Result<&'static Opt, String> {
+fn abbreviated(table: &'static [Opt], name: &str, word: &str) -> Result<&'static Opt, String> {
     let fits = |o: &&Opt| o.short.is_some() && o.name.starts_with(name);
     let mut candidates = table.iter().filter(fits);
     match (candidates.next(), candidates.next()) {

@@ -11,7 +11,7 @@ use super::shell::{
     misspells_address, needs, opens, opens_to_all, takes_line_down,
 };
 use super::undo::undoes;
-use super::{Bans, Commands, Config, Diagnostic, Door};
+use super::{Bans, Commands, Config, Diagnostic, Door, Problem};
 use crate::door::{Protocol, Step};
 use crate::quote::{printable, quote};
 
@@ -35,7 +35,7 @@ const WELL_KNOWN: [&[u16]; 8] = [
 ];
 
 /// What is legal but unwise, door by door, in the order of the file.
-pub fn advice(config: &Config) -> Vec<Box<Diagnostic>> {
+pub fn advice(config: &Config) -> Vec<Problem> {
     let mut out = Vec::new();
     for (index, door) in config.doors.iter().enumerate() {
         let mut say = |text: String| {
@@ -157,7 +157,7 @@ const SLIPS: [Slip; 5] = [
     ),
 ];
 
-fn about_bans(bans: &Bans, out: &mut Vec<Box<Diagnostic>>) {
+fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
     let commands = || [&bans.start.v4, &bans.start.v6].into_iter().flatten();
     let mut say = |text: &str| {
         out.push(Diagnostic::at((0, 0), &["BanCommand: ", text]));

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::keys::{Key, Seen};
-use super::{Diagnostic, Door, Options};
+use super::{Diagnostic, Door, Options, Problem};
 use crate::door::Millis;
 use crate::quote::quote;
 use crate::tripwire::Tripwire;
@@ -31,7 +31,7 @@ fn is_negative(time: Millis) -> bool {
 }
 
 /// What the keys of a door mean together.
-pub(super) fn finish_door(door: &mut Door, seen: &Seen, warnings: &mut Vec<Box<Diagnostic>>) {
+pub(super) fn finish_door(door: &mut Door, seen: &Seen, warnings: &mut Vec<Problem>) {
     let warn = &mut |place, text: &str| Diagnostic::at(place, &[text]).add_to(warnings);
     if is_nearly_options(&door.name) {
         let text = "this is a door; the options need [options], in lower case";
@@ -88,11 +88,7 @@ const BAN_COMMAND: Key = Key::of("BanCommand");
 const BAN_COMMAND_6: Key = Key::of("BanCommand_6");
 
 /// What the options mean together.
-pub(super) fn finish_options(
-    options: &mut Options,
-    seen: &Seen,
-    warnings: &mut Vec<Box<Diagnostic>>,
-) {
+pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut Vec<Problem>) {
     let warn = &mut |key, text: &str| Diagnostic::at(seen.place(key), &[text]).add_to(warnings);
     let bans_are_meant = options.bans.hits > 0;
     if options.strict {
@@ -133,7 +129,7 @@ pub(super) fn finish_options(
 pub(super) fn useless_tripwires(
     singles: &[(u16, (usize, usize))],
     doors: &[Door],
-    warnings: &mut Vec<Box<Diagnostic>>,
+    warnings: &mut Vec<Problem>,
 ) {
     for (port, place) in singles {
         for door in doors {

@@ -41,7 +41,7 @@ pub struct Config {
     /// The doors in the order of the file.
     pub doors: Vec<Door>,
     /// What is accepted but surely not meant, such as junk after a port number.
-    pub warnings: Vec<Box<Diagnostic>>,
+    pub warnings: Vec<Problem>,
 }
 
 /// One door: a sequence and what to run.
@@ -94,6 +94,9 @@ impl Commands {
     }
 }
 
+/// A [`Diagnostic`] as it is handed on: it is moved often.
+pub type Problem = Box<Diagnostic>;
+
 /// Something to tell a person about the config: where, what was found, what would be right. An error, a warning or
 /// advice: the caller says which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +124,7 @@ impl Diagnostic {
     }
 
     /// Adds it to warnings, which are in the order of the file.
-    fn add_to(self: Box<Self>, warnings: &mut Vec<Box<Diagnostic>>) {
+    fn add_to(self: Problem, warnings: &mut Vec<Problem>) {
         let place = (self.line, self.column);
         let at = warnings.partition_point(|other| (other.line, other.column) <= place);
         warnings.insert(at, self);

@@ -1,9 +1,9 @@
 //! A knock sequence: the value of `sequence`, and a line of a one-time file.
 #![forbid(unsafe_code)]
 
-use super::Diagnostic;
 use super::line::{characters_before, trim};
 use super::values::leading_number;
+use super::{Diagnostic, Problem};
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
 use crate::quote::{cut, quote};
@@ -47,7 +47,7 @@ pub fn parse_sequence(
     door: &str,
     (line, column): (usize, usize),
     text: &[u8],
-    warnings: &mut Vec<Box<Diagnostic>>,
+    warnings: &mut Vec<Problem>,
 ) -> Result<Sequence, Box<Diagnostic>> {
     let place = |part: &[u8]| (line, column + characters_before(text, part));
     let error = |part: &[u8], what: [&str; 3], message: [&str; 2]| {

@@ -1,13 +1,13 @@
 //! Reads the value of a key into its place.
 #![forbid(unsafe_code)]
 
-use super::Diagnostic;
 use super::flags::tcp_flags;
 use super::keys::Key;
 use super::line::{Line, is_blank};
 use super::options::Slot;
 use super::parse_sequence;
 use super::values::{interfaces, networks, seconds, target, tripwire};
+use super::{Diagnostic, Problem};
 use crate::limits::MAX_COMMAND;
 use crate::number::number;
 use crate::quote::quote;
@@ -27,7 +27,7 @@ pub(super) struct Given<'a> {
 
 /// What comes of a config beside its values.
 pub(super) struct Notes<'t> {
-    pub warnings: Vec<Box<Diagnostic>>,
+    pub warnings: Vec<Problem>,
     /// The ports that `Tripwire` lists singly, and where: line and column.
     pub singles: Vec<(u16, (usize, usize))>,
     /// Whether the command line names the interface.

@@ -124,7 +124,7 @@ pack() {
     cp -r files/etc/config "$folder/pack/data/etc/"
     cp ipkg/conffiles "$folder/pack/control/"
     for script in preinst postinst prerm postrm; do
-        sed '/^ *# /d' "ipkg/$script" > "$folder/pack/control/$script"
+        sed -e '/^\. .*door\.sh/{r files/share/door.sh' -e 'd;}' "ipkg/$script" | sed '/^ *# /d' > "$folder/pack/control/$script"
         chmod 755 "$folder/pack/control/$script"
     done
     echo "# $1" >> "$folder/pack/control/postrm" # versions differ

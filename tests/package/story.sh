@@ -120,11 +120,10 @@ test_other_client() {
 test_sequences() {
     test="sequences by chance"
     jffs 4096
-    cp ipkg/postinst "$root/jffs/postinst"
-    cp files/etc/knockd.conf "$root/jffs/shipped"
+    cp files/share/door.sh files/etc/knockd.conf "$root/jffs/"
     # shellcheck disable=SC2016 # for the inner shell
-    router 'cd /jffs; n=0; while [ $n -lt 150 ]; do
-        cp shipped config; sh postinst make-door config config > /dev/null; grep "^sequence" config; n=$((n + 1)); done' \
+    router 'cd /jffs; . ./door.sh; n=0; while [ $n -lt 150 ]; do
+        cp knockd.conf config; make_door config config > /dev/null; grep "^sequence" config; n=$((n + 1)); done' \
         > "$folder/sequences"
     is "$(sort -u "$folder/sequences" | wc -l)" 150
     awk -F '[=,]' '

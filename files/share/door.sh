@@ -68,7 +68,7 @@ make_door() {
     rm -f "$1.sed" "$1.new"
     set -C # no link is followed
     if cat > "$1.sed" << END && sed -f "$1.sed" "$1" > "$1.new" && mv "$1.new" "$1"; then
-s/^# Only \[options\] is active here\. Each door/# Only [options] and [SSH] are active here; the sequence of [SSH] was made by chance. Each other door/
+s/^# Only \[options\] is active here\. Each door/# Only [options] and [SSH] are active here; the sequence of [SSH] is random. Each other door/
 s/^# From outside:  knock ROUTER .* && ssh/# From outside:  knock ROUTER$knock \&\& ssh/
 /^#\[SSH\]/,/^[^#]*\$/{
 s/^#//
@@ -78,7 +78,7 @@ s/--dport 22 /--dport $port /
 END
         cat << END
 
-knockd-rs: a door for SSH was made, with a sequence by chance. It is in $2.
+knockd-rs: created an SSH door with a random sequence, in $2.
 From outside:
 
     knock ROUTER$knock && ssh$option root@ROUTER

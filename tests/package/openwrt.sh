@@ -57,7 +57,7 @@ no_openwrt_root() {
 
 # All that an installation may change: files, settings, rules.
 router_state() {
-    (cd "$root" && find . -xdev \( -path ./packages -o -path ./host \) -prune -o ! -type d ! -path './usr/lib/opkg/*' -print | sort)
+    (cd "$root" && find . -xdev \( -path ./packages -o -path ./host \) -prune -o ! -type d ! -path './usr/lib/opkg/*' ! -path './lib/apk/db/*' -print | sort)
     router uci show firewall
     router nft -s list ruleset
 }
@@ -73,12 +73,14 @@ cannot_connect() {
 # make_packages SYSTEM: of our program, as scripts/build-ipk packs them: releases 1 to 4
 make_packages() {
     rm -rf "$folder/made"
+    [ -n "${KNOCKD_OPENWRT-}" ] || PATH=$PWD/tests/package/openwrt-sdk:$PATH
     for release in 1 2 3 4; do
         PROGRAM=$knockd OUT=$folder/made RELEASE=$release scripts/build-ipk --for "$1" "$(uname -m)" > "$folder/said" 2>&1 ||
             lost "build-ipk --for $1 fails"
     done
 }
 
+# What the package managers do. opkg and apk hand a package's files and scripts over in another way and order.
 opkg_install() { # opkg_install RELEASE
     cp "$folder"/made/*-"$1"_*.ipk "$root/packages/openwrt.ipk"
     router "opkg install /packages/openwrt.ipk" > "$folder/said" 2>&1
@@ -86,6 +88,17 @@ opkg_install() { # opkg_install RELEASE
 
 opkg_remove() {
     router "opkg remove knockd-rs" > "$folder/said" 2>&1
+}
+
+apk_install() {
+    cp "$folder"/made/*/*-r"$1".apk "$root/packages/openwrt.apk"
+    # It marks what scripts say.
+    router "apk --allow-untrusted add /packages/openwrt.apk 2>&1; echo \$? > /tmp/rc" | sed 's/^  \* //' > "$folder/said"
+    [ "$(cat "$root/tmp/rc")" = 0 ]
+}
+
+apk_remove() {
+    router "apk del knockd-rs" > "$folder/said" 2>&1
 }
 
 # Installs and waits until the daemon listens. What was said is in $folder/said, the knock in $folder/knock-shown.
@@ -118,7 +131,7 @@ knocks_and_connects() {
     done
 }
 
-# The whole life of the package.
+# The whole life of the package, with a package manager: opkg or apk.
 openwrt_life() { # openwrt_life MANAGER
     manager=$1
     config=$root/etc/knockd.conf
@@ -210,7 +223,7 @@ openwrt_life() { # openwrt_life MANAGER
     is "$(router uci get firewall.knockd_allow4.dest_port)" 22
     grep -q ROUTER "$folder/said" && lost "the knock was shown again"
     is_enabled || lost "it is not enabled"
-    is "$(find "$root/etc" -name '*-opkg')" ""
+    is "$(find "$root/etc" -name '*-opkg' -o -name '*.apk-new')" ""
     router "uci set firewall.knockd_allow4.dest_port=2222; uci commit firewall; fw4 reload"
     knock_as_shown 198.51.100.1
     await "the knock opens" can_connect 198.51.100.1
@@ -338,5 +351,41 @@ test_openwrt_fw3() {
     await "the daemon has ended" no_daemon
     is "$(router uci show firewall; router iptables -S)" "$before"
     rm "$root/sbin/fw3"
+    no_openwrt_root
+}
+
+# A package for apk, of OpenWrt 25 and later.
+test_openwrt_apk() {
+    test="a package for apk, without one"
+    mkdir "$folder/without-apk"
+    for program in dirname sed head; do
+        ln -s "$(command -v "$program")" "$folder/without-apk/"
+    done
+    PATH=$folder/without-apk /bin/sh scripts/build-ipk --for openwrt-apk mipsel > "$folder/said" 2>&1 || lost "that is a failure"
+    is "$(cat "$folder/said")" "skipped: no .apk was made: there is no apk of version 3 or later in PATH; put the staging_dir/host/bin of an OpenWrt SDK there"
+    PATH=$PWD/tests/package/openwrt-sdk:$PATH APK_VERSION=2.14.4 scripts/build-ipk --for openwrt-apk mipsel > "$folder/said" 2>&1 ||
+        lost "an old one is a failure"
+    is "$(grep -c '^skipped: ' "$folder/said")" 1
+
+    test="a package for apk"
+    make_packages openwrt-apk
+    package=$(echo "$folder"/made/*/*-r1.apk)
+    is "${package##*/}" "knockd-rs-$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)-r1.apk"
+    first=$(sha256sum < "$package")
+    make_packages openwrt-apk
+    is "$(sha256sum < "$package")" "$first"
+    if [ -z "${KNOCKD_OPENWRT-}" ]; then
+        rm -rf "$folder/tree"
+        mkdir "$folder/tree"
+        tar -xzf "$package" -C "$folder/tree"
+        lists=$folder/tree/tree/lib/apk/packages
+        is "$(cat "$lists/knockd-rs.list")" "$(cd "$folder/tree/tree" && find . ! -type d ! -path './lib/apk/*' | sed 's/^\.//' | LC_ALL=C sort)"
+        is "$(cat "$lists/knockd-rs.conffiles")" /etc/knockd.conf
+        is "$(cat "$lists/knockd-rs.conffiles_static")" "/etc/knockd.conf $(sha256sum < files/etc/knockd.conf | cut -d ' ' -f 1)"
+        is "$(cd "$folder/tree/scripts" && echo *)" "post-install post-upgrade pre-deinstall pre-upgrade"
+        is "$(find "$folder/tree/tree" -type d ! -perm 755)" ""
+    fi
+    openwrt_root
+    openwrt_life apk
     no_openwrt_root
 }

@@ -17,7 +17,7 @@ refuses_with() {
 test_build() {
     test="building what cannot be built"
     refuses_with 'unknown architecture "sparc"; use one of: mipsel' scripts/build-ipk sparc
-    refuses_with 'unknown system "tomato"; use ddwrt, openwrt or entware' scripts/build-ipk --for tomato mipsel
+    refuses_with 'unknown system "tomato"; use ddwrt, openwrt, openwrt-apk or entware' scripts/build-ipk --for tomato mipsel
     refuses_with 'OPKG_ARCH names one architecture' env OPKG_ARCH=all scripts/build-ipk mipsel armv5
     refuses_with 'PROGRAM is of one architecture' env PROGRAM=/bin/true scripts/build-ipk mipsel armv5
     refuses_with 'is no name of an architecture' env OPKG_ARCH='a b' scripts/build-ipk mipsel

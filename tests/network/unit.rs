@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
         unit_starts_reloads_and_stops,
     ),
     ("unit_restarts_after_a_kill", unit_restarts_after_a_kill),
+    ("unit_refuses_a_broken_config", unit_refuses_a_broken_config),
     ("hardened_unit_is_safer", hardened_unit_is_safer),
     (
         "hardened_unit_opens_and_closes",
@@ -343,4 +344,39 @@ fn unit_restarts_after_a_kill() {
     wait_for("the note", || (notes(&scene, "stop") >= 1).then_some(()));
     open(&scene);
     assert_eq!(machine.property("MainPID"), second);
+}
+
+/// With a config that is wrong a start and a reload fail aloud; nothing tries again until the user does.
+fn unit_refuses_a_broken_config() {
+    let scene = Scene::new();
+    let machine = Machine::boot(&scene, &door(600), "-i wan0");
+    let main = machine.await_main("0");
+    let process1 = children(machine.systemd.pid())[0];
+    let config = PathBuf::from(format!("/proc/{process1}/root/etc/knockd.conf"));
+    fs::write(&config, "[SSH]\nsequence = none\n").expect("config");
+    let fails = |what: &str| {
+        let error = machine.systemctl(what).expect_err(what);
+        assert!(error.contains("knockd.service"), "{what}: {error}");
+    };
+    fails("reload knockd");
+    assert_eq!(machine.property("MainPID"), main, "the old config holds");
+    fails("restart knockd");
+    assert_eq!(machine.property("ActiveState"), "failed");
+    assert_eq!(machine.property("NRestarts"), "0");
+    let console = fs::read_to_string(&machine.console).expect("console");
+    assert!(!console.contains("Scheduled restart"), "{console}");
+    fs::write(&config, door(600)).expect("config");
+    machine.systemctl("restart knockd").expect("restart");
+    machine.await_main(&main);
+
+    // What a crash leaves open is closed all the same.
+    open(&scene);
+    fs::write(&config, "[SSH]\nsequence = none\n").expect("config");
+    machine
+        .systemctl("kill --kill-who=main --signal=KILL knockd")
+        .expect("kill");
+    wait_for("a failed unit", || {
+        (machine.property("ActiveState") == "failed").then_some(())
+    });
+    assert_eq!(rules(&scene), 0);
 }

@@ -41,7 +41,8 @@ impl Question {
         }
     }
 
-    fn parse(line: &[u8]) -> Option<Question> {
+    /// The question of a line without its end.
+    pub fn parse(line: &[u8]) -> Option<Question> {
         let line = std::str::from_utf8(line).ok()?;
         Some(match line {
             "status" => Question::Status { json: false },

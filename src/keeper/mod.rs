@@ -4,7 +4,7 @@
 mod ask;
 mod check;
 mod commands;
-mod control;
+pub mod control;
 mod doors;
 mod lines;
 mod listener_process;

@@ -14,7 +14,7 @@ pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
 /// Few enough that targets, local addresses and packets meet; neighbours, and IPv6 addresses that differ in each word.
-const ADDRESSES: [&str; 14] = [
+pub const ADDRESSES: [&str; 14] = [
     "10.0.0.1",
     "10.0.0.2",
     "192.168.1.1",

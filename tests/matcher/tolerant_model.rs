@@ -324,7 +324,7 @@ impl Model<'_> {
 }
 
 /// What the rule reports of one source.
-fn model(doors: &[Pattern], source: IpAddr, packets: &[Packet]) -> Vec<Event> {
+pub fn model(doors: &[Pattern], source: IpAddr, packets: &[Packet]) -> Vec<Event> {
     let mut model = Model {
         doors,
         source,

@@ -1,0 +1,19 @@
+//! Any bytes between the two processes: what is understood as a record is written the same.
+#![no_main]
+
+use knockd_rs::limits::MAX_RECORD;
+use knockd_rs::record::{ToKeeper, ToListener};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(record) = ToKeeper::decode(bytes) {
+        let written = record.clone().encode();
+        assert!(written.len() <= MAX_RECORD);
+        assert_eq!(ToKeeper::decode(&written), Some(record));
+    }
+    if let Some(record) = ToListener::decode(bytes) {
+        let written = record.clone().encode();
+        assert!(written.len() <= MAX_RECORD);
+        assert_eq!(ToListener::decode(&written), Some(record));
+    }
+});

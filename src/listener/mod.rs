@@ -34,7 +34,6 @@ use pace::Pace;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -49,19 +48,21 @@ pub fn main() -> ExitCode {
         Ok(socket) => MessageSocket::from_owned(socket),
         Err(_) => return ExitCode::FAILURE,
     };
-    if let Err(refusal) = Listener::listen(&keeper) {
-        let _ = keeper.send(&ToKeeper::Refused(refusal).encode(), true);
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
+    listen(&keeper)
+}
+
+/// Ends the process, and tells the keeper why.
+fn refuse(keeper: &MessageSocket, why: String) -> ! {
+    let _ = keeper.send(&ToKeeper::Refused(why).encode(), true);
+    program::exit(ExitCode::FAILURE)
 }
 
 /// Text for a person about an error of the system.
-fn told(what: &str) -> impl Fn(io::Error) -> String + '_ {
-    move |error| format!("{what}: {error}")
+fn told(what: &str, error: &io::Error) -> String {
+    format!("{what}: {error}")
 }
 
-/// The keeper is gone or talks nonsense: there is nobody to listen for.
+/// The keeper is gone, has said `Stop`, or talks nonsense: there is nobody to listen for.
 fn end() -> ! {
     program::exit(ExitCode::SUCCESS)
 }
@@ -97,6 +98,150 @@ fn auto_tripwires() -> io::Result<Tripwires> {
     }))
 }
 
+/// Takes the keeper's orders, opens what needs root, gives root away, and listens. The process ends here, so that nothing has to be dropped.
+fn listen(keeper: &MessageSocket) -> ! {
+    let Some(ToListener::Setup(Setup {
+        doors: count,
+        matching,
+        max_attempts,
+        tripwire,
+        ban,
+        only_ip_v4,
+        verbose,
+        debug,
+        log_rate,
+        wait_for_interfaces,
+        interface,
+    })) = receive(keeper)
+    else {
+        end();
+    };
+    let Some(ToListener::Sockets { numbers, shared }) = receive(keeper) else {
+        end();
+    };
+    let mut doors = Vec::new();
+    let mut patterns = Vec::new();
+    for _ in 0..count {
+        let Some(ToListener::Door { pattern, one_time }) = receive(keeper) else {
+            end();
+        };
+        doors.push(Door {
+            one_time,
+            generation: 0,
+            used: false,
+        });
+        patterns.push(pattern);
+    }
+
+    let mut listed = Vec::new();
+    while matches!(tripwire, Tripwire::Ports(count) if listed.len() < usize::from(count)) {
+        let Some(ToListener::Tripwires(ranges)) = receive(keeper) else {
+            end();
+        };
+        listed.extend(ranges);
+    }
+
+    let selectors = Selector::list(&interface).unwrap_or_else(|why| refuse(keeper, why));
+    let follows_routes = selectors.contains(&Selector::Auto);
+    let sockets = numbers.into_iter().map(PacketSocket::inherited);
+    let captures = selectors.into_iter().zip(sockets);
+    let captures = captures.map(|(selector, socket)| Capture::new(selector, socket));
+    let changes = Netlink::watch(follows_routes)
+        .unwrap_or_else(|error| refuse(keeper, told("netlink", &error)));
+    let netlink = Netlink::ask().unwrap_or_else(|error| refuse(keeper, told("netlink", &error)));
+    let mut seed = [0; 8];
+    random::fill(&mut seed).unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", &error)));
+    let release = read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
+    let kernel = filter::Kernel {
+        vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
+    };
+
+    let rules = Rules {
+        matching,
+        max_attempts: max_attempts.into(),
+        tripwires: match tripwire {
+            Tripwire::None => Tripwires::default(),
+            Tripwire::Auto => auto_tripwires()
+                .unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", &error))),
+            Tripwire::Ports(_) => Tripwires::listed(listed),
+        },
+        ban,
+    };
+
+    let now = monotonic();
+    let output = Output {
+        keeper,
+        rate: LogRate::new(log_rate, LOG_BURST, now),
+        scanned: LogRate::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
+        report_left_out: NEVER,
+        verbose,
+        debug,
+        counters: Counters::default(),
+        lost: Cell::new(false),
+    };
+    let warn = |parts: &[&str]| {
+        let problem = ["warning: ", &parts.concat()].concat();
+        output.surely(ToKeeper::Problem(problem));
+    };
+    let mut stays_root = None;
+    if privileges::is_root() {
+        match privileges::enter_cage() {
+            Ok(()) => {}
+            // There is no state folder, which the keeper has told.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(error) => warn(&["the listener can see the file system: ", &plain(&error)]),
+        }
+        stays_root = privileges::become_unprivileged(privileges::LISTENER).err();
+    }
+    let dropped = privileges::drop_capabilities();
+    if let Err(error) = &dropped {
+        warn(&["the listener keeps its capabilities: ", &error.to_string()]);
+    }
+    // From here on all that it has open is sockets.
+    privileges::close_outputs();
+    privileges::limit_resources();
+    // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
+    let confined = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
+    if let Some(error) = stays_root {
+        let problem = format!(
+            "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
+             CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
+        );
+        // Without capabilities it could still open root's files, which seccomp keeps it from.
+        if dropped.and(confined).is_err() {
+            refuse(keeper, problem);
+        }
+        warn(&[&problem, " (seccomp alone confines it)"]);
+    }
+    let mut listener = Listener {
+        keeper,
+        captures: captures.collect(),
+        changes,
+        netlink,
+        interfaces: Interfaces::default(),
+        local: Vec::new(),
+        program: Vec::new(),
+        refreshed: now,
+        refresh_due: NEVER,
+        refresh_fails: false,
+        tell_due: NEVER,
+        matcher: Matcher::new(patterns, rules, u64::from_ne_bytes(seed)),
+        doors,
+        output,
+        pace: Pace::default(),
+        batch: Batch::default(),
+        only_ip_v4,
+        kernel,
+        follows_routes,
+        wait_for_interfaces,
+        shared,
+    };
+    match listener.serve() {
+        Ok(()) => end(),
+        Err(why) => refuse(keeper, why),
+    }
+}
+
 struct Listener<'a> {
     keeper: &'a MessageSocket,
     captures: Vec<Capture>,
@@ -128,144 +273,6 @@ struct Listener<'a> {
 }
 
 impl<'a> Listener<'a> {
-    /// Takes the keeper's orders, opens what needs root, gives root away, and listens.
-    fn listen(keeper: &'a MessageSocket) -> Result<(), String> {
-        let Some(ToListener::Setup(Setup {
-            doors: count,
-            matching,
-            max_attempts,
-            tripwire,
-            ban,
-            only_ip_v4,
-            verbose,
-            debug,
-            log_rate,
-            wait_for_interfaces,
-            interface,
-        })) = receive(keeper)
-        else {
-            end();
-        };
-        let Some(ToListener::Sockets { numbers, shared }) = receive(keeper) else {
-            end();
-        };
-        let mut doors = Vec::new();
-        let mut patterns = Vec::new();
-        for _ in 0..count {
-            let Some(ToListener::Door { pattern, one_time }) = receive(keeper) else {
-                end();
-            };
-            doors.push(Door {
-                one_time,
-                generation: 0,
-                used: false,
-            });
-            patterns.push(pattern);
-        }
-
-        let mut listed = Vec::new();
-        while matches!(tripwire, Tripwire::Ports(count) if listed.len() < usize::from(count)) {
-            let Some(ToListener::Tripwires(ranges)) = receive(keeper) else {
-                end();
-            };
-            listed.extend(ranges);
-        }
-
-        let selectors = Selector::list(&interface)?;
-        let follows_routes = selectors.contains(&Selector::Auto);
-        let sockets = numbers.into_iter().map(PacketSocket::inherited);
-        let captures = selectors.into_iter().zip(sockets);
-        let captures = captures.map(|(selector, socket)| Capture::new(selector, socket));
-        let changes = Netlink::watch(follows_routes).map_err(told("netlink"))?;
-        let netlink = Netlink::ask().map_err(told("netlink"))?;
-        let mut seed = [0; 8];
-        random::fill(&mut seed).map_err(told("/dev/urandom"))?;
-        let release = read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
-        let kernel = filter::Kernel {
-            vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
-        };
-
-        let rules = Rules {
-            matching,
-            max_attempts: max_attempts.into(),
-            tripwires: match tripwire {
-                Tripwire::None => Tripwires::default(),
-                Tripwire::Auto => auto_tripwires().map_err(told("/dev/urandom"))?,
-                Tripwire::Ports(_) => Tripwires::listed(listed),
-            },
-            ban,
-        };
-
-        let now = monotonic();
-        let output = Output {
-            keeper,
-            rate: LogRate::new(log_rate, LOG_BURST, now),
-            scanned: LogRate::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
-            report_left_out: NEVER,
-            verbose,
-            debug,
-            counters: Counters::default(),
-            lost: Cell::new(false),
-        };
-        let warn = |parts: &[&str]| {
-            let problem = ["warning: ", &parts.concat()].concat();
-            output.surely(ToKeeper::Problem(problem));
-        };
-        let mut stays_root = None;
-        if privileges::is_root() {
-            match privileges::enter_cage() {
-                Ok(()) => {}
-                // There is no state folder, which the keeper has told.
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-                Err(error) => warn(&["the listener can see the file system: ", &plain(&error)]),
-            }
-            stays_root = privileges::become_unprivileged(privileges::LISTENER).err();
-        }
-        let dropped = privileges::drop_capabilities();
-        if let Err(error) = &dropped {
-            warn(&["the listener keeps its capabilities: ", &error.to_string()]);
-        }
-        // From here on all that it has open is sockets.
-        privileges::close_outputs();
-        privileges::limit_resources();
-        // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
-        let confined = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
-        if let Some(error) = stays_root {
-            let problem = format!(
-                "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
-                 CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
-            );
-            // Without capabilities it could still open root's files, which seccomp keeps it from.
-            dropped.and(confined).map_err(|_| problem.clone())?;
-            warn(&[&problem, " (seccomp alone confines it)"]);
-        }
-        // The process ends with it.
-        let mut listener = ManuallyDrop::new(Listener {
-            keeper,
-            captures: captures.collect(),
-            changes,
-            netlink,
-            interfaces: Interfaces::default(),
-            local: Vec::new(),
-            program: Vec::new(),
-            refreshed: now,
-            refresh_due: NEVER,
-            refresh_fails: false,
-            tell_due: NEVER,
-            matcher: Matcher::new(patterns, rules, u64::from_ne_bytes(seed)),
-            doors,
-            output,
-            pace: Pace::default(),
-            batch: Batch::default(),
-            only_ip_v4,
-            kernel,
-            follows_routes,
-            wait_for_interfaces,
-            shared,
-        });
-        listener.serve()
-    }
-
     /// Says that it is ready, and listens once the keeper lets it go.
     fn serve(&mut self) -> Result<(), String> {
         if self.shared {
@@ -322,7 +329,8 @@ impl<'a> Listener<'a> {
     }
 
     fn look_around(&self) -> Result<Interfaces, String> {
-        Interfaces::read(&self.netlink, self.follows_routes).map_err(told("netlink"))
+        Interfaces::read(&self.netlink, self.follows_routes)
+            .map_err(|error| told("netlink", &error))
     }
 
     /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and

@@ -246,6 +246,7 @@ impl Lines {
             self.release();
         }
         self.end_child();
+        self.log.write_out();
     }
 }
 

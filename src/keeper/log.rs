@@ -271,12 +271,6 @@ fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
     file::open(&path, flags, 0).ok()
 }
 
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.write_out();
-    }
-}
-
 /// A connection to /dev/log (RFC 3164 as C libraries write it): facility daemon, severity notice, no process id.
 struct Syslog {
     socket: Option<UnixDatagram>,

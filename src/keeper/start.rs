@@ -32,7 +32,7 @@ pub fn main(args: KnockdArgs) -> ExitCode {
         return ask::main(&settings, &question);
     }
     match start(settings) {
-        Ok(Some(mut keeper)) => keeper.run(),
+        Ok(Some(keeper)) => keeper.run(),
         Ok(None) => ExitCode::SUCCESS,
         Err(problem) => {
             say(&problem);
@@ -53,7 +53,7 @@ fn question(args: &KnockdArgs) -> Option<Question> {
 }
 
 /// `None`: with `-d`, and a daemon with this config runs already. Start-up scripts run twice.
-fn start(settings: Settings) -> Result<Option<Box<Keeper>>, String> {
+fn start(settings: Settings) -> Result<Option<&'static mut Keeper>, String> {
     let debug = settings.args.debug;
     let mut trace = |line: &str| {
         if debug {
@@ -84,7 +84,7 @@ fn start(settings: Settings) -> Result<Option<Box<Keeper>>, String> {
         },
         false => None,
     };
-    let mut keeper = Keeper::new(settings, config.options, doors)?;
+    let keeper = Keeper::new(settings, config.options, doors)?;
     let Keeper {
         settings,
         options,
@@ -97,12 +97,13 @@ fn start(settings: Settings) -> Result<Option<Box<Keeper>>, String> {
     let interface = settings.interface(options).to_string();
     let pid_path = settings.pid_file(options);
 
-    match take_state(&keeper) {
+    match take_state(keeper) {
         Ok(state) => {
             keeper.take_over_state(state);
             keeper.take_over_others();
         }
         Err(Unavailable::Taken(holder)) => {
+            keeper.lines.flush();
             let runs = format!(
                 "knockd already runs with {}: process {}",
                 keeper.settings.config.display(),
@@ -177,15 +178,19 @@ fn start(settings: Settings) -> Result<Option<Box<Keeper>>, String> {
 }
 
 /// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
-fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Box<Keeper>>, String> {
+fn close_what_is_left(
+    settings: Settings,
+    problem: String,
+) -> Result<Option<&'static mut Keeper>, String> {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
     let state_dir = settings.state_dir(&options);
-    let mut keeper = Keeper::new(settings, options, Vec::new())?;
+    let keeper = Keeper::new(settings, options, Vec::new())?;
     match State::left(&state_dir, &keeper.settings.instance) {
         Ok(Some(state)) => keeper.take_over_state(state),
         Ok(None) => {}
         Err(fault) => {
+            keeper.lines.flush();
             return Err(format!(
                 "{problem}\nno state folder: {fault}: doors that are open stay open"
             ));
@@ -196,8 +201,12 @@ fn close_what_is_left(settings: Settings, problem: String) -> Result<Option<Box<
 }
 
 /// A start that fails: nothing can be opened, but what is open must be closed.
-fn close_all(mut keeper: Box<Keeper>, problem: String) -> Result<Option<Box<Keeper>>, String> {
+fn close_all(
+    keeper: &'static mut Keeper,
+    problem: String,
+) -> Result<Option<&'static mut Keeper>, String> {
     if keeper.is_at_rest() {
+        keeper.lines.flush();
         return Err(problem);
     }
     keeper.lines.say(Kind::Error, &problem);

@@ -136,17 +136,17 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper without a listener, a state folder, a pid file or leases so far.
+    /// A keeper without a listener, a state folder, a pid file or leases so far. The process ends with it.
     pub fn new(
         settings: Settings,
         options: Options,
         doors: Vec<Door>,
-    ) -> Result<Box<Keeper>, String> {
+    ) -> Result<&'static mut Keeper, String> {
         let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
         let log = Log::new(settings.args.verbose, settings.args.debug);
         let lines = Lines::new(log, settings.args.lookup);
         let log_rate = options.log_rate;
-        Ok(Box::new(Keeper {
+        Ok(Box::leak(Box::new(Keeper {
             settings,
             options,
             doors,
@@ -174,7 +174,7 @@ impl Keeper {
             restarts: 0,
             startup: None,
             report: None,
-        }))
+        })))
     }
 
     /// Until SIGTERM or SIGINT; the exit code is the signal's number, as knockd 0.8's.

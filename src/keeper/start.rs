@@ -14,7 +14,7 @@ use crate::sys::clock::monotonic;
 use crate::sys::daemon::Starting;
 use crate::sys::error::plain;
 use crate::sys::file::{read_all, write_all};
-use crate::sys::program::ExitCode;
+use crate::sys::program::{self, ExitCode};
 use crate::sys::{daemon, poll};
 use std::fs::{self, Permissions};
 use std::io;
@@ -31,14 +31,18 @@ pub fn main(args: KnockdArgs) -> ExitCode {
     if let Some(question) = question(&settings.args) {
         return ask::main(&settings, &question);
     }
-    match start(settings) {
-        Ok(Some(keeper)) => keeper.run(),
-        Ok(None) => ExitCode::SUCCESS,
-        Err(problem) => {
-            say(&problem);
-            ExitCode::FAILURE
-        }
-    }
+    start(settings)
+}
+
+/// Nothing is open, and nothing can be opened.
+fn fail(problem: &str) -> ! {
+    say(problem);
+    program::exit(ExitCode::FAILURE)
+}
+
+/// Until the daemon ends.
+fn live(keeper: &mut Keeper) -> ! {
+    program::exit(keeper.run())
 }
 
 /// What the command line asks of the daemon that runs.
@@ -52,8 +56,8 @@ fn question(args: &KnockdArgs) -> Option<Question> {
     }
 }
 
-/// `None`: with `-d`, and a daemon with this config runs already. Start-up scripts run twice.
-fn start(settings: Settings) -> Result<Option<&'static mut Keeper>, String> {
+/// Never returns, so that nothing has to be dropped.
+fn start(settings: Settings) -> ! {
     let debug = settings.args.debug;
     let mut trace = |line: &str| {
         if debug {
@@ -68,7 +72,7 @@ fn start(settings: Settings) -> Result<Option<&'static mut Keeper>, String> {
         Err(problem) => {
             // knockd 0.8 does so, and a person who mistyped a file name is helped by it.
             print(cli::KNOCKD.usage);
-            return close_what_is_left(settings, problem);
+            close_what_is_left(settings, problem);
         }
     };
     for warning in &config.warnings {
@@ -78,13 +82,11 @@ fn start(settings: Settings) -> Result<Option<&'static mut Keeper>, String> {
     let starting = match settings.args.daemon {
         true => match daemon::daemonize() {
             Ok(starting) => Some(starting),
-            Err(error) => {
-                return close_what_is_left(settings, format!("cannot daemonize: {error}"));
-            }
+            Err(error) => close_what_is_left(settings, format!("cannot daemonize: {error}")),
         },
         false => None,
     };
-    let keeper = Keeper::new(settings, config.options, doors)?;
+    let keeper = Keeper::new(settings, config.options, doors).unwrap_or_else(|why| fail(&why));
     let Keeper {
         settings,
         options,
@@ -110,12 +112,16 @@ fn start(settings: Settings) -> Result<Option<&'static mut Keeper>, String> {
                 holder.process
             );
             let Some(starting) = starting else {
-                return Err(format!(
+                fail(&format!(
                     "{runs}; stop it first, or let it listen on more interfaces (-i eth0,ppp0)"
                 ));
             };
+            // Start-up scripts run twice.
             say(&runs);
-            return daemonized(starting).map(|()| None);
+            if let Err(problem) = daemonized(starting) {
+                fail(&problem);
+            }
+            program::exit(ExitCode::SUCCESS);
         }
         Err(Unavailable::Unusable(problem)) => {
             keeper.lines.say(
@@ -136,11 +142,14 @@ fn start(settings: Settings) -> Result<Option<&'static mut Keeper>, String> {
     {
         Ok(listens) => listens,
         Err(problem) => {
-            return close_all(keeper, format!("could not open {interface}: {problem}"));
+            // The parent ends now, not when all is closed.
+            drop(starting);
+            close_all(keeper, format!("could not open {interface}: {problem}"))
         }
     };
     if keeper.is_closing() {
-        return Ok(Some(keeper));
+        drop(starting);
+        live(keeper);
     }
     keeper.be_up();
     if starting.is_some() {
@@ -171,27 +180,24 @@ fn start(settings: Settings) -> Result<Option<&'static mut Keeper>, String> {
     }
     lines.log.write_out();
     if let Some(Err(problem)) = starting.map(daemonized) {
-        return close_all(keeper, problem);
+        close_all(keeper, problem);
     }
     keeper.release_listener();
-    Ok(Some(keeper))
+    live(keeper)
 }
 
 /// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
-fn close_what_is_left(
-    settings: Settings,
-    problem: String,
-) -> Result<Option<&'static mut Keeper>, String> {
+fn close_what_is_left(settings: Settings, problem: String) -> ! {
     let text = config::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
     let state_dir = settings.state_dir(&options);
-    let keeper = Keeper::new(settings, options, Vec::new())?;
+    let keeper = Keeper::new(settings, options, Vec::new()).unwrap_or_else(|why| fail(&why));
     match State::left(&state_dir, &keeper.settings.instance) {
         Ok(Some(state)) => keeper.take_over_state(state),
         Ok(None) => {}
         Err(fault) => {
             keeper.lines.flush();
-            return Err(format!(
+            fail(&format!(
                 "{problem}\nno state folder: {fault}: doors that are open stay open"
             ));
         }
@@ -201,17 +207,14 @@ fn close_what_is_left(
 }
 
 /// A start that fails: nothing can be opened, but what is open must be closed.
-fn close_all(
-    keeper: &'static mut Keeper,
-    problem: String,
-) -> Result<Option<&'static mut Keeper>, String> {
+fn close_all(keeper: &mut Keeper, problem: String) -> ! {
     if keeper.is_at_rest() {
         keeper.lines.flush();
-        return Err(problem);
+        fail(&problem);
     }
     keeper.lines.say(Kind::Error, &problem);
     keeper.close(1);
-    Ok(Some(keeper))
+    live(keeper)
 }
 
 fn daemonized(starting: Starting) -> Result<(), String> {

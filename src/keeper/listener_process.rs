@@ -19,7 +19,6 @@ use crate::sys::packet_socket::PacketSocket;
 use crate::tripwire::Tripwire;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::rc::Rc;
 
 /// A listener that lives.
 pub struct ListenerProcess {
@@ -27,7 +26,7 @@ pub struct ListenerProcess {
     process: libc::pid_t,
     /// What it reads packets from. They are open here as well, so that the listener of a reload goes on where this one stops: each packet
     /// is read once. The keeper itself reads none.
-    sockets: Vec<Rc<PacketSocket>>,
+    sockets: Vec<PacketSocket>,
     /// Its process was reaped: the number may be somebody else's now.
     ended: bool,
     /// When it was started.
@@ -84,11 +83,13 @@ impl ListenerProcess {
                 interface.push_str(&selector.to_string());
             }
         }
-        let mut sockets = before.map_or(Vec::new(), |before| before.sockets.clone());
-        sockets.truncate(selectors.len());
-        for selector in selectors.iter().skip(sockets.len()) {
-            let socket = PacketSocket::open().map_err(|error| refused(selector, &error))?;
-            sockets.push(Rc::new(socket));
+        let mut sockets = Vec::new();
+        for selector in &selectors {
+            let socket = match before.and_then(|before| before.sockets.get(sockets.len())) {
+                Some(socket) => socket.try_clone(),
+                None => PacketSocket::open(),
+            };
+            sockets.push(socket.map_err(|error| refused(selector, &error))?);
         }
         let more: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
         let cage = state.map(State::empty_directory);

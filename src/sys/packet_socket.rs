@@ -44,6 +44,11 @@ impl PacketSocket {
         Ok(socket)
     }
 
+    /// The same one again, by another descriptor.
+    pub fn try_clone(&self) -> io::Result<PacketSocket> {
+        self.0.try_clone().map(PacketSocket)
+    }
+
     /// The one that the keeper has opened, and left open for this process under that number.
     pub fn inherited(number: u32) -> PacketSocket {
         // SAFETY: the keeper says so, and names each but once.

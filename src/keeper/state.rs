@@ -290,15 +290,15 @@ fn patiently<T, E>(
     mut attempt: impl FnMut() -> Result<T, E>,
     may_pass: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
-    let mut result = attempt();
-    for _ in 1..STATE_TRIES {
+    let mut tries = 1;
+    loop {
+        let result = attempt();
         match &result {
-            Err(error) if may_pass(error) => poll::pause(STATE_PAUSE_MS),
-            _ => break,
+            Err(error) if tries < STATE_TRIES && may_pass(error) => poll::pause(STATE_PAUSE_MS),
+            _ => return result,
         }
-        result = attempt();
+        tries += 1;
     }
-    result
 }
 
 /// The bytes of a journal that nobody else can have written.

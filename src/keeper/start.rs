@@ -82,7 +82,7 @@ fn start(settings: Settings) -> ! {
     let starting = match settings.args.daemon {
         true => match daemon::daemonize() {
             Ok(starting) => Some(starting),
-            Err(error) => close_what_is_left(settings, format!("cannot daemonize: {error}")),
+            Err(error) => close_what_is_left(settings, cannot_daemonize(error)),
         },
         false => None,
     };
@@ -118,8 +118,8 @@ fn start(settings: Settings) -> ! {
             };
             // Start-up scripts run twice.
             say(&runs);
-            if let Err(problem) = daemonized(starting) {
-                fail(&problem);
+            if let Err(error) = starting.done() {
+                fail(&cannot_daemonize(error));
             }
             program::exit(ExitCode::SUCCESS);
         }
@@ -179,8 +179,8 @@ fn start(settings: Settings) -> ! {
         );
     }
     lines.log.write_out();
-    if let Some(Err(problem)) = starting.map(daemonized) {
-        close_all(keeper, problem);
+    if let Some(Err(error)) = starting.map(Starting::done) {
+        close_all(keeper, cannot_daemonize(error));
     }
     keeper.release_listener();
     live(keeper)
@@ -217,9 +217,8 @@ fn close_all(keeper: &mut Keeper, problem: String) -> ! {
     live(keeper)
 }
 
-fn daemonized(starting: Starting) -> Result<(), String> {
-    let done = starting.done();
-    done.map_err(|error| format!("cannot daemonize: {error}"))
+fn cannot_daemonize(error: io::Error) -> String {
+    format!("cannot daemonize: {error}")
 }
 
 /// Takes the state folder. One whose daemon is not up yet, or not any more because it is on its way out, is waited for:

@@ -38,6 +38,9 @@ impl Admission {
     }
 }
 
+/// What [`Keeper::log_lines_left_out`] calls the lines that [`Admission`] bounds.
+pub const ABOUT_ATTEMPTS: &str = "stage and failure lines";
+
 /// Whose words a line is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Words {
@@ -67,10 +70,10 @@ impl Keeper {
         self.report_openings = self.report_openings.min(now + LEFT_OUT_REPORT_MS);
     }
 
-    pub(super) fn log_lines_left_out(&mut self, lines: u32) {
+    pub(super) fn log_lines_left_out(&mut self, number: u32, what: &str) {
         self.lines.say(
             Kind::Event,
-            &format_args!("LogRate: {lines} stage and failure lines left out"),
+            &format_args!("LogRate: {number} {what} left out"),
         );
     }
 

@@ -81,8 +81,13 @@ impl Keeper {
             0 if self.doors.iter().all(|known| known.config.name != door) => {
                 format!("{ERROR}there is no door {shown}\n")
             }
-            0 => format!("{ERROR}{shown} is not open for {source}\n"),
-            _ => format!("{OK}{shown} closes for {source}\n"),
+            _ => {
+                let (kind, what) = match number {
+                    0 => (ERROR, "is not open"),
+                    _ => (OK, "closes"),
+                };
+                format!("{kind}{shown} {what} for {source}\n")
+            }
         }
     }
 

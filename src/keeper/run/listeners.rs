@@ -1,7 +1,7 @@
 //! The listener and its replacement: starting, hearing and losing them.
 #![forbid(unsafe_code)]
 
-use super::admission::{Words, has_stage};
+use super::admission::{ABOUT_ATTEMPTS, Words, has_stage};
 use super::{Keeper, Starting};
 use crate::config::Options;
 use crate::door::{Millis, Protocol};
@@ -185,7 +185,7 @@ impl Keeper {
             ToKeeper::Scanned(source) => self.can_knock(source) && self.scanned(source),
             ToKeeper::LeftOut(lines) => {
                 if self.admits(Words::Listeners) {
-                    self.log_lines_left_out(lines);
+                    self.log_lines_left_out(lines, ABOUT_ATTEMPTS);
                 }
                 true
             }

@@ -33,7 +33,7 @@ use crate::sys::clock::monotonic;
 use crate::sys::poll::{self, Awaits, Entry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
-use admission::Admission;
+use admission::{ABOUT_ATTEMPTS, Admission};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -366,13 +366,10 @@ impl Keeper {
         let left_out = |door: &mut Door| door.lines.take_left_out();
         let left_out: u32 = self.doors.iter_mut().filter_map(left_out).sum();
         if left_out > 0 {
-            self.lines.say(
-                Kind::Event,
-                &format_args!("LogRate: {left_out} lines about openings left out"),
-            );
+            self.log_lines_left_out(left_out, "lines about openings");
         }
         if let Some(lines) = self.admission.take_left_out() {
-            self.log_lines_left_out(lines);
+            self.log_lines_left_out(lines, ABOUT_ATTEMPTS);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::keeper::named_files;
 use crate::keeper::state::{State, Unavailable};
 use crate::sys::error::plain;
 use std::fs::{self, Metadata};
+use std::mem::swap;
 use std::path::PathBuf;
 
 impl Keeper {
@@ -156,29 +157,24 @@ impl Keeper {
     }
 
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
-    pub(super) fn put_in_force(&mut self, listener: ListenerProcess, new: Box<NewConfig>) {
+    pub(super) fn put_in_force(&mut self, listener: ListenerProcess, mut new: Box<NewConfig>) {
         self.end_listener();
         listener.let_go();
         self.listener = Some(listener);
         self.restart = Restart::default();
-        let NewConfig {
-            mut options,
-            doors,
-            state,
-        } = *new;
-        if state.is_none() {
-            std::mem::swap(&mut options.state_dir, &mut self.options.state_dir);
+        if new.state.is_none() {
+            swap(&mut new.options.state_dir, &mut self.options.state_dir);
         }
-        self.options = options;
+        swap(&mut new.options, &mut self.options);
         // The old doors have counted it.
         self.log_left_out();
         self.admission = Admission::new(self.options.log_rate);
-        self.doors = doors;
+        swap(&mut new.doors, &mut self.doors);
         // The old listener may have used a one-time sequence since the new doors were read.
         for index in 0..self.doors.len() {
             self.next_sequence(index);
         }
-        if let Some(state) = state {
+        if let Some(state) = new.state {
             self.move_state(state);
         }
         self.end_unwanted_bans();

@@ -190,22 +190,8 @@ impl Selector {
     pub fn list(text: &str) -> Result<Vec<Selector>, String> {
         let mut selectors: Vec<Selector> = Vec::new();
         for part in text.split(',').map(str::trim_ascii) {
-            let wrong = || format!("no interface can be called {}", quote(part.as_bytes()));
-            let name = |text: &str| Name::try_from(text).map_err(|_| wrong());
-            let is_unfit = |c: char| c.is_ascii_whitespace() || is_deceptive(c) || c == '/';
-            let selector = match part {
-                "" => return Err(wrong()),
-                _ if part.contains(is_unfit) => return Err(wrong()),
-                "any" => Selector::Any,
-                "auto" => Selector::Auto,
-                _ => Selector::Named {
-                    device: name(part.split(':').next().unwrap_or(part))?,
-                    label: match part.contains(':') {
-                        true => Some(name(part)?),
-                        false => None,
-                    },
-                },
-            };
+            let selector = Selector::parse(part)
+                .ok_or_else(|| format!("no interface can be called {}", quote(part.as_bytes())))?;
             if !selectors.contains(&selector) {
                 selectors.push(selector);
             }
@@ -229,6 +215,24 @@ impl Selector {
             selectors.push(Selector::AutoIpv6);
         }
         Ok(selectors)
+    }
+
+    /// One of the list.
+    fn parse(part: &str) -> Option<Selector> {
+        let is_unfit = |c: char| c.is_ascii_whitespace() || is_deceptive(c) || c == '/';
+        Some(match part {
+            "" => return None,
+            _ if part.contains(is_unfit) => return None,
+            "any" => Selector::Any,
+            "auto" => Selector::Auto,
+            _ => Selector::Named {
+                device: Name::try_from(part.split(':').next()?).ok()?,
+                label: match part.contains(':') {
+                    true => Some(Name::try_from(part).ok()?),
+                    false => None,
+                },
+            },
+        })
     }
 }
 

@@ -180,19 +180,24 @@ impl Capture {
     ) -> Result<(), String> {
         let selector = &self.selector;
         let is_auto = matches!(selector, Selector::Auto | Selector::AutoIpv6);
-        if self.bound.is_none() && !is_auto {
-            let missing = format!("{selector}: No such device exists");
+        let is_missing = self.bound.is_none() && !is_auto;
+        if is_missing {
+            let (before, waits) = match wait {
+                true => (format!("could not open {selector}: "), ": waiting for it"),
+                false => (String::new(), ""),
+            };
             let names = interfaces.names();
+            let text = format!(
+                "{before}{selector}: No such device exists{waits}; the interfaces here are: {names}"
+            );
             if !wait {
-                return Err(format!("{missing}; the interfaces here are: {names}"));
+                return Err(text);
             }
-            output.surely(ToKeeper::Problem(format!(
-                "could not open {selector}: {missing}: waiting for it; the interfaces here are: {names}"
-            )));
-            self.told = self.place.clone();
+            output.surely(ToKeeper::Problem(text));
         }
         let is_complete = self.place.listens && !self.local.is_empty();
-        if *selector == Selector::Any || (is_complete && !is_auto) || self.is_spare() {
+        let is_any = *selector == Selector::Any;
+        if is_missing || is_any || (is_complete && !is_auto) || self.is_spare() {
             self.told = self.place.clone();
         }
         self.tell(output);

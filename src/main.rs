@@ -26,10 +26,10 @@ fn program(argv: Vec<OsString>) -> ExitCode {
     }
     let program = argv.first().map_or(&[][..], |name| name.as_bytes());
     if program == listener::PROGRAM.to_bytes() {
-        return listener::main();
+        listener::main();
     }
     if program == keeper::lookup::PROGRAM.to_bytes() {
-        return keeper::lookup::main();
+        keeper::lookup::main();
     }
     if client::is_called_by(&argv) {
         return client::main(&argv);

@@ -15,20 +15,20 @@ pub const PROGRAM: &CStr = c"knockd-names";
 pub(super) const MAX_NAME: usize = 255;
 
 /// The process's whole life: an address in, a name out, `?` if it has none.
-pub fn main() -> ExitCode {
+pub fn main() -> ! {
     privileges::set_name(PROGRAM);
     let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
-        return ExitCode::FAILURE;
+        program::exit(ExitCode::FAILURE);
     };
     // All files that it needs: later it sees none.
     let Some(names) = HostNames::open() else {
-        return ExitCode::FAILURE;
+        program::exit(ExitCode::FAILURE);
     };
     if privileges::is_root() {
         // Without a state folder there is no empty directory, which the keeper has told.
         let _ = privileges::enter_cage();
         if privileges::become_unprivileged(privileges::LOOKUP).is_err() {
-            return ExitCode::FAILURE;
+            program::exit(ExitCode::FAILURE);
         }
     }
     // Those of an ordinary user.
@@ -41,17 +41,17 @@ pub fn main() -> ExitCode {
     loop {
         let length = match socket.receive(&mut buffer, true) {
             Ok(length) if length > 0 => length,
-            _ => return ExitCode::SUCCESS,
+            _ => program::exit(ExitCode::SUCCESS),
         };
         let address = buffer
             .get(..length)
             .and_then(|text| std::str::from_utf8(text).ok());
         let Some(source) = address.and_then(|text| text.parse().ok()) else {
-            return ExitCode::FAILURE;
+            program::exit(ExitCode::FAILURE);
         };
         let name = names.find(source).unwrap_or_else(|| "?".to_string());
         if socket.send(name.as_bytes(), true).is_err() {
-            return ExitCode::SUCCESS;
+            program::exit(ExitCode::SUCCESS);
         }
     }
 }

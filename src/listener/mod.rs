@@ -42,11 +42,11 @@ use std::path::Path;
 pub const PROGRAM: &CStr = c"knockd-listener";
 
 /// The listener's whole life; standard input is its end of the socketpair.
-pub fn main() -> ExitCode {
+pub fn main() -> ! {
     privileges::set_name(PROGRAM);
     let keeper = match program::input().as_fd().try_clone_to_owned() {
         Ok(socket) => MessageSocket::from_owned(socket),
-        Err(_) => return ExitCode::FAILURE,
+        Err(_) => program::exit(ExitCode::FAILURE),
     };
     listen(&keeper)
 }

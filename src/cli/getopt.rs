@@ -92,8 +92,8 @@ pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
 }
 
 /// The one argv that a plain parser needs: each option once, the last repeat, spelled out whole with its value in the
-/// next word; then `--` and the operands.
-pub fn canonical<'a>(options: &[Given<'a>], operands: &[&'a str]) -> Vec<&'a str> {
+/// next word.
+pub fn canonical<'a>(options: &[Given<'a>]) -> Vec<&'a str> {
     let mut argv = Vec::new();
     for (i, (option, value)) in options.iter().enumerate() {
         if options[i + 1..]
@@ -104,8 +104,6 @@ pub fn canonical<'a>(options: &[Given<'a>], operands: &[&'a str]) -> Vec<&'a str
             argv.extend(*value);
         }
     }
-    argv.push("--");
-    argv.extend(operands);
     argv
 }
 

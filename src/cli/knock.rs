@@ -111,22 +111,21 @@ pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
             _ => {}
         }
     }
-    let read = fill(&words.program, &scan.options, &scan.operands)
-        .and_then(|typed| checked(typed, family));
+    let read = fill(&words.program, &scan.options)
+        .and_then(|typed| checked(typed, &scan.operands, family));
     read.map_or_else(Outcome::Refuse, Outcome::Run)
 }
 
-fn checked(typed: Typed, family: Family) -> Result<KnockArgs, String> {
-    let mut words = typed.operands.into_iter();
-    let host = words.next().unwrap_or_default();
+fn checked(typed: Typed, operands: &[&str], family: Family) -> Result<KnockArgs, String> {
+    let (host, words) = operands.split_first().unwrap_or((&"", &[]));
     let mut steps = Vec::new();
     for word in words {
-        steps.push(KnockStep::new(&word, typed.udp));
+        steps.push(KnockStep::new(word, typed.udp));
     }
     Ok(KnockArgs {
         delay: typed.delay.as_deref().map_or(Ok(Duration::ZERO), delay)?,
         steps,
-        host,
+        host: host.to_string(),
         family,
         verbose: typed.verbose,
     })

@@ -114,14 +114,13 @@ pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     if let Some(outcome) = early(&scan, &words.program) {
         return outcome;
     }
-    let read = fill(&words.program, &scan.options, &scan.operands).and_then(checked);
+    let read = fill(&words.program, &scan.options).and_then(|typed| checked(typed, &scan.operands));
     let refuse = |error: String| Outcome::Refuse([&words.program, ": ", &error].concat());
     read.map_or_else(refuse, Outcome::Run)
 }
 
-fn checked(typed: Typed) -> Result<KnockdArgs, String> {
+fn checked(typed: Typed, operands: &[&str]) -> Result<KnockdArgs, String> {
     let mut source = None;
-    let operands = typed.operands.as_slice();
     if typed.close.is_some() {
         if let [address] = operands {
             source = address.parse().ok();

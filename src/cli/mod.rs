@@ -175,14 +175,11 @@ struct Typed {
     /// option -6
     #[allow(dead_code)]
     ipv6: bool,
-    #[argh(positional)]
-    /// the rest
-    operands: Vec<String>,
 }
 
 /// Has argh fill the struct. It cannot refuse what [`getopt::canonical`] made; if it did, its words are shown.
-fn fill(program: &str, options: &[getopt::Given], operands: &[&str]) -> Result<Typed, String> {
+fn fill(program: &str, options: &[getopt::Given]) -> Result<Typed, String> {
     use argh::FromArgs;
-    let argv = getopt::canonical(options, operands);
+    let argv = getopt::canonical(options);
     Typed::from_args(&[program], &argv).map_err(|early| early.output)
 }

@@ -95,13 +95,12 @@ impl Status<'_> {
     fn leases_text(&self, out: &mut String, wanted: &dyn Fn(&Lease) -> bool) {
         for lease in self.leases.iter().filter(|lease| wanted(lease)) {
             let _ = write!(out, "  {}, {}: ", tame(lease.name()), lease.source);
-            let _ = match lease.phase {
-                Phase::Open { until } => {
-                    let left = duration(until.saturating_sub(self.now));
-                    writeln!(out, "{}, {left} left", state(lease))
-                }
-                _ => writeln!(out, "{}", state(lease)),
-            };
+            out.push_str(state(lease));
+            if let Phase::Open { until } = lease.phase {
+                let left = duration(until.saturating_sub(self.now));
+                let _ = write!(out, ", {left} left");
+            }
+            out.push('\n');
         }
     }
 
@@ -268,7 +267,10 @@ impl Json {
         self.0.push('"');
         for character in text.chars() {
             match character {
-                '"' | '\\' => self.0.extend(['\\', character]),
+                '"' | '\\' => {
+                    self.0.push('\\');
+                    self.0.push(character);
+                }
                 '\0'..='\x1f' => {
                     let _ = write!(self.0, "\\u{:04x}", u32::from(character));
                 }
@@ -281,13 +283,17 @@ impl Json {
 
 /// The two largest units: `2 d 3 h`, `59 s`.
 fn duration(time: Millis) -> String {
-    let seconds = time / 1000;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    const UNITS: [(u32, &str); 4] = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    // Enough for 136 years.
+    let seconds = (time / 1000) as u32;
+    for pair in UNITS.windows(2) {
+        let [(large, one), (small, other)] = [pair[0], pair[1]];
+        if seconds >= large {
+            let rest = seconds % large / small;
+            return format!("{} {one} {rest} {other}", seconds / large);
+        }
     }
+    format!("{seconds} s")
 }
 
 #[cfg(test)]

@@ -50,12 +50,12 @@ pub fn question(name: &str, kind: Kind, id: [u8; 2]) -> Option<Vec<u8>> {
     }
     // Recursion desired; one question.
     let mut message = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        if label.is_empty() || label.len() > MAX_LABEL || !is_of_host(label.as_bytes()) {
+    for label in name.as_bytes().split(|byte| *byte == b'.') {
+        if label.is_empty() || label.len() > MAX_LABEL || !is_of_host(label) {
             return None;
         }
         message.push(label.len() as u8);
-        message.extend_from_slice(label.as_bytes());
+        message.extend_from_slice(label);
     }
     // The name's end, the kind, and class IN.
     message.extend_from_slice(&[0, 0, kind as u8, 0, 1]);

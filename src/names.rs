@@ -13,7 +13,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::random;
 use std::fs::File;
 use std::io::Seek;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -75,7 +75,7 @@ pub fn resolve_host(host: &str, family: Family) -> Result<SocketAddr, NameError>
     each_line(HOSTS, &mut |line| {
         found.extend(host_files::address_of(line, host).filter(fits));
     });
-    if found == Found::default() {
+    if found.is_empty() {
         found = ask_for_addresses(host, family)?;
     }
     let Found { v4, v6 } = found;
@@ -87,13 +87,17 @@ pub fn resolve_host(host: &str, family: Family) -> Result<SocketAddr, NameError>
 }
 
 /// The first address of each family.
-#[derive(Default, PartialEq, Eq)]
+#[derive(Default)]
 struct Found {
     v4: Option<IpAddr>,
     v6: Option<IpAddr>,
 }
 
 impl Found {
+    fn is_empty(&self) -> bool {
+        self.v4.or(self.v6).is_none()
+    }
+
     fn extend(&mut self, address: Option<IpAddr>) {
         match address {
             Some(v4 @ IpAddr::V4(_)) => self.v4.get_or_insert(v4),
@@ -127,13 +131,13 @@ fn ask_for_addresses(host: &str, family: Family) -> Result<Found, NameError> {
                 // As with glibc, another record or domain may still be had.
                 Ok(Reply::Failed) => error = NameError::NoServer,
                 Ok(Reply::NoRecord) if error == NameError::Unknown => error = NameError::NoAddress,
-                Err(NameError::NoServer) if found == Found::default() => {
+                Err(NameError::NoServer) if found.is_empty() => {
                     return Err(NameError::NoServer);
                 }
                 _ => {}
             }
         }
-        if found != Found::default() {
+        if !found.is_empty() {
             return Ok(found);
         }
         if domain.is_none() {
@@ -284,14 +288,21 @@ fn each_line_of(file: &File, show: &mut dyn FnMut(&str)) {
 
 /// An address as text, with or without a zone.
 fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
-    let Some((ip, zone)) = text.split_once('%') else {
-        return Some(SocketAddr::new(text.parse().ok()?, port));
+    let (ip, zone) = match text.split_once('%') {
+        Some((ip, zone)) => (ip, Some(zone)),
+        None => (text, None),
     };
-    let index = match number(zone.as_bytes(), u32::MAX.into()) {
-        Some(index) => index as u32,
-        None => links().iter().find(|link| link.name == zone)?.index,
-    };
-    Some(SocketAddrV6::new(ip.parse().ok()?, port, 0, index).into())
+    let mut address = SocketAddr::new(ip.parse().ok()?, port);
+    if let Some(zone) = zone {
+        let SocketAddr::V6(v6) = &mut address else {
+            return None;
+        };
+        v6.set_scope_id(match number(zone.as_bytes(), u32::MAX.into()) {
+            Some(index) => index as u32,
+            None => links().iter().find(|link| link.name == zone)?.index,
+        });
+    }
+    Some(address)
 }
 
 /// The interfaces, by which zones are called.

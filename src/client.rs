@@ -27,7 +27,7 @@ pub fn main(argv: &[OsString]) -> ExitCode {
         Ok(args) => args,
         Err(status) => return status.into(),
     };
-    match resolve(&args).and_then(|targets| send(&args, &targets)) {
+    match resolve(&args).and_then(|(host, ports)| send(&args, host, &ports)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error);
@@ -36,13 +36,19 @@ pub fn main(argv: &[OsString]) -> ExitCode {
     }
 }
 
-/// Where each step goes. All of them are found before the first is sent, since half a knock helps nobody. The host
+/// The host and the port of each step. All of them are found before the first is sent, since half a knock helps nobody. The host
 /// is looked up once: with more than one address in the DNS each lookup might name another.
-fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
+fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
     let failed = |port: &str, error: NameError| {
-        let (host, error) = (args.host.as_str(), error.words());
-        let words = ["Failed to resolve hostname '", host, "' on port "];
-        words.concat() + port + "\ngetaddrinfo: " + error
+        [
+            "Failed to resolve hostname '",
+            &args.host,
+            "' on port ",
+            port,
+            "\ngetaddrinfo: ",
+            error.words(),
+        ]
+        .concat()
     };
     let mut ports = Vec::new();
     for step in &args.steps {
@@ -66,13 +72,7 @@ fn resolve(args: &KnockArgs) -> Result<Vec<SocketAddr>, String> {
         ]
         .concat());
     }
-    let mut targets = Vec::new();
-    for port in ports {
-        let mut target = host;
-        target.set_port(port);
-        targets.push(target);
-    }
-    Ok(targets)
+    Ok((host, ports))
 }
 
 /// The port if the text is a number; `None` if it may be the name of a service.
@@ -97,7 +97,7 @@ fn impossible(port: &str, right: &str) -> String {
     ["knock: port \"", port, "\" is not possible; ", right].concat()
 }
 
-fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
+fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), String> {
     for step in &args.steps {
         if let Some(unknown) = &step.unknown_protocol {
             let port = &step.port;
@@ -108,16 +108,16 @@ fn send(args: &KnockArgs, targets: &[SocketAddr]) -> Result<(), String> {
         }
     }
     let mut unsent = 0;
-    for (step, target) in args.steps.iter().zip(targets) {
-        let knocker = Knocker::open(step.protocol, target)
+    for (step, port) in args.steps.iter().zip(ports) {
+        target.set_port(*port);
+        let knocker = Knocker::open(step.protocol, &target)
             .map_err(|error| ["Cannot open socket: ", &plain(&error)].concat())?;
         if args.verbose {
-            let line = ["hitting ", &step_line(step, target), "\n"].concat();
-            print(&line);
+            print(&["hitting ", &step_line(step, &target), "\n"].concat());
         }
         if let Err(error) = knocker.knock() {
             unsent += 1;
-            let step = step_line(step, target);
+            let step = step_line(step, &target);
             say(&["knock: ", &step, " not sent: ", &plain(&error)].concat());
         }
         poll::pause(args.delay.as_millis() as Millis);

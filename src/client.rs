@@ -77,17 +77,18 @@ fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
 
 /// The port if the text is a number; `None` if it may be the name of a service.
 fn port_number(text: &str) -> Result<Option<u16>, String> {
-    let trimmed = text.trim_ascii_start();
-    let digits = trimmed.trim_start_matches(['+', '-']);
+    let trimmed = text.trim_ascii_start().as_bytes();
+    let signs = trimmed.iter().take_while(|byte| b"+-".contains(byte));
+    let digits = &trimmed[signs.count()..];
     // As a config or a port scanner writes them. No service has such a name.
     if text.bytes().any(|byte| byte == b',' || byte == b'/') {
         return Err(impossible(text, "write ports as 7000 8000:udp 9000"));
     }
-    if !text.is_empty() && (digits.is_empty() || digits.bytes().any(|b| !b.is_ascii_digit())) {
+    if !text.is_empty() && (digits.is_empty() || !digits.iter().all(u8::is_ascii_digit)) {
         return Ok(None);
     }
-    let unsigned = trimmed.strip_prefix('+').unwrap_or(trimmed);
-    match number(unsigned.as_bytes(), 65535) {
+    let unsigned = trimmed.strip_prefix(b"+").unwrap_or(trimmed);
+    match number(unsigned, 65535) {
         Some(port @ 1..) => Ok(Some(port as u16)),
         _ => Err(impossible(text, "use 1 to 65535")),
     }

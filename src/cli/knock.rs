@@ -133,10 +133,12 @@ fn checked(typed: Typed, operands: &[&str], family: Family) -> Result<KnockArgs,
 
 /// Milliseconds in an `int`, as 0.8's `atoi` has them; what `atoi` would make 0 or cut off is an error.
 fn delay(text: &str) -> Result<Duration, String> {
-    let trimmed = text.trim_ascii();
-    let unsigned = trimmed.strip_prefix(['+', '-']).unwrap_or(trimmed);
-    match number(unsigned.as_bytes(), i32::MAX as u64) {
-        Some(1..) if trimmed.starts_with('-') => Err("error: delay cannot be negative".into()),
+    let (is_negative, unsigned) = match text.trim_ascii().as_bytes() {
+        [sign @ (b'+' | b'-'), unsigned @ ..] => (*sign == b'-', unsigned),
+        unsigned => (false, unsigned),
+    };
+    match number(unsigned, i32::MAX as u64) {
+        Some(1..) if is_negative => Err("error: delay cannot be negative".into()),
         Some(ms) => Ok(Duration::from_millis(ms)),
         None => Err([
             "error: delay \"",

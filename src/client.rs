@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
-use crate::door::{Millis, Protocol};
+use crate::door::Protocol;
 use crate::names::{self, NameError};
 use crate::number::number;
 use crate::path::file_name;
@@ -42,7 +42,7 @@ fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
     let failed = |port: &str, error: NameError| {
         [
             "Failed to resolve hostname '",
-            &args.host,
+            args.host,
             "' on port ",
             port,
             "\ngetaddrinfo: ",
@@ -52,13 +52,13 @@ fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
     };
     let mut ports = Vec::new();
     for step in &args.steps {
-        ports.push(match port_number(&step.port)? {
+        ports.push(match port_number(step.port)? {
             Some(port) => port,
-            None => names::resolve_service(&step.port).map_err(|e| failed(&step.port, e))?,
+            None => names::resolve_service(step.port).map_err(|e| failed(step.port, e))?,
         });
     }
-    let host = names::resolve_host(&args.host, args.family);
-    let host = host.map_err(|e| failed(&args.steps[0].port, e))?;
+    let host = names::resolve_host(args.host, args.family);
+    let host = host.map_err(|e| failed(args.steps[0].port, e))?;
     if let SocketAddr::V6(v6) = host
         && v6.ip().is_unicast_link_local()
         && v6.scope_id() == 0
@@ -67,7 +67,7 @@ fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
         // The kernel calls it an invalid argument. A datagram takes the first route of any interface, as with knock 0.8.
         return Err([
             "knock: ",
-            &args.host,
+            args.host,
             " needs an interface, as in fe80::1%eth0",
         ]
         .concat());
@@ -100,8 +100,8 @@ fn impossible(port: &str, right: &str) -> String {
 
 fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), String> {
     for step in &args.steps {
-        if let Some(unknown) = &step.unknown_protocol {
-            let port = &step.port;
+        if let Some(unknown) = step.unknown_protocol {
+            let port = step.port;
             say(&format!(
                 "knock: warning: \"{unknown}\" in \"{port}:{unknown}\" is no protocol; \
                           use tcp or udp (sent over TCP)"
@@ -121,7 +121,7 @@ fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), S
             let step = step_line(step, &target);
             say(&["knock: ", &step, " not sent: ", &plain(&error)].concat());
         }
-        poll::pause(args.delay.as_millis() as Millis);
+        poll::pause(args.delay);
     }
     match unsent {
         0 => Ok(()),
@@ -136,7 +136,7 @@ fn step_line(step: &KnockStep, target: &SocketAddr) -> String {
         Protocol::Tcp => "tcp ",
         Protocol::Udp => "udp ",
     };
-    [protocol, &names::address_text(target), ":", &step.port].concat()
+    [protocol, &names::address_text(target), ":", step.port].concat()
 }
 
 #[cfg(test)]

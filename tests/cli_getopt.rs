@@ -12,7 +12,6 @@ use proptest::prelude::*;
 use std::ffi::{CStr, CString, OsString};
 use std::ptr;
 use std::sync::Mutex;
-use std::time::Duration;
 
 #[repr(C)]
 struct LongOption {
@@ -262,7 +261,8 @@ proptest! {
         let read = by_libc(KNOCK_OPTIONS, &words);
         prop_assert_eq!(&by_us(KNOCK_OPTIONS, &words), &read);
 
-        let outcome = cli::knock(&argv(&words));
+        let argv = argv(&words);
+        let outcome = cli::knock(&argv);
         if let Some(early) = early(&read) {
             prop_assert_eq!(outcome, early);
         } else if read.operands.len() < 2 {
@@ -277,15 +277,15 @@ proptest! {
                 Outcome::Run(args) => {
                     // Signed: -0 is a delay.
                     let delay: i32 = delay.parse().unwrap();
-                    prop_assert_eq!(args.delay, Duration::from_millis(delay as u64));
+                    prop_assert_eq!(args.delay, delay as u64);
                     prop_assert_eq!(args.verbose, given('v'));
                     prop_assert_eq!(args.family, match last("46") {
                         Some(('4', _)) => Family::V4,
                         Some(_) => Family::V6,
                         None => Family::Any,
                     });
-                    prop_assert_eq!(&args.host, &read.operands[0]);
-                    let ports: Vec<&str> = args.steps.iter().map(|s| s.port.as_str()).collect();
+                    prop_assert_eq!(args.host, &read.operands[0]);
+                    let ports: Vec<&str> = args.steps.iter().map(|s| s.port).collect();
                     let texts = read.operands[1..].iter();
                     prop_assert_eq!(ports, texts.map(|t| t.split(':').next().unwrap()).collect::<Vec<_>>());
                     let udp = if given('u') { Protocol::Udp } else { Protocol::Tcp };

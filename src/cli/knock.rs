@@ -3,11 +3,10 @@
 
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Typed, Words, early, fill};
-use crate::door::Protocol;
+use crate::door::{Millis, Protocol};
 use crate::names::Family;
 use crate::number::number;
 use std::ffi::OsString;
-use std::time::Duration;
 
 /// The client's options, in the order in which knock 0.8 names them when one is ambiguous.
 pub const OPTIONS: &[Opt] = &[
@@ -49,40 +48,40 @@ example:  knock myserver.example.com 123:tcp 456:udp 789:tcp
 
 /// One `PORT[:PROTO]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnockStep {
+pub struct KnockStep<'a> {
     /// PORT as typed: a number or a service name, not yet looked at.
-    pub port: String,
+    pub port: &'a str,
     /// What it is sent over.
     pub protocol: Protocol,
     /// A PROTO that is neither `tcp` nor `udp`; such a step goes over TCP, as in 0.8.
-    pub unknown_protocol: Option<String>,
+    pub unknown_protocol: Option<&'a str>,
 }
 
-impl KnockStep {
+impl<'a> KnockStep<'a> {
     /// 0.8 takes exactly `udp` for UDP and anything else for TCP; with `all_udp` everything is UDP.
-    fn new(text: &str, all_udp: bool) -> KnockStep {
+    fn new(text: &'a str, all_udp: bool) -> KnockStep<'a> {
         let (port, typed) = match text.split_once(':') {
             Some((port, protocol)) => (port, Some(protocol)),
             None => (text, None),
         };
         let udp = all_udp || typed == Some("udp");
         KnockStep {
-            port: port.into(),
+            port,
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-            unknown_protocol: typed.filter(|t| !udp && *t != "tcp").map(String::from),
+            unknown_protocol: typed.filter(|t| !udp && *t != "tcp"),
         }
     }
 }
 
 /// What the client is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnockArgs {
+pub struct KnockArgs<'a> {
     /// Whom to knock at: a name or an address, as typed.
-    pub host: String,
+    pub host: &'a str,
     /// The knocks in order, at least one.
-    pub steps: Vec<KnockStep>,
+    pub steps: Vec<KnockStep<'a>>,
     /// The time to wait after each knock, the last included.
-    pub delay: Duration,
+    pub delay: Millis,
     /// `-4`, `-6`
     pub family: Family,
     /// `-v`
@@ -90,7 +89,7 @@ pub struct KnockArgs {
 }
 
 /// Reads the client's command line; the first word is the program's name.
-pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
+pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs<'_>> {
     let words = match Words::new(argv, "knock") {
         Ok(words) => words,
         Err(error) => return Outcome::Refuse(error),
@@ -116,30 +115,34 @@ pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs> {
     read.map_or_else(Outcome::Refuse, Outcome::Run)
 }
 
-fn checked(typed: Typed, operands: &[&str], family: Family) -> Result<KnockArgs, String> {
+fn checked<'a>(
+    typed: Typed,
+    operands: &[&'a str],
+    family: Family,
+) -> Result<KnockArgs<'a>, String> {
     let (host, words) = operands.split_first().unwrap_or((&"", &[]));
     let mut steps = Vec::new();
     for word in words {
         steps.push(KnockStep::new(word, typed.udp));
     }
     Ok(KnockArgs {
-        delay: typed.delay.as_deref().map_or(Ok(Duration::ZERO), delay)?,
+        delay: typed.delay.as_deref().map_or(Ok(0), delay)?,
         steps,
-        host: host.to_string(),
+        host,
         family,
         verbose: typed.verbose,
     })
 }
 
 /// Milliseconds in an `int`, as 0.8's `atoi` has them; what `atoi` would make 0 or cut off is an error.
-fn delay(text: &str) -> Result<Duration, String> {
+fn delay(text: &str) -> Result<Millis, String> {
     let (is_negative, unsigned) = match text.trim_ascii().as_bytes() {
         [sign @ (b'+' | b'-'), unsigned @ ..] => (*sign == b'-', unsigned),
         unsigned => (false, unsigned),
     };
     match number(unsigned, i32::MAX as u64) {
         Some(1..) if is_negative => Err("error: delay cannot be negative".into()),
-        Some(ms) => Ok(Duration::from_millis(ms)),
+        Some(ms) => Ok(ms),
         None => Err([
             "error: delay \"",
             text,

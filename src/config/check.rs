@@ -38,11 +38,11 @@ const WELL_KNOWN: [&[u16]; 8] = [
 pub fn advice(config: &Config) -> Vec<Problem> {
     let mut out = Vec::new();
     for (index, door) in config.doors.iter().enumerate() {
-        let mut say = |text: String| {
+        let mut say = |text: &str| {
             let name = quote(door.name.as_bytes());
             out.push(Diagnostic::at(
                 (door.line, 0),
-                &["door ", &name, ": ", &text],
+                &["door ", &name, ": ", text],
             ));
         };
         if let Some(sequence) = &door.pattern.sequence {
@@ -52,7 +52,7 @@ pub fn advice(config: &Config) -> Vec<Problem> {
         about_commands(door, closed_by(door, &config.doors).is_some(), &mut say);
         for other in config.doors.iter().skip(index + 1) {
             if let Some(text) = about_pair(door, other) {
-                say(text);
+                say(&text);
             }
         }
     }
@@ -70,24 +70,24 @@ fn is_guessable(steps: &[Step]) -> bool {
     steps.len() == 1 || ascends(steps) || consecutive
 }
 
-fn about_sequence(steps: &[Step], say: &mut dyn FnMut(String)) {
+fn about_sequence(steps: &[Step], say: &mut dyn FnMut(&str)) {
     if let [step] = steps {
-        say(format!("one packet to port {} opens it", step.port));
+        say(&format!("one packet to port {} opens it", step.port));
     } else if steps.len() < FEW_STEPS {
         let text = "steps: a scan or flood can hit them in the right order; use 5 or more";
-        say(format!("only {} {text}", steps.len()));
+        say(&format!("only {} {text}", steps.len()));
     }
     if ascends(steps) {
-        say("the ports ascend: a scan of all ports in order knocks just so; mix the order".into());
+        say("the ports ascend: a scan of all ports in order knocks just so; mix the order");
     } else if steps.len() > 1 && steps.windows(2).all(|w| w[0] == w[1]) {
         let port = steps[0].port;
-        say(format!(
+        say(&format!(
             "port {port} alone, again and again: whoever keeps trying that port opens it"
         ));
     }
     let beside = |pair: &&[Step]| pair[0].port.abs_diff(pair[1].port) == 1;
     if let Some(pair) = steps.windows(2).find(beside) {
-        say(format!(
+        say(&format!(
             "ports {} and {} are neighbours: no tripwire fits between them; take ports apart",
             pair[0].port, pair[1].port
         ));
@@ -96,14 +96,11 @@ fn about_sequence(steps: &[Step], say: &mut dyn FnMut(String)) {
         .iter()
         .any(|known| known.iter().eq(steps.iter().map(|s| &s.port)))
     {
-        say(
-            "this sequence stands in manuals and examples: strangers know it; choose your own"
-                .into(),
-        );
+        say("this sequence stands in manuals and examples: strangers know it; choose your own");
     }
 }
 
-fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
+fn about_flags(door: &Door, say: &mut dyn FnMut(&str)) {
     // The steps of a one-time list are not known here; most are TCP.
     let has_tcp = door
         .pattern
@@ -115,14 +112,11 @@ fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
     }
     let flags = &door.pattern.flags;
     if flags.set & !SYN != 0 || flags.clear & SYN != 0 {
-        say(
-            "knock sends SYN alone, which does not count with these tcpflags; use tcpflags = syn"
-                .into(),
-        );
+        say("knock sends SYN alone, which does not count with these tcpflags; use tcpflags = syn");
     } else if flags.set & SYN == 0 {
         let text =
             "TCP steps without tcpflags = syn: replies and other stray packets count as knocks";
-        say(text.into());
+        say(text);
     }
 }
 
@@ -130,30 +124,41 @@ fn about_flags(door: &Door, say: &mut dyn FnMut(String)) {
 const APPENDED: &str =
     "a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)";
 
-/// What tells a slip in a command, and its advice.
-type Slip = (fn(&[u8]) -> bool, &'static str);
+/// Whether only start commands are looked at, what tells a slip in one, and its advice.
+type Slip = (bool, fn(&[u8]) -> bool, &'static str);
 
 /// Slips that the shell or a program would only find when somebody knocks.
-const SLIPS: [Slip; 5] = [
+const SLIPS: [Slip; 7] = [
+    (true, appends_rule, APPENDED),
     (
+        false,
         misspells_address,
         "a command has something like %IP%; only this, in capitals, becomes the address",
     ),
     (
+        false,
         is_quoted,
         "a command stands in quotes, so the shell looks for a program of this whole name; take them away",
     ),
     (
+        false,
         is_typeset,
         "a command has dashes, quotes or blanks of a web page; type them as plain ones",
     ),
     (
+        false,
         flushes,
         "a command flushes (-F) a chain that other programs use; delete (-D) the door's own rule",
     ),
     (
+        false,
         deletes_by_number,
         "a command deletes a rule by number, which may be another rule's by then; repeat the rule itself",
+    ),
+    (
+        true,
+        opens_to_all,
+        "without %IP% its command opens for everybody",
     ),
 ];
 
@@ -171,25 +176,15 @@ fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
 }
 
 /// `is_closed`: another door undoes what this one does.
-fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(String)) {
+fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(&str)) {
     let (start, stop) = (&door.start, &door.stop);
-    let any = |test: fn(&[u8]) -> bool| {
-        [&start.v4, &start.v6]
-            .into_iter()
-            .flatten()
-            .find(|c| test(c))
-    };
-    if any(appends_rule).is_some() {
-        say(APPENDED.into());
-    }
-    for (test, text) in SLIPS {
-        let commands = [&start.v4, &start.v6, &stop.v4, &stop.v6];
-        if commands.into_iter().flatten().any(|command| test(command)) {
-            say(text.into());
+    let commands = [&start.v4, &start.v6, &stop.v4, &stop.v6];
+    let starts = &commands[..2];
+    for (at_start, test, text) in SLIPS {
+        let looked_at = if at_start { starts } else { &commands };
+        if looked_at.iter().copied().flatten().any(|c| test(c)) {
+            say(text);
         }
-    }
-    if any(opens_to_all).is_some() {
-        say("without %IP% its command opens for everybody".into());
     }
     let stays = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| match (start, stop) {
         (Some(start), Some(stop)) => undoes(start, stop) == Some(false),
@@ -197,12 +192,11 @@ fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(String)) {
     };
     if stays(&start.v4, &stop.v4) || stays(&start.v6, &stop.v6) {
         say(
-            "the stop command deletes a different rule than the start command adds, so that rule stays"
-                .into(),
+            "the stop command deletes a different rule than the start command adds, so that rule stays",
         );
     }
     if door.cmd_timeout == 0 && *start != Commands::default() && *stop != Commands::default() {
-        say("cmd_timeout = 0: it closes as soon as it has opened".into());
+        say("cmd_timeout = 0: it closes as soon as it has opened");
     }
     let left_open = |start: &Option<Vec<u8>>, stop: &Option<Vec<u8>>| {
         !is_closed && stop.is_none() && start.as_deref().is_some_and(opens)
@@ -217,18 +211,24 @@ fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(String)) {
         (false, false) => None,
     };
     if let Some(families) = families {
-        say(format!(
+        say(&format!(
             "it opens something{families} and has no stop_command: it stays open"
         ));
     }
-    if let (Some(sequence), Some(command)) = (&door.pattern.sequence, any(takes_line_down))
-        && is_guessable(sequence.steps())
+    if let (Some(sequence), Some(command)) = (
+        &door.pattern.sequence,
+        starts
+            .iter()
+            .copied()
+            .flatten()
+            .find(|c| takes_line_down(c)),
+    ) && is_guessable(sequence.steps())
     {
         let packets = match sequence.steps().len() {
             1 => "1 forged packet".to_string(),
             n => format!("{n} forged packets"),
         };
-        say(format!(
+        say(&format!(
             "danger: {packets} of any stranger, under any address, cut the line: its sequence is easy to guess, and it runs {}",
             printable(command)
         ));

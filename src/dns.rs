@@ -50,7 +50,8 @@ pub fn question(name: &str, kind: Kind, id: [u8; 2]) -> Option<Vec<u8>> {
     }
     // Recursion desired; one question.
     let mut message = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.as_bytes().split(|byte| *byte == b'.') {
+    for label in name.split('.') {
+        let label = label.as_bytes();
         if label.is_empty() || label.len() > MAX_LABEL || !is_of_host(label) {
             return None;
         }

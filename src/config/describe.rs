@@ -7,6 +7,7 @@ use super::{Commands, Config, Door};
 use crate::door::{FlagRule, Millis, Sequence, TCP_FLAGS};
 use crate::quote::{printable, quote};
 use crate::tripwire::Tripwire;
+use std::fmt::Display;
 use std::path::Path;
 
 /// What the config means: the options, then door by door what to knock and what runs. Ends with a newline.
@@ -77,15 +78,24 @@ pub(super) fn value(slot: Slot<'_>) -> String {
         Slot::Ports(Tripwire::None) => "none".into(),
         Slot::Ports(Tripwire::Auto) => "auto: around each step, and some random ports".into(),
         Slot::Ports(Tripwire::Ports(ranges)) => {
-            let ranges = ranges.iter().map(|range| (range.low, range.high));
-            list(&mut ranges.map(|(low, high)| match low == high {
-                true => low.to_string(),
-                false => format!("{low}-{high}"),
-            }))
+            let mut out = String::new();
+            for range in ranges {
+                list(&mut out, &range.low);
+                if range.high != range.low {
+                    out.push_str(&format!("-{}", range.high));
+                }
+            }
+            out
         }
         Slot::Networks(networks) => {
-            let networks = networks.iter();
-            list(&mut networks.map(|network| format!("{}/{}", network.address, network.prefix)))
+            let mut out = String::new();
+            for network in networks {
+                list(
+                    &mut out,
+                    &format_args!("{}/{}", network.address, network.prefix),
+                );
+            }
+            out
         }
         Slot::Steps(steps) => steps.as_ref().map_or_else(String::new, Sequence::to_string),
         Slot::Flags(rule) => flags(*rule),
@@ -129,14 +139,10 @@ fn about_door(out: &mut String, index: usize, doors: &mut [Door]) {
     }
 }
 
-/// With commas between them.
-fn list(items: &mut dyn Iterator<Item = String>) -> String {
-    let mut out = String::new();
-    for item in items {
-        out.push_str(if out.is_empty() { "" } else { ", " });
-        out.push_str(&item);
-    }
-    out
+/// One more item of a list with commas between them.
+fn list(out: &mut String, item: &dyn Display) {
+    let comma = if out.is_empty() { "" } else { ", " };
+    out.push_str(&format!("{comma}{item}"));
 }
 
 fn flags(rule: FlagRule) -> String {
@@ -147,9 +153,7 @@ fn flags(rule: FlagRule) -> String {
             (0, _) => "!",
             _ => "",
         };
-        out.push_str(if out.is_empty() { "" } else { ", " });
-        out.push_str(sign);
-        out.push_str(name);
+        list(&mut out, &format_args!("{sign}{name}"));
     }
     out
 }

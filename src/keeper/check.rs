@@ -18,7 +18,9 @@ pub fn main(settings: &Settings) -> ExitCode {
     let mut warnings = Vec::new();
     let checked = settings.parse(&mut |_| {}).and_then(|mut config| {
         let text = describe(&mut config);
-        for found in config.warnings.iter().chain(&advice(&config)) {
+        let mut unwise = advice(&config);
+        config.warnings.append(&mut unwise);
+        for found in &config.warnings {
             warnings.push(found.show(&settings.config));
         }
         missing(settings, &config, &mut warnings);
@@ -93,8 +95,10 @@ fn missing(settings: &Settings, config: &Config, warnings: &mut Vec<String>) {
     };
     // Where none is named, a start takes `auto` if there is no eth0.
     let named = (settings.args.interface.as_ref()).or(config.options.interface.as_ref());
-    for name in named.into_iter().flat_map(|names| names.split(',')) {
-        check(Need::Interface(name.as_bytes()));
+    if let Some(names) = named {
+        for name in names.split(',') {
+            check(Need::Interface(name.as_bytes()));
+        }
     }
     needs_of(config, &mut check);
 }

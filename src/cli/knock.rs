@@ -104,9 +104,9 @@ pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs<'_>> {
     // Of -4 and -6 the last one counts; argh does not see their order.
     let mut family = Family::Any;
     for (option, _) in &scan.options {
-        match option.name {
-            "ipv4" => family = Family::V4,
-            "ipv6" => family = Family::V6,
+        match option.short {
+            Some('4') => family = Family::V4,
+            Some('6') => family = Family::V6,
             _ => {}
         }
     }

@@ -103,9 +103,9 @@ fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
     let asked = scan
         .options
         .iter()
-        .find_map(|(option, _)| match option.name {
-            "version" => Some(Outcome::Version),
-            "help" => Some(Outcome::Usage(None)),
+        .find_map(|(option, _)| match option.short {
+            Some('V') => Some(Outcome::Version),
+            Some('h') => Some(Outcome::Usage(None)),
             _ => None,
         });
     let wrong = || {

@@ -130,7 +130,7 @@ test_entware() {
     for action in stop kill reopen reconfigure; do
         service $action || :
     done
-    is "$(keepers)" "$foreign"
+    is "$(keeper)" "$foreign"
 
     test="Entware: removal, with an edited config"
     service start || lost "no start"

@@ -105,18 +105,12 @@ apk_remove() {
 installs() { # installs RELEASE
     : > "$root/var/log/messages"
     "${manager}_install" "$1" || lost "the installation fails"
-    await "one daemon runs" one_daemon_of_openwrt
+    await "one daemon runs" is_one
     await "it listens" logged "listening on vlan1"
 }
 
-one_daemon_of_openwrt() {
-    # shellcheck disable=SC2046 # counts words
-    set -- $(keepers)
-    [ $# = 1 ]
-}
-
 another_keeper() {
-    one_daemon_of_openwrt && [ "$(keepers)" != "$1" ]
+    is_one && [ "$only" != "$1" ]
 }
 
 is_enabled() {
@@ -148,8 +142,8 @@ openwrt_life() { # openwrt_life MANAGER
     is_enabled || lost "it is not enabled at boot"
     is "$(cat "$root/lib/upgrade/keep.d/knockd-rs")" /etc/knockd.conf
     [ ! -e "$root/etc/uci-defaults/95-knockd" ] || lost "uci-defaults has not run"
-    is "$(tr '\0' ' ' < "/proc/$(keepers)/cmdline")" "/usr/sbin/knockd -c /etc/knockd.conf "
-    is "$(router pidof knockd)" "$(keepers)"
+    is "$(tr '\0' ' ' < "/proc/$(keeper)/cmdline")" "/usr/sbin/knockd -c /etc/knockd.conf "
+    await "busybox's pidof shows the daemon alone" shown_alone
     if [ -z "${KNOCKD_OPENWRT-}" ]; then
         is "$(sort "$root/var/run/procd/knockd.is")" "$(printf '%s\n' 'command /usr/sbin/knockd -c /etc/knockd.conf' 'respawn 3600 10 0' \
             'stderr 1' 'term_timeout 15')"
@@ -170,11 +164,11 @@ openwrt_life() { # openwrt_life MANAGER
     can_connect 2001:db8::1 || lost "another's door is closed"
 
     test="OpenWrt, $manager: the daemon ends and begins"
-    pid=$(keepers)
+    pid=$(keeper)
     router /etc/init.d/knockd restart || lost "no restart"
     await "another daemon runs" another_keeper "$pid"
     await "the doors are closed" cannot_connect 2001:db8::1
-    pid=$(keepers)
+    pid=$(keeper)
     : > "$root/var/log/messages"
     kill -9 "$pid"
     await "procd starts it again" another_keeper "$pid"
@@ -192,7 +186,7 @@ openwrt_life() { # openwrt_life MANAGER
     await "the time is over" cannot_connect 2001:db8::1
 
     test="OpenWrt, $manager: a config that is broken"
-    pid=$(keepers)
+    pid=$(keeper)
     edited=$(md5sum < "$config")
     echo nonsense >> "$config"
     : > "$root/var/log/messages"
@@ -205,7 +199,7 @@ openwrt_life() { # openwrt_life MANAGER
     await "the log has the reason" logged "knockd: not started: /etc/knockd.conf:"
     "${manager}_install" 2 || lost "the upgrade fails"
     grep -q "the old daemon runs on, since the config is wrong" "$folder/said" || lost "the upgrade does not say that the old daemon runs on"
-    is "$(keepers)" "$pid"
+    is "$(keeper)" "$pid"
     sed -i '$d' "$config"
     is "$(md5sum < "$config")" "$edited"
     knock_as_shown 198.51.100.1
@@ -215,7 +209,7 @@ openwrt_life() { # openwrt_life MANAGER
     await "the door is closed" cannot_connect 198.51.100.1
 
     test="OpenWrt, $manager: an upgrade"
-    pid=$(keepers)
+    pid=$(keeper)
     router "uci set firewall.knockd_allow4.dest_port=22; uci commit firewall"
     installs 3
     another_keeper "$pid" || lost "the old daemon runs"
@@ -229,7 +223,7 @@ openwrt_life() { # openwrt_life MANAGER
     await "the knock opens" can_connect 198.51.100.1
 
     test="OpenWrt, $manager: an upgrade of a service that was disabled"
-    pid=$(keepers)
+    pid=$(keeper)
     router /etc/init.d/knockd disable
     installs 4
     is_enabled && lost "it is enabled again"
@@ -322,7 +316,7 @@ test_openwrt_image() {
     tar -xzOf "$folder"/made/*-1_*.ipk ./control.tar.gz | tar -xzf - -C "$folder/made"
     IPKG_INSTROOT=$root "$folder/made/prerm" remove > "$folder/said" 2>&1 || lost "prerm fails"
     is "$(find "$root/etc/rc.d" -name '*knockd')" ""
-    one_daemon_of_openwrt || lost "it ends a daemon of the machine that builds"
+    await "the daemon of the machine that builds lives on" is_one
     no_openwrt_root
 }
 

@@ -91,6 +91,19 @@ keepers() {
     done
 }
 
+is_one() {
+    only=$(keepers)
+    case $only in
+        '' | *[!0-9]*) return 1 ;;
+    esac
+}
+
+# The daemon, as soon as nothing else looks like one.
+keeper() {
+    await "there is one daemon" is_one
+    echo "$only"
+}
+
 no_daemon() {
     [ -z "$(pidof knockd)" ]
 }

@@ -26,7 +26,7 @@ is_closed() {
 }
 
 shown_alone() {
-    [ "$(router pidof knockd)" = "$(daemon)" ]
+    is_one && [ "$(router pidof knockd)" = "$only" ]
 }
 
 # A daemon on vlan1 that opens for the knock that was shown, and opens again when the firewall was flushed. Ends with an open door.

@@ -179,7 +179,7 @@ test_reboot() {
     sed -i 's/^Interface = auto/interface =vlan1\r/' "$config"
     router /jffs/etc/config/knockd.startup
     await "the config wins" logged "started on vlan1"
-    is "$(tr '\0' ' ' < "/proc/$(keepers)/cmdline")" "/jffs/usr/sbin/knockd -d -c /jffs/etc/knockd.conf "
+    is "$(tr '\0' ' ' < "/proc/$(keeper)/cmdline")" "/jffs/usr/sbin/knockd -d -c /jffs/etc/knockd.conf "
     works /jffs
     reboot_router
 
@@ -315,12 +315,6 @@ two_daemons() {
     [ $# = 2 ]
 }
 
-one_keeper() {
-    # shellcheck disable=SC2046 # counts words
-    set -- $(keepers)
-    [ $# = 1 ]
-}
-
 test_two_trees() {
     test="on trial in RAM beside the one on flash"
     jffs 4096
@@ -330,7 +324,7 @@ test_two_trees() {
     await "two daemons run" two_daemons
     await "it listens" logged "listening on vlan1"
     ipkg -d ram remove knockd-rs
-    await "one of them has ended" one_keeper
+    await "one of them has ended" is_one
     is "$(find "$root/tmp" ! -type d ! -name status)" ""
     knock_as_shown
     await "the knock opens" is_open

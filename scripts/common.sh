@@ -67,7 +67,7 @@ install_knockd() {
     fi
     [ $installed = yes ] || exit 1
     if [ -d /run/systemd/system ]; then
-        # A manager that does not answer starts no service either.
+        # Fails where systemd does not answer; then it has started no service either.
         systemctl disable --quiet --now knockd.service || true
     fi
 }

@@ -36,7 +36,7 @@ pub fn main(argv: &[OsString]) -> ExitCode {
     }
 }
 
-/// The host and the port of each step. All of them are found before the first is sent, since half a knock helps nobody. The host
+/// The host and the port of each step. All of them are found before the first is sent, since half a knock opens nothing. The host
 /// is looked up once: with more than one address in the DNS each lookup might name another.
 fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
     let failed = |port: &str, error: NameError| {

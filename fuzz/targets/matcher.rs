@@ -7,10 +7,10 @@ use libfuzzer_sys::fuzz_target;
 use script::{Packet, door, host, knock, of, run};
 
 #[path = "../../tests/matcher/script.rs"]
-#[allow(dead_code, unused_imports)] // Of the tests.
+#[allow(dead_code, unused_imports)] // The tests use more of it.
 mod script;
 #[path = "../../tests/matcher/tolerant_model.rs"]
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports)] // Its proptest part is for tests alone.
 mod tolerant_model;
 
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use world::{ETH_P_IP, ETH_P_IPV6, World};
 
 #[path = "../../tests/filter/world.rs"]
-#[allow(dead_code)] // Of the tests.
+#[allow(dead_code)] // The tests use more of it.
 mod world;
 
 fn step(u: &mut Unstructured) -> Result<Step> {

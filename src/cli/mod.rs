@@ -169,11 +169,12 @@ struct Typed {
     delay: Option<String>,
     #[argh(switch)]
     /// option -4
-    #[allow(dead_code)] // the last one counts: knock looks for it itself
+    #[allow(dead_code)]
+    // argh must know it; the last of -4 and -6 counts, so knock looks for it itself
     ipv4: bool,
     #[argh(switch)]
     /// option -6
-    #[allow(dead_code)]
+    #[allow(dead_code)] // as -4
     ipv6: bool,
 }
 

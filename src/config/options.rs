@@ -195,6 +195,7 @@ pub(super) struct Row {
 /// A row with its sentences for docs/config.md and knockd.conf(5), which are not part of the program.
 pub(super) struct Documented {
     pub row: Row,
+    // Only the test that compares the documents reads it.
     #[cfg_attr(not(test), allow(dead_code))]
     pub doc: &'static str,
 }

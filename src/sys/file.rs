@@ -64,7 +64,10 @@ pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
     Ok(Found {
         mode: found.st_mode,
         user: found.st_uid,
-        #[allow(clippy::useless_conversion, reason = "not on all machines")]
+        #[allow(
+            clippy::useless_conversion,
+            reason = "u32 on some machines, u64 on others"
+        )]
         names: found.st_nlink.into(),
     })
 }

@@ -3,7 +3,7 @@
 
 mod figures;
 #[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
+#[allow(dead_code, unused_imports)] // The network tests use more of it.
 mod lab;
 mod subject;
 mod table;

@@ -20,6 +20,10 @@ pub const TESTS: &[Test] = &[
         "a_daemon_that_cannot_fork_still_closes_doors",
         a_daemon_that_cannot_fork_still_closes_doors,
     ),
+    (
+        "a_start_without_descriptors_closes_doors_or_says_that_they_stay_open",
+        a_start_without_descriptors_closes_doors_or_says_that_they_stay_open,
+    ),
 ];
 
 /// Three doors of one step.
@@ -101,4 +105,37 @@ fn a_daemon_that_cannot_fork_still_closes_doors() {
     assert_eq!(daemon.wait().code(), Some(1));
     daemon.await_text("cannot daemonize");
     assert_eq!(notes(&scene, "stop"), 3);
+}
+
+/// With so few that the config can be read (4) up to so many that a listener starts.
+fn a_start_without_descriptors_closes_doors_or_says_that_they_stay_open() {
+    let (mut said, mut closed) = (0, 0);
+    for limit in 4.. {
+        let scene = Scene::new();
+        leave_doors_open(&scene, 600);
+        let mut shell = scene.router.command("sh");
+        shell
+            .args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"])
+            .arg(daemon_binary())
+            .args(["-v", "-i", "wan0", "-c"])
+            .arg(scene.home.path("knockd.conf"));
+        let mut daemon = Daemon::run(shell);
+        let has_ended = wait_for("an end or a listener", || match daemon.ended() {
+            Some(_) => Some(true),
+            None => (daemon.count(lines::LISTENING) > 0).then_some(false),
+        });
+        if !has_ended {
+            break;
+        }
+        let status = daemon.wait();
+        let errors = daemon.errors();
+        assert_eq!(status.code(), Some(1), "{limit}: {errors}");
+        match notes(&scene, "stop") {
+            0 => said += usize::from(errors.contains("stay open")),
+            3 => closed += 1,
+            stopped => panic!("{limit}: {stopped} of 3 closed: {errors}"),
+        }
+        assert_eq!(said + closed, limit - 3, "{limit}: {errors}");
+    }
+    assert!(said > 0 && closed > 0, "said {said}, closed {closed}");
 }

@@ -30,6 +30,7 @@ use crate::limits::{
 use crate::log_rate::LogRate;
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
+use crate::sys::error::plain;
 use crate::sys::poll::{self, Awaits, Entry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
@@ -142,7 +143,10 @@ impl Keeper {
         options: Options,
         doors: Vec<Door>,
     ) -> Result<&'static mut Keeper, String> {
-        let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
+        let signals = Signals::catch().map_err(|error| {
+            let error = plain(&error);
+            format!("cannot catch signals: {error}: doors that are open stay open")
+        })?;
         let log = Log::new(settings.args.verbose, settings.args.debug);
         let lines = Lines::new(log, settings.args.lookup);
         let log_rate = options.log_rate;

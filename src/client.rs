@@ -4,12 +4,12 @@
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::door::Protocol;
 use crate::names::{self, NameError};
-use crate::number::number;
-use crate::path::file_name;
 use crate::sys::error::plain;
 use crate::sys::knocker::Knocker;
 use crate::sys::poll;
 use crate::sys::program::ExitCode;
+use crate::util::number::number;
+use crate::util::path::file_name;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;

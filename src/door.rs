@@ -2,11 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::MAX_STEPS;
+use crate::util::time::Millis;
 use std::fmt;
 use std::net::IpAddr;
-
-/// Milliseconds of CLOCK_MONOTONIC. A router boots in 1970 and jumps when NTP answers; this clock does neither.
-pub type Millis = u64;
 
 /// The transport that a step is sent over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! The files that say what names mean, line by line: hosts(5), services(5) and resolv.conf(5).
 #![forbid(unsafe_code)]
 
-use crate::number::number;
+use crate::util::number::number;
 use std::net::IpAddr;
 
 /// The server that this line of resolv.conf names: an IPv6 address may have a zone.

@@ -4,8 +4,8 @@
 
 use crate::limits::MAX_INTERFACES;
 use crate::network::Network;
-use crate::quote::{is_deceptive, quote};
 use crate::sys::netlink::{Dump, Netlink};
+use crate::util::quote::{is_deceptive, quote};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;

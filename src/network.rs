@@ -1,7 +1,7 @@
 //! Networks such as 192.168.1.0/24.
 #![forbid(unsafe_code)]
 
-use crate::number::number;
+use crate::util::number::number;
 use std::net::IpAddr;
 
 /// The addresses that begin with the same bits.

@@ -1,10 +1,10 @@
 //! What `knockd --status` shows, for people and for programs.
 #![forbid(unsafe_code)]
 
-use crate::door::Millis;
 use crate::lease::{Lease, Phase};
-use crate::quote::printable;
 use crate::record::{COUNTERS, Counters, Interface};
+use crate::util::quote::printable;
+use crate::util::time::Millis;
 use std::fmt::{self, Write};
 
 /// A daemon at one moment.

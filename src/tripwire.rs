@@ -2,9 +2,10 @@
 //! happens to hit the ports of a door in order does not open it.
 #![forbid(unsafe_code)]
 
-use crate::door::{FlagRule, Knock, Millis, Pattern, Protocol, Step, TCP_FLAGS};
+use crate::door::{FlagRule, Knock, Pattern, Protocol, Step, TCP_FLAGS};
 use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT, GUARDS};
-use crate::number::hex;
+use crate::util::number::hex;
+use crate::util::time::Millis;
 
 /// A TCP packet that is none of these is an answer to somebody, not a scan: SYN without ACK.
 pub const TCP_RULE: FlagRule = FlagRule {

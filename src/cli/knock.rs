@@ -3,9 +3,10 @@
 
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Typed, Words, early, fill};
-use crate::door::{Millis, Protocol};
+use crate::door::Protocol;
 use crate::names::Family;
-use crate::number::number;
+use crate::util::number::number;
+use crate::util::time::Millis;
 use std::ffi::OsString;
 
 /// The client's options, in the order in which knock 0.8 names them when one is ambiguous.

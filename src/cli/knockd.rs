@@ -3,8 +3,8 @@
 
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Typed, Words, early, fill};
-use crate::path::{folder_of, parts_backwards};
-use crate::quote::quote;
+use crate::util::path::{folder_of, parts_backwards};
+use crate::util::quote::quote;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -11,9 +11,9 @@ mod knockd;
 pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
 pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
 
-use crate::quote::quote;
 use crate::sys::file::write_all;
 use crate::sys::program;
+use crate::util::quote::quote;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 

@@ -13,7 +13,7 @@ use super::shell::{
 use super::undo::undoes;
 use super::{Bans, Commands, Config, Diagnostic, Door, Problem};
 use crate::door::{Protocol, Step};
-use crate::quote::{printable, quote};
+use crate::util::quote::{printable, quote};
 
 /// Fewer steps than this draw advice, which recommends one more. A scan in random order opens a door of 3 steps in 1 of 6 tries, of 4 in 1
 /// of 24; with `Tripwire = auto` a flood opens the former in hours, the latter in weeks (docs/security.md).

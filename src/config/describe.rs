@@ -4,9 +4,10 @@
 use super::options::{Place, ROWS, Row, Slot};
 use super::shadow::closed_by;
 use super::{Commands, Config, Door};
-use crate::door::{FlagRule, Millis, Sequence, TCP_FLAGS};
-use crate::quote::{printable, quote};
+use crate::door::{FlagRule, Sequence, TCP_FLAGS};
 use crate::tripwire::Tripwire;
+use crate::util::quote::{printable, quote};
+use crate::util::time::Millis;
 use std::fmt::Display;
 use std::path::Path;
 

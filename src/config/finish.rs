@@ -3,9 +3,9 @@
 
 use super::keys::{Key, Seen};
 use super::{Diagnostic, Door, Options, Problem};
-use crate::door::Millis;
-use crate::quote::quote;
 use crate::tripwire::Tripwire;
+use crate::util::quote::quote;
+use crate::util::time::Millis;
 
 /// Whether a door was probably meant to be `[options]`.
 pub(super) fn is_nearly_options(name: &str) -> bool {

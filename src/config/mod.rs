@@ -29,7 +29,8 @@ pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 pub use undo::undoes;
 
-use crate::door::{Millis, Pattern};
+use crate::door::Pattern;
+use crate::util::time::Millis;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 

@@ -11,7 +11,7 @@ use super::set::{Given, Notes, set};
 use super::{Commands, Config, Diagnostic, Door, Options};
 use crate::door::Pattern;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOORS, MAX_NAME};
-use crate::quote::quote;
+use crate::util::quote::quote;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

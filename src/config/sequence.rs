@@ -6,7 +6,7 @@ use super::values::leading_number;
 use super::{Diagnostic, Problem};
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::quote::{cut, quote};
+use crate::util::quote::{cut, quote};
 use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
 use nom::sequence::preceded;

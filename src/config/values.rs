@@ -6,9 +6,9 @@ use super::line::{each_part, is_blank, trim};
 use super::set::{Given, Notes};
 use crate::limits::{MAX_ALLOWED, MAX_TRIPWIRES};
 use crate::network::Network;
-use crate::number::number;
-use crate::quote::quote;
 use crate::tripwire::{PortRange, Tripwire, merge};
+use crate::util::number::number;
+use crate::util::quote::quote;
 use std::net::IpAddr;
 
 /// The longest name that Linux gives an interface (IFNAMSIZ in linux/if.h, less the NUL).

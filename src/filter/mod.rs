@@ -22,8 +22,8 @@ mod program;
 pub use program::{Instruction, op};
 
 use crate::door::{FlagRule, Pattern, Protocol};
-use crate::number::number;
 use crate::tripwire::{PortRange, TCP_RULE, Tripwires};
+use crate::util::number::number;
 use std::net::IpAddr;
 
 /// What the running kernel's filters can do.

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::config::Options;
-use crate::deadline::{NEVER, soonest};
-use crate::door::Millis;
 use crate::lease::{Group, LeaseBook, LeaseId, Turn};
 use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE, ORDER_MS};
 use crate::sys::exec::{self, Prepared};
+use crate::util::time::Millis;
+use crate::util::time::{NEVER, soonest};
 use std::io;
 use std::net::IpAddr;
 

@@ -1,11 +1,11 @@
 //! The control socket: a few clients at once, each with one question and one answer. None of them can hold the keeper up.
 #![forbid(unsafe_code)]
 
-use crate::deadline::NEVER;
-use crate::door::Millis;
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
 use crate::sys::file::set_nonblocking;
 use crate::sys::poll::{Awaits, Entry, Ready};
+use crate::util::time::Millis;
+use crate::util::time::NEVER;
 use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;

@@ -5,9 +5,9 @@ use super::one_time::OneTimeList;
 use crate::config;
 use crate::door::Pattern;
 use crate::limits::{LOG_BURST, MAX_COMMAND, OPENINGS_BURST, OPENINGS_PER_SECOND};
-use crate::log_rate::LogRate;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
+use crate::util::token_bucket::TokenBucket;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -20,9 +20,9 @@ pub struct Door {
     /// Counts the sequences that the present listener was given for it.
     pub generation: u32,
     /// Bounds how often it opens.
-    pub openings: LogRate,
+    pub openings: TokenBucket,
     /// Bounds the lines about its openings.
-    pub lines: LogRate,
+    pub lines: TokenBucket,
 }
 
 impl Door {
@@ -68,8 +68,8 @@ pub fn open(
             config,
             list,
             generation: 0,
-            openings: LogRate::new(OPENINGS_PER_SECOND, OPENINGS_BURST, now),
-            lines: LogRate::new(log_rate, LOG_BURST, now),
+            openings: TokenBucket::new(OPENINGS_PER_SECOND, OPENINGS_BURST, now),
+            lines: TokenBucket::new(log_rate, LOG_BURST, now),
         });
     }
     Ok(opened)

@@ -5,12 +5,12 @@
 use super::log::{Kind, Log};
 use super::lookup::{self, MAX_NAME};
 use super::process;
-use crate::deadline::NEVER;
-use crate::door::Millis;
 use crate::limits::{LOOKUP_LIFE_MS, MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
+use crate::util::time::Millis;
+use crate::util::time::NEVER;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;

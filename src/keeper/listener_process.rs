@@ -5,8 +5,6 @@ use super::doors::Door;
 use super::state::State;
 use super::{Settings, process};
 use crate::config::Options;
-use crate::deadline::NEVER;
-use crate::door::Millis;
 use crate::interfaces::Selector;
 use crate::limits::{MAX_RECORD, MAX_RESTART_DELAY_MS};
 use crate::listener;
@@ -17,6 +15,8 @@ use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::packet_socket::PacketSocket;
 use crate::tripwire::Tripwire;
+use crate::util::time::Millis;
+use crate::util::time::NEVER;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 

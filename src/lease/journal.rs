@@ -23,7 +23,7 @@
 
 use crate::lease::{Group, Lease, LeaseKind, Phase, Then, Turn};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
-use crate::number::number;
+use crate::util::number::number;
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.

@@ -15,8 +15,8 @@ pub mod journal;
 mod tests;
 
 use crate::config::Reknock;
-use crate::door::Millis;
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
+use crate::util::time::Millis;
 use std::net::IpAddr;
 
 /// What tells one lease from another while both live.

@@ -6,15 +6,13 @@ mod capture;
 mod output;
 mod pace;
 
-use crate::deadline::{NEVER, soonest};
-use crate::door::{Knock, Millis};
+use crate::door::Knock;
 use crate::filter;
 use crate::interfaces::{self, Interfaces, Selector};
 use crate::limits::{
     BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_PAUSE_MS,
     REFRESH_RETRY_MS, SCANNED_PER_SECOND, SETTLE_MS,
 };
-use crate::log_rate::LogRate;
 use crate::matcher::{Matcher, Rules};
 use crate::packet;
 use crate::record::{Counter, Counters, Setup, ToKeeper, ToListener};
@@ -28,6 +26,9 @@ use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::{poll, privileges, program, random, seccomp};
 use crate::tripwire::{self, Tripwire, Tripwires};
+use crate::util::time::Millis;
+use crate::util::time::{NEVER, soonest};
+use crate::util::token_bucket::TokenBucket;
 use capture::Capture;
 use output::{Door, Output, tell};
 use pace::Pace;
@@ -171,8 +172,8 @@ fn listen(keeper: &MessageSocket) -> ! {
     let now = monotonic();
     let output = Output {
         keeper,
-        rate: LogRate::new(log_rate, LOG_BURST, now),
-        scanned: LogRate::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
+        rate: TokenBucket::new(log_rate, LOG_BURST, now),
+        scanned: TokenBucket::new(SCANNED_PER_SECOND, SCANNED_PER_SECOND, now),
         report_left_out: NEVER,
         verbose,
         debug,

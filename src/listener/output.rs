@@ -1,13 +1,13 @@
 //! What the listener tells the keeper, and how much of it.
 #![forbid(unsafe_code)]
 
-use crate::deadline::NEVER;
-use crate::door::Millis;
 use crate::limits::LEFT_OUT_REPORT_MS;
-use crate::log_rate::LogRate;
 use crate::matcher::Event;
 use crate::record::{Counter, Counters, Progress, ToKeeper};
 use crate::sys::message_socket::MessageSocket;
+use crate::util::time::Millis;
+use crate::util::time::NEVER;
+use crate::util::token_bucket::TokenBucket;
 use std::cell::Cell;
 
 /// What the listener remembers of a door beside its pattern.
@@ -25,9 +25,9 @@ pub struct Output<'a> {
     /// Where it goes.
     pub keeper: &'a MessageSocket,
     /// Bounds the lines.
-    pub rate: LogRate,
+    pub rate: TokenBucket,
     /// Bounds what is said of scanners.
-    pub scanned: LogRate,
+    pub scanned: TokenBucket,
     /// Lines were left out; how many is told then.
     pub report_left_out: Millis,
     /// Tell what only `-v` shows.

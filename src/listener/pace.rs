@@ -2,8 +2,8 @@
 //! each finds many; a lone knock is read at once.
 #![forbid(unsafe_code)]
 
-use crate::door::Millis;
 use crate::limits::{PACE_WINDOW_MS, PACKETS_AT_ONCE, PAUSE_MS};
+use crate::util::time::Millis;
 
 /// Measures the rate of packets.
 #[derive(Debug, Default)]

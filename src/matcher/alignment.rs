@@ -1,8 +1,8 @@
 //! Ways to read the knocks of one source as the beginning of a sequence, and how they are stored.
 #![forbid(unsafe_code)]
 
-use crate::door::Millis;
 use crate::limits::{MAX_STEPS, MAX_STRAYS};
+use crate::util::time::Millis;
 use std::cmp::Reverse;
 
 const _: () = assert!(MAX_STEPS <= 32, "a stage is 5 bits");

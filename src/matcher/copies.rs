@@ -8,8 +8,9 @@
 #![forbid(unsafe_code)]
 
 use super::hash::Keys;
-use crate::door::{Knock, Millis, Protocol};
+use crate::door::{Knock, Protocol};
 use crate::limits::{COPY_FACTOR, FIRST_COPY_MS, LAST_COPY_MS};
+use crate::util::time::Millis;
 
 /// Packets that one hash can find; of these the oldest goes. One cache line.
 const WAYS: usize = 8;

@@ -2,9 +2,9 @@
 //! that was quiet longest.
 #![forbid(unsafe_code)]
 
-use crate::door::Millis;
 use crate::limits::{HIT_BUCKETS, MAX_HITS, SOURCES_PER_BUCKET};
 use crate::tripwire::BanRule;
+use crate::util::time::Millis;
 use std::net::IpAddr;
 
 struct Source {

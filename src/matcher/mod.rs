@@ -14,8 +14,9 @@ mod table;
 mod tolerant;
 mod tripped;
 
-use crate::door::{Knock, Matching, Millis, Pattern, Protocol, Sequence};
+use crate::door::{Knock, Matching, Pattern, Protocol, Sequence};
 use crate::tripwire::{BanRule, Tripwires};
+use crate::util::time::Millis;
 use alignment::Moment;
 use copies::Copies;
 use hits::Hits;

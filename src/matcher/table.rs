@@ -21,8 +21,8 @@ mod wheel;
 
 use super::alignment::{Alignment, Packed, Readings};
 use super::hash::{Keys, Place, octets};
-use crate::door::Millis;
 use crate::limits::{MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES};
+use crate::util::time::Millis;
 use lists::{Links, List, first, link, unlink};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;

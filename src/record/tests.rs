@@ -3,7 +3,7 @@
 use super::*;
 use crate::door::{FlagRule, Protocol};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_STEPS};
-use crate::quote::is_deceptive;
+use crate::util::quote::is_deceptive;
 use proptest::prelude::*;
 
 fn ip() -> impl Strategy<Value = IpAddr> {

@@ -5,8 +5,8 @@
 use super::{Bytes, CUT, MAX_TEXT};
 use crate::door::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::quote::is_deceptive;
 use crate::tripwire::{BanRule, Tripwire};
+use crate::util::quote::is_deceptive;
 use std::net::IpAddr;
 
 /// Walks the fields of a record in order, and either writes each or reads it into its place: so there is one list of fields for both.

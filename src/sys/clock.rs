@@ -1,7 +1,7 @@
 //! The two clocks: monotonic time for every decision, local time for log lines.
 
 use super::file::read_file;
-use crate::door::Millis;
+use crate::util::time::Millis;
 use crate::zone::Zone;
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;

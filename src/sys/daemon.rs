@@ -6,7 +6,7 @@ use super::file::{open, read_all, write_all};
 use super::folder;
 use super::program::{self, ExitCode};
 use crate::limits::{MAX_INHERITED, STATE_TRIES};
-use crate::number::number;
+use crate::util::number::number;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

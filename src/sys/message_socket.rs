@@ -4,8 +4,8 @@
 use super::error::{cerr, retry};
 use super::poll;
 use super::raw_address::socklen;
-use crate::door::Millis;
 use crate::limits::{SEND_PAUSE_MS, SEND_TRIES};
+use crate::util::time::Millis;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 

@@ -1,8 +1,8 @@
 //! poll(2), the only place where either process sleeps.
 
 use super::error::{cerr, retry};
-use crate::deadline::NEVER;
-use crate::door::Millis;
+use crate::util::time::Millis;
+use crate::util::time::NEVER;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -2,21 +2,21 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
-use crate::door::Millis;
 use crate::keeper::doors::Door;
 use crate::keeper::log::Kind;
 use crate::limits::{LEFT_OUT_REPORT_MS, LOG_BURST, MAX_STEPS, TEXT_BURST, TEXTS_PER_SECOND};
-use crate::log_rate::LogRate;
 use crate::packet;
 use crate::sys::clock::monotonic;
+use crate::util::time::Millis;
+use crate::util::token_bucket::TokenBucket;
 use std::net::IpAddr;
 
 /// How many lines listeners may cause, whatever they say of themselves. An honest one keeps to `LogRate` and is never bounded here.
 pub struct Admission {
     /// About clients: stages and failures, and what `-D` shows of packets.
-    lines: LogRate,
+    lines: TokenBucket,
     /// In the listener's own words.
-    texts: LogRate,
+    texts: TokenBucket,
 }
 
 impl Admission {
@@ -25,8 +25,8 @@ impl Admission {
         let now = monotonic();
         Admission {
             // An honest listener's rate is counted by its own clock, and its burst by its own start.
-            lines: LogRate::new(log_rate, 2 * LOG_BURST, now),
-            texts: LogRate::new(TEXTS_PER_SECOND, TEXT_BURST, now),
+            lines: TokenBucket::new(log_rate, 2 * LOG_BURST, now),
+            texts: TokenBucket::new(TEXTS_PER_SECOND, TEXT_BURST, now),
         }
     }
 

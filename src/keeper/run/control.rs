@@ -2,16 +2,16 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
-use crate::door::Millis;
 use crate::keeper::control::{Control, ERROR, OK, Question};
 use crate::keeper::log::Kind;
 use crate::lease::{BAN, Lease};
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
-use crate::quote::printable;
 use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
 use crate::sys::clock::monotonic;
 use crate::sys::poll::Ready;
+use crate::util::quote::printable;
+use crate::util::time::Millis;
 use std::net::IpAddr;
 
 impl Keeper {

@@ -2,14 +2,14 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
-use crate::deadline::NEVER;
-use crate::door::Millis;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::log::Kind;
 use crate::lease::{Action, LeaseId};
 use crate::limits::JOURNAL_RETRY_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
+use crate::util::time::Millis;
+use crate::util::time::NEVER;
 use std::fmt;
 use std::net::IpAddr;
 

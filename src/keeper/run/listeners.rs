@@ -4,7 +4,7 @@
 use super::admission::{ABOUT_ATTEMPTS, Words, has_stage};
 use super::{Keeper, Starting};
 use crate::config::Options;
-use crate::door::{Millis, Protocol};
+use crate::door::Protocol;
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received, Startup};
 use crate::keeper::log::Kind;
@@ -12,6 +12,7 @@ use crate::limits::{LISTENER_END_MS, LISTENER_PAUSE_MS, MAX_LAST_RECORDS, RECORD
 use crate::record::{Progress, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::poll::{self, Awaits, Entry};
+use crate::util::time::Millis;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;

@@ -21,19 +21,19 @@ use super::listener_process::{ListenerProcess, Restart};
 use super::log::{Kind, Log};
 use super::state::State;
 use crate::config::Options;
-use crate::deadline::{NEVER, soonest};
-use crate::door::Millis;
 use crate::lease::{Action, LeaseBook};
 use crate::limits::{
     BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, LISTENER_START_MS, RELOAD_PAUSE_MS,
 };
-use crate::log_rate::LogRate;
 use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use crate::sys::poll::{self, Awaits, Entry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
+use crate::util::time::Millis;
+use crate::util::time::{NEVER, soonest};
+use crate::util::token_bucket::TokenBucket;
 use admission::{ABOUT_ATTEMPTS, Admission};
 use std::io;
 use std::os::fd::AsFd;
@@ -117,7 +117,7 @@ pub struct Keeper {
     pub pid_file: Option<PathBuf>,
     closing: Option<Closing>,
     /// Bounds the bans.
-    bans_rate: LogRate,
+    bans_rate: TokenBucket,
     /// Bounds the lines that the listener causes.
     admission: Admission,
     /// Openings or lines were too many; how many is logged then.
@@ -169,7 +169,7 @@ impl Keeper {
             state: None,
             pid_file: None,
             closing: None,
-            bans_rate: LogRate::new(BANS_PER_SECOND, BAN_BURST, monotonic()),
+            bans_rate: TokenBucket::new(BANS_PER_SECOND, BAN_BURST, monotonic()),
             admission: Admission::new(log_rate),
             report_openings: NEVER,
             control: None,

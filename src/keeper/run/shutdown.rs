@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::{Closing, Keeper};
-use crate::deadline::NEVER;
 use crate::keeper::listener_process::ListenerProcess;
 use crate::keeper::log::Kind;
 use crate::keeper::start::remove_pid;
 use crate::limits::{ORDER_MS, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::exec;
+use crate::util::time::NEVER;
 
 impl Keeper {
     /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.

@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
-use crate::door::Millis;
 use crate::keeper::log::Kind;
 use crate::keeper::state::State;
 use crate::lease::{Lease, Phase, in_words};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::{exec, poll};
+use crate::util::time::Millis;
 
 const PAUSE_MS: Millis = 20;
 

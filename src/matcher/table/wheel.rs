@@ -3,8 +3,8 @@
 
 use super::lists::{first, link, unlink};
 use super::{Chain, Slot, Table, WHEEL};
-use crate::door::Millis;
 use crate::limits::{FEW_ATTEMPTS, TICK_MS};
+use crate::util::time::Millis;
 
 impl Table {
     pub(super) fn set_due(&mut self, slot: Slot, deadline: Millis) {

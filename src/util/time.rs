@@ -1,7 +1,8 @@
-//! Times at which something is due.
+//! Time on the monotonic clock, in milliseconds, and times at which something is due.
 #![forbid(unsafe_code)]
 
-use crate::door::Millis;
+/// Milliseconds of CLOCK_MONOTONIC. A router boots in 1970 and jumps when NTP answers; this clock does neither.
+pub type Millis = u64;
 
 /// The time of what is not due at all.
 pub const NEVER: Millis = Millis::MAX;

@@ -1,11 +1,11 @@
 //! A token bucket: bounds how many log lines strangers can cause (`LogRate`), and how many openings.
 #![forbid(unsafe_code)]
 
-use crate::door::Millis;
+use crate::util::time::Millis;
 
 /// Lines that may be written now, and those that could not be.
 #[derive(Debug)]
-pub struct LogRate {
+pub struct TokenBucket {
     per_second: u32,
     burst: u64,
     /// In thousandths of a line, so that the time since the last line never rounds to nothing.
@@ -16,10 +16,10 @@ pub struct LogRate {
 
 const LINE: u64 = 1000;
 
-impl LogRate {
+impl TokenBucket {
     /// `per_second` lines, at most `burst` at once; 0: no bound.
-    pub fn new(per_second: u32, burst: u32, now: Millis) -> LogRate {
-        LogRate {
+    pub fn new(per_second: u32, burst: u32, now: Millis) -> TokenBucket {
+        TokenBucket {
             per_second,
             burst: u64::from(burst) * LINE,
             tokens: u64::from(burst) * LINE,
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {
-        let mut rate = LogRate::new(50, LOG_BURST, 0);
+        let mut rate = TokenBucket::new(50, LOG_BURST, 0);
         let passed = (0..1000).filter(|_| rate.allow(0)).count();
         assert_eq!(passed, LOG_BURST as usize);
         let passed = (0..10_000).filter(|tick| rate.allow(tick / 10)).count();
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn lines_a_millisecond_apart_still_earn_their_share() {
-        let mut rate = LogRate::new(1, LOG_BURST, 0);
+        let mut rate = TokenBucket::new(1, LOG_BURST, 0);
         while rate.allow(0) {}
         let passed = (0..=10_000).filter(|now| rate.allow(*now)).count();
         assert_eq!(passed, 10);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_bound() {
-        let mut rate = LogRate::new(0, LOG_BURST, 0);
+        let mut rate = TokenBucket::new(0, LOG_BURST, 0);
         assert!((0..5000).all(|_| rate.allow(0)));
         assert_eq!(rate.take_left_out(), None);
     }

@@ -1,0 +1,8 @@
+//! Small tools that know nothing of knocking: every other module may use them.
+#![forbid(unsafe_code)]
+
+pub mod number;
+pub mod path;
+pub mod quote;
+pub mod time;
+pub mod token_bucket;

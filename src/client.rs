@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
-use crate::door::Protocol;
+use crate::knock::Protocol;
 use crate::names::{self, NameError};
 use crate::sys::error::plain;
 use crate::sys::knocker::Knocker;

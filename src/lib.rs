@@ -6,25 +6,21 @@
 //! `docs/architecture.md` has the picture.
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dns;
-pub mod door;
-pub mod filter;
 pub mod host_files;
-pub mod interfaces;
+pub mod ipc;
 pub mod keeper;
+pub mod knock;
 pub mod lease;
 pub mod limits;
 pub mod listener;
 pub mod matcher;
 pub mod names;
-pub mod network;
-pub mod packet;
-pub mod record;
 pub mod status;
 pub mod sys;
-pub mod tripwire;
 pub mod util;
 pub mod zone;

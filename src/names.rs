@@ -2,9 +2,9 @@
 //! (`getaddrinfo` and `getnameinfo` of musl would be 20 kB more on mipsel.)
 #![forbid(unsafe_code)]
 
+use crate::capture::interfaces::{Interfaces, Link};
 use crate::dns::{self, Kind, Reply};
 use crate::host_files;
-use crate::interfaces::{Interfaces, Link};
 use crate::limits::{MAX_DNS_SERVERS, MAX_LINE};
 use crate::sys::ask_dns::{self, connected};
 use crate::sys::file::{open, read_all};

@@ -1,8 +1,8 @@
 //! What `knockd --status` shows, for people and for programs.
 #![forbid(unsafe_code)]
 
+use crate::ipc::{COUNTERS, Counters, Interface};
 use crate::lease::{Lease, Phase};
-use crate::record::{COUNTERS, Counters, Interface};
 use crate::util::quote::printable;
 use crate::util::time::Millis;
 use std::fmt::{self, Write};

@@ -3,7 +3,7 @@
 use knockd_rs::config::{
     Commands, Config, Diagnostic, Reknock, key_names, options_of_broken, parse, read,
 };
-use knockd_rs::door::Matching;
+use knockd_rs::knock::Matching;
 use std::path::Path;
 
 #[path = "config/golden.rs"]

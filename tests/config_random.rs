@@ -3,9 +3,9 @@
 
 use knockd_rs::config::check::{advice, describe, mode_advice};
 use knockd_rs::config::{Config, Door, parse};
-use knockd_rs::door::TCP_FLAGS;
-use knockd_rs::network::Network;
-use knockd_rs::tripwire::{PortRange, Tripwire};
+use knockd_rs::knock::TCP_FLAGS;
+use knockd_rs::knock::network::Network;
+use knockd_rs::knock::tripwire::{PortRange, Tripwire};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 //! And what the reference and the man page show and list.
 
 use knockd_rs::config::{Config, check, parse};
-use knockd_rs::tripwire::Tripwire;
+use knockd_rs::knock::tripwire::Tripwire;
 
 const SHIPPED: &str = include_str!("../files/etc/knockd.conf");
 const REFERENCE: &str = include_str!("../docs/config.md");

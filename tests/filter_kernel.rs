@@ -10,11 +10,11 @@ mod packets;
 #[path = "filter/world.rs"]
 mod world;
 
-use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
-use knockd_rs::filter::Instruction;
-use knockd_rs::filter::interpret::{Meta, run};
+use knockd_rs::capture::filter::interpret::{Meta, run};
+use knockd_rs::knock::tripwire::Tripwires;
+use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::limits::SNAP_LENGTH;
-use knockd_rs::tripwire::Tripwires;
+use knockd_rs::util::bpf::Instruction;
 use libtest_mimic::{Arguments, Failed, Trial};
 use packets::packet;
 use proptest::strategy::{Strategy, ValueTree};

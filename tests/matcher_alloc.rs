@@ -1,8 +1,8 @@
 //! The matcher allocates when it is made, and never for a packet.
 
-use knockd_rs::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
+use knockd_rs::knock::tripwire::{PortRange, Tripwires};
+use knockd_rs::knock::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
 use knockd_rs::matcher::{Matcher, Rules};
-use knockd_rs::tripwire::{PortRange, Tripwires};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 

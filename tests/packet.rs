@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use etherparse::{PacketBuilder, PacketBuilderStep};
-use knockd_rs::door::{Knock, Protocol, Step};
+use knockd_rs::capture::packet::{TCP_NEED, UDP_NEED, decode};
+use knockd_rs::knock::{Knock, Protocol, Step};
 use knockd_rs::limits::SNAP_LENGTH;
-use knockd_rs::packet::{TCP_NEED, UDP_NEED, decode};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use knockd_rs::door::{Knock, Matching, Pattern, Sequence, Step};
+use knockd_rs::knock::{Knock, Matching, Pattern, Sequence, Step};
 use knockd_rs::util::time::Millis;
 use libfuzzer_sys::fuzz_target;
 use script::{Packet, door, host, knock, of, run};

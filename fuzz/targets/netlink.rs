@@ -1,7 +1,7 @@
 //! Any messages of rtnetlink: what is read of them are names without line breaks, and an interface that is found is one of them.
 #![no_main]
 
-use knockd_rs::interfaces::{Interfaces, Selector, matters};
+use knockd_rs::capture::interfaces::{Interfaces, Selector, matters};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|messages: Vec<(u8, Vec<u8>)>| {

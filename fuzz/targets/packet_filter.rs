@@ -2,9 +2,9 @@
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
-use knockd_rs::filter::interpret::{Meta, check, run};
-use knockd_rs::tripwire::{PortRange, Tripwires};
+use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};
+use knockd_rs::capture::filter::interpret::{Meta, check, run};
+use knockd_rs::knock::tripwire::{PortRange, Tripwires};
 use libfuzzer_sys::fuzz_target;
 use std::net::IpAddr;
 use world::{ETH_P_IP, ETH_P_IPV6, World};

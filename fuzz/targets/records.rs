@@ -2,7 +2,7 @@
 #![no_main]
 
 use knockd_rs::limits::MAX_RECORD;
-use knockd_rs::record::{ToKeeper, ToListener};
+use knockd_rs::ipc::{ToKeeper, ToListener};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

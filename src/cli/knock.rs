@@ -3,7 +3,7 @@
 
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Typed, Words, early, fill};
-use crate::door::Protocol;
+use crate::knock::Protocol;
 use crate::names::Family;
 use crate::util::number::number;
 use crate::util::time::Millis;

@@ -12,7 +12,7 @@ use super::shell::{
 };
 use super::undo::undoes;
 use super::{Bans, Commands, Config, Diagnostic, Door, Problem};
-use crate::door::{Protocol, Step};
+use crate::knock::{Protocol, Step};
 use crate::util::quote::{printable, quote};
 
 /// Fewer steps than this draw advice, which recommends one more. A scan in random order opens a door of 3 steps in 1 of 6 tries, of 4 in 1

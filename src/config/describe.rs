@@ -4,8 +4,8 @@
 use super::options::{Place, ROWS, Row, Slot};
 use super::shadow::closed_by;
 use super::{Commands, Config, Door};
-use crate::door::{FlagRule, Sequence, TCP_FLAGS};
-use crate::tripwire::Tripwire;
+use crate::knock::tripwire::Tripwire;
+use crate::knock::{FlagRule, Sequence, TCP_FLAGS};
 use crate::util::quote::{printable, quote};
 use crate::util::time::Millis;
 use std::fmt::Display;

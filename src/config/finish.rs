@@ -3,7 +3,7 @@
 
 use super::keys::{Key, Seen};
 use super::{Diagnostic, Door, Options, Problem};
-use crate::tripwire::Tripwire;
+use crate::knock::tripwire::Tripwire;
 use crate::util::quote::quote;
 use crate::util::time::Millis;
 

@@ -4,7 +4,7 @@
 use super::Diagnostic;
 use super::line::{each_part, trim};
 use super::set::{Given, Notes};
-use crate::door::{FlagRule, TCP_FLAGS};
+use crate::knock::{FlagRule, TCP_FLAGS};
 use crate::util::quote::{cut, quote};
 
 /// Adds the flags of the value to `rule`: a flag that is named again takes the new state, others stay.

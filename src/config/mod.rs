@@ -29,7 +29,7 @@ pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 pub use undo::undoes;
 
-use crate::door::Pattern;
+use crate::knock::Pattern;
 use crate::util::time::Millis;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

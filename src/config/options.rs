@@ -5,13 +5,13 @@
 #![forbid(unsafe_code)]
 
 use super::{Commands, Door};
-use crate::door::{FlagRule, Matching, Sequence};
+use crate::knock::network::Network;
+use crate::knock::tripwire::{BanRule, PortRange, Tripwire};
+use crate::knock::{FlagRule, Matching, Sequence};
 use crate::limits::{
     BAN_TIME_S, BANS, COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS, MAX_ATTEMPTS,
     MAX_BAN_SECONDS, MAX_BANS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_HITS, TRIPWIRE_WINDOW_S,
 };
-use crate::network::Network;
-use crate::tripwire::{BanRule, PortRange, Tripwire};
 use crate::util::time::Millis;
 use Slot::{Address, Command, Directory, Flags, Interfaces, List, Networks, Number, Path, Ports};
 use Slot::{Seconds, Steps, Switch, Time, Word};

@@ -9,7 +9,7 @@ use super::line::{Content, Line, is_blank, trim};
 use super::options::Place;
 use super::set::{Given, Notes, set};
 use super::{Commands, Config, Diagnostic, Door, Options};
-use crate::door::Pattern;
+use crate::knock::Pattern;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOORS, MAX_NAME};
 use crate::util::quote::quote;
 use std::ffi::OsStr;

@@ -4,7 +4,7 @@
 use super::line::{characters_before, trim};
 use super::values::leading_number;
 use super::{Diagnostic, Problem};
-use crate::door::{Protocol, Sequence, Step};
+use crate::knock::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
 use crate::util::quote::{cut, quote};
 use nom::bytes::complete::{tag, take_till};

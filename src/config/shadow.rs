@@ -3,7 +3,7 @@
 
 use super::undo::undoes;
 use super::{Commands, Door};
-use crate::door::{FlagRule, Protocol, Step};
+use crate::knock::{FlagRule, Protocol, Step};
 
 /// How the sequence of one door lies within that of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 use super::Diagnostic;
 use super::line::{each_part, is_blank, trim};
 use super::set::{Given, Notes};
+use crate::knock::network::Network;
+use crate::knock::tripwire::{PortRange, Tripwire, merge};
 use crate::limits::{MAX_ALLOWED, MAX_TRIPWIRES};
-use crate::network::Network;
-use crate::tripwire::{PortRange, Tripwire, merge};
 use crate::util::number::number;
 use crate::util::quote::quote;
 use std::net::IpAddr;

@@ -3,7 +3,7 @@
 
 use super::one_time::OneTimeList;
 use crate::config;
-use crate::door::Pattern;
+use crate::knock::Pattern;
 use crate::limits::{LOG_BURST, MAX_COMMAND, OPENINGS_BURST, OPENINGS_PER_SECOND};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;

@@ -17,10 +17,10 @@ mod run;
 mod start;
 mod state;
 
+use crate::capture::interfaces::{Interfaces, Selector};
 use crate::cli::{self, KnockdArgs};
 use crate::config::check::mode_advice;
 use crate::config::{self, Config, Options};
-use crate::interfaces::{Interfaces, Selector};
 use crate::sys::netlink::Netlink;
 use doors::Door;
 use state::Instance;

@@ -3,7 +3,7 @@
 
 use super::named_files;
 use crate::config::{self, parse_sequence};
-use crate::door::Sequence;
+use crate::knock::Sequence;
 use crate::sys::error::with_text;
 use crate::sys::file::write_all;
 use std::fs::File;

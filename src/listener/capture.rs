@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::output::Output;
-use crate::filter::Instruction;
-use crate::interfaces::{Interfaces, Link, Selector};
+use crate::capture::interfaces::{Interfaces, Link, Selector};
+use crate::ipc::{self, ToKeeper};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
-use crate::record::{self, ToKeeper};
 use crate::sys::packet_socket::{Batch, PacketSocket};
+use crate::util::bpf::Instruction;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -210,10 +210,10 @@ impl Capture {
     }
 
     /// Where it listens, for `--status`.
-    pub fn report(&self, interfaces: &Interfaces) -> record::Interface {
+    pub fn report(&self, interfaces: &Interfaces) -> ipc::Interface {
         let local = &self.local;
         let link = interfaces.find(&self.selector);
-        record::Interface {
+        ipc::Interface {
             wanted: self.selector.to_string(),
             name: link.map_or(String::new(), |link| link.name.to_string()),
             addresses: local.iter().copied().take(MAX_STATUS_ADDRESSES).collect(),

@@ -6,16 +6,17 @@ mod capture;
 mod output;
 mod pace;
 
-use crate::door::Knock;
-use crate::filter;
-use crate::interfaces::{self, Interfaces, Selector};
+use crate::capture::filter;
+use crate::capture::interfaces::{self, Interfaces, Selector};
+use crate::capture::packet;
+use crate::ipc::{Counter, Counters, Setup, ToKeeper, ToListener};
+use crate::knock::Knock;
+use crate::knock::tripwire::{self, Tripwire, Tripwires};
 use crate::limits::{
     BATCH, LOG_BURST, MAX_INTERFACES, MAX_RECORD, PACKETS_AT_ONCE, REFRESH_PAUSE_MS,
     REFRESH_RETRY_MS, SCANNED_PER_SECOND, SETTLE_MS,
 };
 use crate::matcher::{Matcher, Rules};
-use crate::packet;
-use crate::record::{Counter, Counters, Setup, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use crate::sys::file::read_file;
@@ -25,7 +26,7 @@ use crate::sys::packet_socket::{Batch, PacketSocket};
 use crate::sys::poll::{Awaits, Entry};
 use crate::sys::program::ExitCode;
 use crate::sys::{poll, privileges, program, random, seccomp};
-use crate::tripwire::{self, Tripwire, Tripwires};
+use crate::util::bpf::Instruction;
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
 use crate::util::token_bucket::TokenBucket;
@@ -252,7 +253,7 @@ struct Listener<'a> {
     /// The addresses that count on each capture: those of all of them. A LAN's host may knock at the WAN address.
     local: Vec<IpAddr>,
     /// The filter of all captures; empty: it has to be made again.
-    program: Vec<filter::Instruction>,
+    program: Vec<Instruction>,
     /// When the interfaces were looked at last, and when they must be again.
     refreshed: Millis,
     refresh_due: Millis,

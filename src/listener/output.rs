@@ -1,9 +1,9 @@
 //! What the listener tells the keeper, and how much of it.
 #![forbid(unsafe_code)]
 
+use crate::ipc::{Counter, Counters, Progress, ToKeeper};
 use crate::limits::LEFT_OUT_REPORT_MS;
 use crate::matcher::Event;
-use crate::record::{Counter, Counters, Progress, ToKeeper};
 use crate::sys::message_socket::MessageSocket;
 use crate::util::time::Millis;
 use crate::util::time::NEVER;

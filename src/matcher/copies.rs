@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::hash::Keys;
-use crate::door::{Knock, Protocol};
+use crate::knock::{Knock, Protocol};
 use crate::limits::{COPY_FACTOR, FIRST_COPY_MS, LAST_COPY_MS};
 use crate::util::time::Millis;
 

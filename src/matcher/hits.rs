@@ -2,8 +2,8 @@
 //! that was quiet longest.
 #![forbid(unsafe_code)]
 
+use crate::knock::tripwire::BanRule;
 use crate::limits::{HIT_BUCKETS, MAX_HITS, SOURCES_PER_BUCKET};
-use crate::tripwire::BanRule;
 use crate::util::time::Millis;
 use std::net::IpAddr;
 

@@ -14,8 +14,8 @@ mod table;
 mod tolerant;
 mod tripped;
 
-use crate::door::{Knock, Matching, Pattern, Protocol, Sequence};
-use crate::tripwire::{BanRule, Tripwires};
+use crate::knock::tripwire::{BanRule, Tripwires};
+use crate::knock::{Knock, Matching, Pattern, Protocol, Sequence};
 use crate::util::time::Millis;
 use alignment::Moment;
 use copies::Copies;

@@ -8,7 +8,7 @@
 use super::alignment::{Alignment, Moment, Readings};
 use super::table::Table;
 use super::{Event, expire_attempt};
-use crate::door::{Knock, Pattern};
+use crate::knock::{Knock, Pattern};
 use crate::util::time::Millis;
 
 /// One packet.

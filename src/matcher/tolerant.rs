@@ -38,7 +38,7 @@ use super::alignment::{Alignment, Mark, Moment, Readings, put};
 use super::copies::Copies;
 use super::table::{Attempts, Slot, Table};
 use super::{Event, expire_attempt};
-use crate::door::{Knock, Pattern, Step};
+use crate::knock::{Knock, Pattern, Step};
 use crate::limits::{MAX_DOORS, MAX_STRAYS};
 
 /// A packet that came.

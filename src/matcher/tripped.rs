@@ -4,7 +4,7 @@
 use super::alignment::Mark;
 use super::table::Table;
 use super::{Event, expire_attempt};
-use crate::door::{Knock, Pattern};
+use crate::knock::{Knock, Pattern};
 use crate::util::time::Millis;
 
 /// One packet that hits a tripwire.

@@ -3,7 +3,7 @@
 use super::error::cerr;
 use super::file::set_nonblocking;
 use super::raw_address::RawAddress;
-use crate::door::Protocol;
+use crate::knock::Protocol;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};

@@ -1,5 +1,5 @@
 //! The rtnetlink(7) socket: asks what links, addresses and routes there are, and tells when they change. What the
-//! bytes mean is in [`crate::interfaces`].
+//! bytes mean is in [`crate::capture::interfaces`].
 
 use super::error::{cerr, retry};
 use super::raw_address::socklen;

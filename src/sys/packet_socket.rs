@@ -2,8 +2,8 @@
 
 use super::error::{cerr, retry};
 use super::raw_address::socklen;
-use crate::filter::Instruction;
 use crate::limits::{BATCH, PACKET_BUFFER_BYTES, SNAP_LENGTH};
+use crate::util::bpf::Instruction;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 

@@ -3,7 +3,7 @@
 //! lookup process opens sockets of IPv4 and IPv6 alone.
 
 use super::error::cerr;
-use crate::filter::Instruction;
+use crate::util::bpf::Instruction;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -1,6 +1,7 @@
 //! Small tools that know nothing of knocking: every other module may use them.
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod number;
 pub mod path;
 pub mod quote;

@@ -5,7 +5,7 @@ mod check;
 mod completions;
 
 use knockd_rs::cli::{self, KNOCK, KNOCKD, KnockArgs, KnockdArgs, Outcome, default_config};
-use knockd_rs::door::Protocol;
+use knockd_rs::knock::Protocol;
 use knockd_rs::names::Family;
 use std::cell::RefCell;
 use std::ffi::OsString;

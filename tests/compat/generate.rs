@@ -3,7 +3,7 @@
 use crate::lab::Random;
 use crate::model::Door;
 use crate::packet::{Packet, SERVER, SERVER_SECOND, SERVER6, SYN};
-use knockd_rs::door::TCP_FLAGS;
+use knockd_rs::knock::TCP_FLAGS;
 use std::net::IpAddr;
 
 /// Streams that one pair of daemons gets.

@@ -8,7 +8,7 @@ use crate::lane::{Lane, Lanes, start};
 use crate::model::{Door, Habits, Logged, ORIGINAL, OURS, play};
 use crate::packet::{Packet, SERVER, await_second};
 use crate::play::{Rule, log_lines};
-use knockd_rs::door::TCP_FLAGS;
+use knockd_rs::knock::TCP_FLAGS;
 use serde_json::json;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

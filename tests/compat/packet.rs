@@ -1,7 +1,7 @@
 //! The packets of a case, as the recorded cases write them: `.3:7000/udp>10.9.0.11`, `6:7000@syn,ack`, `wait1.2`, `sec`.
 
 use etherparse::{IpNumber, PacketBuilder};
-use knockd_rs::door::TCP_FLAGS;
+use knockd_rs::knock::TCP_FLAGS;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

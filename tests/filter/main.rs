@@ -5,11 +5,12 @@ mod packets;
 mod room;
 mod world;
 
-use knockd_rs::door::{FlagRule, Pattern, Protocol, Sequence, Step};
-use knockd_rs::filter::interpret::{Meta, check, run};
-use knockd_rs::filter::{Filter, Instruction, Kernel, compile, knows_vlan_tag, op};
+use knockd_rs::capture::filter::interpret::{Meta, check, run};
+use knockd_rs::capture::filter::{Filter, Kernel, compile, knows_vlan_tag};
+use knockd_rs::knock::tripwire::Tripwires;
+use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::limits::{MAX_FILTER_INSTRUCTIONS, SNAP_LENGTH};
-use knockd_rs::tripwire::Tripwires;
+use knockd_rs::util::bpf::{Instruction, op};
 use packets::packet;
 use proptest::prelude::*;
 use world::{ETH_P_IP, ETH_P_IPV6, World, ip, world};

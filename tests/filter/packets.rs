@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::world::{ETH_P_IP, ETH_P_IPV6, World, ip};
-use knockd_rs::door::Protocol;
+use knockd_rs::knock::Protocol;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use std::net::IpAddr;

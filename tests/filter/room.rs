@@ -3,11 +3,11 @@
 
 use super::world::{ETH_P_IP, ETH_P_IPV6, ip};
 use super::{KERNEL, SYN, door, none, passes, syn_v4, tcp};
-use knockd_rs::door::{FlagRule, Pattern, Protocol};
-use knockd_rs::filter::compile;
-use knockd_rs::filter::interpret::{Meta, check, count};
+use knockd_rs::capture::filter::compile;
+use knockd_rs::capture::filter::interpret::{Meta, check, count};
+use knockd_rs::knock::tripwire::{PortRange, Tripwires};
+use knockd_rs::knock::{FlagRule, Pattern, Protocol};
 use knockd_rs::limits::{MAX_DOORS, MAX_FILTER_INSTRUCTIONS, MAX_STEPS};
-use knockd_rs::tripwire::{PortRange, Tripwires};
 
 #[test]
 fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {

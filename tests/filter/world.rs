@@ -1,11 +1,11 @@
 //! What filters are made from, at random, and the plain rule of what they pass.
 #![forbid(unsafe_code)]
 
-use knockd_rs::door::{FlagRule, Knock, Pattern, Protocol, Sequence, Step};
-use knockd_rs::filter::{self, Filter, Kernel};
+use knockd_rs::capture::filter::{self, Filter, Kernel};
+use knockd_rs::capture::packet;
+use knockd_rs::knock::tripwire::{PortRange, Tripwires};
+use knockd_rs::knock::{FlagRule, Knock, Pattern, Protocol, Sequence, Step};
 use knockd_rs::limits::MAX_STEPS;
-use knockd_rs::packet;
-use knockd_rs::tripwire::{PortRange, Tripwires};
 use proptest::prelude::*;
 use proptest::sample::select;
 use std::net::IpAddr;

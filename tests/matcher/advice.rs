@@ -2,7 +2,7 @@
 
 use crate::script::{Lab, of};
 use knockd_rs::config::{check, parse};
-use knockd_rs::door::{Matching::Tolerant, Pattern};
+use knockd_rs::knock::{Matching::Tolerant, Pattern};
 use knockd_rs::matcher::Event;
 
 /// All sequences of one to `most` of the ports 1 to 3.

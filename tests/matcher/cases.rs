@@ -5,7 +5,7 @@
 //! time is that of the packet. `strict`: the doors that knockd 0.8's rule opens. All doors have tcpflags = syn.
 
 use crate::script::{Lab, door, flags, host, knock, step};
-use knockd_rs::door::{Knock, Matching, Pattern};
+use knockd_rs::knock::{Knock, Matching, Pattern};
 use knockd_rs::matcher::Event;
 use serde_json::Value;
 use std::collections::HashMap;

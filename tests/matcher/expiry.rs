@@ -1,7 +1,7 @@
 //! Time-outs, one-time sequences, and when the matcher wants to be woken.
 
 use crate::script::{Lab, door, doors_and_packets, host, run, sequence, stranger};
-use knockd_rs::door::Matching::{self, Strict, Tolerant};
+use knockd_rs::knock::Matching::{self, Strict, Tolerant};
 use knockd_rs::limits::{FEW_ATTEMPTS, TICK_MS};
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! Who has to go when the table is full.
 
 use crate::script::{Lab, door, host, rules, stranger};
-use knockd_rs::door::Matching::{self, Strict, Tolerant};
+use knockd_rs::knock::Matching::{self, Strict, Tolerant};
 use knockd_rs::limits::{DEFAULT_ATTEMPTS, MAX_ATTEMPTS};
 use knockd_rs::matcher::Rules;
 use std::net::IpAddr;

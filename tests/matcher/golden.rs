@@ -2,7 +2,7 @@
 //! daemon; where its list of attempts lost some, the case says what is right.
 
 use crate::script::{ACK, Lab, SYN, address, flags, host, knock, sequence, step};
-use knockd_rs::door::{FlagRule, Knock, Matching, Pattern, Sequence};
+use knockd_rs::knock::{FlagRule, Knock, Matching, Pattern, Sequence};
 use knockd_rs::matcher::Event;
 use serde_json::Value;
 use std::net::IpAddr;

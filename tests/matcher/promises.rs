@@ -4,7 +4,7 @@ use crate::script::{
     Lab, Packet, doors_and_packets, host, knock, parts, rules, run, some_doors, some_tripwires,
 };
 use crate::tolerant_model::Copies;
-use knockd_rs::door::{Matching, Pattern};
+use knockd_rs::knock::{Matching, Pattern};
 use knockd_rs::matcher::{Event, Rules};
 use proptest::prelude::*;
 use std::net::IpAddr;
@@ -97,7 +97,7 @@ fn openable(door: &Pattern) -> Pattern {
 }
 
 /// That door's whole sequence from 10.9.0.2, from that packet number on.
-fn plain_knock(door: &Pattern, id: u32) -> Vec<(knockd_rs::door::Knock, bool)> {
+fn plain_knock(door: &Pattern, id: u32) -> Vec<(knockd_rs::knock::Knock, bool)> {
     let steps = door.sequence.iter().flat_map(|sequence| sequence.steps());
     steps
         .zip(id..)

@@ -5,11 +5,11 @@
 
 use crate::script::{Lab, door, host, knock, rules, step};
 use knockd_rs::config::parse;
-use knockd_rs::door::Matching::Tolerant;
-use knockd_rs::door::{Pattern, Protocol, Step};
+use knockd_rs::knock::Matching::Tolerant;
+use knockd_rs::knock::tripwire::{BanRule, PortRange, Tripwires};
+use knockd_rs::knock::{Pattern, Protocol, Step};
 use knockd_rs::limits::{AUTO_TRIPWIRES, GUARDS, MAX_ATTEMPTS};
 use knockd_rs::matcher::{Event, Rules};
-use knockd_rs::tripwire::{BanRule, PortRange, Tripwires};
 
 const SCANS: u32 = 10_000;
 
@@ -275,7 +275,10 @@ fn no_scan_opens_a_door_of_the_shipped_config() {
     let examples: Vec<String> = format!("#[{examples}").lines().filter_map(code).collect();
     let text = format!("{options}\n{}", examples.join("\n"));
     let config = parse(text.as_bytes(), &mut |_| ()).expect("the shipped config");
-    assert_eq!(config.options.tripwire, knockd_rs::tripwire::Tripwire::Auto);
+    assert_eq!(
+        config.options.tripwire,
+        knockd_rs::knock::tripwire::Tripwire::Auto
+    );
     let mut doors: Vec<Pattern> = config.doors.into_iter().map(|door| door.pattern).collect();
     assert_eq!(doors.len(), 5);
     doors.push(door("500,9000:udp,20000,400", 10_000));

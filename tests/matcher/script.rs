@@ -1,9 +1,9 @@
 //! Doors, packets and random traffic for the other tests.
 
-use knockd_rs::door::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step, TCP_FLAGS};
+use knockd_rs::knock::tripwire::{PortRange, Tripwires};
+use knockd_rs::knock::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step, TCP_FLAGS};
 use knockd_rs::limits::{DEFAULT_ATTEMPTS, TICK_MS};
 use knockd_rs::matcher::{Event, Matcher, Rules};
-use knockd_rs::tripwire::{PortRange, Tripwires};
 use knockd_rs::util::time::Millis;
 use proptest::prelude::*;
 use std::net::IpAddr;

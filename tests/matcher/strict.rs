@@ -1,8 +1,8 @@
 //! What the recorded cases of the strict rule do not show.
 
 use crate::script::{ACK, Lab, door, host, knock, step};
-use knockd_rs::door::Matching::Strict;
-use knockd_rs::door::{Knock, Pattern};
+use knockd_rs::knock::Matching::Strict;
+use knockd_rs::knock::{Knock, Pattern};
 
 #[test]
 fn a_wrong_knock_fails_all_attempts_and_is_swallowed() {

@@ -1,7 +1,7 @@
 //! knockd 0.8's rule once more, as its specification tells it: one list of attempts, searched from end to end.
 
 use crate::script::{Packet, doors_and_packets, host, of, run};
-use knockd_rs::door::{Matching, Pattern, Step};
+use knockd_rs::knock::{Matching, Pattern, Step};
 use knockd_rs::matcher::Event;
 use knockd_rs::util::time::Millis;
 use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! The default rule in small stories.
 
 use crate::script::{ACK, Lab, door, host, knock, step};
-use knockd_rs::door::Matching::Tolerant;
+use knockd_rs::knock::Matching::Tolerant;
 use knockd_rs::limits::{FIRST_COPY_MS, MAX_STRAYS};
 
 fn lab(steps: &str) -> Lab {
@@ -165,7 +165,7 @@ fn a_longer_door_goes_on_when_its_beginning_has_opened() {
 fn an_opening_at_another_address_uses_up_nothing() {
     let other = "10.9.0.99".parse().expect("an address");
     let doors = [
-        knockd_rs::door::Pattern {
+        knockd_rs::knock::Pattern {
             target: Some(other),
             ..door("7,8", 5_000)
         },
@@ -227,11 +227,11 @@ fn copies_of_every_step_never_count() {
 #[test]
 fn what_differs_in_ports_or_serial_or_comes_late_is_no_copy() {
     let first = knock(host(2), step("22"), 7);
-    let other_port = knockd_rs::door::Knock {
+    let other_port = knockd_rs::knock::Knock {
         source_port: 9,
         ..first
     };
-    let other_serial = knockd_rs::door::Knock { serial: 9, ..first };
+    let other_serial = knockd_rs::knock::Knock { serial: 9, ..first };
     let wait = u64::from(FIRST_COPY_MS);
     for (second, wait, told) in [
         (first, wait, "1"),

@@ -1,7 +1,7 @@
 //! The default rule once more, as plainly as possible: one list of readings for each source, compared pair by pair.
 
 use crate::script::{Packet, doors_and_packets, host, of, run, some_tripwires};
-use knockd_rs::door::{Knock, Matching, Pattern, Step};
+use knockd_rs::knock::{Knock, Matching, Pattern, Step};
 use knockd_rs::limits::{COPY_FACTOR, FIRST_COPY_MS, LAST_COPY_MS, MAX_STRAYS};
 use knockd_rs::matcher::Event;
 use knockd_rs::util::time::Millis;

@@ -1,10 +1,10 @@
 //! What tripwires do to a knock, in small stories.
 
 use crate::script::{ACK, Lab, door, host, knock, rules, step};
-use knockd_rs::door::Matching::{self, Strict, Tolerant};
-use knockd_rs::door::Pattern;
+use knockd_rs::knock::Matching::{self, Strict, Tolerant};
+use knockd_rs::knock::Pattern;
+use knockd_rs::knock::tripwire::{BanRule, PortRange, Tripwires};
 use knockd_rs::matcher::Rules;
-use knockd_rs::tripwire::{BanRule, PortRange, Tripwires};
 
 fn lab_for(doors: &[Pattern], matching: Matching, tripwires: Tripwires) -> Lab {
     Lab::with(

@@ -1,7 +1,7 @@
 //! Whole sequences, knocked one after the other, open exactly their doors, each at its last knock, in that order.
 
 use crate::script::{Lab, door, host, knock, stranger};
-use knockd_rs::door::{Matching, Pattern, Protocol, Sequence, Step};
+use knockd_rs::knock::{Matching, Pattern, Protocol, Sequence, Step};
 use knockd_rs::limits::{COPY_FACTOR, FIRST_COPY_MS, LAST_COPY_MS};
 use knockd_rs::matcher::Event;
 use knockd_rs::util::time::Millis;

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
+use crate::capture::packet;
 use crate::keeper::doors::Door;
 use crate::keeper::log::Kind;
 use crate::limits::{LEFT_OUT_REPORT_MS, LOG_BURST, MAX_STEPS, TEXT_BURST, TEXTS_PER_SECOND};
-use crate::packet;
 use crate::sys::clock::monotonic;
 use crate::util::time::Millis;
 use crate::util::token_bucket::TokenBucket;

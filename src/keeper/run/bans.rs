@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
+use crate::capture::interfaces::Interfaces;
 use crate::config::Reknock;
-use crate::interfaces::Interfaces;
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
 use crate::lease::{BAN, Lease, LeaseKind, Opening, Turn};

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
+use crate::ipc::{Counters, Interface, ToListener};
 use crate::keeper::control::{Control, ERROR, OK, Question};
 use crate::keeper::log::Kind;
 use crate::lease::{BAN, Lease};
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
-use crate::record::{Counters, Interface, ToListener};
 use crate::status::{DoorStatus, ListenerStatus, Status};
 use crate::sys::clock::monotonic;
 use crate::sys::poll::Ready;

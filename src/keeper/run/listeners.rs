@@ -4,12 +4,12 @@
 use super::admission::{ABOUT_ATTEMPTS, Words, has_stage};
 use super::{Keeper, Starting};
 use crate::config::Options;
-use crate::door::Protocol;
+use crate::ipc::{Progress, ToKeeper, ToListener};
 use crate::keeper::doors::Door;
 use crate::keeper::listener_process::{ListenerProcess, Received, Startup};
 use crate::keeper::log::Kind;
+use crate::knock::Protocol;
 use crate::limits::{LISTENER_END_MS, LISTENER_PAUSE_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
-use crate::record::{Progress, ToKeeper, ToListener};
 use crate::sys::clock::monotonic;
 use crate::sys::poll::{self, Awaits, Entry};
 use crate::util::time::Millis;

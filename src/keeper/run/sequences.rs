@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
+use crate::ipc::ToListener;
 use crate::keeper::doors::exhausted;
 use crate::keeper::log::Kind;
-use crate::record::ToListener;
 use crate::sys::error::plain;
 
 impl Keeper {

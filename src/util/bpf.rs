@@ -81,17 +81,17 @@ pub const AD_VLAN_TAG_PRESENT: u32 = ANCILLARY + 48;
 
 /// A place in the program: how many instructions there are from it to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place(usize);
+pub(crate) struct Label(usize);
 
 /// One value, or a range of them, and where to go when A is in it.
-pub(super) struct Case {
+pub(crate) struct Case {
     pub low: u32,
     pub high: u32,
-    pub then: Place,
+    pub then: Label,
 }
 
 /// A line of straight code, in the order of running.
-pub(super) enum Line {
+pub(crate) enum Statement {
     /// Opcode and operand.
     Do(u16, u32),
     /// A test that the packet must pass.
@@ -101,13 +101,13 @@ pub(super) enum Line {
 }
 
 /// A program that grows towards its start.
-pub(super) struct Builder {
+pub(crate) struct Builder {
     /// The instructions, last one first. It stops growing when it is too long, and then is useless.
     reversed: Vec<Instruction>,
     /// `ja` instructions: (where to, where it stands), for conditional jumps that do not reach that far themselves.
-    bridges: Vec<(Place, Place)>,
+    bridges: Vec<(Label, Label)>,
     /// The place that drops the packet.
-    pub drop: Place,
+    pub drop: Label,
     /// Cases that are tried one by one; more are halved first.
     few: usize,
 }
@@ -118,7 +118,7 @@ impl Builder {
         let mut builder = Builder {
             reversed: Vec::new(),
             bridges: Vec::new(),
-            drop: Place(1),
+            drop: Label(1),
             few,
         };
         builder.push(op::RET, 0, 0, 0);
@@ -132,12 +132,12 @@ impl Builder {
     }
 
     /// Passes the first `bytes` bytes of the packet.
-    pub fn pass(&mut self, bytes: u32) -> Place {
+    pub fn pass(&mut self, bytes: u32) -> Label {
         self.push(op::RET, 0, 0, bytes)
     }
 
     /// One instruction that does not jump, and goes on at `next`.
-    pub fn step(&mut self, code: u16, k: u32, next: Place) -> Place {
+    pub fn step(&mut self, code: u16, k: u32, next: Label) -> Label {
         if next != self.top() {
             self.jump(next);
         }
@@ -145,28 +145,28 @@ impl Builder {
     }
 
     /// A test of A.
-    pub fn test(&mut self, code: u16, k: u32, yes: Place, no: Place) -> Place {
+    pub fn test(&mut self, code: u16, k: u32, yes: Label, no: Label) -> Label {
         let yes = self.bridge(yes);
         let no = self.bridge(no);
         self.push(code, self.distance(yes) as u8, self.distance(no) as u8, k)
     }
 
     /// Straight code that ends at `next`, or drops the packet.
-    pub fn lines(&mut self, lines: &[Line], next: Place) -> Place {
+    pub fn lines(&mut self, lines: &[Statement], next: Label) -> Label {
         lines.iter().rev().fold(next, |next, line| match *line {
-            Line::Do(code, k) => self.step(code, k, next),
-            Line::Need(code, k) => self.test(code, k, next, self.drop),
-            Line::Refuse(code, k) => self.test(code, k, self.drop, next),
+            Statement::Do(code, k) => self.step(code, k, next),
+            Statement::Need(code, k) => self.test(code, k, next, self.drop),
+            Statement::Refuse(code, k) => self.test(code, k, self.drop, next),
         })
     }
 
     /// Goes where A belongs; to `otherwise` if to none. The cases are in ascending order and do not overlap.
-    pub fn choose(&mut self, cases: &[Case], otherwise: Place) -> Place {
+    pub fn choose(&mut self, cases: &[Case], otherwise: Label) -> Label {
         self.choose_from(cases, otherwise, false)
     }
 
     /// `is_above`: A is not below the first case.
-    fn choose_from(&mut self, cases: &[Case], otherwise: Place, is_above: bool) -> Place {
+    fn choose_from(&mut self, cases: &[Case], otherwise: Label, is_above: bool) -> Label {
         if cases.len() > self.few {
             let (lower, upper) = cases.split_at(cases.len() / 2);
             let above = self.choose_from(upper, otherwise, true);
@@ -190,29 +190,29 @@ impl Builder {
     }
 
     /// The place of the instruction that was emitted last, the program's first so far.
-    fn top(&self) -> Place {
-        Place(self.reversed.len())
+    fn top(&self) -> Label {
+        Label(self.reversed.len())
     }
 
     /// Instructions between the next one to be emitted and that place.
-    fn distance(&self, place: Place) -> usize {
+    fn distance(&self, place: Label) -> usize {
         self.reversed.len() - place.0
     }
 
-    fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> Place {
+    fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> Label {
         if self.reversed.len() <= MAX_FILTER_INSTRUCTIONS {
             self.reversed.push(Instruction { code, jt, jf, k });
         }
         self.top()
     }
 
-    fn jump(&mut self, place: Place) -> Place {
+    fn jump(&mut self, place: Label) -> Label {
         self.push(op::JA, 0, 0, self.distance(place) as u32)
     }
 
     /// That place, or a jump to it which the 8 bits of a conditional jump reach. One less than they could, because the
     /// bridge for the other branch may come between.
-    fn bridge(&mut self, place: Place) -> Place {
+    fn bridge(&mut self, place: Label) -> Label {
         const REACH: usize = 254;
         if self.distance(place) <= REACH {
             return place;

@@ -1,6 +1,9 @@
 //! What a door is made of, and what a knock is: the words that every other module speaks.
 #![forbid(unsafe_code)]
 
+pub mod network;
+pub mod tripwire;
+
 use crate::limits::MAX_STEPS;
 use crate::util::time::Millis;
 use std::fmt;

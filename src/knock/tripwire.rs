@@ -2,7 +2,7 @@
 //! happens to hit the ports of a door in order does not open it.
 #![forbid(unsafe_code)]
 
-use crate::door::{FlagRule, Knock, Pattern, Protocol, Step, TCP_FLAGS};
+use crate::knock::{FlagRule, Knock, Pattern, Protocol, Step, TCP_FLAGS};
 use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT, GUARDS};
 use crate::util::number::hex;
 use crate::util::time::Millis;
@@ -224,7 +224,7 @@ pub fn add_ports_in_state(text: &str, state: &str, ports: &mut Vec<u16>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::door::{Sequence, Step};
+    use crate::knock::{Sequence, Step};
     use proptest::prelude::*;
 
     fn door(ports: &[u16]) -> Pattern {

@@ -1,5 +1,5 @@
 //! The kernel filter: doors and local addresses in, a classic BPF program out, for an AF_PACKET/SOCK_DGRAM socket, where
-//! the packet starts at its IP header. It passes the packets that are a knock ([`crate::packet::decode`]) which a
+//! the packet starts at its IP header. It passes the packets that are a knock ([`crate::capture::packet::decode`]) which a
 //! door wants ([`Pattern::wants`]), or that hits a tripwire where some door can be knocked at; as long as that fits into the
 //! instructions that old kernels take, nothing else costs a wake-up.
 //!
@@ -17,12 +17,10 @@
 
 mod emit;
 pub mod interpret;
-mod program;
 
-pub use program::{Instruction, op};
-
-use crate::door::{FlagRule, Pattern, Protocol};
-use crate::tripwire::{PortRange, TCP_RULE, Tripwires};
+use crate::knock::tripwire::{PortRange, TCP_RULE, Tripwires};
+use crate::knock::{FlagRule, Pattern, Protocol};
+use crate::util::bpf::Instruction;
 use crate::util::number::number;
 use std::net::IpAddr;
 

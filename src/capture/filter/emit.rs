@@ -2,15 +2,15 @@
 //! own code starts; so the program is written from its end to its start, and this file reads in that order too.
 #![forbid(unsafe_code)]
 
-use super::program::{
-    AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT, Builder, Case, Instruction,
-    Line, Place, op,
-};
 use super::{ANY_FLAGS, FlagTable, Kernel, Plan, Range};
-use crate::door::Protocol;
+use crate::capture::packet::{TCP_NEED, UDP_NEED};
+use crate::knock::Protocol;
 use crate::limits::{MAX_IPV6_EXTENSIONS, SNAP_LENGTH};
-use crate::packet::{TCP_NEED, UDP_NEED};
-use Line::{Do, Need, Refuse};
+use crate::util::bpf::{
+    AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT, Builder, Case, Instruction,
+    Label, Statement, op,
+};
+use Statement::{Do, Need, Refuse};
 use std::net::IpAddr;
 
 // linux/if_ether.h
@@ -101,7 +101,7 @@ impl Plan {
     }
 }
 
-fn one(value: u32, then: Place) -> Case {
+fn one(value: u32, then: Label) -> Case {
     Case {
         low: value,
         high: value,
@@ -112,10 +112,10 @@ fn one(value: u32, then: Place) -> Case {
 /// Where it is decided whether a packet that a door wants came in as one and is sound, and passed if so. X is where the transport
 /// starts.
 struct Sound {
-    tcp: Place,
+    tcp: Label,
     /// Its flags are there.
-    tcp_with_flags: Place,
-    udp: Place,
+    tcp_with_flags: Label,
+    udp: Label,
 }
 
 impl Sound {
@@ -211,14 +211,14 @@ impl Sound {
 /// How one comes to what a class wants.
 struct Class {
     /// From the IPv4 header.
-    v4: Place,
+    v4: Label,
     /// With X where the transport starts, and its number in memory.
-    v6: Place,
+    v6: Label,
 }
 
 impl Class {
     /// Only for the families of its addresses.
-    fn emit(b: &mut Builder, plan: &Plan, index: usize, transport: Place) -> Class {
+    fn emit(b: &mut Builder, plan: &Plan, index: usize, transport: Label) -> Class {
         let mut places = plan.places.iter().filter(|(_, class)| *class == index);
         let (v6, v4) = (
             places.clone().any(|(address, _)| address.is_ipv6()),
@@ -239,7 +239,7 @@ impl Class {
 }
 
 /// From the first port of one range to the last of the other.
-fn case(first: &Range, last: &Range, then: Place) -> Case {
+fn case(first: &Range, last: &Range, then: Label) -> Case {
     Case {
         low: first.low.into(),
         high: last.high.into(),
@@ -248,7 +248,7 @@ fn case(first: &Range, last: &Range, then: Place) -> Case {
 }
 
 /// Where it is decided what a class wants. X is where the transport starts, and A its number.
-fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) -> Place {
+fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) -> Label {
     let (tcp, udp) = ranges.split_at(ranges.partition_point(|r| r.protocol == Protocol::Tcp));
     let mut transports = Vec::new();
     for (number, ranges) in [(TCP, tcp), (UDP, udp)] {
@@ -285,14 +285,14 @@ fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flag
 #[derive(Default)]
 struct Flags {
     /// Tables, with where their test starts.
-    tests: Vec<(FlagTable, Place)>,
+    tests: Vec<(FlagTable, Label)>,
     /// Tables, with where their test goes on once the flags are in A.
-    loaded: Vec<(FlagTable, Place)>,
+    loaded: Vec<(FlagTable, Label)>,
 }
 
 impl Flags {
     /// Goes on if the table has the packet's flags.
-    fn emit(&mut self, b: &mut Builder, table: FlagTable, sound: &Sound) -> Place {
+    fn emit(&mut self, b: &mut Builder, table: FlagTable, sound: &Sound) -> Label {
         if table == ANY_FLAGS {
             return sound.tcp;
         }
@@ -306,7 +306,7 @@ impl Flags {
     }
 
     /// The same with the flags in A and the bits below `bit` told apart already: the table does not depend on them.
-    fn decide(&mut self, b: &mut Builder, table: FlagTable, bit: u32, fit: Place) -> Place {
+    fn decide(&mut self, b: &mut Builder, table: FlagTable, bit: u32, fit: Label) -> Label {
         /// The combinations that have the n-th bit set.
         const HAVE: [FlagTable; 6] = [
             0xaaaa_aaaa_aaaa_aaaa,
@@ -342,8 +342,8 @@ impl Flags {
 
 /// By destination, of one family, to the code of its class: one 32-bit word of the address after the other. All places agree in the words
 /// before `word`.
-fn by_address(b: &mut Builder, places: &[(IpAddr, Place)], word: usize) -> Place {
-    let value = |&(address, _): &(IpAddr, Place)| match address {
+fn by_address(b: &mut Builder, places: &[(IpAddr, Label)], word: usize) -> Label {
+    let value = |&(address, _): &(IpAddr, Label)| match address {
         IpAddr::V4(address) => address.to_bits(),
         IpAddr::V6(address) => {
             let segments = address.segments();
@@ -368,7 +368,7 @@ fn by_address(b: &mut Builder, places: &[(IpAddr, Place)], word: usize) -> Place
 
 /// With the next header's number in A and its place in X, goes over the extension headers: then X is where the transport
 /// starts, and its number is in memory.
-fn v6_extensions(b: &mut Builder, then: Place) -> Place {
+fn v6_extensions(b: &mut Builder, then: Label) -> Label {
     let done = b.step(op::ST, TRANSPORT, then);
     (0..MAX_IPV6_EXTENSIONS).fold(done, |next, _| {
         // A = the header's length in 8 bytes, the first 8 not counted (RFC 8200, section 4).

@@ -3,9 +3,9 @@
 #![forbid(unsafe_code)]
 
 use super::{Bytes, CUT, MAX_TEXT};
-use crate::door::{Protocol, Sequence, Step};
+use crate::knock::tripwire::{BanRule, Tripwire};
+use crate::knock::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::tripwire::{BanRule, Tripwire};
 use crate::util::quote::is_deceptive;
 use std::net::IpAddr;
 

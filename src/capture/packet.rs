@@ -15,7 +15,7 @@
 //! Checksums are not checked and the payload is ignored, as in knockd 0.8.
 #![forbid(unsafe_code)]
 
-use crate::door::{Knock, Protocol, Step};
+use crate::knock::{Knock, Protocol, Step};
 use crate::limits::{MAX_IPV6_EXTENSIONS, SNAP_LENGTH};
 use etherparse::{
     IpNumber, Ipv4HeaderSlice, Ipv6FragmentHeaderSlice, Ipv6HeaderSlice, Ipv6RawExtHeaderSlice,
@@ -93,7 +93,7 @@ fn decode_v6(packet: &[u8]) -> Option<Knock> {
     found.knock(packet, offset, next)
 }
 
-/// Whether a host can have this address at all. Which sources an interface can have is [`crate::interfaces`]'.
+/// Whether a host can have this address at all. Which sources an interface can have is [`crate::capture::interfaces`]'.
 pub fn can_be_host(source: IpAddr) -> bool {
     match source {
         // Not 0.0.0.0/8, nor 224.0.0.0 and up: multicast, class E, broadcast.

@@ -1,7 +1,7 @@
 //! Records come back as they were, and nothing else is a record.
 
 use super::*;
-use crate::door::{FlagRule, Protocol};
+use crate::knock::{FlagRule, Protocol};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_STEPS};
 use crate::util::quote::is_deceptive;
 use proptest::prelude::*;

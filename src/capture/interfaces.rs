@@ -2,8 +2,8 @@
 //! Layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 #![forbid(unsafe_code)]
 
+use crate::knock::network::Network;
 use crate::limits::MAX_INTERFACES;
-use crate::network::Network;
 use crate::sys::netlink::{Dump, Netlink};
 use crate::util::quote::{is_deceptive, quote};
 use std::fmt;

@@ -2,9 +2,9 @@
 //! calls none of this, so the linker leaves it out.
 #![forbid(unsafe_code)]
 
-use super::program::{AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT};
-use super::{Instruction, op};
 use crate::limits::MAX_FILTER_INSTRUCTIONS;
+use crate::util::bpf::{AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT};
+use crate::util::bpf::{Instruction, op};
 
 /// What the kernel knows about a packet besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

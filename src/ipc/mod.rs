@@ -8,9 +8,9 @@
 mod tests;
 mod wire;
 
-use crate::door::{Knock, Matching, Pattern, Sequence, Step};
+use crate::knock::tripwire::{BanRule, PortRange, Tripwire};
+use crate::knock::{Knock, Matching, Pattern, Sequence, Step};
 use crate::limits::MAX_RECORD;
-use crate::tripwire::{BanRule, PortRange, Tripwire};
 use std::net::{IpAddr, Ipv4Addr};
 use wire::Wire;
 
@@ -82,7 +82,7 @@ pub struct Setup {
     pub log_rate: u32,
     /// Interfaces that are not there are waited for instead of refused: there was a listener before.
     pub wait_for_interfaces: bool,
-    /// The interfaces as [`Selector::list`](crate::interfaces::Selector::list) reads them.
+    /// The interfaces as [`Selector::list`](crate::capture::interfaces::Selector::list) reads them.
     pub interface: String,
 }
 

@@ -3,7 +3,7 @@
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::knock::Protocol;
-use crate::names::{self, NameError};
+use crate::resolve::{self, NameError};
 use crate::sys::error::plain;
 use crate::sys::knocker::Knocker;
 use crate::sys::poll;
@@ -54,10 +54,10 @@ fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
     for step in &args.steps {
         ports.push(match port_number(step.port)? {
             Some(port) => port,
-            None => names::resolve_service(step.port).map_err(|e| failed(step.port, e))?,
+            None => resolve::resolve_service(step.port).map_err(|e| failed(step.port, e))?,
         });
     }
-    let host = names::resolve_host(args.host, args.family);
+    let host = resolve::resolve_host(args.host, args.family);
     let host = host.map_err(|e| failed(args.steps[0].port, e))?;
     if let SocketAddr::V6(v6) = host
         && v6.ip().is_unicast_link_local()
@@ -136,7 +136,7 @@ fn step_line(step: &KnockStep, target: &SocketAddr) -> String {
         Protocol::Tcp => "tcp ",
         Protocol::Udp => "udp ",
     };
-    [protocol, &names::address_text(target), ":", step.port].concat()
+    [protocol, &resolve::address_text(target), ":", step.port].concat()
 }
 
 #[cfg(test)]

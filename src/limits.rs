@@ -10,7 +10,7 @@ pub const MAX_STEPS: usize = 32;
 pub const MAX_DOORS: usize = 256;
 
 /// Bytes of a door's name, which stands in each of its leases and log lines. knockd 0.8 cuts names at 127.
-pub const MAX_NAME: usize = 1023;
+pub const MAX_DOOR_NAME: usize = 1023;
 
 /// Bytes of a line of the config that says something: all ranges of a `Tripwire`, 12 bytes each, and blanks. To say where a part of a line
 /// stands takes a look at all before it.
@@ -27,7 +27,7 @@ pub const MAX_FILE_BYTES: usize = 1 << 20;
 
 /// Bytes that are read of a journal: all leases with the longest commands and names.
 pub const MAX_JOURNAL_BYTES: usize =
-    (MAX_LEASES + MAX_BAN_LEASES) * (2 * MAX_COMMAND + MAX_NAME + 256);
+    (MAX_LEASES + MAX_BAN_LEASES) * (2 * MAX_COMMAND + MAX_DOOR_NAME + 256);
 
 /// Bytes of a line of /etc/hosts and the like, and of what is read of such a file at once: all names of the longest kind and what is
 /// written beside them.
@@ -304,7 +304,7 @@ pub const MAX_CLIENTS: usize = 4;
 pub const CLIENT_MS: u64 = 1_000;
 
 /// Bytes of a question at the control socket: a verb, an address and a door's name.
-pub const MAX_QUESTION: usize = MAX_NAME + 64;
+pub const MAX_QUESTION: usize = MAX_DOOR_NAME + 64;
 
 /// Addresses of one interface that the listener tells for `--status`; the rest is counted. They fill half a record.
 pub const MAX_STATUS_ADDRESSES: usize = 16;

@@ -6,7 +6,7 @@
 use knockd_rs::sys::memory::Memory;
 use knockd_rs::sys::privileges;
 use knockd_rs::sys::program::ExitCode;
-use knockd_rs::{cli, client, keeper, listener};
+use knockd_rs::{cli, client, keeper, listener, resolve};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
@@ -28,8 +28,8 @@ fn program(argv: Vec<OsString>) -> ExitCode {
     if program == listener::PROGRAM.to_bytes() {
         listener::main();
     }
-    if program == keeper::lookup::PROGRAM.to_bytes() {
-        keeper::lookup::main();
+    if program == resolve::process::PROGRAM.to_bytes() {
+        resolve::process::main();
     }
     if client::is_called_by(&argv) {
         return client::main(&argv);

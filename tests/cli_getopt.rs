@@ -6,7 +6,7 @@
 use knockd_rs::cli::getopt::{Opt, scan};
 use knockd_rs::cli::{self, KNOCK_OPTIONS, KNOCKD_OPTIONS, KnockdArgs, Outcome};
 use knockd_rs::knock::Protocol;
-use knockd_rs::names::Family;
+use knockd_rs::resolve::Family;
 use libc::{FILE, c_char, c_int};
 use proptest::prelude::*;
 use std::ffi::{CStr, CString, OsString};

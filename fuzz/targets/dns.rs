@@ -1,7 +1,7 @@
 //! Any message from a DNS server: an answer is part of the message, and a name has only characters that a log may have.
 #![no_main]
 
-use knockd_rs::dns::{Kind, Reply, question, reply};
+use knockd_rs::resolve::dns::{Kind, Reply, question, reply};
 use libfuzzer_sys::fuzz_target;
 use std::net::IpAddr;
 

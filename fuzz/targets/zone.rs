@@ -1,7 +1,7 @@
 //! Any time zone, from a rule or a file: times of two centuries are dates, and no offset is beyond what a rule can say.
 #![no_main]
 
-use knockd_rs::zone::Zone;
+use knockd_rs::keeper::log::zone::Zone;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u32, &[u8])| {

@@ -4,7 +4,7 @@
 use super::getopt::{self, Opt};
 use super::{Outcome, Program, Typed, Words, early, fill};
 use crate::knock::Protocol;
-use crate::names::Family;
+use crate::resolve::Family;
 use crate::util::number::number;
 use crate::util::time::Millis;
 use std::ffi::OsString;

@@ -10,7 +10,7 @@ use super::options::Place;
 use super::set::{Given, Notes, set};
 use super::{Commands, Config, Diagnostic, Door, Options};
 use crate::knock::Pattern;
-use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOORS, MAX_NAME};
+use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOOR_NAME, MAX_DOORS};
 use crate::util::quote::quote;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -163,8 +163,8 @@ impl Parser<'_> {
             self.section = Section::Options;
             return Ok(());
         }
-        if shown.len() > MAX_NAME {
-            const { assert!(MAX_NAME == 1023) };
+        if shown.len() > MAX_DOOR_NAME {
+            const { assert!(MAX_DOOR_NAME == 1023) };
             return Err(line.at(name, &["this name is too long; give at most 1023 bytes"]));
         }
         if self.doors.len() == MAX_DOORS {

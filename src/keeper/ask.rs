@@ -6,7 +6,7 @@ use super::control::{ERROR, OK, Question};
 use super::state;
 use crate::cli::{print, say};
 use crate::config::{self, Options};
-use crate::limits::{CLIENT_MS, MAX_FILE_BYTES, MAX_NAME};
+use crate::limits::{CLIENT_MS, MAX_DOOR_NAME, MAX_FILE_BYTES};
 use crate::sys::error::plain;
 use crate::sys::file::{self, read_all, write_all};
 use crate::sys::program::ExitCode;
@@ -25,7 +25,7 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
         ExitCode::FAILURE
     };
     if let Question::Close { door, .. } = question
-        && (door.len() > MAX_NAME || door.contains('\n'))
+        && (door.len() > MAX_DOOR_NAME || door.contains('\n'))
     {
         // No door can be called so, and the question would not be what it seems.
         return fail(["there is no door ", &printable(door.as_bytes())].concat());

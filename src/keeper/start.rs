@@ -90,11 +90,10 @@ fn start(settings: Settings) -> ! {
     let Keeper {
         settings,
         options,
-        lines,
+        log,
         ..
     } = &mut *keeper;
-    lines
-        .log
+    log.sinks
         .open(settings.log_file(options).as_deref(), options.use_syslog);
     let interface = settings.interface(options).to_string();
     let pid_path = settings.pid_file(options);
@@ -105,7 +104,7 @@ fn start(settings: Settings) -> ! {
             keeper.take_over_others();
         }
         Err(Unavailable::Taken(holder)) => {
-            keeper.lines.flush();
+            keeper.log.flush();
             let runs = format!(
                 "knockd already runs with {}: process {}",
                 keeper.settings.config.display(),
@@ -124,7 +123,7 @@ fn start(settings: Settings) -> ! {
             program::exit(ExitCode::SUCCESS);
         }
         Err(Unavailable::Unusable(problem)) => {
-            keeper.lines.say(
+            keeper.log.say(
                 Kind::Error,
                 &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
@@ -157,28 +156,28 @@ fn start(settings: Settings) -> ! {
             Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
                 let path = pid_path.display();
-                keeper.lines.say(
+                keeper.log.say(
                     Kind::Error,
                     &format_args!("could not create pid file {path}: {}", plain(&error)),
                 );
             }
         }
     }
-    let lines = &mut keeper.lines;
+    let log = &mut keeper.log;
     if listens {
-        lines.say(Kind::Verbose, &format_args!("listening on {interface}..."));
-        lines.say(
+        log.say(Kind::Verbose, &format_args!("listening on {interface}..."));
+        log.say(
             Kind::LogOnly,
             &format_args!("starting up, listening on {interface}"),
         );
     } else {
         // With -d, too, while the terminal is still ours.
-        lines.say(
+        log.say(
             Kind::Error,
             &format_args!("starting up, waiting for {interface}"),
         );
     }
-    lines.log.write_out();
+    log.sinks.write_out();
     if let Some(Err(error)) = starting.map(Starting::done) {
         close_all(keeper, cannot_daemonize(error));
     }
@@ -196,7 +195,7 @@ fn close_what_is_left(settings: Settings, problem: String) -> ! {
         Ok(Some(state)) => keeper.take_over_state(state),
         Ok(None) => {}
         Err(fault) => {
-            keeper.lines.flush();
+            keeper.log.flush();
             fail(&format!(
                 "{problem}\nno state folder: {fault}: doors that are open stay open"
             ));
@@ -209,10 +208,10 @@ fn close_what_is_left(settings: Settings, problem: String) -> ! {
 /// A start that fails: nothing can be opened, but what is open must be closed.
 fn close_all(keeper: &mut Keeper, problem: String) -> ! {
     if keeper.is_at_rest() {
-        keeper.lines.flush();
+        keeper.log.flush();
         fail(&problem);
     }
-    keeper.lines.say(Kind::Error, &problem);
+    keeper.log.say(Kind::Error, &problem);
     keeper.close(1);
     live(keeper)
 }

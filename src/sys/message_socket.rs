@@ -3,10 +3,11 @@
 
 use super::error::{cerr, retry};
 use super::poll;
-use super::raw_address::socklen;
+use super::raw_address::{RawAddress, socklen};
 use crate::limits::{SEND_PAUSE_MS, SEND_TRIES};
 use crate::util::time::Millis;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// One end of the way.
@@ -28,6 +29,22 @@ impl MessageSocket {
         // SAFETY: the kernel has just made both descriptors, and nobody else knows them.
         let [a, b] = ends.map(|fd| MessageSocket(unsafe { OwnedFd::from_raw_fd(fd) }));
         Ok((a, b))
+    }
+
+    /// A UDP socket that is connected to that address; nothing is sent. An error: there is no way to it.
+    pub fn to_udp(address: &SocketAddr) -> io::Result<MessageSocket> {
+        let family = match address {
+            SocketAddr::V4(_) => libc::AF_INET,
+            SocketAddr::V6(_) => libc::AF_INET6,
+        };
+        // SAFETY: no pointers.
+        let fd = cerr(unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) })?;
+        // SAFETY: socket() has just returned this descriptor and nobody else knows it.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let to = RawAddress::new(address);
+        // SAFETY: the address is valid and of the length given.
+        cerr(unsafe { libc::connect(socket.as_raw_fd(), to.pointer(), to.length()) })?;
+        Ok(MessageSocket(socket))
     }
 
     /// The one that was opened or handed over as that descriptor.

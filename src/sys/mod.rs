@@ -2,7 +2,6 @@
 //! none of them decides anything.
 #![allow(unsafe_code)]
 
-pub mod ask_dns;
 pub mod clock;
 pub mod daemon;
 pub mod error;

@@ -79,6 +79,17 @@ fn fill_standard() -> io::Result<()> {
     Ok(())
 }
 
+/// What the environment says of that name.
+pub fn environment(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: a C string; this process has one thread, and nobody changes the environment.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: an entry of the environment is a C string, and stays.
+    Some(unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
 /// Standard input.
 pub fn input() -> ManuallyDrop<File> {
     standard(libc::STDIN_FILENO)

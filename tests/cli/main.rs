@@ -6,7 +6,7 @@ mod completions;
 
 use knockd_rs::cli::{self, KNOCK, KNOCKD, KnockArgs, KnockdArgs, Outcome, default_config};
 use knockd_rs::knock::Protocol;
-use knockd_rs::names::Family;
+use knockd_rs::resolve::Family;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -71,7 +71,7 @@ impl Keeper {
     }
 
     pub(super) fn log_lines_left_out(&mut self, number: u32, what: &str) {
-        self.lines.say(
+        self.log.say(
             Kind::Event,
             &format_args!("LogRate: {number} {what} left out"),
         );
@@ -84,7 +84,7 @@ impl Keeper {
                 true => "listener: ",
                 false => "",
             };
-            self.lines.say(kind, &format_args!("{mark}{text}"));
+            self.log.say(kind, &format_args!("{mark}{text}"));
         }
         true
     }

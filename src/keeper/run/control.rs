@@ -23,7 +23,7 @@ impl Keeper {
             Ok(control) => self.control = Some(Box::new(control)),
             Err(error) => {
                 let path = path.display();
-                self.lines.say(
+                self.log.say(
                     Kind::Error,
                     &format_args!("warning: no control socket (knockd --status): {path}: {error}"),
                 );

@@ -44,7 +44,7 @@ impl Keeper {
                     self.about_opening(Kind::Event, &door, None, &line);
                     begun.push(process);
                 }
-                Err(error) => self.lines.say(
+                Err(error) => self.log.say(
                     Kind::Error,
                     &format_args!("error: command fork failed! ({})", plain(&error)),
                 ),
@@ -95,14 +95,14 @@ impl Keeper {
                 self.journal_fails = false;
                 self.save_again = NEVER;
                 if failed_before {
-                    self.lines.say(Kind::Event, &"the journal is written again");
+                    self.log.say(Kind::Event, &"the journal is written again");
                 }
             }
             Err(error) => {
                 self.journal_fails = true;
                 self.save_again = monotonic() + JOURNAL_RETRY_MS;
                 if !failed_before {
-                    self.lines.say(Kind::Error, &format_args!(
+                    self.log.say(Kind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
                          will stay open",
                         plain(&error)
@@ -142,8 +142,8 @@ impl Keeper {
             return;
         }
         match source {
-            Some(source) => self.lines.about(kind, source, text),
-            None => self.lines.say(kind, text),
+            Some(source) => self.log.about(kind, source, text),
+            None => self.log.say(kind, text),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Keeper {
     pub(super) fn end_leases(&mut self, these: &dyn Fn(&Lease) -> bool, why: &str) -> usize {
         for lease in self.book.leases().iter().filter(|lease| these(lease)) {
             let text = format_args!("{}: {why}", lease.name());
-            self.lines.about(Kind::Event, lease.source, &text);
+            self.log.about(Kind::Event, lease.source, &text);
         }
         let number = self.book.end(these, false, &mut self.actions);
         let Keeper { book, commands, .. } = self;
@@ -107,7 +107,7 @@ impl Keeper {
 
     /// SIGUSR1: the firewall was flushed, so each live lease's stop command runs and then its start command.
     pub(super) fn reapply(&mut self) {
-        self.lines.say(
+        self.log.say(
             Kind::Event,
             &format_args!("applying {} again", in_words(self.book.leases())),
         );
@@ -144,7 +144,7 @@ impl Keeper {
             Err(Unavailable::Taken(holder)) => {
                 let process = holder.process;
                 let config = config.display();
-                self.lines.say(
+                self.log.say(
                     Kind::Error,
                     &format_args!(
                         "error: process {process} runs with {config}, too: giving way to it"
@@ -184,7 +184,7 @@ impl Keeper {
                 self.command_ended(command, ending, overdue);
                 continue;
             }
-            self.lines.child_ended(process);
+            self.log.child_ended(process);
             if let Some(closing) = &mut self.closing {
                 for listener in &mut closing.listeners {
                     if *listener == process {

@@ -127,7 +127,7 @@ impl Keeper {
 
     /// There is no listener any more, since `why`, and the last one was started then.
     fn start_again(&mut self, why: &str, started: Millis) {
-        self.lines.say(
+        self.log.say(
             Kind::Error,
             &format_args!("error: {why}: starting it again"),
         );
@@ -200,7 +200,7 @@ impl Keeper {
                     Protocol::Udp => String::new(),
                 };
                 if self.admits(Words::Keepers) {
-                    self.lines.say(
+                    self.log.say(
                         Kind::Debug,
                         &format_args!(
                             "{protocol}: {}:{} -> {}:{}{flags}",
@@ -231,7 +231,7 @@ impl Keeper {
         }
         let text = format!("{}: {before}{stage}{after}", door.config.name);
         if self.admits(Words::Keepers) {
-            self.lines.about(kind, source, &text);
+            self.log.about(kind, source, &text);
         }
         true
     }

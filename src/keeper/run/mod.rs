@@ -16,9 +16,8 @@ use super::Settings;
 use super::commands::Commands;
 use super::control::Control;
 use super::doors::Door;
-use super::lines::Lines;
 use super::listener_process::{ListenerProcess, Restart};
-use super::log::{Kind, Log};
+use super::log::{Kind, LogQueue, LogSinks};
 use super::state::State;
 use crate::config::Options;
 use crate::lease::{Action, LeaseBook};
@@ -94,7 +93,7 @@ pub struct Keeper {
     pub options: Options,
     doors: Vec<Door>,
     /// The log.
-    pub lines: Lines,
+    pub log: LogQueue,
     signals: Signals,
     /// The listener, while there is one that is ready.
     pub listener: Option<ListenerProcess>,
@@ -147,14 +146,14 @@ impl Keeper {
             let error = plain(&error);
             format!("cannot catch signals: {error}: doors that are open stay open")
         })?;
-        let log = Log::new(settings.args.verbose, settings.args.debug);
-        let lines = Lines::new(log, settings.args.lookup);
+        let sinks = LogSinks::new(settings.args.verbose, settings.args.debug);
+        let log = LogQueue::new(sinks, settings.args.lookup);
         let log_rate = options.log_rate;
         Ok(Box::leak(Box::new(Keeper {
             settings,
             options,
             doors,
-            lines,
+            log,
             signals,
             listener: None,
             restart: Restart::default(),
@@ -215,12 +214,12 @@ impl Keeper {
 
     /// Sleeps until there is something to do, and does it.
     fn wait_and_serve(&mut self, now: Millis) {
-        self.lines.log.write_out();
+        self.log.sinks.write_out();
         let ready = match self.sleep(now) {
             Ok(ready) => ready,
             // Only a machine out of memory gets here; leases must still end.
             Err(error) => {
-                self.lines
+                self.log
                     .say(Kind::Error, &format_args!("error: poll: {error}"));
                 poll::pause(FORK_RETRY_MS);
                 Ready::default()
@@ -239,7 +238,7 @@ impl Keeper {
             self.hear_starting();
         }
         if has(Source::Names) {
-            self.lines.answer(monotonic());
+            self.log.answer(monotonic());
         }
         if has(Source::Signals) || self.signals.are_pending() {
             for signal in self.signals.take() {
@@ -275,7 +274,7 @@ impl Keeper {
         own[Source::Signals as usize] = Some(self.signals.as_fd());
         own[Source::Listener as usize] = self.listener.as_ref().and_then(ListenerProcess::awaited);
         own[Source::Starting as usize] = self.starting.as_ref().map(|it| it.listener.as_fd());
-        own[Source::Names as usize] = self.lines.descriptor();
+        own[Source::Names as usize] = self.log.descriptor();
         let mut entries = Vec::new();
         for fd in &own {
             entries.push(Entry::new(*fd, Awaits::Input));
@@ -305,7 +304,7 @@ impl Keeper {
             (self.listener.as_ref()).map_or(NEVER, |listener| listener.paused_until),
             self.book.next_expiry().unwrap_or(NEVER),
             self.commands.next_deadline(),
-            self.lines.deadline(),
+            self.log.deadline(),
             self.control
                 .as_ref()
                 .map_or(NEVER, |control| control.deadline()),
@@ -331,8 +330,8 @@ impl Keeper {
         {
             listener.paused_until = NEVER;
         }
-        if self.lines.deadline() <= now {
-            self.lines.proceed(now);
+        if self.log.deadline() <= now {
+            self.log.proceed(now);
         }
         if self.report_openings <= now {
             self.log_left_out();
@@ -362,7 +361,7 @@ impl Keeper {
         let refused = |door: &mut Door| door.openings.take_left_out();
         let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
         if refused > 0 {
-            self.lines.say(
+            self.log.say(
                 Kind::Error,
                 &format_args!("error: {refused} openings were too many at once: not opened"),
             );
@@ -380,7 +379,7 @@ impl Keeper {
     /// Closes doors whose time is over and ends commands whose time is.
     fn mind_doors(&mut self, now: Millis) {
         for door in self.commands.end_overdue(now) {
-            self.lines.say(
+            self.log.say(
                 Kind::Error,
                 &format_args!("{door}: command takes too long: killed"),
             );

@@ -18,12 +18,10 @@ impl Keeper {
     /// stays as it was.
     pub(super) fn reload(&mut self) {
         let file = self.settings.config.display().to_string();
-        self.lines
+        self.log
             .say(Kind::Event, &format_args!("re-reading config file: {file}"));
         let debug = self.settings.args.debug;
-        let Keeper {
-            settings, lines, ..
-        } = self;
+        let Keeper { settings, log, .. } = self;
         let mut problems = Vec::new();
         // Who writes to a FIFO, or types, may let the doors wait.
         let waits = |found: Metadata| !found.is_file() && !found.is_dir();
@@ -32,27 +30,27 @@ impl Keeper {
             false => settings.load(
                 &mut |line| {
                     if debug {
-                        lines.say(Kind::Debug, &line);
+                        log.say(Kind::Debug, &line);
                     }
                 },
                 &mut |problem| problems.push(problem),
             ),
         };
         for problem in problems {
-            self.lines.say(Kind::Error, &problem);
+            self.log.say(Kind::Error, &problem);
         }
         let (config, mut doors) = match loaded {
             Ok(loaded) => loaded,
             Err(problem) => {
                 for line in problem.lines() {
-                    self.lines.say(Kind::Error, &line);
+                    self.log.say(Kind::Error, &line);
                 }
                 self.reopen_log(self.settings.log_file(&self.options), false);
                 return self.give_up_reload(&format!("{file} is not valid"));
             }
         };
         for warning in &config.warnings {
-            self.lines.say(
+            self.log.say(
                 Kind::Error,
                 &format_args!("warning: {}", warning.show(&self.settings.config)),
             );
@@ -79,7 +77,7 @@ impl Keeper {
                 }
             };
             if let Some(why) = why {
-                self.lines.say(
+                self.log.say(
                     Kind::Error,
                     &format_args!("warning: StateDir: {why}: keeping the old one"),
                 );
@@ -88,7 +86,7 @@ impl Keeper {
         if let Some(given) = &self.settings.args.interface
             && config.options.interface != self.options.interface
         {
-            self.lines.say(
+            self.log.say(
                 Kind::Error,
                 &format_args!(
                     "warning: Interface has changed but does not count: knockd was started with -i {given}"
@@ -116,16 +114,16 @@ impl Keeper {
     }
 
     fn reopen_log(&mut self, path: Option<PathBuf>, syslog: bool) {
-        self.lines.flush();
+        self.log.flush();
         if let Some(old) = self.settings.log_file(&self.options) {
-            self.lines.say(
+            self.log.say(
                 Kind::Verbose,
                 &format_args!("closing log file: {}", old.display()),
             );
         }
-        self.lines.log.open(path.as_deref(), syslog);
+        self.log.sinks.open(path.as_deref(), syslog);
         if let Some(path) = path {
-            self.lines.say(
+            self.log.say(
                 Kind::Event,
                 &format_args!("re-opening log file: {}", path.display()),
             );
@@ -133,7 +131,7 @@ impl Keeper {
     }
 
     pub(super) fn give_up_reload(&mut self, why: &str) {
-        self.lines.say(
+        self.log.say(
             Kind::Error,
             &format_args!("error: {why}: keeping the doors as they were"),
         );
@@ -178,6 +176,6 @@ impl Keeper {
             self.move_state(state);
         }
         self.end_unwanted_bans();
-        self.lines.say(Kind::Event, &"the new config is in force");
+        self.log.say(Kind::Event, &"the new config is in force");
     }
 }

@@ -30,7 +30,7 @@ impl Keeper {
                 door.config.pattern.sequence = None;
                 door.generation += 1;
                 let generation = door.generation;
-                self.lines.say(Kind::Error, &text);
+                self.log.say(Kind::Error, &text);
                 self.tell_sequence(index, generation);
                 false
             }
@@ -48,7 +48,7 @@ impl Keeper {
         let next = list.next(&mut |problem| problems.push(problem));
         match &next {
             Ok(Some(sequence)) => {
-                self.lines.say(
+                self.log.say(
                     Kind::Debug,
                     &format_args!("new sequence for door {name}: {sequence}"),
                 );
@@ -64,7 +64,7 @@ impl Keeper {
         door.generation += 1;
         let generation = door.generation;
         for problem in problems {
-            self.lines.say(Kind::Error, &problem);
+            self.log.say(Kind::Error, &problem);
         }
         self.tell_sequence(index, generation);
     }

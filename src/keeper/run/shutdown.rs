@@ -28,7 +28,7 @@ impl Keeper {
         self.reload_wanted = false;
         self.restart.due = NEVER;
         if !self.book.leases().is_empty() {
-            self.lines
+            self.log
                 .say(Kind::Verbose, &"waiting for child processes...");
         }
         self.book.end(&|_| true, true, &mut self.actions);
@@ -45,15 +45,15 @@ impl Keeper {
         self.book.unsaved |= self.journal_fails;
         self.save();
         for lease in self.book.leases() {
-            self.lines.say(Kind::Error, &format_args!(
+            self.log.say(Kind::Error, &format_args!(
                 "error: {}: {}: its stop command did not end in time; the next start runs it again",
                 lease.source, lease.name()
             ));
         }
         self.log_left_out();
-        self.lines.say(Kind::Verbose, &"closing...");
-        self.lines.say(Kind::LogOnly, &"shutting down");
-        self.lines.flush();
+        self.log.say(Kind::Verbose, &"closing...");
+        self.log.say(Kind::LogOnly, &"shutting down");
+        self.log.flush();
         if let Some(path) = &self.pid_file {
             remove_pid(path);
         }

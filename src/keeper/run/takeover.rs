@@ -21,10 +21,10 @@ impl Keeper {
     /// Takes this folder over, and the leases that are left in it.
     pub fn take_over_state(&mut self, state: State) {
         let (leases, remark) = state.leases();
-        self.lines.cage = state.empty_directory().try_clone_to_owned().ok();
+        self.log.cage = state.empty_directory().try_clone_to_owned().ok();
         self.state = Some(state);
         if let Some((kind, text)) = remark {
-            self.lines.say(kind, &text);
+            self.log.say(kind, &text);
         }
         self.take_over_leases(leases);
     }
@@ -42,7 +42,7 @@ impl Keeper {
             }
             let (leases, remark) = state.leases();
             if let Some((Kind::Error, text)) = remark {
-                self.lines.say(Kind::Error, &text);
+                self.log.say(Kind::Error, &text);
             }
             if !leases.is_empty() {
                 self.take_over_leases(leases);
@@ -60,7 +60,7 @@ impl Keeper {
         end_orphans(&leases);
         if !leases.is_empty() {
             let number = in_words(&leases);
-            self.lines.say(
+            self.log.say(
                 Kind::Event,
                 &format_args!("{number} taken over from the daemon before"),
             );

@@ -206,7 +206,7 @@ fn is_sound(reply: &Reply, kind: Kind) -> bool {
         },
         Reply::Name(name) => {
             let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            kind == Kind::Ptr && (1..=MAX_NAME).contains(&name.len()) && name.chars().all(fits)
+            kind == Kind::Ptr && (1..=MAX_DNS_NAME).contains(&name.len()) && name.chars().all(fits)
         }
         _ => true,
     }

@@ -35,7 +35,7 @@ pub enum Reply {
 pub const MAX_MESSAGE: usize = 512;
 
 /// Longest name as text, without the last dot.
-const MAX_NAME: usize = 253;
+pub const MAX_DNS_NAME: usize = 253;
 
 /// Longest part of a name between dots.
 const MAX_LABEL: usize = 63;
@@ -45,7 +45,7 @@ const HEADER: usize = 12;
 /// The question for that record, with the id that the reply must have; `None`: no host has such a name.
 pub fn question(name: &str, kind: Kind, id: [u8; 2]) -> Option<Vec<u8>> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    if name.len() > MAX_NAME {
+    if name.len() > MAX_DNS_NAME {
         return None;
     }
     // Recursion desired; one question.
@@ -158,7 +158,7 @@ fn name_at(message: &[u8], mut at: usize) -> Option<String> {
                 if !name.is_empty() {
                     name.push('.');
                 }
-                if !is_of_host(label) || name.len() + label.len() > MAX_NAME {
+                if !is_of_host(label) || name.len() + label.len() > MAX_DNS_NAME {
                     return None;
                 }
                 name.push_str(std::str::from_utf8(label).ok()?);

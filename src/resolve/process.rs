@@ -1,7 +1,8 @@
 //! The process that asks the DNS for the names of sources, which may take many seconds: without root, over a socketpair with the keeper.
 #![forbid(unsafe_code)]
 
-use crate::names::HostNames;
+use super::HostNames;
+use super::dns::MAX_DNS_NAME;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::program::ExitCode;
 use crate::sys::{privileges, program, seccomp};
@@ -10,9 +11,6 @@ use std::os::fd::AsFd;
 
 /// The name that the keeper calls this program by, to make it look names up.
 pub const PROGRAM: &CStr = c"knockd-names";
-
-/// Longest name in DNS, in bytes.
-pub(super) const MAX_NAME: usize = 255;
 
 /// The process's whole life: an address in, a name out, `?` if it has none.
 pub fn main() -> ! {
@@ -37,7 +35,7 @@ pub fn main() -> ! {
     privileges::limit_resources();
     let _ = seccomp::confine_lookup();
     let socket = MessageSocket::from_owned(socket);
-    let mut buffer = [0u8; MAX_NAME];
+    let mut buffer = [0u8; MAX_DNS_NAME];
     loop {
         let length = match socket.receive(&mut buffer, true) {
             Ok(length) if length > 0 => length,

@@ -2,10 +2,11 @@
 //! behind them so that the order stays. The doors never wait.
 #![forbid(unsafe_code)]
 
-use super::log::{Kind, Log};
-use super::lookup::{self, MAX_NAME};
-use super::process;
+use super::{Kind, LogSinks};
+use crate::keeper::process;
 use crate::limits::{LOOKUP_LIFE_MS, MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
+use crate::resolve::dns::MAX_DNS_NAME;
+use crate::resolve::process::PROGRAM;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
@@ -41,9 +42,9 @@ struct Child {
 }
 
 /// All lines go through here.
-pub struct Lines {
+pub struct LogQueue {
     /// Where they end up.
-    pub log: Log,
+    pub sinks: LogSinks,
     lookup: bool,
     /// The empty directory that the child takes for the root of the file system.
     pub cage: Option<OwnedFd>,
@@ -52,11 +53,11 @@ pub struct Lines {
     waiting: Vec<Line>,
 }
 
-impl Lines {
+impl LogQueue {
     /// With `lookup`, names of sources are shown.
-    pub fn new(log: Log, lookup: bool) -> Lines {
-        Lines {
-            log,
+    pub fn new(sinks: LogSinks, lookup: bool) -> LogQueue {
+        LogQueue {
+            sinks,
             lookup,
             cage: None,
             child: None,
@@ -68,7 +69,7 @@ impl Lines {
     /// A line.
     pub fn say(&mut self, kind: Kind, text: &dyn fmt::Display) {
         if self.waiting.is_empty() {
-            self.log.now(kind, text);
+            self.sinks.now(kind, text);
         } else {
             self.queue(kind, None, text, clock::monotonic());
         }
@@ -112,7 +113,7 @@ impl Lines {
                 None => format!("{source}: {}", line.text),
             },
         };
-        self.log.at(line.time, line.kind, &text);
+        self.sinks.at(line.time, line.kind, &text);
     }
 
     fn known(&self, source: IpAddr) -> Option<&Name> {
@@ -172,7 +173,7 @@ impl Lines {
             Some(child) => child,
             None => {
                 let cage = self.cage.as_ref().map(AsFd::as_fd);
-                let (socket, process) = process::spawn(lookup::PROGRAM, cage, &[])?;
+                let (socket, process) = process::spawn(PROGRAM, cage, &[])?;
                 self.child.insert(Child {
                     socket,
                     process,
@@ -212,7 +213,7 @@ impl Lines {
     /// Takes the answer that [`descriptor`](Self::descriptor) has.
     pub fn answer(&mut self, now: Millis) {
         let Some(child) = &mut self.child else { return };
-        let mut buffer = [0u8; MAX_NAME];
+        let mut buffer = [0u8; MAX_DNS_NAME];
         match child.socket.receive(&mut buffer, false) {
             // An answer that was not asked for ends it, below: it could keep the keeper busy with them.
             Ok(length) if length > 0 && child.asked.is_some() => {
@@ -246,7 +247,7 @@ impl Lines {
             self.release();
         }
         self.end_child();
-        self.log.write_out();
+        self.sinks.write_out();
     }
 }
 

@@ -1,6 +1,12 @@
 //! Local time: rules as POSIX writes them into `TZ`, files of the zone database (RFC 9636), and the calendar.
 #![forbid(unsafe_code)]
 
+use crate::sys::file::read_file;
+use crate::sys::program;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 /// Date and time of a clock on the wall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalTime {
@@ -62,6 +68,24 @@ enum Day {
 const USUAL_CHANGES: &[u8] = b",M3.2.0,M11.1.0";
 
 impl Zone {
+    /// The zone of the machine: `TZ`, /etc/localtime, or /etc/TZ, where OpenWrt and DD-WRT have the rule. (musl knows no /etc/TZ, and its
+    /// `localtime_r` is 7 kB on mipsel.)
+    pub fn of_machine() -> Zone {
+        let of_file = |path: &Path| Zone::of_file(&read_file(path).ok()?);
+        let zone = match program::environment(c"TZ") {
+            Some(tz) => {
+                let tz = tz.strip_prefix(b":").unwrap_or(tz);
+                let file = Path::new("/usr/share/zoneinfo").join(OsStr::from_bytes(tz));
+                of_file(&file).or_else(|| Zone::of_rule(tz))
+            }
+            None => of_file(Path::new("/etc/localtime")).or_else(|| {
+                let rule = read_file(Path::new("/etc/TZ")).ok()?;
+                Zone::of_rule(rule.trim_ascii())
+            }),
+        };
+        zone.unwrap_or_default()
+    }
+
     /// From a file of the zone database, of version 2 or later (2005), if it is one: the rule at its end, for times that come. What was
     /// before, or is another until then, is not looked at.
     pub fn of_file(bytes: &[u8]) -> Option<Zone> {

@@ -2,12 +2,16 @@
 //! name still tells the right time.
 #![forbid(unsafe_code)]
 
+mod queue;
+pub mod zone;
+
+pub use queue::LogQueue;
+
 use super::named_files;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::error::plain;
 use crate::sys::{file, poll, program};
-use crate::zone::{LocalTime, Zone};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -16,6 +20,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use zone::{LocalTime, Zone};
 
 /// What kind of line, which decides where it shows beside log file and syslog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +45,7 @@ struct Line {
 
 /// All outputs. Lines are collected and written together once a round of the keeper's loop: a command does not wait for the log, and a
 /// flood of lines costs few system calls.
-pub struct Log {
+pub struct LogSinks {
     file: Option<LogFile>,
     syslog: Option<Syslog>,
     verbose: bool,
@@ -55,15 +60,15 @@ pub struct Log {
 /// A pipe that is writable takes this many bytes at once (pipe(7)).
 const PIPE_BUF: usize = 4096;
 
-impl Log {
+impl LogSinks {
     /// Only standard output and error so far.
-    pub fn new(verbose: bool, debug: bool) -> Log {
-        Log {
+    pub fn new(verbose: bool, debug: bool) -> LogSinks {
+        LogSinks {
             file: None,
             syslog: None,
             verbose,
             debug,
-            zone: clock::zone(),
+            zone: Zone::of_machine(),
             pending: Vec::new(),
             stdout: Printer::default(),
             stderr: Printer::default(),
@@ -74,7 +79,7 @@ impl Log {
     /// reload, it opens the log file anew, so that a rotated one is left. Syslog once on stays on.
     pub fn open(&mut self, file: Option<&Path>, syslog: bool) {
         self.write_out();
-        self.zone = clock::zone();
+        self.zone = Zone::of_machine();
         if syslog && self.syslog.is_none() {
             self.syslog = Some(Syslog::new());
         }
@@ -348,7 +353,7 @@ mod tests {
 
     #[test]
     fn each_line_of_a_message_has_its_time() {
-        let mut log = Log::new(false, false);
+        let mut log = LogSinks::new(false, false);
         log.now(
             Kind::LogOnly,
             &"config: line 2: syntax error\nconf:2:1: why",

@@ -1,22 +1,21 @@
 //! A DNS question over UDP. Each server has a socket of its own, connected: it takes only what comes from that server, and
 //! learns at once that nobody listens there.
 
-use super::clock::monotonic;
-use super::error::cerr;
-use super::message_socket::MessageSocket;
-use super::poll::{self, Awaits, Entry};
-use super::raw_address::RawAddress;
-use crate::dns::{self, MAX_MESSAGE, Reply};
+#![forbid(unsafe_code)]
+
+use super::dns::{self, MAX_MESSAGE, Reply};
 use crate::limits::{DNS_TRIES, DNS_WAIT_MS};
-use std::io;
+use crate::sys::clock::monotonic;
+use crate::sys::message_socket::MessageSocket;
+use crate::sys::poll::{self, Awaits, Entry};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// What the first of these servers that can tell replies to the question; all are asked at once. `Failed`: the last of them cannot, and says so;
 /// `None`: one or more say nothing.
 pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
     let mut sockets: Vec<MessageSocket> = (servers.iter())
-        .filter_map(|server| connected(server).ok())
+        .filter_map(|server| MessageSocket::to_udp(server).ok())
         .collect();
     let mut buffer = [0; MAX_MESSAGE];
     let mut failed = None;
@@ -81,20 +80,4 @@ fn keep(sockets: &mut Vec<MessageSocket>, keep: &mut dyn FnMut(&MessageSocket) -
 
 fn is_found(reply: &Reply) -> bool {
     matches!(reply, Reply::Address(_) | Reply::Name(_))
-}
-
-/// A UDP socket to that address; nothing is sent. An error: there is no way to it.
-pub fn connected(to: &SocketAddr) -> io::Result<MessageSocket> {
-    let family = match to {
-        SocketAddr::V4(_) => libc::AF_INET,
-        SocketAddr::V6(_) => libc::AF_INET6,
-    };
-    // SAFETY: no pointers.
-    let fd = cerr(unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) })?;
-    // SAFETY: socket() has just returned this descriptor and nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let to = RawAddress::new(to);
-    // SAFETY: the address is valid and of the length given.
-    cerr(unsafe { libc::connect(socket.as_raw_fd(), to.pointer(), to.length()) })?;
-    Ok(MessageSocket::from_owned(socket))
 }

@@ -2,15 +2,19 @@
 //! (`getaddrinfo` and `getnameinfo` of musl would be 20 kB more on mipsel.)
 #![forbid(unsafe_code)]
 
+pub mod dns;
+mod host_files;
+pub mod process;
+mod servers;
+
 use crate::capture::interfaces::{Interfaces, Link};
-use crate::dns::{self, Kind, Reply};
-use crate::host_files;
 use crate::limits::{MAX_DNS_SERVERS, MAX_LINE};
-use crate::sys::ask_dns::{self, connected};
 use crate::sys::file::{open, read_all};
+use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::random;
 use crate::util::number::number;
+use dns::{Kind, Reply};
 use std::fs::File;
 use std::io::Seek;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -79,7 +83,8 @@ pub fn resolve_host(host: &str, family: Family) -> Result<SocketAddr, NameError>
         found = ask_for_addresses(host, family)?;
     }
     let Found { v4, v6 } = found;
-    let is_near = |v6: &IpAddr| v4.is_none() || connected(&(*v6, DNS_PORT).into()).is_ok();
+    let is_near =
+        |v6: &IpAddr| v4.is_none() || MessageSocket::to_udp(&(*v6, DNS_PORT).into()).is_ok();
     let first = v6.filter(is_near).or(v4);
     first
         .map(|ip| SocketAddr::new(ip, 0))
@@ -254,7 +259,7 @@ impl Resolver {
         let mut id = [0; 2];
         random::fill_from(random, &mut id).map_err(|_| NameError::NoServer)?;
         let question = dns::question(name, kind, id).ok_or(NameError::Unknown)?;
-        ask_dns::ask(&self.servers, &question).ok_or(NameError::NoServer)
+        servers::ask(&self.servers, &question).ok_or(NameError::NoServer)
     }
 }
 

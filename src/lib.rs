@@ -4,20 +4,52 @@
 //! what opened; the keeper runs the commands and closes every door again. Whatever decides is a pure function
 //! of (state, input, now); the only module with unsafe code is [`sys`].
 //! `docs/architecture.md` has the picture.
+//!
+//! The modules stand in the order in which they build on each other: each imports only from those above it
+//! (`tests/tree.rs`).
 #![deny(unsafe_code)]
 
-pub mod capture;
-pub mod cli;
-pub mod client;
-pub mod config;
-pub mod ipc;
-pub mod keeper;
-pub mod knock;
-pub mod lease;
+// Every bound that costs memory or time, with its reason.
 pub mod limits;
-pub mod listener;
-pub mod matcher;
-pub mod resolve;
-pub mod status;
-pub mod sys;
+
+// Small tools that know nothing of knocking: time, numbers, paths, text.
 pub mod util;
+
+// System calls; the only unsafe code.
+pub mod sys;
+
+// The words that all speak: step, sequence, knock, door, tripwire.
+pub mod knock;
+
+// From the kernel to a knock: interfaces, packet filter, packets.
+pub mod capture;
+
+// Knocks to events: which sequence a source has done, and how far.
+pub mod matcher;
+
+// The doors that are open, for whom, and until when; and their journal.
+pub mod lease;
+
+// What the two processes send each other.
+pub mod ipc;
+
+// Names to addresses, and back.
+pub mod resolve;
+
+// The config file's text to a config.
+pub mod config;
+
+// Command lines, and what is printed.
+pub mod cli;
+
+// The process that reads the network, without root.
+pub mod listener;
+
+// The process that runs commands, with root.
+pub mod keeper;
+
+// `knockd --check`.
+pub mod check;
+
+// `knock`, and `knockd --status` and `--close`.
+pub mod client;

@@ -3,10 +3,11 @@
 #![no_main]
 #![deny(unsafe_code)]
 
+use knockd_rs::keeper::Settings;
 use knockd_rs::sys::memory::Memory;
 use knockd_rs::sys::privileges;
 use knockd_rs::sys::program::ExitCode;
-use knockd_rs::{cli, client, keeper, listener, resolve};
+use knockd_rs::{check, cli, client, keeper, listener, resolve};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
@@ -35,7 +36,18 @@ fn program(argv: Vec<OsString>) -> ExitCode {
         return client::main(&argv);
     }
     match cli::knockd(&argv).settle(&cli::KNOCKD) {
-        Ok(args) => keeper::main(args),
+        Ok(args) => knockd(Settings::new(args)),
         Err(status) => status.into(),
+    }
+}
+
+/// The daemon, or what a person asks of it.
+fn knockd(settings: Settings) -> ExitCode {
+    if settings.args.check {
+        return check::main(&settings);
+    }
+    match client::control::question(&settings.args) {
+        Some(question) => client::control::main(&settings, &question),
+        None => keeper::start(settings),
     }
 }

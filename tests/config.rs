@@ -1,9 +1,8 @@
 //! The config parser against knockd 0.8's recorded behaviour, every error and warning to the letter, and bad files.
 
-use knockd_rs::config::{
-    Commands, Config, Diagnostic, Reknock, key_names, options_of_broken, parse, read,
-};
+use knockd_rs::config::{Commands, Config, Diagnostic, key_names, options_of_broken, parse};
 use knockd_rs::knock::Matching;
+use knockd_rs::lease::Reknock;
 use std::path::Path;
 
 #[path = "config/golden.rs"]
@@ -276,41 +275,6 @@ fn doors_are_bounded() {
     assert_eq!(accepted(&doors(256)).doors.len(), 256);
     let error = parse(doors(257).as_bytes(), &mut |_| ()).unwrap_err();
     assert_eq!(error.show(Path::new("k")), "k:513:2: more than 256 doors");
-}
-
-#[test]
-fn files_that_cannot_be_a_config_are_refused_with_their_name() {
-    let dir = std::env::temp_dir().join(format!("knockd-config-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let refused = |path: &Path| {
-        let reason = read(path).unwrap_err().to_string();
-        reason
-            .strip_prefix(&format!("{}: ", path.display()))
-            .expect(&reason)
-            .to_string()
-    };
-    assert_eq!(refused(&dir), "Is a directory");
-    assert_eq!(refused(&dir.join("nosuch")), "No such file or directory");
-    let file = dir.join("big");
-    std::fs::write(&file, vec![b'#'; 10 << 20]).unwrap();
-    assert_eq!(
-        refused(&file),
-        "longer than 1048576 bytes, so it is not a config"
-    );
-    std::fs::write(&file, vec![b'#'; 1 << 20]).unwrap();
-    assert_eq!(read(&file).unwrap().len(), 1 << 20);
-    // Opens, but cannot be read at its start, by root neither.
-    assert_eq!(refused(Path::new("/proc/self/mem")), "Input/output error");
-    // Root reads what its mode forbids; a loop of links nobody does.
-    let link = dir.join("loop");
-    std::os::unix::fs::symlink(&link, &link).unwrap();
-    assert_eq!(refused(&link), "Too many levels of symbolic links");
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
-    match std::fs::File::open(&file) {
-        Ok(_) => println!("the unreadable file was not tried: this user may read everything"),
-        Err(_) => assert_eq!(refused(&file), "Permission denied"),
-    }
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What `knockd --check` says: advice to the letter where it matters, and the description of a config.
 
-use knockd_rs::config::{check, parse};
+use knockd_rs::check;
+use knockd_rs::config::parse;
 use std::path::Path;
 
 fn advice(text: &str) -> Vec<String> {

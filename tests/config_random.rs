@@ -1,7 +1,7 @@
 //! 100,000 random configs: none makes the parser, the description or the advice panic, and an accepted one, written
 //! out anew from what was understood, is understood the same.
 
-use knockd_rs::config::check::{advice, describe, mode_advice};
+use knockd_rs::check::{advice, describe, mode_advice};
 use knockd_rs::config::{Config, Door, parse};
 use knockd_rs::knock::TCP_FLAGS;
 use knockd_rs::knock::network::Network;

@@ -1,7 +1,8 @@
 //! The config that ships, as it ships: no door is active, and each example is a good door once its '#' are gone.
 //! And what the reference and the man page show and list.
 
-use knockd_rs::config::{Config, check, parse};
+use knockd_rs::check;
+use knockd_rs::config::{Config, parse};
 use knockd_rs::knock::tripwire::Tripwire;
 
 const SHIPPED: &str = include_str!("../files/etc/knockd.conf");

@@ -1,7 +1,7 @@
 //! Any bytes as a config: none makes the parser, the description or the advice panic, and an error names a line that exists.
 #![no_main]
 
-use knockd_rs::config::check::{advice, describe};
+use knockd_rs::check::{advice, describe};
 use knockd_rs::config::{options_of_broken, parse};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;

@@ -5,7 +5,7 @@ use super::options::{DOCUMENTED, KEYS, Place, ROWS, Row};
 
 /// A key, whatever its alias and case: its row in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key(u8);
+pub(crate) struct Key(u8);
 
 impl Key {
     /// The key of that name; a name that is none does not compile.
@@ -63,7 +63,7 @@ fn names(row: &Row) -> impl Iterator<Item = &'static str> {
 }
 
 /// Where each key of a section was given last: line and column; line 0: not given.
-pub(super) struct Seen([(usize, usize); KEYS]);
+pub(crate) struct Seen([(usize, usize); KEYS]);
 
 impl Seen {
     pub fn new() -> Seen {
@@ -92,7 +92,7 @@ pub fn key_names(options: bool) -> impl Iterator<Item = &'static str> {
 }
 
 /// `a, b or c`.
-pub(super) fn or_list(words: &mut dyn Iterator<Item = &'static str>) -> String {
+pub(crate) fn or_list(words: &mut dyn Iterator<Item = &'static str>) -> String {
     let mut out = String::new();
     let mut words = words.peekable();
     while let Some(word) = words.next() {
@@ -106,7 +106,7 @@ pub(super) fn or_list(words: &mut dyn Iterator<Item = &'static str>) -> String {
 
 /// The name that the misspelt one is nearest to, if it is near: a third of its letters may differ. Names that are legal
 /// where it stands come first: in `[options]` or not.
-pub(super) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
+pub(crate) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
     let mut best: Option<(bool, u8, &'static str)> = None;
     for row in &ROWS {
         for name in names(row) {

@@ -1,31 +1,23 @@
 //! The config file: text in, a valid [`Config`] or a [`Diagnostic`] out.
 //!
-//! [`read`] fetches the bytes, [`parse`] makes them a [`Config`], [`check`] says what is legal but unwise and
-//! what it all means. `docs/config.md` is the same for people.
+//! [`crate::check`] says what is legal but unwise, and what it all means. `docs/config.md` is the same for people.
 #![forbid(unsafe_code)]
 
-pub mod check;
-mod describe;
-#[cfg(test)]
-mod docs;
 mod finish;
 mod flags;
 mod keys;
 mod line;
-mod options;
-mod parse;
-mod read;
+pub(crate) mod options;
+pub(crate) mod parse;
 mod sequence;
 mod set;
-mod shadow;
-mod shell;
+pub(crate) mod shell;
 mod undo;
 mod values;
 
 pub use keys::key_names;
-pub use options::{Bans, Options, Reknock};
+pub use options::{Bans, Options};
 pub use parse::{options_of_broken, parse, parse_beside};
-pub use read::{ReadError, read, read_open};
 pub use sequence::parse_sequence;
 pub use undo::undoes;
 
@@ -115,7 +107,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     /// About that line and column; the text is joined here, once for all who call.
-    fn at((line, column): (usize, usize), text: &[&str]) -> Box<Diagnostic> {
+    pub(crate) fn at((line, column): (usize, usize), text: &[&str]) -> Box<Diagnostic> {
         Box::new(Diagnostic {
             line,
             column,

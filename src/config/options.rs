@@ -8,6 +8,7 @@ use super::{Commands, Door};
 use crate::knock::network::Network;
 use crate::knock::tripwire::{BanRule, PortRange, Tripwire};
 use crate::knock::{FlagRule, Matching, Sequence};
+use crate::lease::Reknock;
 use crate::limits::{
     BAN_TIME_S, BANS, COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS, MAX_ATTEMPTS,
     MAX_BAN_SECONDS, MAX_BANS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_HITS, TRIPWIRE_WINDOW_S,
@@ -133,18 +134,8 @@ impl Bans {
     }
 }
 
-/// What a whole knock does while the knocker's lease of that door is live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reknock {
-    /// The lease's time starts again; no command runs.
-    #[default]
-    Renew,
-    /// A second lease, as knockd 0.8 does: start runs again, and stop will run twice.
-    Stack,
-}
-
 /// Where the value of a key goes, and what it may be.
-pub(super) enum Slot<'a> {
+pub(crate) enum Slot<'a> {
     /// The key stands alone.
     Switch(&'a mut bool),
     /// The second of two words; each with its meaning.
@@ -176,14 +167,14 @@ pub(super) enum Slot<'a> {
 
 /// The section that a key belongs to, and its place there.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Options(fn(&mut Options) -> Slot<'_>),
     Door(fn(&mut Door) -> Slot<'_>),
 }
 
 /// A key.
 #[derive(Clone, Copy)]
-pub(super) struct Row {
+pub(crate) struct Row {
     pub name: &'static str,
     pub alias: Option<&'static str>,
     /// What `-D` calls it.
@@ -194,7 +185,7 @@ pub(super) struct Row {
 }
 
 /// A row with its sentences for docs/config.md and knockd.conf(5), which are not part of the program.
-pub(super) struct Documented {
+pub(crate) struct Documented {
     pub row: Row,
     // Only the test that compares the documents reads it.
     #[cfg_attr(not(test), allow(dead_code))]
@@ -260,7 +251,7 @@ const REKNOCK: [(&str, &str); 2] = [
 /// The keys of `[options]`, then those of doors, in the order of the documents. Those about bans are the last options.
 /// In the sentences `code` stands in backquotes, with a blank before it, and a blank or punctuation after it.
 #[rustfmt::skip]
-pub(super) const DOCUMENTED: &[Documented] = &[
+pub(crate) const DOCUMENTED: &[Documented] = &[
     option("UseSyslog", |o| Switch(&mut o.use_syslog),
         "Log to syslog. Stands alone, without `=`."),
     option("LogFile", |o| Path(&mut o.log_file),
@@ -345,10 +336,10 @@ pub(super) const DOCUMENTED: &[Documented] = &[
 ];
 
 /// How many keys there are.
-pub(super) const KEYS: usize = DOCUMENTED.len();
+pub(crate) const KEYS: usize = DOCUMENTED.len();
 
 /// The table of the program.
-pub(super) static ROWS: [Row; KEYS] = {
+pub(crate) static ROWS: [Row; KEYS] = {
     let mut rows = [DOCUMENTED[0].row; KEYS];
     let mut i = 0;
     while i < KEYS {

@@ -92,7 +92,7 @@ pub fn options_of_broken(text: &[u8]) -> Options {
 }
 
 /// A door of which only the header was read, with knockd 0.8's defaults.
-pub(super) fn door(name: String, line: usize) -> Door {
+pub(crate) fn door(name: String, line: usize) -> Door {
     Door {
         name,
         line,

@@ -4,7 +4,7 @@
 use super::line::is_blank;
 
 /// Words, with `|` between them.
-pub(super) type Words = &'static str;
+pub(crate) type Words = &'static str;
 
 /// Words that stand before the program they run.
 const WRAPPERS: Words =
@@ -13,8 +13,8 @@ const WRAPPERS: Words =
 /// What tells a call: the program, one word of each of these lists, and none of those.
 struct Rule(Words, &'static [Words], Words);
 
-pub(super) const IPTABLES: Words = "iptables";
-pub(super) const REFUSAL: Words = "DROP|REJECT|drop|reject";
+pub(crate) const IPTABLES: Words = "iptables";
+pub(crate) const REFUSAL: Words = "DROP|REJECT|drop|reject";
 
 const ADDS: Words = "-A|-I|--append|--insert";
 const DELETES: Words = "-D|--delete";
@@ -70,11 +70,11 @@ const TAKES_LINE_DOWN: [Rule; 6] = [
 ];
 
 /// A program without its directory, then its arguments.
-pub(super) type Call<'a> = Vec<&'a [u8]>;
+pub(crate) type Call<'a> = Vec<&'a [u8]>;
 
 /// Whether one of the programs that a command line calls passes the test, without regard to quotes and conditions.
 /// `iptables` is each of its kinds.
-pub(super) fn any_call<'a>(command: &'a [u8], test: &mut dyn FnMut(&Call<'a>) -> bool) -> bool {
+pub(crate) fn any_call<'a>(command: &'a [u8], test: &mut dyn FnMut(&Call<'a>) -> bool) -> bool {
     let mut call = Call::new();
     for part in command.split(|b| b";&|\n()`".contains(b)) {
         call.clear();
@@ -108,7 +108,7 @@ pub(super) fn any_call<'a>(command: &'a [u8], test: &mut dyn FnMut(&Call<'a>) ->
     false
 }
 
-pub(super) fn is_one(word: &[u8], words: Words) -> bool {
+pub(crate) fn is_one(word: &[u8], words: Words) -> bool {
     // --add-port=22/tcp
     let word = match word.starts_with(b"--") {
         true => word.split(|b| *b == b'=').next().unwrap_or(word),
@@ -148,24 +148,24 @@ fn after<'a>(call: &Call<'a>, options: Words, far: usize) -> Option<&'a [u8]> {
 }
 
 /// Whether it appends a rule to INPUT or FORWARD, where a router's last rule drops all.
-pub(super) fn appends_rule(command: &[u8]) -> bool {
+pub(crate) fn appends_rule(command: &[u8]) -> bool {
     calls_iptables(command, |call| {
         after(call, "-A|--append", 1).is_some_and(|chain| is_one(chain, "INPUT|FORWARD"))
     })
 }
 
 /// Whether it opens something in a firewall that it does not take back itself and that has no timeout.
-pub(super) fn opens(command: &[u8]) -> bool {
+pub(crate) fn opens(command: &[u8]) -> bool {
     any_call(command, &mut |call| fits(call, &OPENS)) && !closes(command)
 }
 
 /// Whether it closes something in a firewall, or later may.
-pub(super) fn closes(command: &[u8]) -> bool {
+pub(crate) fn closes(command: &[u8]) -> bool {
     any_call(command, &mut |call| fits(call, &CLOSES))
 }
 
 /// Whether it certainly opens something in a firewall for any address.
-pub(super) fn opens_to_all(command: &[u8]) -> bool {
+pub(crate) fn opens_to_all(command: &[u8]) -> bool {
     !has_address(command)
         && !misspells_address(command)
         && any_call(command, &mut |call| {
@@ -174,7 +174,7 @@ pub(super) fn opens_to_all(command: &[u8]) -> bool {
 }
 
 /// Whether it removes all rules of a chain that other programs use.
-pub(super) fn flushes(command: &[u8]) -> bool {
+pub(crate) fn flushes(command: &[u8]) -> bool {
     calls_iptables(command, |call| {
         let all = "-F|--flush";
         find(call, all).is_some() && after(call, all, 1).is_none_or(|chain| is_one(chain, CHAINS))
@@ -182,7 +182,7 @@ pub(super) fn flushes(command: &[u8]) -> bool {
 }
 
 /// Whether it deletes a rule by its number.
-pub(super) fn deletes_by_number(command: &[u8]) -> bool {
+pub(crate) fn deletes_by_number(command: &[u8]) -> bool {
     calls_iptables(command, |call| {
         after(call, DELETES, 2).is_some_and(|word| word.iter().all(u8::is_ascii_digit))
     })
@@ -197,7 +197,7 @@ pub enum Need<'a> {
 }
 
 /// Calls `need` for what a command certainly needs: its first program and, without quotes, variables and the like, interfaces.
-pub(super) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
+pub(crate) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
     let is_special = |b: &u8| b"\"'`$(){}[]<>\\*?#".contains(b);
     let mut words = command.split(|b| is_blank(*b) || b";&|".contains(b));
     if let Some(program @ [b'/', ..]) = words.next()
@@ -223,12 +223,12 @@ pub(super) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
 }
 
 /// Whether the knocker's address will stand in it.
-pub(super) fn has_address(command: &[u8]) -> bool {
+pub(crate) fn has_address(command: &[u8]) -> bool {
     command.windows(4).any(|part| part == b"%IP%")
 }
 
 /// Whether it has something like `%IP%` that is not replaced: `%ip%`, `%IP`, `%HOST%`, and `$IP` where the address is not at all.
-pub(super) fn misspells_address(command: &[u8]) -> bool {
+pub(crate) fn misspells_address(command: &[u8]) -> bool {
     let is_like = |at: usize| {
         let rest = &command[at..];
         let name = &rest[1..];
@@ -249,7 +249,7 @@ pub(super) fn misspells_address(command: &[u8]) -> bool {
 }
 
 /// Whether all of it stands in one pair of quotes, with blanks in it.
-pub(super) fn is_quoted(command: &[u8]) -> bool {
+pub(crate) fn is_quoted(command: &[u8]) -> bool {
     match command {
         [first @ (b'"' | b'\''), inner @ .., last] => {
             first == last && !inner.contains(first) && inner.iter().any(|b| is_blank(*b))
@@ -260,14 +260,14 @@ pub(super) fn is_quoted(command: &[u8]) -> bool {
 
 /// Whether it has what web pages and word processors make of plain characters: U+2000 to U+203F, which are dashes, quotes and blanks,
 /// or the blank U+00A0.
-pub(super) fn is_typeset(command: &[u8]) -> bool {
+pub(crate) fn is_typeset(command: &[u8]) -> bool {
     command
         .windows(2)
         .any(|pair| pair == b"\xe2\x80" || pair == b"\xc2\xa0")
 }
 
 /// Whether it takes a link, or the whole router, down.
-pub(super) fn takes_line_down(command: &[u8]) -> bool {
+pub(crate) fn takes_line_down(command: &[u8]) -> bool {
     any_call(command, &mut |call| fits(call, &TAKES_LINE_DOWN))
 }
 

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use crate::config::Options;
-use crate::lease::{Group, LeaseBook, LeaseId, Turn};
+use crate::lease::{LeaseBook, LeaseId, Turn};
 use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE, ORDER_MS};
 use crate::sys::exec::{self, Prepared};
+use crate::util::process_group::ProcessGroup;
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
 use std::io;
@@ -71,7 +72,7 @@ impl Command {
 
 struct Running {
     command: Command,
-    group: Group,
+    group: ProcessGroup,
     since: Millis,
     /// Ended by force at this time: commands of leases only, since a hanging one would keep its door open.
     deadline: Millis,
@@ -220,7 +221,7 @@ impl Commands {
     }
 
     /// The command at that index of the queue runs now, as this group.
-    fn has_begun(&mut self, index: usize, group: Group, now: Millis, options: &Options) {
+    fn has_begun(&mut self, index: usize, group: ProcessGroup, now: Millis, options: &Options) {
         let command = self.queue.remove(index);
         let timeout = match command.role.is_of_ban() {
             true => options.command_timeout.min(BAN_COMMAND_MS),

@@ -1,165 +1,20 @@
 //! The privileged process: runs the commands, keeps the leases, writes the log. It reads no packet.
 #![forbid(unsafe_code)]
 
-mod ask;
-mod check;
 mod commands;
+pub(crate) mod config_file;
 pub mod control;
-mod doors;
+pub(crate) mod doors;
 mod listener_process;
 pub mod log;
-mod named_files;
 mod one_time;
 mod process;
 mod run;
+mod secure_open;
+mod settings;
 mod start;
-mod state;
+pub(crate) mod state;
+mod status;
 
-use crate::capture::interfaces::{Interfaces, Selector};
-use crate::cli::{self, KnockdArgs};
-use crate::config::check::mode_advice;
-use crate::config::{self, Config, Options};
-use crate::sys::netlink::Netlink;
-use doors::Door;
-use state::Instance;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-
-pub use start::main;
-
-/// Where the pid file goes when neither config nor command line says so.
-const PID_FILE: &str = "/var/run/knockd.pid";
-
-/// The interface when neither config nor command line says so.
-const INTERFACE: &str = "eth0";
-
-/// What stays the same through reloads: the command line, and where it was given.
-pub struct Settings {
-    /// The command line.
-    pub args: KnockdArgs,
-    /// The config file as a person wrote it, for messages.
-    pub config: PathBuf,
-    /// The directory that relative paths start at: the daemon's own is `/` later.
-    pub directory: PathBuf,
-    /// Which daemon this is, the same for every spelling of the config's path.
-    instance: Instance,
-}
-
-impl Settings {
-    /// Of this command line, given in the working directory of now.
-    fn new(args: KnockdArgs) -> Settings {
-        let config = args.config.clone().unwrap_or_else(|| {
-            let program = fs::read_link("/proc/self/exe").unwrap_or_default();
-            cli::default_config(&program, Path::exists)
-        });
-        let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-        let path = directory.join(&config);
-        let path = named_files::canonical(&path).unwrap_or(path);
-        Settings {
-            instance: Instance::new(&path, args.interface.as_deref()),
-            args,
-            config,
-            directory,
-        }
-    }
-
-    /// The absolute path of the config file.
-    pub fn config_path(&self) -> PathBuf {
-        self.directory.join(&self.config)
-    }
-
-    /// `-i`, or the config's `Interface`, or eth0; see [`load`](Self::load).
-    pub fn interface<'a>(&'a self, options: &'a Options) -> &'a str {
-        let named = self
-            .args
-            .interface
-            .as_deref()
-            .or(options.interface.as_deref());
-        named.unwrap_or(INTERFACE)
-    }
-
-    /// The absolute path of `StateDir`.
-    pub fn state_dir(&self, options: &Options) -> PathBuf {
-        self.directory.join(&options.state_dir)
-    }
-
-    /// The config's `LogFile`, or `-g`.
-    fn log_file(&self, options: &Options) -> Option<PathBuf> {
-        let named = options
-            .log_file
-            .as_deref()
-            .or(self.args.log_file.as_deref());
-        let named = named.filter(|path| !path.as_os_str().is_empty());
-        named.map(|path| self.directory.join(path))
-    }
-
-    /// The config's `PidFile`, or `-p`.
-    fn pid_file(&self, options: &Options) -> PathBuf {
-        let named = options
-            .pid_file
-            .as_deref()
-            .or(self.args.pid_file.as_deref());
-        let named = named.filter(|path| !path.as_os_str().is_empty());
-        self.directory.join(named.unwrap_or(Path::new(PID_FILE)))
-    }
-
-    /// Reads the config. `trace` gets what `-D` shows; the error is for a person.
-    fn parse(&self, trace: &mut dyn FnMut(&str)) -> Result<Config, String> {
-        let text = match config::read(&self.config_path()) {
-            Ok(text) => text,
-            Err(mut error) => {
-                error.path.clone_from(&self.config);
-                return Err(error.to_string());
-            }
-        };
-        let mut config = match config::parse_beside(&text, self.args.interface.is_some(), trace) {
-            Ok(config) => config,
-            Err(problem) => return Err(problem.show(&self.config)),
-        };
-        if self.args.strict {
-            config.options.be_strict();
-        }
-        // Who writes this file decides what root runs. The rest is for --check.
-        if let Ok(found) = fs::metadata(self.config_path())
-            && (self.args.check
-                || found.mode() & 0o022 != 0
-                || !named_files::is_trusted(found.uid()))
-        {
-            let advice = mode_advice(found.mode(), found.uid(), "its commands run as root");
-            config.warnings.extend(advice);
-        }
-        Selector::list(self.interface(&config.options))?;
-        Ok(config)
-    }
-
-    /// Reads the config (and where nobody names an interface and there is no eth0, takes `auto`) and the first lines of its one-time lists: the config without its doors, and these. `trace` gets what `-D`
-    /// shows, `report` what is wrong with single lines of the lists; the error is for a person.
-    pub fn load(
-        &self,
-        trace: &mut dyn FnMut(&str),
-        report: &mut dyn FnMut(String),
-    ) -> Result<(Config, Vec<Door>), String> {
-        let mut config = self.parse(trace)?;
-        let interface = &mut config.options.interface;
-        if self.args.interface.is_none() && interface.is_none() && !is_there(INTERFACE) {
-            report("warning: no interface is named and there is no eth0: taking auto".to_string());
-            *interface = Some("auto".to_string());
-        }
-        let doors = std::mem::take(&mut config.doors);
-        let doors = doors::open(
-            doors,
-            &self.directory,
-            config.options.log_rate,
-            trace,
-            report,
-        )?;
-        Ok((config, doors))
-    }
-}
-
-/// Whether there is an interface of that name; also where that cannot be found out.
-fn is_there(name: &str) -> bool {
-    let interfaces = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
-    interfaces.map_or(true, |all| all.links.iter().any(|link| link.name == name))
-}
+pub use settings::Settings;
+pub use start::start;

@@ -1,8 +1,9 @@
 //! One-time sequences: a file with one sequence a line, of which each opens the door once.
 #![forbid(unsafe_code)]
 
-use super::named_files;
-use crate::config::{self, parse_sequence};
+use super::config_file;
+use super::secure_open;
+use crate::config::parse_sequence;
 use crate::knock::Sequence;
 use crate::sys::error::with_text;
 use crate::sys::file::write_all;
@@ -40,7 +41,7 @@ impl OneTimeList {
 
     /// The first line that was not used yet; `None`: there is none left. Lines that are no sequence are passed over and reported.
     pub fn next(&self, report: &mut dyn FnMut(String)) -> io::Result<Option<Sequence>> {
-        let file = named_files::open_trusted(&self.path, libc::O_RDONLY)?;
+        let file = secure_open::open_trusted(&self.path, libc::O_RDONLY)?;
         let mut first = None;
         self.visit(&file, report, &mut |_, sequence| {
             first.get_or_insert(sequence);
@@ -50,14 +51,14 @@ impl OneTimeList {
 
     /// Whether the file could be marked, without marking it.
     pub fn check_writable(&self) -> io::Result<()> {
-        named_files::open_trusted(&self.path, libc::O_RDWR).map(drop)
+        secure_open::open_trusted(&self.path, libc::O_RDWR).map(drop)
     }
 
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
     pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
         // Opened once: by its path it may be another file the next time.
-        let mut file = named_files::open_trusted(&self.path, libc::O_RDWR)?;
+        let mut file = secure_open::open_trusted(&self.path, libc::O_RDWR)?;
         let mut offsets = Vec::new();
         self.visit(&file, &mut |_| {}, &mut |offset, found| {
             if found == *sequence {
@@ -84,7 +85,7 @@ impl OneTimeList {
         report: &mut dyn FnMut(String),
         usable: &mut dyn FnMut(u64, Sequence),
     ) -> io::Result<()> {
-        let text = config::read_open(file)?;
+        let text = config_file::read_open(file)?;
         let mut offset = 0;
         let mut bad = 0;
         for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {

@@ -1,12 +1,11 @@
 //! From the command line to the loop: what can fail at the start fails here, while the person who typed it looks on.
 #![forbid(unsafe_code)]
 
-use super::control::Question;
 use super::log::Kind;
 use super::run::Keeper;
 use super::state::{State, Unavailable};
-use super::{Settings, ask, check, named_files};
-use crate::cli::{self, KnockdArgs, print, say};
+use super::{Settings, config_file, secure_open};
+use crate::cli::{self, print, say};
 use crate::config;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::sys::clock::monotonic;
@@ -22,18 +21,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// The daemon's whole life.
-pub fn main(args: KnockdArgs) -> ExitCode {
-    let settings = Settings::new(args);
-    if settings.args.check {
-        return check::main(&settings);
-    }
-    if let Some(question) = question(&settings.args) {
-        return ask::main(&settings, &question);
-    }
-    start(settings)
-}
-
 /// Nothing is open, and nothing can be opened.
 fn fail(problem: &str) -> ! {
     say(problem);
@@ -45,19 +32,8 @@ fn live(keeper: &mut Keeper) -> ! {
     program::exit(keeper.run())
 }
 
-/// What the command line asks of the daemon that runs.
-fn question(args: &KnockdArgs) -> Option<Question> {
-    match (args.close.clone(), args.source) {
-        (Some(door), Some(source)) => Some(Question::Close {
-            door,
-            source: source.to_canonical(),
-        }),
-        _ => args.status.then_some(Question::Status { json: args.json }),
-    }
-}
-
 /// Never returns, so that nothing has to be dropped.
-fn start(settings: Settings) -> ! {
+pub fn start(settings: Settings) -> ! {
     let debug = settings.args.debug;
     let mut trace = |line: &str| {
         if debug {
@@ -187,7 +163,7 @@ fn start(settings: Settings) -> ! {
 
 /// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
 fn close_what_is_left(settings: Settings, problem: String) -> ! {
-    let text = config::read(&settings.config_path()).unwrap_or_default();
+    let text = config_file::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
     let state_dir = settings.state_dir(&options);
     let keeper = Keeper::new(settings, options, Vec::new()).unwrap_or_else(|why| fail(&why));
@@ -241,7 +217,7 @@ fn take_state(keeper: &Keeper) -> Result<State, Unavailable> {
 
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
 fn write_pid(path: &Path) -> io::Result<bool> {
-    let file = named_files::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
+    let file = secure_open::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file.metadata()?.is_file();
     if is_file {
         file.set_len(0)?;
@@ -263,7 +239,7 @@ fn pid_line() -> String {
 /// Removes the pid file, unless another daemon has written its own process id there.
 pub(super) fn remove_pid(path: &Path) {
     let line = pid_line();
-    let read = named_files::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)
+    let read = secure_open::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)
         .and_then(|file| read_all(file.as_fd(), line.len() + 1));
     if read.is_ok_and(|read| read == line.as_bytes()) {
         let _ = fs::remove_file(path);

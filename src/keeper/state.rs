@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::log::Kind;
-use super::named_files;
+use super::secure_open;
 use crate::lease::Lease;
 use crate::lease::journal::{self, Place};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
@@ -133,7 +133,7 @@ impl State {
     /// The same without a pause.
     pub fn try_take(state_dir: &Path, instance: &Instance) -> Result<State, Unavailable> {
         let named = state_dir.join(&instance.name).join(LOCK);
-        let way = named_files::folder(state_dir).map_err(unusable(state_dir))?;
+        let way = secure_open::folder(state_dir).map_err(unusable(state_dir))?;
         let state = private_directory(&way.folder, &way.name).map_err(unusable(&way.path))?;
         let make = |name: &str| {
             let made = private_directory(&state, OsStr::new(name));

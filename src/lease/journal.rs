@@ -21,9 +21,10 @@
 //! still be in the config: a lease outlives a reload, also when its door is gone.
 #![forbid(unsafe_code)]
 
-use crate::lease::{Group, Lease, LeaseKind, Phase, Then, Turn};
+use crate::lease::{Lease, LeaseKind, Phase, Then, Turn};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use crate::util::number::number;
+use crate::util::process_group::ProcessGroup;
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
@@ -77,7 +78,7 @@ pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec
             Phase::Open { until } => ("open", until),
             Phase::Stopping { .. } => ("stopping", 0),
         };
-        let group = lease.running.unwrap_or(Group {
+        let group = lease.running.unwrap_or(ProcessGroup {
             leader: 0,
             started: 0,
         });
@@ -193,7 +194,7 @@ impl<'a> Lines<'a> {
             cmd_timeout,
             turn: Turn::default(),
             // A leader of 0 or 1 would be this process's own group or every process: never a group of ours.
-            running: (leader > 1).then_some(Group { leader, started }),
+            running: (leader > 1).then_some(ProcessGroup { leader, started }),
             kind: match self.next_text()? {
                 "" => LeaseKind::Ban,
                 door => LeaseKind::Door(door.to_string()),
@@ -233,7 +234,7 @@ mod tests {
             Just(Phase::Stopping { then: Then::Over }),
         ];
         let running = prop::option::of((2i32.., any::<u64>()))
-            .prop_map(|group| group.map(|(leader, started)| Group { leader, started }));
+            .prop_map(|group| group.map(|(leader, started)| ProcessGroup { leader, started }));
         (
             any::<IpAddr>(),
             prop::option::of("[^\n\0]{1,20}"),

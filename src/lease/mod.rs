@@ -14,22 +14,13 @@ pub mod journal;
 #[cfg(test)]
 mod tests;
 
-use crate::config::Reknock;
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
+use crate::util::process_group::ProcessGroup;
 use crate::util::time::Millis;
 use std::net::IpAddr;
 
 /// What tells one lease from another while both live.
 pub type LeaseId = u32;
-
-/// The process group of a command, which its leader's start time tells from a later one with the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// The process id of the leader, which is the group's and the session's too.
-    pub leader: i32,
-    /// When the leader started, in clock ticks since boot (proc(5), field 22 of stat).
-    pub started: u64,
-}
 
 /// Which whole knock it was, and when it came: the commands of one source run in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +29,16 @@ pub struct Turn {
     pub number: u64,
     /// When it came.
     pub at: Millis,
+}
+
+/// What a whole knock does while the knocker's lease of that door is live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reknock {
+    /// The lease's time starts again; no command runs.
+    #[default]
+    Renew,
+    /// A second lease, as knockd 0.8 does: start runs again, and stop will run twice.
+    Stack,
 }
 
 /// What stands for a door's name in the log, where a lease is a ban.
@@ -87,7 +88,7 @@ pub struct Lease {
     /// Where it stands.
     pub phase: Phase,
     /// The process group of its command, while one runs.
-    pub running: Option<Group>,
+    pub running: Option<ProcessGroup>,
 }
 
 impl Lease {
@@ -352,7 +353,7 @@ impl LeaseBook {
     }
 
     /// The command of that lease was forked, as this group.
-    pub fn command_started(&mut self, id: LeaseId, group: Group) {
+    pub fn command_started(&mut self, id: LeaseId, group: ProcessGroup) {
         self.unsaved = true;
         if let Some(lease) = self.get_mut(id) {
             lease.running = Some(group);

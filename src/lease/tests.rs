@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 const TIMEOUT: Millis = 1000;
 
-const GROUP: Group = Group {
+const GROUP: ProcessGroup = ProcessGroup {
     leader: 2,
     started: 0,
 };

@@ -2,7 +2,7 @@
 //! opening means.
 #![forbid(unsafe_code)]
 
-mod capture;
+mod follow;
 mod output;
 mod pace;
 
@@ -30,7 +30,7 @@ use crate::util::bpf::Instruction;
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
 use crate::util::token_bucket::TokenBucket;
-use capture::Capture;
+use follow::Capture;
 use output::{Door, Output, tell};
 use pace::Pace;
 use std::cell::Cell;

@@ -4,10 +4,10 @@
 use super::error::{cerr, retry};
 use super::file::{open, read_all, read_file, write_all};
 use super::{poll, signals};
-use crate::lease::Group;
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::util::number::number;
 use crate::util::path::folder_of;
+use crate::util::process_group::ProcessGroup;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -17,7 +17,7 @@ use std::{fs, io};
 
 /// Whether a command of a daemon before still runs: the number of its leader may be somebody else's by now, its start time is not. What
 /// a command has left behind that has ended is no part of it. Where that time cannot be read now, the number is believed.
-pub fn still_runs(group: Group) -> bool {
+pub fn still_runs(group: ProcessGroup) -> bool {
     match start_time(group.leader) {
         Ok(started) => started == group.started,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => false,
@@ -26,14 +26,14 @@ pub fn still_runs(group: Group) -> bool {
 }
 
 /// Whether any process of the group is left.
-pub fn is_left(group: Group) -> bool {
+pub fn is_left(group: ProcessGroup) -> bool {
     // SAFETY: no pointers; signal 0 only asks.
     unsafe { libc::kill(-group.leader, 0) == 0 }
 }
 
 /// Sends a signal to every process of a group that is known to be a command's: its leader is our child and not reaped, or
 /// [`still_runs`] said so just now.
-pub fn signal(group: Group, number: libc::c_int) {
+pub fn signal(group: ProcessGroup, number: libc::c_int) {
     // SAFETY: no pointers. A child that was forked just now is not a leader yet, and is still alone.
     unsafe {
         if libc::kill(-group.leader, number) == -1 {
@@ -76,13 +76,13 @@ pub(super) fn fork() -> io::Result<libc::pid_t> {
 
 /// A command that is forked and waits for the word to go.
 pub struct Prepared {
-    group: Group,
+    group: ProcessGroup,
     gate: io::PipeWriter,
 }
 
 impl Prepared {
     /// Its process group.
-    pub fn group(&self) -> Group {
+    pub fn group(&self) -> ProcessGroup {
         self.group
     }
 
@@ -103,7 +103,7 @@ pub fn prepare(command: &[u8]) -> io::Result<Prepared> {
             become_shell(&command, waiting.as_raw_fd())
         }
         leader => Ok(Prepared {
-            group: Group {
+            group: ProcessGroup {
                 leader,
                 started: start_time(leader).unwrap_or(UNKNOWN),
             },

@@ -3,7 +3,6 @@
 use super::error::cerr;
 use super::file::set_nonblocking;
 use super::raw_address::RawAddress;
-use crate::knock::Protocol;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -12,33 +11,33 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 #[derive(Debug)]
 pub struct Knocker {
     socket: OwnedFd,
-    protocol: Protocol,
+    is_tcp: bool,
     to: RawAddress,
 }
 
 impl Knocker {
-    /// Opens a socket for that knock; nothing is sent. The flags of newer kernels (SOCK_NONBLOCK) are not used:
+    /// Opens a socket for that knock, by TCP or by UDP; nothing is sent. The flags of newer kernels (SOCK_NONBLOCK) are not used:
     /// Linux 2.6.24 has none of them.
-    pub fn open(protocol: Protocol, to: &SocketAddr) -> io::Result<Knocker> {
+    pub fn open(is_tcp: bool, to: &SocketAddr) -> io::Result<Knocker> {
         let family = if to.is_ipv4() {
             libc::AF_INET
         } else {
             libc::AF_INET6
         };
-        let kind = match protocol {
-            Protocol::Tcp => libc::SOCK_STREAM,
-            Protocol::Udp => libc::SOCK_DGRAM,
+        let kind = match is_tcp {
+            true => libc::SOCK_STREAM,
+            false => libc::SOCK_DGRAM,
         };
         // SAFETY: no pointers.
         let fd = cerr(unsafe { libc::socket(family, kind, 0) })?;
         // SAFETY: socket() has just returned this descriptor and nobody else knows it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        if protocol == Protocol::Tcp {
+        if is_tcp {
             set_nonblocking(socket.as_fd(), true)?;
         }
         Ok(Knocker {
             socket,
-            protocol,
+            is_tcp,
             to: RawAddress::new(to),
         })
     }
@@ -47,8 +46,8 @@ impl Knocker {
     /// another. UDP: one datagram with one NUL byte, as knock 0.8. An error means that nothing was sent.
     pub fn knock(self) -> io::Result<()> {
         let fd = self.socket.as_raw_fd();
-        match self.protocol {
-            Protocol::Udp => {
+        match self.is_tcp {
+            false => {
                 let byte = 0u8;
                 // SAFETY: the buffer is one byte long, the address valid and of the length given.
                 let sent = unsafe {
@@ -61,7 +60,7 @@ impl Knocker {
                     Ok(())
                 }
             }
-            Protocol::Tcp => {
+            true => {
                 // SAFETY: the address is valid and of the length given.
                 let result = unsafe { libc::connect(fd, self.to.pointer(), self.to.length()) };
                 match cerr(result) {

@@ -4,6 +4,7 @@
 pub mod bpf;
 pub mod number;
 pub mod path;
+pub mod process_group;
 pub mod quote;
 pub mod time;
 pub mod token_bucket;

@@ -1,7 +1,8 @@
 //! What `--check` says of two doors that share ports is what the default rule does with them.
 
 use crate::script::{Lab, of};
-use knockd_rs::config::{check, parse};
+use knockd_rs::check;
+use knockd_rs::config::parse;
 use knockd_rs::knock::{Matching::Tolerant, Pattern};
 use knockd_rs::matcher::Event;
 

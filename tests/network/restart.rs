@@ -454,7 +454,7 @@ fn a_takeover_ends_nobody_elses_processes() {
         (!fs::exists(format!("/proc/{leader}")).expect("/proc")).then_some(())
     });
     let mut journal = read_journal(&scene);
-    journal.leases[0].running = Some(knockd_rs::lease::Group {
+    journal.leases[0].running = Some(knockd_rs::util::process_group::ProcessGroup {
         leader: leader as i32,
         started: 1,
     });

@@ -1,8 +1,8 @@
 //! In which order commands begin, with processes made of numbers.
 
 use super::*;
-use crate::config::Reknock;
 use crate::lease::Opening;
+use crate::lease::Reknock;
 use proptest::prelude::*;
 
 /// The whole knocks of a test, and the commands that they cause.
@@ -47,7 +47,7 @@ impl World {
                 return texts.join(" ");
             };
             let turn = self.commands.queue[index].turn;
-            let group = Group {
+            let group = ProcessGroup {
                 leader: turn.number as i32,
                 started: 0,
             };

@@ -7,7 +7,7 @@ pub mod zone;
 
 pub use queue::LogQueue;
 
-use super::named_files;
+use super::secure_open;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::error::plain;
@@ -86,7 +86,7 @@ impl LogSinks {
         self.file = None;
         let Some(path) = file else { return };
         let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
-        match named_files::open(path, flags, 0o600) {
+        match secure_open::open(path, flags, 0o600) {
             Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
                 Kind::Error,

@@ -3,9 +3,9 @@
 
 use super::Keeper;
 use crate::capture::interfaces::Interfaces;
-use crate::config::Reknock;
 use crate::keeper::doors::expand;
 use crate::keeper::log::Kind;
+use crate::lease::Reknock;
 use crate::lease::{BAN, Lease, LeaseKind, Opening, Turn};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;

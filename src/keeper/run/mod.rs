@@ -20,11 +20,11 @@ use super::listener_process::{ListenerProcess, Restart};
 use super::log::{Kind, LogQueue, LogSinks};
 use super::state::State;
 use crate::config::Options;
+use crate::keeper::status::ListenerStatus;
 use crate::lease::{Action, LeaseBook};
 use crate::limits::{
     BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, LISTENER_START_MS, RELOAD_PAUSE_MS,
 };
-use crate::status::ListenerStatus;
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
 use crate::sys::poll::{self, Awaits, Entry, Ready};

@@ -6,7 +6,7 @@ use super::{Keeper, NewConfig, Starting};
 use crate::config::Options;
 use crate::keeper::listener_process::{ListenerProcess, Restart};
 use crate::keeper::log::Kind;
-use crate::keeper::named_files;
+use crate::keeper::secure_open;
 use crate::keeper::state::{State, Unavailable};
 use crate::sys::error::plain;
 use std::fs::{self, Metadata};
@@ -60,7 +60,7 @@ impl Keeper {
         self.reopen_log(path, config.options.use_syslog);
         // Not the texts: `/x`, `/x/` and a link to it are one folder.
         let state_dir = |options: &Options| {
-            let folder = named_files::folder(&self.settings.state_dir(options)).ok();
+            let folder = secure_open::folder(&self.settings.state_dir(options)).ok();
             folder.map(|folder| folder.path.into_os_string())
         };
         let mut state = None;

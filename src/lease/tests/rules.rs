@@ -105,7 +105,7 @@ impl World {
             is_start,
             took_effect: false,
         });
-        let group = Group {
+        let group = ProcessGroup {
             leader: 2,
             started: 0,
         };

@@ -2,8 +2,8 @@
 //! writes them.
 
 use super::describe::value;
-use super::options::{DOCUMENTED, Documented, Options, Place, Slot};
-use super::parse::door;
+use crate::config::options::{DOCUMENTED, Documented, Options, Place, Slot};
+use crate::config::parse::door;
 
 /// What a value looks like, with `code`, and the default.
 fn value_and_default(row: &Documented) -> (String, String) {

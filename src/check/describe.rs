@@ -1,9 +1,9 @@
 //! A config in words that a person can check.
 #![forbid(unsafe_code)]
 
-use super::options::{Place, ROWS, Row, Slot};
 use super::shadow::closed_by;
-use super::{Commands, Config, Door};
+use crate::config::options::{Place, ROWS, Row, Slot};
+use crate::config::{Commands, Config, Door};
 use crate::knock::tripwire::Tripwire;
 use crate::knock::{FlagRule, Sequence, TCP_FLAGS};
 use crate::util::quote::{printable, quote};

@@ -1,17 +1,13 @@
-//! `knockd --check`: what a config means, and what in it is legal but unwise.
+//! What in a config is legal but unwise.
 #![forbid(unsafe_code)]
 
-pub use super::describe::describe;
 use super::describe::name_of;
-
 use super::shadow::{Relation, closed_by, shadow};
-pub use super::shell::Need;
-use super::shell::{
-    appends_rule, deletes_by_number, flushes, has_address, is_quoted, is_typeset,
+use crate::config::shell::{
+    Need, appends_rule, deletes_by_number, flushes, has_address, is_quoted, is_typeset,
     misspells_address, needs, opens, opens_to_all, takes_line_down,
 };
-use super::undo::undoes;
-use super::{Bans, Commands, Config, Diagnostic, Door, Problem};
+use crate::config::{Bans, Commands, Config, Diagnostic, Door, Problem, undoes};
 use crate::knock::{Protocol, Step};
 use crate::util::quote::{printable, quote};
 
@@ -269,18 +265,4 @@ pub fn needs_of(config: &Config, need: &mut dyn FnMut(Need<'_>)) {
     }
     of(&config.options.bans.start);
     of(&config.options.bans.stop);
-}
-
-/// What is unwise about the mode and owner of a file, as stat() gives them; `why` it matters who writes it.
-pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Box<Diagnostic>> {
-    let text = if mode & 0o022 != 0 {
-        ["others may write this file, and ", why, "; chmod 600 it"].concat()
-    } else if uid != 0 {
-        format!("user {uid} owns this file, and {why}; chown it to root")
-    } else if mode & 0o044 != 0 {
-        "others may read this file, and the sequences are a secret; chmod 600 it".to_string()
-    } else {
-        return None;
-    };
-    Some(Diagnostic::at((0, 0), &[&text]))
 }

@@ -1,10 +1,20 @@
-//! `knockd --check`: what the config means, and what is unwise about it.
+//! `knockd --check`: what a config means ([`describe`]), and what in it is legal but unwise ([`advice`]).
 #![forbid(unsafe_code)]
 
-use super::{Settings, doors};
+mod advice;
+mod describe;
+#[cfg(test)]
+mod docs;
+mod shadow;
+
+pub use advice::{advice, needs_of};
+pub use describe::describe;
+
 use crate::cli::{print, say};
-use crate::config::check::{Need, advice, describe, mode_advice, needs_of};
+use crate::config::shell::Need;
 use crate::config::{Config, Diagnostic};
+pub use crate::keeper::config_file::mode_advice;
+use crate::keeper::{Settings, doors};
 use crate::sys::program::ExitCode;
 use crate::util::quote::quote;
 use std::ffi::OsStr;

@@ -1,5 +1,7 @@
-//! `knock`: sends the knocks of a sequence, one after another.
+//! The programs that a person runs beside the daemon. This one is `knock`: it sends the knocks of a sequence, one after another.
 #![forbid(unsafe_code)]
+
+pub mod control;
 
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::knock::Protocol;
@@ -111,7 +113,7 @@ fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), S
     let mut unsent = 0;
     for (step, port) in args.steps.iter().zip(ports) {
         target.set_port(*port);
-        let knocker = Knocker::open(step.protocol, &target)
+        let knocker = Knocker::open(step.protocol == Protocol::Tcp, &target)
             .map_err(|error| ["Cannot open socket: ", &plain(&error)].concat())?;
         if args.verbose {
             print(&["hitting ", &step_line(step, &target), "\n"].concat());

@@ -1,11 +1,11 @@
 //! `knockd --status` and `knockd --close`: asks the daemon that runs with this config.
 #![forbid(unsafe_code)]
 
-use super::Settings;
-use super::control::{ERROR, OK, Question};
-use super::state;
-use crate::cli::{print, say};
+use crate::cli::{KnockdArgs, print, say};
 use crate::config::{self, Options};
+use crate::keeper::config_file;
+use crate::keeper::control::{ERROR, OK, Question};
+use crate::keeper::{Settings, state};
 use crate::limits::{CLIENT_MS, MAX_DOOR_NAME, MAX_FILE_BYTES};
 use crate::sys::error::plain;
 use crate::sys::file::{self, read_all, write_all};
@@ -17,6 +17,17 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
+
+/// What the command line asks of the daemon that runs.
+pub fn question(args: &KnockdArgs) -> Option<Question> {
+    match (args.close.clone(), args.source) {
+        (Some(door), Some(source)) => Some(Question::Close {
+            door,
+            source: source.to_canonical(),
+        }),
+        _ => args.status.then_some(Question::Status { json: args.json }),
+    }
+}
 
 /// Asks, and prints the answer; exit code 1 where there is none, or a no.
 pub fn main(settings: &Settings, question: &Question) -> ExitCode {
@@ -76,7 +87,7 @@ fn options(settings: &Settings) -> Options {
     let warn = |problem: String| {
         say(&["warning: ", &problem].concat());
     };
-    let text = match config::read(&settings.config_path()) {
+    let text = match config_file::read(&settings.config_path()) {
         Ok(text) => text,
         Err(error) => {
             warn(error.to_string());

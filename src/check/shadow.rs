@@ -1,8 +1,8 @@
 //! Doors whose knocks or commands concern another door.
 #![forbid(unsafe_code)]
 
-use super::undo::undoes;
-use super::{Commands, Door};
+use crate::config::undoes;
+use crate::config::{Commands, Door};
 use crate::knock::{FlagRule, Protocol, Step};
 
 /// How the sequence of one door lies within that of another.

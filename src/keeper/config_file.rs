@@ -1,0 +1,103 @@
+//! The file of a config: its bytes, bounded, and who else may write or read it.
+#![forbid(unsafe_code)]
+
+use crate::config::Diagnostic;
+use crate::limits::MAX_CONFIG_BYTES;
+use crate::sys::error::{plain, with_text};
+use crate::sys::file;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// Why a file could not be read. Shown as knockd 0.8 shows it: `/etc/nosuch: No such file or directory`.
+#[derive(Debug)]
+pub struct ReadError {
+    /// The file.
+    pub path: PathBuf,
+    /// The reason.
+    pub error: io::Error,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), plain(&self.error))
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
+/// more than [`MAX_CONFIG_BYTES`].
+pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let read = file::open(path, libc::O_RDONLY, 0).and_then(|file| read_open(&file));
+    read.map_err(|error| ReadError {
+        path: path.to_path_buf(),
+        error,
+    })
+}
+
+/// As [`read`], of a file that is open.
+pub fn read_open(file: &File) -> io::Result<Vec<u8>> {
+    let text = file::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
+    if text.len() > MAX_CONFIG_BYTES {
+        let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");
+        return Err(with_text(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(text)
+}
+
+/// What is unwise about the mode and owner of a file, as stat() gives them; `why` it matters who writes it.
+pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Box<Diagnostic>> {
+    let text = if mode & 0o022 != 0 {
+        ["others may write this file, and ", why, "; chmod 600 it"].concat()
+    } else if uid != 0 {
+        format!("user {uid} owns this file, and {why}; chown it to root")
+    } else if mode & 0o044 != 0 {
+        "others may read this file, and the sequences are a secret; chmod 600 it".to_string()
+    } else {
+        return None;
+    };
+    Some(Diagnostic::at((0, 0), &[&text]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_be_a_config_are_refused_with_their_name() {
+        let dir = std::env::temp_dir().join(format!("knockd-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let refused = |path: &Path| {
+            let reason = read(path).unwrap_err().to_string();
+            reason
+                .strip_prefix(&format!("{}: ", path.display()))
+                .expect(&reason)
+                .to_string()
+        };
+        assert_eq!(refused(&dir), "Is a directory");
+        assert_eq!(refused(&dir.join("nosuch")), "No such file or directory");
+        let file = dir.join("big");
+        std::fs::write(&file, vec![b'#'; 10 << 20]).unwrap();
+        assert_eq!(
+            refused(&file),
+            "longer than 1048576 bytes, so it is not a config"
+        );
+        std::fs::write(&file, vec![b'#'; 1 << 20]).unwrap();
+        assert_eq!(read(&file).unwrap().len(), 1 << 20);
+        // Opens, but cannot be read at its start, by root neither.
+        assert_eq!(refused(Path::new("/proc/self/mem")), "Input/output error");
+        // Root reads what its mode forbids; a loop of links nobody does.
+        let link = dir.join("loop");
+        std::os::unix::fs::symlink(&link, &link).unwrap();
+        assert_eq!(refused(&link), "Too many levels of symbolic links");
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+        match std::fs::File::open(&file) {
+            Ok(_) => println!("the unreadable file was not tried: this user may read everything"),
+            Err(_) => assert_eq!(refused(&file), "Permission denied"),
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -2,7 +2,7 @@
 //! out anew from what was understood, is understood the same.
 
 use knockd_rs::check::{advice, describe, mode_advice};
-use knockd_rs::config::{Config, Door, parse};
+use knockd_rs::config::{Config, DoorConfig, parse};
 use knockd_rs::knock::TCP_FLAGS;
 use knockd_rs::knock::network::Network;
 use knockd_rs::knock::tripwire::{PortRange, Tripwire};
@@ -388,7 +388,7 @@ fn every_mode_and_owner_gets_an_answer() {
 #[test]
 fn a_door_without_anything_is_described() {
     let mut config = parse(b"[A]\nsequence=1\n", &mut |_| ()).unwrap();
-    let door: &mut Door = &mut config.doors[0];
+    let door: &mut DoorConfig = &mut config.doors[0];
     door.pattern.sequence = None;
     assert!(!describe(&mut config).contains("  sequence"));
     assert!(advice(&config).iter().all(|a| a.line == 1));

@@ -1,6 +1,6 @@
 //! The tree of src/: few rooms, imports one way, and a document that names them all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -128,4 +128,31 @@ fn the_document_names_every_module() {
         });
         assert!(is_named, "docs/architecture.md has no row for {module}");
     }
+}
+
+#[test]
+fn no_two_types_have_one_name() {
+    let mut seen = BTreeMap::new();
+    for file in files() {
+        if is_test(&file) || file.starts_with("src/sys/faults") {
+            continue;
+        }
+        for line in code(&file).lines() {
+            let mut rest = line
+                .split_whitespace()
+                .skip_while(|word| word.starts_with("pub"));
+            if !matches!(rest.next(), Some("struct" | "enum" | "type" | "trait")) {
+                continue;
+            }
+            let word = rest.next().unwrap_or_default();
+            let name = word
+                .split(|c: char| !c.is_alphanumeric())
+                .next()
+                .unwrap_or_default();
+            if let Some(other) = seen.insert(name.to_string(), file.clone()) {
+                panic!("{name} is in {other:?} and in {file:?}");
+            }
+        }
+    }
+    assert!(seen.len() > 100, "only {} types were read", seen.len());
 }

@@ -1,16 +1,16 @@
 //! Any message from a DNS server: an answer is part of the message, and a name has only characters that a log may have.
 #![no_main]
 
-use knockd_rs::resolve::dns::{Kind, Reply, question, reply};
+use knockd_rs::resolve::dns::{RecordKind, Reply, question, reply};
 use libfuzzer_sys::fuzz_target;
 use std::net::IpAddr;
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (kind, rest) = input;
     let kind = match kind % 3 {
-        0 => Kind::A,
-        1 => Kind::Aaaa,
-        _ => Kind::Ptr,
+        0 => RecordKind::A,
+        1 => RecordKind::Aaaa,
+        _ => RecordKind::Ptr,
     };
     let asked = question("host.example", kind, [1, 2]).expect("a name");
     // Nothing but the header is guessed: id and question are what a server repeats.
@@ -26,12 +26,12 @@ fuzz_target!(|input: (u8, &[u8])| {
         Some(Reply::Address(address)) => {
             let is_in = |octets: &[u8]| message.windows(octets.len()).any(|part| part == octets);
             assert!(match address {
-                IpAddr::V4(v4) => kind == Kind::A && is_in(&v4.octets()),
-                IpAddr::V6(v6) => kind == Kind::Aaaa && is_in(&v6.octets()),
+                IpAddr::V4(v4) => kind == RecordKind::A && is_in(&v4.octets()),
+                IpAddr::V6(v6) => kind == RecordKind::Aaaa && is_in(&v6.octets()),
             });
         }
         Some(Reply::Name(name)) => {
-            assert!(kind == Kind::Ptr && name.len() <= 254);
+            assert!(kind == RecordKind::Ptr && name.len() <= 254);
             assert!(name.bytes().all(|byte| byte.is_ascii_graphic()), "{name:?}");
         }
         _ => {}

@@ -11,7 +11,7 @@ use std::io;
 use std::net::IpAddr;
 
 /// An interface name; the kernel's are at most 15 bytes (IFNAMSIZ).
-pub type Name = heapless::String<15>;
+pub type InterfaceName = heapless::String<15>;
 
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Link {
     /// Its index, from 1. A PPP link that redials gets a new one.
     pub index: u32,
     /// Its name.
-    pub name: Name,
+    pub name: InterfaceName,
     /// It is set up (IFF_UP), whether or not it has a carrier.
     pub up: bool,
     /// It is the loopback interface (IFF_LOOPBACK).
@@ -38,7 +38,7 @@ pub struct Address {
     /// The network that it reaches by itself: of a point-to-point link the far end's.
     pub network: Network,
     /// Its label such as `eth0:1` (IPv4 only).
-    pub label: Name,
+    pub label: InterfaceName,
 }
 
 /// All interfaces at one moment.
@@ -179,9 +179,9 @@ pub enum Selector {
     /// By name, and with `eth0:1` only that label's addresses.
     Named {
         /// The device's name.
-        device: Name,
+        device: InterfaceName,
         /// The address label.
-        label: Option<Name>,
+        label: Option<InterfaceName>,
     },
 }
 
@@ -226,9 +226,9 @@ impl Selector {
             "any" => Selector::Any,
             "auto" => Selector::Auto,
             _ => Selector::Named {
-                device: Name::try_from(part.split(':').next()?).ok()?,
+                device: InterfaceName::try_from(part.split(':').next()?).ok()?,
                 label: match part.contains(':') {
-                    true => Some(Name::try_from(part).ok()?),
+                    true => Some(InterfaceName::try_from(part).ok()?),
                     false => None,
                 },
             },
@@ -270,10 +270,10 @@ fn u32_of(value: &[u8]) -> Option<u32> {
 }
 
 /// A NUL-terminated name. One with deceptive characters is none: it could look like another line of the log.
-fn name_of(value: &[u8]) -> Option<Name> {
+fn name_of(value: &[u8]) -> Option<InterfaceName> {
     let text = value.split(|byte| *byte == 0).next()?;
     let text = std::str::from_utf8(text).ok()?;
-    (!text.contains(is_deceptive)).then(|| Name::try_from(text).ok())?
+    (!text.contains(is_deceptive)).then(|| InterfaceName::try_from(text).ok())?
 }
 
 fn ip_of(value: &[u8]) -> Option<IpAddr> {

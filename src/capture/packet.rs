@@ -47,7 +47,7 @@ fn decode_v4(packet: &[u8]) -> Option<Knock> {
     if header.fragments_offset().value() != 0 || !can_be_host(header.source_addr().into()) {
         return None;
     }
-    let found = Found {
+    let found = IpHeader {
         source: header.source_addr().into(),
         destination: header.destination_addr().into(),
         end: usize::from(header.total_len()),
@@ -84,7 +84,7 @@ fn decode_v6(packet: &[u8]) -> Option<Knock> {
             _ => break,
         }
     }
-    let found = Found {
+    let found = IpHeader {
         source: header.source_addr().into(),
         destination: header.destination_addr().into(),
         end: header.slice().len() + usize::from(header.payload_length()),
@@ -108,7 +108,7 @@ pub fn can_be_host(source: IpAddr) -> bool {
 }
 
 /// What the IP header says.
-struct Found {
+struct IpHeader {
     source: IpAddr,
     destination: IpAddr,
     /// Where the packet ends by its own word, in bytes from its start.
@@ -117,7 +117,7 @@ struct Found {
     identification: u16,
 }
 
-impl Found {
+impl IpHeader {
     /// The knock, when the transport that starts at `offset` is one.
     fn knock(self, packet: &[u8], offset: usize, transport: IpNumber) -> Option<Knock> {
         let (protocol, need) = match transport {

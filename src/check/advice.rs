@@ -7,7 +7,7 @@ use crate::config::shell::{
     Need, appends_rule, deletes_by_number, flushes, has_address, is_quoted, is_typeset,
     misspells_address, needs, opens, opens_to_all, takes_line_down,
 };
-use crate::config::{Bans, Commands, Config, Diagnostic, Door, Problem, undoes};
+use crate::config::{Bans, Commands, Config, Diagnostic, DoorConfig, Problem, undoes};
 use crate::knock::{Protocol, Step};
 use crate::util::quote::{printable, quote};
 
@@ -96,7 +96,7 @@ fn about_sequence(steps: &[Step], say: &mut dyn FnMut(&str)) {
     }
 }
 
-fn about_flags(door: &Door, say: &mut dyn FnMut(&str)) {
+fn about_flags(door: &DoorConfig, say: &mut dyn FnMut(&str)) {
     // The steps of a one-time list are not known here; most are TCP.
     let has_tcp = door
         .pattern
@@ -172,7 +172,7 @@ fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
 }
 
 /// `is_closed`: another door undoes what this one does.
-fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(&str)) {
+fn about_commands(door: &DoorConfig, is_closed: bool, say: &mut dyn FnMut(&str)) {
     let (start, stop) = (&door.start, &door.stop);
     let commands = [&start.v4, &start.v6, &stop.v4, &stop.v6];
     let starts = &commands[..2];
@@ -231,7 +231,7 @@ fn about_commands(door: &Door, is_closed: bool, say: &mut dyn FnMut(&str)) {
     }
 }
 
-fn about_pair(door: &Door, other: &Door) -> Option<String> {
+fn about_pair(door: &DoorConfig, other: &DoorConfig) -> Option<String> {
     const LONGER_FIRST: &str =
         ": during a knock at the longer one the shorter does not open and must be knocked again";
     let within = match shadow(door, other) {

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::shadow::closed_by;
-use crate::config::options::{Place, ROWS, Row, Slot};
-use crate::config::{Commands, Config, Door};
+use crate::config::options::{Field, ROWS, Row, Setting};
+use crate::config::{Commands, Config, DoorConfig};
 use crate::knock::tripwire::Tripwire;
 use crate::knock::{FlagRule, Sequence, TCP_FLAGS};
 use crate::util::quote::{printable, quote};
@@ -18,7 +18,7 @@ pub fn describe(config: &mut Config) -> String {
     let bans = config.options.bans.rule();
     let mut before = String::new();
     for row in &ROWS {
-        if let Place::Options(slot) = row.place {
+        if let Setting::Options(slot) = row.place {
             about(&mut out, row, slot(&mut config.options), &mut before);
             // Without bans the rest means nothing.
             if row.name == "TripwireHits" && bans.is_none() {
@@ -39,7 +39,7 @@ fn put(out: &mut String, what: &str, value: &str) {
 
 /// A line about a key that has a value, or whose absence means something. `before` is the value of the row before: a
 /// command for IPv6 is resolved by now, and told where it is another than that for IPv4.
-fn about(out: &mut String, row: &Row, slot: Slot<'_>, before: &mut String) {
+fn about(out: &mut String, row: &Row, slot: Field<'_>, before: &mut String) {
     let value = value(slot);
     let is_six = row.name.ends_with("_6");
     let shown = match value.as_str() {
@@ -62,23 +62,23 @@ fn path(path: &Path) -> String {
 }
 
 /// A value in words; empty where nothing is given.
-pub(super) fn value(slot: Slot<'_>) -> String {
+pub(super) fn value(slot: Field<'_>) -> String {
     match slot {
-        Slot::Switch(on) => (if *on { "on" } else { "off" }).into(),
-        Slot::Word(is_second, words) => {
+        Field::Switch(on) => (if *on { "on" } else { "off" }).into(),
+        Field::Word(is_second, words) => {
             let (word, meaning) = words[usize::from(*is_second)];
             [word, ": ", meaning].concat()
         }
-        Slot::Number(number, least, _, _) if *number < least => String::new(),
-        Slot::Number(number, _, _, of) => format!("{number} {of}"),
-        Slot::Seconds(time, _) | Slot::Time(time) => duration(*time),
-        Slot::Path(file) | Slot::List(file) => file.as_deref().map_or_else(String::new, path),
-        Slot::Directory(directory) => path(directory),
-        Slot::Command(command) => command.as_deref().map_or_else(String::new, printable),
-        Slot::Interfaces(names) => names.clone().unwrap_or_default(),
-        Slot::Ports(Tripwire::None) => "none".into(),
-        Slot::Ports(Tripwire::Auto) => "auto: around each step, and some random ports".into(),
-        Slot::Ports(Tripwire::Ports(ranges)) => {
+        Field::Number(number, least, _, _) if *number < least => String::new(),
+        Field::Number(number, _, _, of) => format!("{number} {of}"),
+        Field::Seconds(time, _) | Field::Time(time) => duration(*time),
+        Field::Path(file) | Field::List(file) => file.as_deref().map_or_else(String::new, path),
+        Field::Directory(directory) => path(directory),
+        Field::Command(command) => command.as_deref().map_or_else(String::new, printable),
+        Field::Interfaces(names) => names.clone().unwrap_or_default(),
+        Field::Ports(Tripwire::None) => "none".into(),
+        Field::Ports(Tripwire::Auto) => "auto: around each step, and some random ports".into(),
+        Field::Ports(Tripwire::Ports(ranges)) => {
             let mut out = String::new();
             for range in ranges {
                 list(&mut out, &range.low);
@@ -88,7 +88,7 @@ pub(super) fn value(slot: Slot<'_>) -> String {
             }
             out
         }
-        Slot::Networks(networks) => {
+        Field::Networks(networks) => {
             let mut out = String::new();
             for network in networks {
                 list(
@@ -98,24 +98,24 @@ pub(super) fn value(slot: Slot<'_>) -> String {
             }
             out
         }
-        Slot::Steps(steps) => steps.as_ref().map_or_else(String::new, Sequence::to_string),
-        Slot::Flags(rule) => flags(*rule),
-        Slot::Address(address) => address.map_or_else(String::new, |a| a.to_string()),
+        Field::Steps(steps) => steps.as_ref().map_or_else(String::new, Sequence::to_string),
+        Field::Flags(rule) => flags(*rule),
+        Field::Address(address) => address.map_or_else(String::new, |a| a.to_string()),
     }
 }
 
 /// A door as messages name it: its name, and its line since names may stand twice.
-pub(super) fn name_of(door: &Door) -> String {
+pub(super) fn name_of(door: &DoorConfig) -> String {
     format!("{} (line {})", quote(door.name.as_bytes()), door.line)
 }
 
-fn about_door(out: &mut String, index: usize, doors: &mut [Door]) {
+fn about_door(out: &mut String, index: usize, doors: &mut [DoorConfig]) {
     let door = &mut doors[index];
     out.push_str(&["\nDoor ", &name_of(door), "\n"].concat());
     let has_stop = door.stop != Commands::default();
     let mut before = String::new();
     for row in &ROWS {
-        if let Place::Door(slot) = row.place
+        if let Setting::Door(slot) = row.place
             && (has_stop || row.name != "cmd_timeout")
         {
             about(out, row, slot(door), &mut before);
@@ -130,7 +130,8 @@ fn about_door(out: &mut String, index: usize, doors: &mut [Door]) {
         }
         put(out, "to knock", &knock);
     }
-    let closes = |other: &&Door| closed_by(other, doors).is_some_and(|by| by.line == door.line);
+    let closes =
+        |other: &&DoorConfig| closed_by(other, doors).is_some_and(|by| by.line == door.line);
     if let Some(closing) = closed_by(door, doors) {
         put(out, "closed by", &name_of(closing));
     } else if let Some(opening) = doors.iter().find(closes) {

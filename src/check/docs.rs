@@ -2,34 +2,34 @@
 //! writes them.
 
 use super::describe::value;
-use crate::config::options::{DOCUMENTED, Documented, Options, Place, Slot};
+use crate::config::options::{DOCUMENTED, Documented, Field, Options, Setting};
 use crate::config::parse::door;
 
 /// What a value looks like, with `code`, and the default.
 fn value_and_default(row: &Documented) -> (String, String) {
     let (mut options, mut door) = (Options::default(), door(String::new(), 0));
     let slot = match row.row.place {
-        Place::Options(slot) => slot(&mut options),
-        Place::Door(slot) => slot(&mut door),
+        Setting::Options(slot) => slot(&mut options),
+        Setting::Door(slot) => slot(&mut door),
     };
     let form = match &slot {
-        Slot::Switch(_) => "none".into(),
-        Slot::Word(_, [(one, _), (other, _)]) => format!("`{one}`, `{other}`"),
-        Slot::Number(_, least, most, _) => format!("number from {least} to {most}"),
-        Slot::Seconds(_, most) => format!("seconds from 1 to {most}"),
-        Slot::Time(_) => "seconds".into(),
-        Slot::Path(_) | Slot::List(_) => "path".into(),
-        Slot::Directory(_) => "absolute path".into(),
-        Slot::Command(_) => "shell command".into(),
-        Slot::Interfaces(_) => "names, `any`, `auto`".into(),
-        Slot::Ports(_) => "`auto`, `none`, ports and ranges".into(),
-        Slot::Networks(_) => "addresses and networks".into(),
-        Slot::Steps(_) => "steps".into(),
-        Slot::Flags(_) => "flags".into(),
-        Slot::Address(_) => "IP address".into(),
+        Field::Switch(_) => "none".into(),
+        Field::Word(_, [(one, _), (other, _)]) => format!("`{one}`, `{other}`"),
+        Field::Number(_, least, most, _) => format!("number from {least} to {most}"),
+        Field::Seconds(_, most) => format!("seconds from 1 to {most}"),
+        Field::Time(_) => "seconds".into(),
+        Field::Path(_) | Field::List(_) => "path".into(),
+        Field::Directory(_) => "absolute path".into(),
+        Field::Command(_) => "shell command".into(),
+        Field::Interfaces(_) => "names, `any`, `auto`".into(),
+        Field::Ports(_) => "`auto`, `none`, ports and ranges".into(),
+        Field::Networks(_) => "addresses and networks".into(),
+        Field::Steps(_) => "steps".into(),
+        Field::Flags(_) => "flags".into(),
+        Field::Address(_) => "IP address".into(),
     };
     let value = match slot {
-        Slot::Word(is_second, words) => words[usize::from(*is_second)].0.to_string(),
+        Field::Word(is_second, words) => words[usize::from(*is_second)].0.to_string(),
         slot => value(slot),
     };
     let default = if value.is_empty() {
@@ -41,7 +41,7 @@ fn value_and_default(row: &Documented) -> (String, String) {
 }
 
 fn is_option(row: &Documented) -> bool {
-    matches!(row.row.place, Place::Options(_))
+    matches!(row.row.place, Setting::Options(_))
 }
 
 /// The rows of docs/config.md.

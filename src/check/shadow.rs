@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::config::undoes;
-use crate::config::{Commands, Door};
+use crate::config::{Commands, DoorConfig};
 use crate::knock::{FlagRule, Protocol, Step};
 
 /// How the sequence of one door lies within that of another.
@@ -19,12 +19,12 @@ pub(super) enum Relation {
 }
 
 /// How `inner` lies within `outer`, if one packet can count for both. Whichever rule of matching: other overlaps open no other door.
-pub(super) fn shadow(outer: &Door, inner: &Door) -> Option<Relation> {
+pub(super) fn shadow(outer: &DoorConfig, inner: &DoorConfig) -> Option<Relation> {
     let relation = within(steps(outer)?, steps(inner)?)?;
     share_packets(outer, inner).then_some(relation)
 }
 
-fn steps(door: &Door) -> Option<&[Step]> {
+fn steps(door: &DoorConfig) -> Option<&[Step]> {
     door.pattern.sequence.as_ref().map(|s| s.steps())
 }
 
@@ -43,12 +43,12 @@ fn within(outer: &[Step], inner: &[Step]) -> Option<Relation> {
 }
 
 /// The door that closes what this one opens, if it has no stop command itself: its commands undo this one's, for each address family.
-pub(super) fn closed_by<'a>(door: &Door, doors: &'a [Door]) -> Option<&'a Door> {
+pub(super) fn closed_by<'a>(door: &DoorConfig, doors: &'a [DoorConfig]) -> Option<&'a DoorConfig> {
     let undone = |done: &Option<Vec<u8>>, by: &Option<Vec<u8>>| match (done, by) {
         (Some(done), Some(by)) => undoes(done, by) == Some(true),
         (done, _) => done.is_none(),
     };
-    let closes = |other: &&Door| {
+    let closes = |other: &&DoorConfig| {
         undone(&door.start.v4, &other.start.v4) && undone(&door.start.v6, &other.start.v6)
     };
     let has_start_only = door.stop == Commands::default() && door.start != Commands::default();
@@ -56,7 +56,7 @@ pub(super) fn closed_by<'a>(door: &Door, doors: &'a [Door]) -> Option<&'a Door> 
 }
 
 /// Whether one packet can count for both doors.
-fn share_packets(a: &Door, b: &Door) -> bool {
+fn share_packets(a: &DoorConfig, b: &DoorConfig) -> bool {
     let excludes = |a: FlagRule, b: FlagRule| a.set & b.clear != 0;
     let (a, b) = (&a.pattern, &b.pattern);
     let has_tcp = b
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    fn doors(text: &str) -> Vec<Door> {
+    fn doors(text: &str) -> Vec<DoorConfig> {
         parse(text.as_bytes(), &mut |_| ()).unwrap().doors
     }
 

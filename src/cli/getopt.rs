@@ -52,13 +52,13 @@ impl Opt {
 }
 
 /// An option as it was met, with its value if it takes one.
-pub type Given<'a> = (&'static Opt, Option<&'a str>);
+pub type GivenOption<'a> = (&'static Opt, Option<&'a str>);
 
 /// What a command line says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan<'a> {
     /// The options in the order given, repeats included.
-    pub options: Vec<Given<'a>>,
+    pub options: Vec<GivenOption<'a>>,
     /// The words that are no options, in the order given. Only complete where `error` is `None`.
     pub operands: Vec<&'a str>,
     /// The first error, in glibc's words, without the `program: ` before them. Nothing behind it was read, since the
@@ -93,7 +93,7 @@ pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
 
 /// The one argv that a plain parser needs: each option once, the last repeat, spelled out whole with its value in the
 /// next word.
-pub fn canonical<'a>(options: &[Given<'a>]) -> Vec<&'a str> {
+pub fn canonical<'a>(options: &[GivenOption<'a>]) -> Vec<&'a str> {
     let mut argv = Vec::new();
     for (i, (option, value)) in options.iter().enumerate() {
         if options[i + 1..]
@@ -112,7 +112,7 @@ fn long_option<'a>(
     table: &'static [Opt],
     word: &'a str,
     rest: &mut dyn Iterator<Item = &'a str>,
-) -> Result<Given<'a>, String> {
+) -> Result<GivenOption<'a>, String> {
     let (name, value) = match word.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (word, None),
@@ -165,7 +165,7 @@ fn cluster<'a>(
     table: &'static [Opt],
     letters: &'a str,
     rest: &mut dyn Iterator<Item = &'a str>,
-    options: &mut Vec<Given<'a>>,
+    options: &mut Vec<GivenOption<'a>>,
 ) -> Result<(), String> {
     let mut left = letters.chars();
     while let Some(letter) = left.next() {

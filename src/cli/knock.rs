@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::getopt::{self, Opt};
-use super::{Outcome, Program, Typed, Words, early, fill};
+use super::{Argv, Outcome, Program, Typed, early, fill};
 use crate::knock::Protocol;
 use crate::resolve::Family;
 use crate::util::number::number;
@@ -91,7 +91,7 @@ pub struct KnockArgs<'a> {
 
 /// Reads the client's command line; the first word is the program's name.
 pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs<'_>> {
-    let words = match Words::new(argv, "knock") {
+    let words = match Argv::new(argv, "knock") {
         Ok(words) => words,
         Err(error) => return Outcome::Refuse(error),
     };

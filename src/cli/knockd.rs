@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::getopt::{self, Opt};
-use super::{Outcome, Program, Typed, Words, early, fill};
+use super::{Argv, Outcome, Program, Typed, early, fill};
 use crate::util::path::{folder_of, parts_backwards};
 use crate::util::quote::quote;
 use std::ffi::OsString;
@@ -106,7 +106,7 @@ pub struct KnockdArgs {
 /// Reads the daemon's command line; the first word is the program's name. Operands are ignored, as 0.8 does, but with
 /// options of ours.
 pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
-    let words = match Words::new(argv, "knockd") {
+    let words = match Argv::new(argv, "knockd") {
         Ok(words) => words,
         Err(error) => return Outcome::Refuse(error),
     };

@@ -73,13 +73,13 @@ pub fn say(line: &str) {
 }
 
 /// An argv in UTF-8: the program's name and the words behind it; or the number of the word that is not.
-struct Words<'a> {
+struct Argv<'a> {
     program: String,
     args: Vec<&'a str>,
 }
 
-impl<'a> Words<'a> {
-    fn new(argv: &'a [OsString], default_name: &str) -> Result<Words<'a>, String> {
+impl<'a> Argv<'a> {
+    fn new(argv: &'a [OsString], default_name: &str) -> Result<Argv<'a>, String> {
         let program = match argv.first() {
             Some(name) => name.to_string_lossy().into_owned(),
             None => default_name.to_string(),
@@ -94,7 +94,7 @@ impl<'a> Words<'a> {
                 }
             }
         }
-        Ok(Words { program, args })
+        Ok(Argv { program, args })
     }
 }
 
@@ -179,7 +179,7 @@ struct Typed {
 }
 
 /// Has argh fill the struct. It cannot refuse what [`getopt::canonical`] made; if it did, its words are shown.
-fn fill(program: &str, options: &[getopt::Given]) -> Result<Typed, String> {
+fn fill(program: &str, options: &[getopt::GivenOption]) -> Result<Typed, String> {
     use argh::FromArgs;
     let argv = getopt::canonical(options);
     Typed::from_args(&[program], &argv).map_err(|early| early.output)

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::keys::{Key, Seen};
-use super::{Diagnostic, Door, Options, Problem};
+use super::{Diagnostic, DoorConfig, Options, Problem};
 use crate::knock::tripwire::Tripwire;
 use crate::util::quote::quote;
 use crate::util::time::Millis;
@@ -13,7 +13,7 @@ pub(super) fn is_nearly_options(name: &str) -> bool {
 }
 
 /// The error that a door has neither steps nor a file of them.
-pub(super) fn no_sequence(door: &Door) -> Box<Diagnostic> {
+pub(super) fn no_sequence(door: &DoorConfig) -> Box<Diagnostic> {
     let name = door.name.as_str();
     let text = match is_nearly_options(name) {
         true => "this is taken for a door: write [options], in lower case, no blanks",
@@ -25,13 +25,13 @@ pub(super) fn no_sequence(door: &Door) -> Box<Diagnostic> {
     Diagnostic::error((door.line, 0), &wording, &[text])
 }
 
-/// Of a time as `Slot::Time` keeps it.
+/// Of a time as `Field::Time` keeps it.
 fn is_negative(time: Millis) -> bool {
     time / 1000 > i32::MAX as u64
 }
 
 /// What the keys of a door mean together.
-pub(super) fn finish_door(door: &mut Door, seen: &Seen, warnings: &mut Vec<Problem>) {
+pub(super) fn finish_door(door: &mut DoorConfig, seen: &Seen, warnings: &mut Vec<Problem>) {
     let warn = &mut |place, text: &str| Diagnostic::at(place, &[text]).add_to(warnings);
     if is_nearly_options(&door.name) {
         let text = "this is a door; the options need [options], in lower case";
@@ -128,7 +128,7 @@ pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut 
 /// Singly listed tripwires that are none, because they are ports of doors.
 pub(super) fn useless_tripwires(
     singles: &[(u16, (usize, usize))],
-    doors: &[Door],
+    doors: &[DoorConfig],
     warnings: &mut Vec<Problem>,
 ) {
     for (port, place) in singles {

@@ -3,13 +3,13 @@
 
 use super::Diagnostic;
 use super::line::{each_part, trim};
-use super::set::{Given, Notes};
+use super::set::{KeyValue, Notes};
 use crate::knock::{FlagRule, TCP_FLAGS};
 use crate::util::quote::{cut, quote};
 
 /// Adds the flags of the value to `rule`: a flag that is named again takes the new state, others stay.
 pub(super) fn tcp_flags(
-    given: &Given<'_>,
+    given: &KeyValue<'_>,
     rule: &mut FlagRule,
     notes: &mut Notes<'_>,
 ) -> Result<(), Box<Diagnostic>> {

@@ -1,7 +1,7 @@
 //! Finds keys: by name and alias, and which one a misspelt word was meant to be.
 #![forbid(unsafe_code)]
 
-use super::options::{DOCUMENTED, KEYS, Place, ROWS, Row};
+use super::options::{DOCUMENTED, KEYS, ROWS, Row, Setting};
 
 /// A key, whatever its alias and case: its row in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ const fn are_equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 fn is_option(row: &Row) -> bool {
-    matches!(row.place, Place::Options(_))
+    matches!(row.place, Setting::Options(_))
 }
 
 /// The name, then the alias.

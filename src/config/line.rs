@@ -42,14 +42,14 @@ pub(super) enum Content<'a> {
 
 /// A physical line of the file, for diagnostics about its parts.
 #[derive(Clone, Copy)]
-pub(super) struct Line<'a> {
+pub(super) struct ConfigLine<'a> {
     /// From 1.
     pub number: usize,
     /// Without its end.
     pub text: &'a [u8],
 }
 
-impl<'a> Line<'a> {
+impl<'a> ConfigLine<'a> {
     /// What it holds.
     pub fn content(&self) -> Content<'a> {
         let text = trim(self.text);
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn content_of(text: &str) -> Content<'_> {
-        Line {
+        ConfigLine {
             number: 1,
             text: text.as_bytes(),
         }
@@ -155,9 +155,9 @@ mod tests {
     #[test]
     fn columns_count_characters_also_where_bytes_are_not_text() {
         let text = "ä\u{20ac}x".as_bytes();
-        assert_eq!(Line { number: 1, text }.column(&text[5..]), 3);
+        assert_eq!(ConfigLine { number: 1, text }.column(&text[5..]), 3);
         let text = b"\xff=x";
-        assert_eq!(Line { number: 1, text }.column(&text[2..]), 3);
-        assert_eq!(Line { number: 1, text }.column(&text[3..]), 4);
+        assert_eq!(ConfigLine { number: 1, text }.column(&text[2..]), 3);
+        assert_eq!(ConfigLine { number: 1, text }.column(&text[3..]), 4);
     }
 }

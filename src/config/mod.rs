@@ -32,14 +32,14 @@ pub struct Config {
     /// The `[options]` section.
     pub options: Options,
     /// The doors in the order of the file.
-    pub doors: Vec<Door>,
+    pub doors: Vec<DoorConfig>,
     /// What is accepted but surely not meant, such as junk after a port number.
     pub warnings: Vec<Problem>,
 }
 
 /// One door: a sequence and what to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Door {
+pub struct DoorConfig {
     /// The section's name; two doors may have the same.
     pub name: String,
     /// The line of the section's header, from 1.

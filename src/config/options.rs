@@ -4,7 +4,7 @@
 //! docs/config.md and knockd.conf(5) (`docs` compares). A new option is a field with its default and a row.
 #![forbid(unsafe_code)]
 
-use super::{Commands, Door};
+use super::{Commands, DoorConfig};
 use crate::knock::network::Network;
 use crate::knock::tripwire::{BanRule, PortRange, Tripwire};
 use crate::knock::{FlagRule, Matching, Sequence};
@@ -14,8 +14,8 @@ use crate::limits::{
     MAX_BAN_SECONDS, MAX_BANS, MAX_COMMAND_TIMEOUT_S, MAX_COMMANDS, MAX_HITS, TRIPWIRE_WINDOW_S,
 };
 use crate::util::time::Millis;
-use Slot::{Address, Command, Directory, Flags, Interfaces, List, Networks, Number, Path, Ports};
-use Slot::{Seconds, Steps, Switch, Time, Word};
+use Field::{Address, Command, Directory, Flags, Interfaces, List, Networks, Number, Path, Ports};
+use Field::{Seconds, Steps, Switch, Time, Word};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -135,7 +135,7 @@ impl Bans {
 }
 
 /// Where the value of a key goes, and what it may be.
-pub(crate) enum Slot<'a> {
+pub(crate) enum Field<'a> {
     /// The key stands alone.
     Switch(&'a mut bool),
     /// The second of two words; each with its meaning.
@@ -167,9 +167,9 @@ pub(crate) enum Slot<'a> {
 
 /// The section that a key belongs to, and its place there.
 #[derive(Clone, Copy)]
-pub(crate) enum Place {
-    Options(fn(&mut Options) -> Slot<'_>),
-    Door(fn(&mut Door) -> Slot<'_>),
+pub(crate) enum Setting {
+    Options(fn(&mut Options) -> Field<'_>),
+    Door(fn(&mut DoorConfig) -> Field<'_>),
 }
 
 /// A key.
@@ -181,7 +181,7 @@ pub(crate) struct Row {
     pub trace: &'static str,
     /// What it means where it is not given and no value stands for that.
     pub absent: &'static str,
-    pub place: Place,
+    pub place: Setting,
 }
 
 /// A row with its sentences for docs/config.md and knockd.conf(5), which are not part of the program.
@@ -192,7 +192,7 @@ pub(crate) struct Documented {
     pub doc: &'static str,
 }
 
-const fn row(name: &'static str, place: Place, doc: &'static str) -> Documented {
+const fn row(name: &'static str, place: Setting, doc: &'static str) -> Documented {
     let row = Row {
         name,
         alias: None,
@@ -205,18 +205,18 @@ const fn row(name: &'static str, place: Place, doc: &'static str) -> Documented 
 
 const fn option(
     name: &'static str,
-    slot: fn(&mut Options) -> Slot<'_>,
+    slot: fn(&mut Options) -> Field<'_>,
     doc: &'static str,
 ) -> Documented {
-    row(name, Place::Options(slot), doc)
+    row(name, Setting::Options(slot), doc)
 }
 
 const fn door(
     name: &'static str,
-    slot: fn(&mut Door) -> Slot<'_>,
+    slot: fn(&mut DoorConfig) -> Field<'_>,
     doc: &'static str,
 ) -> Documented {
-    row(name, Place::Door(slot), doc)
+    row(name, Setting::Door(slot), doc)
 }
 
 impl Documented {

@@ -5,10 +5,10 @@ use super::finish::{
     finish_door, finish_options, is_nearly_options, no_sequence, useless_tripwires,
 };
 use super::keys::{Key, Seen, key_names, nearest, or_list};
-use super::line::{Content, Line, is_blank, trim};
-use super::options::Place;
-use super::set::{Given, Notes, set};
-use super::{Commands, Config, Diagnostic, Door, Options};
+use super::line::{ConfigLine, Content, is_blank, trim};
+use super::options::Setting;
+use super::set::{KeyValue, Notes, set};
+use super::{Commands, Config, Diagnostic, DoorConfig, Options};
 use crate::knock::Pattern;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOOR_NAME, MAX_DOORS};
 use crate::util::quote::quote;
@@ -57,7 +57,7 @@ pub fn parse_beside(
         },
     };
     for (index, text) in text.split(|b| *b == b'\n').enumerate() {
-        let line = Line {
+        let line = ConfigLine {
             number: index + 1,
             text,
         };
@@ -76,7 +76,7 @@ pub fn parse_beside(
 /// What can be said of the options of a config that is wrong somewhere: its `StateDir`, by the last line with that key.
 pub fn options_of_broken(text: &[u8]) -> Options {
     let lines = text.split(|b| *b == b'\n');
-    let mut paths = lines.filter_map(|text| match (Line { number: 0, text }).content() {
+    let mut paths = lines.filter_map(|text| match (ConfigLine { number: 0, text }).content() {
         Content::Pair { key, value }
             if Key::from_name(key) == Some(const { Key::of("StateDir") }) =>
         {
@@ -92,8 +92,8 @@ pub fn options_of_broken(text: &[u8]) -> Options {
 }
 
 /// A door of which only the header was read, with knockd 0.8's defaults.
-pub(crate) fn door(name: String, line: usize) -> Door {
-    Door {
+pub(crate) fn door(name: String, line: usize) -> DoorConfig {
+    DoorConfig {
         name,
         line,
         pattern: Pattern {
@@ -124,13 +124,13 @@ struct Parser<'t> {
     options: Options,
     /// Of the options, then of each door.
     seen: Vec<Seen>,
-    doors: Vec<Door>,
+    doors: Vec<DoorConfig>,
     section: Section,
     notes: Notes<'t>,
 }
 
 impl Parser<'_> {
-    fn line(&mut self, line: Line<'_>) -> Result<(), Box<Diagnostic>> {
+    fn line(&mut self, line: ConfigLine<'_>) -> Result<(), Box<Diagnostic>> {
         let content = line.content();
         if line.text.len() > MAX_CONFIG_LINE && !matches!(content, Content::Nothing) {
             const { assert!(MAX_CONFIG_LINE == 16384) };
@@ -151,7 +151,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn header(&mut self, line: Line<'_>, name: &[u8]) -> Result<(), Box<Diagnostic>> {
+    fn header(&mut self, line: ConfigLine<'_>, name: &[u8]) -> Result<(), Box<Diagnostic>> {
         let shown = String::from_utf8_lossy(name).into_owned();
         let text = ["config: new section: '", &shown, "'"].concat();
         (self.notes.trace)(&text);
@@ -189,7 +189,7 @@ impl Parser<'_> {
     /// A line that is no header: `name = value`, or `name` alone.
     fn directive(
         &mut self,
-        line: Line<'_>,
+        line: ConfigLine<'_>,
         name: &[u8],
         value: Option<&[u8]>,
     ) -> Result<(), Box<Diagnostic>> {
@@ -232,15 +232,15 @@ impl Parser<'_> {
         }
         self.note_repetition(line, name, key);
         let (slot, door) = match (key.row().place, self.doors.last_mut()) {
-            (Place::Options(slot), _) => (slot(&mut self.options), None),
-            (Place::Door(slot), Some(door)) => {
+            (Setting::Options(slot), _) => (slot(&mut self.options), None),
+            (Setting::Door(slot), Some(door)) => {
                 let name = door.name.clone();
                 (slot(door), Some(name))
             }
             // A door's key stands in a door.
-            (Place::Door(_), None) => return Ok(()),
+            (Setting::Door(_), None) => return Ok(()),
         };
-        let given = Given {
+        let given = KeyValue {
             line,
             key,
             value: value.unwrap_or_default(),
@@ -308,7 +308,7 @@ impl Parser<'_> {
         }
     }
 
-    fn note_repetition(&mut self, line: Line<'_>, name: &[u8], key: Key) {
+    fn note_repetition(&mut self, line: ConfigLine<'_>, name: &[u8], key: Key) {
         let section = if key.is_option() { 0 } else { self.doors.len() };
         let Some(seen) = self.seen.get_mut(section) else {
             return;

@@ -3,8 +3,8 @@
 
 use super::flags::tcp_flags;
 use super::keys::Key;
-use super::line::{Line, is_blank};
-use super::options::Slot;
+use super::line::{ConfigLine, is_blank};
+use super::options::Field;
 use super::parse_sequence;
 use super::values::{interfaces, networks, seconds, target, tripwire};
 use super::{Diagnostic, Problem};
@@ -17,8 +17,8 @@ use std::path::PathBuf;
 
 /// A key with its value.
 #[derive(Clone, Copy)]
-pub(super) struct Given<'a> {
-    pub line: Line<'a>,
+pub(super) struct KeyValue<'a> {
+    pub line: ConfigLine<'a>,
     pub key: Key,
     pub value: &'a [u8],
     /// The name of the door; `None` in `[options]`.
@@ -35,7 +35,7 @@ pub(super) struct Notes<'t> {
     pub trace: &'t mut dyn FnMut(&str),
 }
 
-impl Given<'_> {
+impl KeyValue<'_> {
     /// The error for a value, or a part of one, that cannot be; `words` are those of knockd 0.8, if it has any.
     pub fn wrong(&self, part: &[u8], words: &str, right: &[&str]) -> Box<Diagnostic> {
         let right = right.concat();
@@ -76,25 +76,25 @@ impl Given<'_> {
 
 /// Reads the value; knockd 0.8 traces some before it looks at them, so also before an error.
 pub(super) fn set(
-    slot: Slot<'_>,
-    given: Given<'_>,
+    slot: Field<'_>,
+    given: KeyValue<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<(), Box<Diagnostic>> {
-    let Given { line, value, .. } = given;
+    let KeyValue { line, value, .. } = given;
     let is_traced = match slot {
-        Slot::Switch(_) | Slot::Time(_) | Slot::Steps(_) | Slot::Flags(_) => false,
-        Slot::Interfaces(_) | Slot::List(_) => !value.is_empty(),
+        Field::Switch(_) | Field::Time(_) | Field::Steps(_) | Field::Flags(_) => false,
+        Field::Interfaces(_) | Field::List(_) => !value.is_empty(),
         _ => true,
     };
     if is_traced {
         given.trace(&String::from_utf8_lossy(value), notes);
     }
     match slot {
-        Slot::Switch(on) => {
+        Field::Switch(on) => {
             (notes.trace)("config: usesyslog");
             *on = true;
         }
-        Slot::Word(is_second, words) => {
+        Field::Word(is_second, words) => {
             let is = |(word, _): &(&str, &str)| word.as_bytes().eq_ignore_ascii_case(value);
             let Some(index) = words.iter().position(is) else {
                 let right = ["use ", words[0].0, " or ", words[1].0];
@@ -102,25 +102,25 @@ pub(super) fn set(
             };
             *is_second = index == 1;
         }
-        Slot::Number(place, least, most, of) => *place = given.number(least, most, of)?,
-        Slot::Seconds(place, most) => {
+        Field::Number(place, least, most, of) => *place = given.number(least, most, of)?,
+        Field::Seconds(place, most) => {
             *place = u64::from(given.number(1, most, "seconds")?) * 1000;
         }
-        Slot::Time(place) => {
+        Field::Time(place) => {
             let seconds = seconds(&given, notes)?;
             given.trace(&seconds.to_string(), notes);
             // sleep() takes the number as unsigned.
             *place = u64::from(seconds as u32) * 1000;
         }
-        Slot::Path(place) => *place = given.path(notes),
-        Slot::Directory(place) => match given.path(notes) {
+        Field::Path(place) => *place = given.path(notes),
+        Field::Directory(place) => match given.path(notes) {
             Some(path) if path.is_absolute() => *place = path,
             _ => {
                 let right = ["give a path that begins with '/'"];
                 return Err(given.wrong(value, "syntax error", &right));
             }
         },
-        Slot::List(place) => {
+        Field::List(place) => {
             *place = given.path(notes);
             if place.is_none() {
                 let mut error = given.wrong(value, "", &["give the path of a file"]);
@@ -128,7 +128,7 @@ pub(super) fn set(
                 return Err(error);
             }
         }
-        Slot::Command(place) => {
+        Field::Command(place) => {
             if value.len() > MAX_COMMAND {
                 const { assert!(MAX_COMMAND == 4095) };
                 let text = "a command longer than 4095 bytes is never run";
@@ -136,22 +136,22 @@ pub(super) fn set(
             }
             *place = Some(value.to_vec());
         }
-        Slot::Interfaces(place) => match interfaces(&given) {
+        Field::Interfaces(place) => match interfaces(&given) {
             Ok(list) => *place = list,
             Err(problem) if notes.names_interface => problem.add_to(&mut notes.warnings),
             Err(problem) => return Err(problem),
         },
-        Slot::Ports(place) => *place = tripwire(&given, notes)?,
-        Slot::Networks(place) => *place = networks(&given)?,
-        Slot::Steps(place) => {
+        Field::Ports(place) => *place = tripwire(&given, notes)?,
+        Field::Networks(place) => *place = networks(&given)?,
+        Field::Steps(place) => {
             let at = (line.number, line.column(value));
             let door = given.door.unwrap_or_default();
             let sequence = parse_sequence(door, at, value, &mut notes.warnings)?;
             given.trace(&sequence.to_string(), notes);
             *place = Some(sequence);
         }
-        Slot::Flags(place) => tcp_flags(&given, place, notes)?,
-        Slot::Address(place) => *place = Some(target(&given)?),
+        Field::Flags(place) => tcp_flags(&given, place, notes)?,
+        Field::Address(place) => *place = Some(target(&given)?),
     }
     Ok(())
 }

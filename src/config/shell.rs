@@ -4,22 +4,22 @@
 use super::line::is_blank;
 
 /// Words, with `|` between them.
-pub(crate) type Words = &'static str;
+pub(crate) type WordList = &'static str;
 
 /// Words that stand before the program they run.
-const WRAPPERS: Words =
+const WRAPPERS: WordList =
     "sudo|exec|nohup|setsid|env|busybox|sh|ash|bash|-c|if|then|else|while|until|do|!|{";
 
 /// What tells a call: the program, one word of each of these lists, and none of those.
-struct Rule(Words, &'static [Words], Words);
+struct Rule(WordList, &'static [WordList], WordList);
 
-pub(crate) const IPTABLES: Words = "iptables";
-pub(crate) const REFUSAL: Words = "DROP|REJECT|drop|reject";
+pub(crate) const IPTABLES: WordList = "iptables";
+pub(crate) const REFUSAL: WordList = "DROP|REJECT|drop|reject";
 
-const ADDS: Words = "-A|-I|--append|--insert";
-const DELETES: Words = "-D|--delete";
+const ADDS: WordList = "-A|-I|--append|--insert";
+const DELETES: WordList = "-D|--delete";
 /// Targets that let packets in; of a chain of the user's own nothing is known.
-const GRANTS: Words = "ACCEPT|DNAT|REDIRECT|accept|dnat|redirect";
+const GRANTS: WordList = "ACCEPT|DNAT|REDIRECT|accept|dnat|redirect";
 
 /// Not sets: theirs may have timeouts.
 const OPENS: [Rule; 6] = [
@@ -55,10 +55,10 @@ const CLOSES: [Rule; 7] = [
 ];
 
 /// Words by which a call is for some sources only.
-const NARROWS: Words = "-s|--source|--src|--src-range|--match-set|--mac-source|--rcheck|--update|saddr|from|source|--add-source";
+const NARROWS: WordList = "-s|--source|--src|--src-range|--match-set|--mac-source|--rcheck|--update|saddr|from|source|--add-source";
 
 /// Chains that are not the user's own.
-const CHAINS: Words = "INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING";
+const CHAINS: WordList = "INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING";
 
 const TAKES_LINE_DOWN: [Rule; 6] = [
     Rule("ip", &["link", "set", "down"], ""),
@@ -108,7 +108,7 @@ pub(crate) fn any_call<'a>(command: &'a [u8], test: &mut dyn FnMut(&Call<'a>) ->
     false
 }
 
-pub(crate) fn is_one(word: &[u8], words: Words) -> bool {
+pub(crate) fn is_one(word: &[u8], words: WordList) -> bool {
     // --add-port=22/tcp
     let word = match word.starts_with(b"--") {
         true => word.split(|b| *b == b'=').next().unwrap_or(word),
@@ -119,7 +119,7 @@ pub(crate) fn is_one(word: &[u8], words: Words) -> bool {
 }
 
 /// Whether an argument is one of these words.
-fn has(call: &Call<'_>, words: Words) -> bool {
+fn has(call: &Call<'_>, words: WordList) -> bool {
     call.iter().skip(1).any(|word| is_one(word, words))
 }
 
@@ -138,12 +138,12 @@ fn calls_iptables(command: &[u8], test: fn(&Call<'_>) -> bool) -> bool {
 }
 
 /// Where one of these options is.
-fn find(call: &Call<'_>, options: Words) -> Option<usize> {
+fn find(call: &Call<'_>, options: WordList) -> Option<usize> {
     call.iter().position(|word| is_one(word, options))
 }
 
 /// The word so far behind one of these options.
-fn after<'a>(call: &Call<'a>, options: Words, far: usize) -> Option<&'a [u8]> {
+fn after<'a>(call: &Call<'a>, options: WordList, far: usize) -> Option<&'a [u8]> {
     call.get(find(call, options)? + far).copied()
 }
 

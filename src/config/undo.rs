@@ -1,25 +1,25 @@
 //! Whether one command takes back what another does, by their words.
 #![forbid(unsafe_code)]
 
-use super::shell::{Call, IPTABLES, REFUSAL, Words, any_call, closes, is_one};
+use super::shell::{Call, IPTABLES, REFUSAL, WordList, any_call, closes, is_one};
 
 /// Verbs of all these programs.
-const ADDS: Words = "-A|-I|--append|--insert|add|insert";
-const REMOVES: Words = "-D|--delete|del|delete";
+const ADDS: WordList = "-A|-I|--append|--insert|add|insert";
+const REMOVES: WordList = "-D|--delete|del|delete";
 /// Words without which a call means the same.
-const NEUTRAL: Words = "-w|--wait|-v|-n|-q|-!|-exist|-t|--table|filter|-m|--match|tcp|udp|{|}";
+const NEUTRAL: WordList = "-w|--wait|-v|-n|-q|-!|-exist|-t|--table|filter|-m|--match|tcp|udp|{|}";
 /// Programs that change nothing.
-const HARMLESS: Words = "logger|echo|sleep|true|:";
+const HARMLESS: WordList = "logger|echo|sleep|true|:";
 
 /// A call that opens or closes something.
-struct Change<'a> {
+struct RuleChange<'a> {
     opens: bool,
     /// Its words but for verb, number and what is [`NEUTRAL`].
     what: Vec<&'a [u8]>,
 }
 
 /// The calls of a command that open, or those that close.
-fn changes(command: &[u8], opening: bool) -> Vec<Change<'_>> {
+fn changes(command: &[u8], opening: bool) -> Vec<RuleChange<'_>> {
     let mut changes = Vec::new();
     any_call(command, &mut |call| {
         changes.extend(change(call).filter(|change| change.opens == opening));
@@ -29,7 +29,7 @@ fn changes(command: &[u8], opening: bool) -> Vec<Change<'_>> {
 }
 
 /// What a call changes. `None` also where it deletes by number.
-fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
+fn change<'a>(call: &Call<'a>) -> Option<RuleChange<'a>> {
     // ufw alone has no verb.
     let mut adds = (call[0] == b"ufw").then_some(true);
     let (mut what, mut verb_at) = (Vec::new(), call.len());
@@ -62,7 +62,7 @@ fn change<'a>(call: &Call<'a>) -> Option<Change<'a>> {
         }
         before = word;
     }
-    adds.map(|adds| Change {
+    adds.map(|adds| RuleChange {
         opens: adds != refuses,
         what,
     })
@@ -82,15 +82,16 @@ fn is_fixed(word: &[u8]) -> bool {
 }
 
 /// Whether two changes have the same of these words, in whatever order.
-fn agree(a: &Change<'_>, b: &Change<'_>, test: fn(&[u8]) -> bool) -> bool {
-    let count = |of: &Change<'_>, word| of.what.iter().filter(|other| **other == word).count();
+fn agree(a: &RuleChange<'_>, b: &RuleChange<'_>, test: fn(&[u8]) -> bool) -> bool {
+    let count = |of: &RuleChange<'_>, word| of.what.iter().filter(|other| **other == word).count();
     let mut words = a.what.iter().chain(&b.what);
     words.all(|word| !test(word) || count(a, *word) == count(b, *word))
 }
 
 /// Whether two changes to iptables are certainly of different rules.
-fn differ(a: &Change<'_>, b: &Change<'_>) -> bool {
-    let numbers = |change: &Change<'_>| change.what.iter().filter(|word| is_number(word)).count();
+fn differ(a: &RuleChange<'_>, b: &RuleChange<'_>) -> bool {
+    let numbers =
+        |change: &RuleChange<'_>| change.what.iter().filter(|word| is_number(word)).count();
     !agree(a, b, is_fixed) || numbers(a) == numbers(b) && !agree(a, b, is_number)
 }
 
@@ -103,11 +104,11 @@ pub fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
     if opened.is_empty() || closed.is_empty() {
         return None;
     }
-    let is_closed = |open: &Change<'_>| closed.iter().any(|close| agree(close, open, |_| true));
+    let is_closed = |open: &RuleChange<'_>| closed.iter().any(|close| agree(close, open, |_| true));
     if opened.iter().all(is_closed) {
         return Some(true);
     }
-    let stays = |open: &Change<'_>| {
+    let stays = |open: &RuleChange<'_>| {
         open.what.contains(&IPTABLES.as_bytes()) && closed.iter().all(|close| differ(open, close))
     };
     let is_unknown = &mut |call: &Call<'_>| {

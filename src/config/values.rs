@@ -3,7 +3,7 @@
 
 use super::Diagnostic;
 use super::line::{each_part, is_blank, trim};
-use super::set::{Given, Notes};
+use super::set::{KeyValue, Notes};
 use crate::knock::network::Network;
 use crate::knock::tripwire::{PortRange, Tripwire, merge};
 use crate::limits::{MAX_ALLOWED, MAX_TRIPWIRES};
@@ -35,7 +35,7 @@ pub(super) fn leading_number(text: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 /// Whole seconds as knockd 0.8 reads them; what follows the number draws a warning.
-pub(super) fn seconds(given: &Given<'_>, notes: &mut Notes<'_>) -> Result<i32, Box<Diagnostic>> {
+pub(super) fn seconds(given: &KeyValue<'_>, notes: &mut Notes<'_>) -> Result<i32, Box<Diagnostic>> {
     let found = leading_number(given.value);
     let Some((seconds, after)) = found.filter(|(number, _)| i32::try_from(*number).is_ok()) else {
         let right = "give whole seconds up to 2147483647, such as 10";
@@ -51,7 +51,7 @@ pub(super) fn seconds(given: &Given<'_>, notes: &mut Notes<'_>) -> Result<i32, B
 }
 
 /// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.
-pub(super) fn target(given: &Given<'_>) -> Result<IpAddr, Box<Diagnostic>> {
+pub(super) fn target(given: &KeyValue<'_>) -> Result<IpAddr, Box<Diagnostic>> {
     let text = std::str::from_utf8(given.value).unwrap_or_default();
     match text.parse::<IpAddr>() {
         // Packets never carry the mapped form, which knockd 0.8 compares as text with their address.
@@ -64,7 +64,7 @@ pub(super) fn target(given: &Given<'_>) -> Result<IpAddr, Box<Diagnostic>> {
 }
 
 /// A list of interface names, without blanks; `None` if the value is empty.
-pub(super) fn interfaces(given: &Given<'_>) -> Result<Option<String>, Box<Diagnostic>> {
+pub(super) fn interfaces(given: &KeyValue<'_>) -> Result<Option<String>, Box<Diagnostic>> {
     if given.value.is_empty() {
         return Ok(None);
     }
@@ -88,7 +88,7 @@ pub(super) fn interfaces(given: &Given<'_>) -> Result<Option<String>, Box<Diagno
 }
 
 /// The value of `Allow`.
-pub(super) fn networks(given: &Given<'_>) -> Result<Vec<Network>, Box<Diagnostic>> {
+pub(super) fn networks(given: &KeyValue<'_>) -> Result<Vec<Network>, Box<Diagnostic>> {
     let mut networks = Vec::new();
     each_part(given.value, &mut |part| {
         let part = trim(part);
@@ -108,7 +108,7 @@ pub(super) fn networks(given: &Given<'_>) -> Result<Vec<Network>, Box<Diagnostic
 
 /// The value of `Tripwire`.
 pub(super) fn tripwire(
-    given: &Given<'_>,
+    given: &KeyValue<'_>,
     notes: &mut Notes<'_>,
 ) -> Result<Tripwire<Vec<PortRange>>, Box<Diagnostic>> {
     notes.singles.clear();

@@ -90,7 +90,7 @@ impl Running {
 }
 
 /// All of them.
-pub struct Commands {
+pub struct CommandQueue {
     running: Vec<Running>,
     /// In the order of the knocks.
     queue: Vec<Command>,
@@ -102,9 +102,9 @@ pub struct Commands {
     forks_fail: bool,
 }
 
-impl Default for Commands {
-    fn default() -> Commands {
-        Commands {
+impl Default for CommandQueue {
+    fn default() -> CommandQueue {
+        CommandQueue {
             running: Vec::new(),
             queue: Vec::new(),
             next_turn: NEVER,
@@ -115,7 +115,7 @@ impl Default for Commands {
     }
 }
 
-impl Commands {
+impl CommandQueue {
     /// Puts a command in the queue. `false`: the queue is full, it will not run. A lease's command always finds room.
     #[must_use]
     pub fn push(&mut self, command: Command) -> bool {

@@ -3,7 +3,7 @@
 
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
 use crate::sys::file::set_nonblocking;
-use crate::sys::poll::{Awaits, Entry, Ready};
+use crate::sys::poll::{Awaits, PollEntry, Ready};
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
 use std::fs::{self, Permissions};
@@ -105,20 +105,20 @@ impl Control {
     }
 
     /// Adds what to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
-    pub fn add_entries<'a>(&'a self, entries: &mut Vec<Entry<'a>>) {
+    pub fn add_entries<'a>(&'a self, entries: &mut Vec<PollEntry<'a>>) {
         let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until == NEVER;
         let awaits = match accepts {
             true => Awaits::Input,
             false => Awaits::Nothing,
         };
-        entries.push(Entry::new(Some(self.socket.as_fd()), awaits));
+        entries.push(PollEntry::new(Some(self.socket.as_fd()), awaits));
         for client in &self.clients {
             let awaits = match client.stage {
                 Stage::Asks(_) => Awaits::Input,
                 Stage::Waits { .. } => Awaits::Nothing,
                 Stage::Hears(_) => Awaits::Room,
             };
-            entries.push(Entry::new(Some(client.stream.as_fd()), awaits));
+            entries.push(PollEntry::new(Some(client.stream.as_fd()), awaits));
         }
     }
 

@@ -12,9 +12,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 /// One door.
-pub struct Door {
+pub struct DoorRuntime {
     /// What the config says of it. The sequence is the one that is due now.
-    pub config: config::Door,
+    pub config: config::DoorConfig,
     /// Where its sequences come from, if each is for one use.
     pub list: Option<OneTimeList>,
     /// Counts the sequences that the present listener was given for it.
@@ -25,7 +25,7 @@ pub struct Door {
     pub lines: TokenBucket,
 }
 
-impl Door {
+impl DoorRuntime {
     /// What the listener may know of it.
     pub fn pattern(&self) -> &Pattern {
         &self.config.pattern
@@ -42,12 +42,12 @@ pub fn exhausted(door: &str) -> String {
 /// The doors of a config, each one-time list opened at its first unused line. Relative paths start at `directory`.
 /// `trace` gets what `-D` shows, `report` what is wrong with single lines of the lists.
 pub fn open(
-    doors: Vec<config::Door>,
+    doors: Vec<config::DoorConfig>,
     directory: &Path,
     log_rate: u32,
     trace: &mut dyn FnMut(&str),
     report: &mut dyn FnMut(String),
-) -> Result<Vec<Door>, String> {
+) -> Result<Vec<DoorRuntime>, String> {
     let mut opened = Vec::new();
     for mut config in doors {
         let mut list = None;
@@ -64,7 +64,7 @@ pub fn open(
             list = Some(file);
         }
         let now = monotonic();
-        opened.push(Door {
+        opened.push(DoorRuntime {
             config,
             list,
             generation: 0,

@@ -1,7 +1,7 @@
 //! The keeper's side of the listener: starting it, giving it the doors, restarting it when it dies.
 #![forbid(unsafe_code)]
 
-use super::doors::Door;
+use super::doors::DoorRuntime;
 use super::state::State;
 use super::{Settings, process};
 use crate::capture::interfaces::Selector;
@@ -67,7 +67,7 @@ impl ListenerProcess {
     pub fn start(
         settings: &Settings,
         options: &Options,
-        doors: &mut [Door],
+        doors: &mut [DoorRuntime],
         state: Option<&State>,
         wait_for_interfaces: bool,
         before: Option<&ListenerProcess>,

@@ -20,7 +20,7 @@ const MAX_LINKS: u32 = 40;
 /// at. A link is followed only if root or this user made it, and a file of another user in a directory that others can write to is refused:
 /// either may be there to have the keeper write, or read, something else. A FIFO without a reader is an error and holds nothing up.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
-    let end = match walk(path, Links::Careful)? {
+    let end = match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => end,
         End::OfTheKernel(path) => return file::open(&path, flags | libc::O_NONBLOCK, mode),
     };
@@ -51,7 +51,7 @@ pub fn open_trusted(path: &Path, flags: libc::c_int) -> io::Result<File> {
 
 /// A directory that is named: the one it is in, where each link on the way may be followed.
 pub fn folder(path: &Path) -> io::Result<InFolder> {
-    match walk(path, Links::Careful)? {
+    match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => Ok(end),
         End::OfTheKernel(_) => Err(io::Error::from_raw_os_error(libc::EACCES)),
     }
@@ -59,7 +59,7 @@ pub fn folder(path: &Path) -> io::Result<InFolder> {
 
 /// The one spelling of an absolute path of something that is there, whoever made the links on its way.
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {
-    let path = match walk(path, Links::All)? {
+    let path = match walk(path, LinkPolicy::All)? {
         End::In(end) => end.path,
         End::OfTheKernel(path) => path,
     };
@@ -120,9 +120,9 @@ enum End {
 
 /// Which links are followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Links {
+enum LinkPolicy {
     /// Those that root or this user made, and nobody else can have replaced; another is an error.
-    Careful,
+    TrustedOnly,
     All,
 }
 
@@ -133,7 +133,7 @@ fn root() -> io::Result<File> {
     file::open(Path::new("/"), WAY, 0)
 }
 
-fn walk(path: &Path, links_followed: Links) -> io::Result<End> {
+fn walk(path: &Path, links_followed: LinkPolicy) -> io::Result<End> {
     let mut links = 0;
     let mut folder = root()?;
     // The path of that folder, nothing for the root; the path to walk, and from where on it is left.
@@ -169,7 +169,7 @@ fn walk(path: &Path, links_followed: Links) -> io::Result<End> {
         let before = done.len();
         done.push(b'/');
         done.extend_from_slice(name);
-        if links_followed == Links::Careful && done == b"/proc" {
+        if links_followed == LinkPolicy::TrustedOnly && done == b"/proc" {
             done.extend_from_slice(rest);
             return Ok(End::OfTheKernel(path_of(done)));
         }
@@ -178,7 +178,7 @@ fn walk(path: &Path, links_followed: Links) -> io::Result<End> {
         let link = (link.ok()).filter(|found| found.mode & libc::S_IFMT == libc::S_IFLNK);
         if let Some(link) = link {
             links += 1;
-            if links_followed == Links::Careful {
+            if links_followed == LinkPolicy::TrustedOnly {
                 // A second name of a link of root's may be another user's work.
                 let safe = match exposure(here)? {
                     Exposure::None => true,
@@ -228,10 +228,10 @@ mod tests {
     const APPEND: libc::c_int = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
 
     /// A folder of this test's, with `safe` (0755), `sticky` (1777) and `open` (0777) in it.
-    struct Place(PathBuf);
+    struct BootContext(PathBuf);
 
-    impl Place {
-        fn new(name: &str) -> Place {
+    impl BootContext {
+        fn new(name: &str) -> BootContext {
             let path =
                 std::env::temp_dir().join(format!("knockd-files-{}-{name}", std::process::id()));
             for (folder, mode) in [
@@ -243,7 +243,7 @@ mod tests {
                 fs::create_dir(path.join(folder)).unwrap();
                 fs::set_permissions(path.join(folder), fs::Permissions::from_mode(mode)).unwrap();
             }
-            Place(path)
+            BootContext(path)
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for BootContext {
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).unwrap();
         }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn links_are_followed_only_from_folders_of_ours() {
-        let place = Place::new("links");
+        let place = BootContext::new("links");
         symlink("../safe/target", place.path("open/link")).unwrap();
         symlink(place.path("safe/target"), place.path("safe/link")).unwrap();
         symlink("../open/link", place.path("safe/far")).unwrap();
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn in_a_sticky_folder_links_of_root_are_followed_and_no_others() {
-        let place = Place::new("sticky");
+        let place = BootContext::new("sticky");
         symlink("../safe/target", place.path("sticky/ours")).unwrap();
         assert_eq!(place.refusal("sticky/ours"), None);
         fs::hard_link(place.path("sticky/ours"), place.path("sticky/second")).unwrap();
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_file_of_another_user_is_refused_where_others_can_write() {
-        let place = Place::new("owner");
+        let place = BootContext::new("owner");
         for name in ["safe/file", "sticky/file", "open/file"] {
             fs::write(place.path(name), "").unwrap();
             assert_eq!(place.refusal(name), None);
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn what_says_what_to_do_is_trusted_only_if_nobody_else_can_write_to_it() {
-        let place = Place::new("trusted");
+        let place = BootContext::new("trusted");
         let path = place.path("safe/list");
         fs::write(&path, "").unwrap();
         for (mode, trusted) in [(0o600, true), (0o644, true), (0o660, false), (0o602, false)] {
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_path_has_one_spelling_as_realpath_has_it() {
-        let place = Place::new("spelling");
+        let place = BootContext::new("spelling");
         fs::write(place.path("safe/file"), "").unwrap();
         symlink("../safe/file", place.path("open/link")).unwrap();
         let file = File::open(place.path("safe/file")).unwrap();
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_hard_link_in_a_folder_of_others_is_refused() {
-        let place = Place::new("hard");
+        let place = BootContext::new("hard");
         fs::write(place.path("safe/secret"), "").unwrap();
         fs::hard_link(place.path("safe/secret"), place.path("open/log")).unwrap();
         fs::hard_link(place.path("safe/secret"), place.path("safe/log")).unwrap();
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn devices_and_the_descriptors_of_this_process_can_be_opened() {
-        let place = Place::new("devices");
+        let place = BootContext::new("devices");
         let absolute =
             |path: &str| open(Path::new(path), libc::O_APPEND | libc::O_WRONLY, 0).map(drop);
         absolute("/dev/null").unwrap();

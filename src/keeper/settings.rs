@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::config_file::{self, mode_advice};
-use super::doors::{self, Door};
+use super::doors::{self, DoorRuntime};
 use super::secure_open;
 use super::state::Instance;
 use crate::capture::interfaces::{Interfaces, Selector};
@@ -124,7 +124,7 @@ impl Settings {
         &self,
         trace: &mut dyn FnMut(&str),
         report: &mut dyn FnMut(String),
-    ) -> Result<(Config, Vec<Door>), String> {
+    ) -> Result<(Config, Vec<DoorRuntime>), String> {
         let mut config = self.parse(trace)?;
         let interface = &mut config.options.interface;
         if self.args.interface.is_none() && interface.is_none() && !is_there(INTERFACE) {

@@ -1,7 +1,7 @@
 //! From the command line to the loop: what can fail at the start fails here, while the person who typed it looks on.
 #![forbid(unsafe_code)]
 
-use super::log::Kind;
+use super::log::LogKind;
 use super::run::Keeper;
 use super::state::{State, Unavailable};
 use super::{Settings, config_file, secure_open};
@@ -9,7 +9,7 @@ use crate::cli::{self, print, say};
 use crate::config;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::sys::clock::monotonic;
-use crate::sys::daemon::Starting;
+use crate::sys::daemon::ParentSignal;
 use crate::sys::error::plain;
 use crate::sys::file::{read_all, write_all};
 use crate::sys::program::{self, ExitCode};
@@ -100,7 +100,7 @@ pub fn start(settings: Settings) -> ! {
         }
         Err(Unavailable::Unusable(problem)) => {
             keeper.log.say(
-                Kind::Error,
+                LogKind::Error,
                 &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
                      killed will stay open, --status finds nobody, and the listener can see \
@@ -133,7 +133,7 @@ pub fn start(settings: Settings) -> ! {
             Err(error) => {
                 let path = pid_path.display();
                 keeper.log.say(
-                    Kind::Error,
+                    LogKind::Error,
                     &format_args!("could not create pid file {path}: {}", plain(&error)),
                 );
             }
@@ -141,20 +141,23 @@ pub fn start(settings: Settings) -> ! {
     }
     let log = &mut keeper.log;
     if listens {
-        log.say(Kind::Verbose, &format_args!("listening on {interface}..."));
         log.say(
-            Kind::LogOnly,
+            LogKind::Verbose,
+            &format_args!("listening on {interface}..."),
+        );
+        log.say(
+            LogKind::LogOnly,
             &format_args!("starting up, listening on {interface}"),
         );
     } else {
         // With -d, too, while the terminal is still ours.
         log.say(
-            Kind::Error,
+            LogKind::Error,
             &format_args!("starting up, waiting for {interface}"),
         );
     }
     log.sinks.write_out();
-    if let Some(Err(error)) = starting.map(Starting::done) {
+    if let Some(Err(error)) = starting.map(ParentSignal::done) {
         close_all(keeper, cannot_daemonize(error));
     }
     keeper.release_listener();
@@ -187,7 +190,7 @@ fn close_all(keeper: &mut Keeper, problem: String) -> ! {
         keeper.log.flush();
         fail(&problem);
     }
-    keeper.log.say(Kind::Error, &problem);
+    keeper.log.say(LogKind::Error, &problem);
     keeper.close(1);
     live(keeper)
 }

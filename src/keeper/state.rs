@@ -1,10 +1,10 @@
 //! The instance's folder under `StateDir`: the lock that keeps it the only one, and the journal.
 #![forbid(unsafe_code)]
 
-use super::log::Kind;
+use super::log::LogKind;
 use super::secure_open;
 use crate::lease::Lease;
-use crate::lease::journal::{self, Place};
+use crate::lease::journal::{self, BootContext};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::sys::daemon::Holder;
 use crate::sys::error::{plain, with_text};
@@ -34,7 +34,7 @@ pub struct State {
     named: PathBuf,
     /// Open, so that the listener has it also when the folder is gone.
     empty: File,
-    place: Place,
+    place: BootContext,
     /// Holds the lock as long as it is open.
     lock: File,
 }
@@ -162,7 +162,7 @@ impl State {
             folder,
             named,
             empty,
-            place: Place {
+            place: BootContext {
                 boot: String::from_utf8_lossy(boot.trim_ascii()).into_owned(),
                 net,
             },
@@ -227,7 +227,7 @@ impl State {
 
     /// The leases that a daemon left here in this boot and network namespace, as far as its journal is sound, and what there is to say about
     /// it: one line. A journal that is not sound, or not ours, is put aside.
-    pub fn leases(&self) -> (Vec<Lease>, Option<(Kind, String)>) {
+    pub fn leases(&self) -> (Vec<Lease>, Option<(LogKind, String)>) {
         let path = self.journal();
         // What the system says may pass; that a file is not ours is our own word.
         let may_pass = |error: &io::Error| {
@@ -242,7 +242,7 @@ impl State {
                         "{}: of another boot or network namespace: nothing is run for its {number} open doors",
                         self.shown()
                     );
-                    return (Vec::new(), (number > 0).then_some((Kind::Event, text)));
+                    return (Vec::new(), (number > 0).then_some((LogKind::Event, text)));
                 }
                 Some(found) if found.whole => return (found.leases, None),
                 Some(found) => (found.leases, "not a whole journal".to_string()),
@@ -261,7 +261,7 @@ impl State {
             self.shown(),
             leases.len()
         );
-        (leases, Some((Kind::Error, text)))
+        (leases, Some((LogKind::Error, text)))
     }
 
     /// Removes the journal, after what was in it is in another one.

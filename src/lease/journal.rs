@@ -29,7 +29,7 @@ use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct BootContext {
     /// /proc/sys/kernel/random/boot_id
     pub boot: String,
     /// The inode of /proc/self/ns/net; 0 where the kernel has no namespaces.
@@ -40,7 +40,7 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
     /// Where it was written.
-    pub place: Place,
+    pub place: BootContext,
     /// The leases before the first unsound place.
     pub leases: Vec<Lease>,
     /// There is no unsound place.
@@ -61,7 +61,7 @@ pub fn checksum(before: u64, bytes: &[u8]) -> u64 {
 pub const NO_BYTES: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// The journal of these leases.
-pub fn encode<'a>(place: &Place, leases: impl Iterator<Item = &'a Lease>) -> Vec<u8> {
+pub fn encode<'a>(place: &BootContext, leases: impl Iterator<Item = &'a Lease>) -> Vec<u8> {
     let mut text = Vec::new();
     let (mut sum, mut summed) = (NO_BYTES, 0);
     let mut add_sum = |text: &mut Vec<u8>| {
@@ -117,7 +117,7 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
     let place = lines.next_text()?;
     let (boot, net) = place.strip_prefix("boot ")?.split_once(' ')?;
     let net = net.strip_prefix("net ")?;
-    let place = Place {
+    let place = BootContext {
         boot: boot.to_string(),
         net: number(net.as_bytes(), u64::MAX)?,
     };
@@ -259,8 +259,8 @@ mod tests {
             )
     }
 
-    fn place() -> Place {
-        Place {
+    fn place() -> BootContext {
+        BootContext {
             boot: "6f0e4b4e".to_string(),
             net: 4_026_531_840,
         }

@@ -108,7 +108,7 @@ fn a_machine_that_has_run_for_long_closes_in_time() {
         let now = end - TIMEOUT / 2;
         open_now(&mut book, 2, now);
         book.command_ended(0, now, &mut actions);
-        let place = journal::Place {
+        let place = journal::BootContext {
             boot: "boot".to_string(),
             net: 1,
         };

@@ -23,13 +23,13 @@ pub struct Capture {
     /// Its socket has the filter that it should have.
     pub has_filter: bool,
     /// Where it is now, and what a person was told last.
-    place: Place,
-    told: Place,
+    place: BindState,
+    told: BindState,
 }
 
 /// Where a capture is. A redial may change nothing but the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Place {
+struct BindState {
     index: Option<u32>,
     line: String,
     /// The interface is there and up.
@@ -45,8 +45,8 @@ impl Capture {
             bound: None,
             local: Vec::new(),
             has_filter: false,
-            place: Place::default(),
-            told: Place::default(),
+            place: BindState::default(),
+            told: BindState::default(),
         }
     }
 
@@ -111,7 +111,7 @@ impl Capture {
         self.bound.is_none() && interfaces.find(&self.selector).is_some()
     }
 
-    fn look(&self, link: Option<&Link>, local: &[IpAddr]) -> Place {
+    fn look(&self, link: Option<&Link>, local: &[IpAddr]) -> BindState {
         let selector = &self.selector;
         let problem = match (selector, link) {
             (Selector::Any, _) => None,
@@ -140,7 +140,7 @@ impl Capture {
                 line
             }
         };
-        Place {
+        BindState {
             index: self.bound,
             line,
             listens: *selector == Selector::Any || link.is_some_and(|link| link.up),

@@ -23,7 +23,7 @@ use crate::sys::file::read_file;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::{Batch, PacketSocket};
-use crate::sys::poll::{Awaits, Entry};
+use crate::sys::poll::{Awaits, PollEntry};
 use crate::sys::program::ExitCode;
 use crate::sys::{poll, privileges, program, random, seccomp};
 use crate::util::bpf::Instruction;
@@ -31,7 +31,7 @@ use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
 use crate::util::token_bucket::TokenBucket;
 use follow::Capture;
-use output::{Door, Output, tell};
+use output::{DoorState, Output, tell};
 use pace::Pace;
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -127,7 +127,7 @@ fn listen(keeper: &MessageSocket) -> ! {
         let Some(ToListener::Door { pattern, one_time }) = receive(keeper) else {
             end();
         };
-        doors.push(Door {
+        doors.push(DoorState {
             one_time,
             generation: 0,
             used: false,
@@ -262,7 +262,7 @@ struct Listener<'a> {
     /// Where a capture is has changed; it is told then.
     tell_due: Millis,
     matcher: Matcher,
-    doors: Vec<Door>,
+    doors: Vec<DoorState>,
     output: Output<'a>,
     pace: Pace,
     batch: Batch,
@@ -378,9 +378,9 @@ impl<'a> Listener<'a> {
             let ready = {
                 let own = [self.keeper.as_fd(), self.changes.as_fd()];
                 // There is room for all: Selector::list makes at most MAX_INTERFACES of the captures.
-                let mut entries = heapless::Vec::<Entry<'_>, { MAX_INTERFACES + 2 }>::new();
+                let mut entries = heapless::Vec::<PollEntry<'_>, { MAX_INTERFACES + 2 }>::new();
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
-                    let _ = entries.push(Entry::new(Some(fd), Awaits::Input));
+                    let _ = entries.push(PollEntry::new(Some(fd), Awaits::Input));
                 }
                 poll::wait(&mut entries, now, soonest(&deadlines))
                     .map_err(|error| error.to_string())?

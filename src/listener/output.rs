@@ -11,7 +11,7 @@ use crate::util::token_bucket::TokenBucket;
 use std::cell::Cell;
 
 /// What the listener remembers of a door beside its pattern.
-pub struct Door {
+pub struct DoorState {
     /// Its sequences are from a one-time list.
     pub one_time: bool,
     /// Counts the one-time sequences.
@@ -84,7 +84,7 @@ impl Output<'_> {
 }
 
 /// Tells the keeper. Returns whether a one-time sequence was used.
-pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [Door], now: Millis) -> bool {
+pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [DoorState], now: Millis) -> bool {
     let progress = |door, source, stage| Progress {
         door,
         source,

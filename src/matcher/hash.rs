@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 /// Where the attempts of a source are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct HashSlot {
     pub bucket: u16,
     pub network: u16,
 }
@@ -49,13 +49,13 @@ impl Keys {
     }
 
     /// Where a source is looked for among so many buckets and networks, which are powers of two.
-    pub fn place(&self, source: IpAddr, buckets: usize, networks: usize) -> Place {
+    pub fn place(&self, source: IpAddr, buckets: usize, networks: usize) -> HashSlot {
         let words = words(source);
         let network = match source.is_ipv6() {
             true => [words[0], words[1], 0, 0],
             false => [words[0] & !0xff, 0, 0, 0],
         };
-        Place {
+        HashSlot {
             bucket: (self.hash(words) as usize & (buckets - 1)) as u16,
             network: (self.hash(network) as usize & (networks - 1)) as u16,
         }

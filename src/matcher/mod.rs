@@ -120,7 +120,7 @@ impl Matcher {
             Matching::Tolerant => {
                 self.moment = self.moment.next(now);
                 let now = self.moment;
-                let packet = tolerant::Arrival { knock, local, now };
+                let packet = tolerant::KnockAt { knock, local, now };
                 tolerant::knock(patterns, table, &mut self.copies, &packet, tell);
             }
             Matching::Strict => strict::knock(patterns, table, knock, local, now, tell),

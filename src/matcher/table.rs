@@ -20,7 +20,7 @@ mod lists;
 mod wheel;
 
 use super::alignment::{Alignment, Packed, Readings};
-use super::hash::{Keys, Place, octets};
+use super::hash::{HashSlot, Keys, octets};
 use crate::limits::{MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES};
 use crate::util::time::Millis;
 use lists::{Links, List, first, link, unlink};
@@ -104,7 +104,7 @@ impl Entry {
 
 /// The attempts of one source, found by one walk through its hash chain.
 pub(super) struct Attempts {
-    pub place: Place,
+    pub place: HashSlot,
     source: IpAddr,
     slots: [Option<Slot>; MAX_DOORS],
     evictions: u32,
@@ -200,18 +200,18 @@ impl Table {
     }
 
     /// Where the attempts of this source are looked for.
-    pub fn place(&self, source: IpAddr) -> Place {
+    pub fn place(&self, source: IpAddr) -> HashSlot {
         let networks = self.by_age / CLASSES - 1;
         self.keys.place(source, self.buckets.len(), networks)
     }
 
     /// Whether there is no attempt at all there.
-    pub fn is_empty(&self, place: Place) -> bool {
+    pub fn is_empty(&self, place: HashSlot) -> bool {
         self.buckets[usize::from(place.bucket)].is_none()
     }
 
     /// The attempt of this source at that door. `place` is the source's.
-    pub fn find(&self, place: Place, source: IpAddr, door: u16) -> Option<Slot> {
+    pub fn find(&self, place: HashSlot, source: IpAddr, door: u16) -> Option<Slot> {
         let source = octets(source);
         let mut next = self.buckets[usize::from(place.bucket)];
         while let Some(slot) = next {
@@ -246,7 +246,7 @@ impl Table {
     }
 
     /// A new attempt, without alignments; it must be settled with one next. May evict another.
-    pub fn insert(&mut self, place: Place, source: IpAddr, door: u16) -> Option<Slot> {
+    pub fn insert(&mut self, place: HashSlot, source: IpAddr, door: u16) -> Option<Slot> {
         let network = usize::from(place.network) + 1;
         if self.held(network) >= self.share
             && let Some(slot) = self.last_in_rank(network, self.share)
@@ -373,7 +373,13 @@ impl Table {
     }
 
     /// After a change: stores the alignments; the attempt is the newest of the class of its highest stage.
-    pub fn settle(&mut self, slot: Slot, place: Place, readings: &Readings, seq_timeout: Millis) {
+    pub fn settle(
+        &mut self,
+        slot: Slot,
+        place: HashSlot,
+        readings: &Readings,
+        seq_timeout: Millis,
+    ) {
         let stage = readings.first().map_or(1, |highest| highest.stage);
         self.unlist(slot, place);
         self.enlist(slot, place, usize::from(stage - 1).min(CLASSES - 1));
@@ -421,7 +427,7 @@ impl Table {
     }
 
     /// The lists that an attempt of this class is in.
-    fn lists(place: Place, class: usize) -> [(Chain, usize); 2] {
+    fn lists(place: HashSlot, class: usize) -> [(Chain, usize); 2] {
         let network = usize::from(place.network) + 1;
         [
             (Chain::Age, class),
@@ -429,7 +435,7 @@ impl Table {
         ]
     }
 
-    fn enlist(&mut self, slot: Slot, place: Place, class: usize) {
+    fn enlist(&mut self, slot: Slot, place: HashSlot, class: usize) {
         for (chain, list) in Table::lists(place, class) {
             link(&mut self.entries, &mut self.lists[list], chain, slot);
         }
@@ -437,7 +443,7 @@ impl Table {
         *state = *state & !(3 << 5) | (class as u8) << 5;
     }
 
-    fn unlist(&mut self, slot: Slot, place: Place) {
+    fn unlist(&mut self, slot: Slot, place: HashSlot) {
         for (chain, list) in Table::lists(place, self.entry(slot).class()) {
             unlink(&mut self.entries, &mut self.lists[list], chain, slot);
         }

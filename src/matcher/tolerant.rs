@@ -17,7 +17,7 @@
 //! - else the alignment is *broken*, and if the knock is on the door's own ports it is a stray;
 //! - if the knock is the first step, a new alignment starts at stage 1.
 //!
-//! Where doors open ([`Opening::leaves`]), an alignment that has their knocks as its beginning goes on, other alignments that share a done
+//! Where doors open ([`Candidates::leaves`]), an alignment that has their knocks as its beginning goes on, other alignments that share a done
 //! step with them end (unless their door does not count the destination), and the rest stays as if the knock had not come.
 //!
 //! Where two meet on one stage, the one that started later stays, then the one with fewer strays. None lives longer than seq_timeout. An
@@ -42,7 +42,7 @@ use crate::knock::{Knock, Pattern, Step};
 use crate::limits::{MAX_DOORS, MAX_STRAYS};
 
 /// A packet that came.
-pub(super) struct Arrival<'a> {
+pub(super) struct KnockAt<'a> {
     /// What it is.
     pub knock: &'a Knock,
     /// Its destination is an address of the interface that it came in by.
@@ -56,10 +56,10 @@ pub(super) fn knock(
     patterns: &[Pattern],
     table: &mut Table,
     copies: &mut Copies,
-    packet: &Arrival<'_>,
+    packet: &KnockAt<'_>,
     tell: &mut dyn FnMut(Event),
 ) {
-    let Arrival { knock, local, now } = *packet;
+    let KnockAt { knock, local, now } = *packet;
     if !patterns.iter().any(|pattern| pattern.wants(knock, local)) {
         return;
     }
@@ -158,8 +158,8 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     /// `None`: the door has no sequence.
-    fn new(pattern: &'a Pattern, packet: &Arrival<'_>) -> Option<View<'a>> {
-        let Arrival { knock, local, .. } = *packet;
+    fn new(pattern: &'a Pattern, packet: &KnockAt<'_>) -> Option<View<'a>> {
+        let KnockAt { knock, local, .. } = *packet;
         let steps = pattern.sequence.as_ref()?.steps();
         let here = pattern.accepts_destination(knock.destination, local);
         let counts = here && pattern.fits_flags(knock);
@@ -238,14 +238,14 @@ impl Going {
 }
 
 /// The doors that open with a knock: all whose alignments are equally good.
-struct Opening {
+struct Candidates {
     /// In the order of the config.
     doors: heapless::Vec<u16, MAX_DOORS>,
     /// The first knock of their sequences.
     start: Moment,
 }
 
-impl Opening {
+impl Candidates {
     /// The alignment at a door that does not open; `None`: it has ended.
     fn leaves(
         &self,
@@ -282,7 +282,12 @@ impl Opening {
 }
 
 /// Which doors open with this knock.
-fn look(patterns: &[Pattern], table: &Table, attempts: &Attempts, packet: &Arrival<'_>) -> Opening {
+fn look(
+    patterns: &[Pattern],
+    table: &Table,
+    attempts: &Attempts,
+    packet: &KnockAt<'_>,
+) -> Candidates {
     let now = packet.now;
     let at_wanting_doors = |visit: &mut dyn FnMut(u16, &View<'_>, &Readings)| {
         for (door, pattern) in (0u16..).zip(patterns) {
@@ -302,7 +307,7 @@ fn look(patterns: &[Pattern], table: &Table, attempts: &Attempts, packet: &Arriv
             }
         }
     });
-    let mut opening = Opening {
+    let mut opening = Candidates {
         doors: heapless::Vec::new(),
         start: now,
     };

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 /// A kind of record, by its number in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecordKind {
     /// IPv4 address of a name.
     A = 1,
     /// Name of an address.
@@ -43,7 +43,7 @@ const MAX_LABEL: usize = 63;
 const HEADER: usize = 12;
 
 /// The question for that record, with the id that the reply must have; `None`: no host has such a name.
-pub fn question(name: &str, kind: Kind, id: [u8; 2]) -> Option<Vec<u8>> {
+pub fn question(name: &str, kind: RecordKind, id: [u8; 2]) -> Option<Vec<u8>> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.len() > MAX_DNS_NAME {
         return None;
@@ -132,10 +132,10 @@ fn first_record(message: &[u8], question: &[u8], records: u16) -> Option<Reply> 
         if fixed[..4] != *wanted {
             continue;
         }
-        if wanted[1] == Kind::Ptr as u8 {
+        if wanted[1] == RecordKind::Ptr as u8 {
             return name_at(message, data_at).map(Reply::Name);
         }
-        let address = if wanted[1] == Kind::A as u8 {
+        let address = if wanted[1] == RecordKind::A as u8 {
             <[u8; 4]>::try_from(data).ok().map(IpAddr::from)
         } else {
             <[u8; 16]>::try_from(data).ok().map(IpAddr::from)

@@ -14,7 +14,7 @@ use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::random;
 use crate::util::number::number;
-use dns::{Kind, Reply};
+use dns::{RecordKind, Reply};
 use std::fs::File;
 use std::io::Seek;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -75,14 +75,14 @@ pub fn resolve_host(host: &str, family: Family) -> Result<SocketAddr, NameError>
             false => Err(NameError::Family),
         };
     }
-    let mut found = Found::default();
+    let mut found = FirstAddresses::default();
     each_line(HOSTS, &mut |line| {
         found.extend(host_files::address_of(line, host).filter(fits));
     });
     if found.is_empty() {
         found = ask_for_addresses(host, family)?;
     }
-    let Found { v4, v6 } = found;
+    let FirstAddresses { v4, v6 } = found;
     let is_near =
         |v6: &IpAddr| v4.is_none() || MessageSocket::to_udp(&(*v6, DNS_PORT).into()).is_ok();
     let first = v6.filter(is_near).or(v4);
@@ -93,12 +93,12 @@ pub fn resolve_host(host: &str, family: Family) -> Result<SocketAddr, NameError>
 
 /// The first address of each family.
 #[derive(Default)]
-struct Found {
+struct FirstAddresses {
     v4: Option<IpAddr>,
     v6: Option<IpAddr>,
 }
 
-impl Found {
+impl FirstAddresses {
     fn is_empty(&self) -> bool {
         self.v4.or(self.v6).is_none()
     }
@@ -113,7 +113,7 @@ impl Found {
 }
 
 /// The addresses that the DNS has of a name, at least one.
-fn ask_for_addresses(host: &str, family: Family) -> Result<Found, NameError> {
+fn ask_for_addresses(host: &str, family: Family) -> Result<FirstAddresses, NameError> {
     let resolver = Resolver::new();
     let random = random::source().map_err(|_| NameError::NoServer)?;
     let has_dot = host.bytes().any(|byte| byte == b'.');
@@ -126,8 +126,8 @@ fn ask_for_addresses(host: &str, family: Family) -> Result<Found, NameError> {
         let domain = domains.next();
         let name = domain.map(|domain| [host, ".", domain].concat());
         let name = name.as_deref().unwrap_or(host);
-        let mut found = Found::default();
-        for (kind, unwanted) in [(Kind::A, Family::V6), (Kind::Aaaa, Family::V4)] {
+        let mut found = FirstAddresses::default();
+        for (kind, unwanted) in [(RecordKind::A, Family::V6), (RecordKind::Aaaa, Family::V4)] {
             if family == unwanted {
                 continue;
             }
@@ -211,7 +211,7 @@ impl HostNames {
             return name;
         }
         let question = dns::reverse_name(address);
-        match self.resolver.ask(&question, Kind::Ptr, &self.random) {
+        match self.resolver.ask(&question, RecordKind::Ptr, &self.random) {
             Ok(Reply::Name(name)) => Some(name),
             _ => None,
         }
@@ -255,7 +255,7 @@ impl Resolver {
     }
 
     /// What the servers say of that name; `Unknown` also if no host has such a name.
-    fn ask(&self, name: &str, kind: Kind, random: &File) -> Result<Reply, NameError> {
+    fn ask(&self, name: &str, kind: RecordKind, random: &File) -> Result<Reply, NameError> {
         let mut id = [0; 2];
         random::fill_from(random, &mut id).map_err(|_| NameError::NoServer)?;
         let question = dns::question(name, kind, id).ok_or(NameError::Unknown)?;

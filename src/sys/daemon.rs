@@ -35,11 +35,11 @@ pub fn close_inherited() {
 }
 
 /// The daemon's half of the promise to tell its parent how the start went.
-pub struct Starting(io::PipeWriter);
+pub struct ParentSignal(io::PipeWriter);
 
 /// Forks: the child goes on in a session of its own with directory `/`; the parent waits until the child calls
-/// [`Starting::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
-pub fn daemonize() -> io::Result<Starting> {
+/// [`ParentSignal::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
+pub fn daemonize() -> io::Result<ParentSignal> {
     let (from_child, to_parent) = io::pipe()?;
     if fork()? != 0 {
         drop(to_parent);
@@ -52,10 +52,10 @@ pub fn daemonize() -> io::Result<Starting> {
     // SAFETY: no pointers.
     cerr(unsafe { libc::setsid() })?;
     std::env::set_current_dir("/")?;
-    Ok(Starting(to_parent))
+    Ok(ParentSignal(to_parent))
 }
 
-impl Starting {
+impl ParentSignal {
     /// The start succeeded: standard input, output and error go to /dev/null, and the parent exits.
     pub fn done(self) -> io::Result<()> {
         let null = open(Path::new("/dev/null"), libc::O_RDWR, 0)?;

@@ -24,7 +24,7 @@ pub fn retry(call: &mut dyn FnMut() -> isize) -> io::Result<usize> {
 
 /// An error in words of ours. (std's own for text brings the tables of Unicode, to show text in the way of Rust's source.)
 pub fn with_text(kind: io::ErrorKind, text: String) -> io::Error {
-    io::Error::new(kind, Text(text))
+    io::Error::new(kind, OwnMessage(text))
 }
 
 /// The text of an error as C's strerror() gives it, without the number that Rust adds.
@@ -39,21 +39,21 @@ pub fn plain(error: &io::Error) -> String {
     text
 }
 
-struct Text(String);
+struct OwnMessage(String);
 
-impl fmt::Display for Text {
+impl fmt::Display for OwnMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl fmt::Debug for Text {
+impl fmt::Debug for OwnMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Text {}
+impl std::error::Error for OwnMessage {}
 
 #[cfg(test)]
 mod tests {

@@ -44,7 +44,7 @@ pub fn open_in(
 }
 
 /// Whose something is, and what it is.
-pub struct Found {
+pub struct FileStatus {
     /// Its kind and permissions.
     pub mode: libc::mode_t,
     /// Its owner.
@@ -54,14 +54,14 @@ pub struct Found {
 }
 
 /// Looks at a name in this directory, `.` for the directory itself, and follows no link.
-pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Found> {
+pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<FileStatus> {
     let name = c_string(name)?;
     // SAFETY: an all-zero stat is valid.
     let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
     let (fd, flags) = (folder.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
     // SAFETY: the name is a C string, and `found` has room for what is found.
     cerr(unsafe { libc::fstatat64(fd, name.as_ptr(), &raw mut found, flags) })?;
-    Ok(Found {
+    Ok(FileStatus {
         mode: found.st_mode,
         user: found.st_uid,
         #[allow(

@@ -20,11 +20,11 @@ pub enum Awaits {
 
 /// A descriptor to wait for.
 #[repr(transparent)]
-pub struct Entry<'a>(libc::pollfd, PhantomData<BorrowedFd<'a>>);
+pub struct PollEntry<'a>(libc::pollfd, PhantomData<BorrowedFd<'a>>);
 
-impl<'a> Entry<'a> {
+impl<'a> PollEntry<'a> {
     /// Where there is no descriptor, it is never ready.
-    pub fn new(descriptor: Option<BorrowedFd<'a>>, awaits: Awaits) -> Entry<'a> {
+    pub fn new(descriptor: Option<BorrowedFd<'a>>, awaits: Awaits) -> PollEntry<'a> {
         let pollfd = libc::pollfd {
             fd: descriptor.map_or(-1, |fd| fd.as_raw_fd()),
             events: match awaits {
@@ -34,7 +34,7 @@ impl<'a> Entry<'a> {
             },
             revents: 0,
         };
-        Entry(pollfd, PhantomData)
+        PollEntry(pollfd, PhantomData)
     }
 }
 
@@ -60,7 +60,7 @@ impl Ready {
 }
 
 /// Sleeps until one of the entries, at most 32, is ready, or `now` reaches `deadline`, which may be [`NEVER`]; none is when the deadline came or a signal did.
-pub fn wait(entries: &mut [Entry<'_>], now: Millis, deadline: Millis) -> io::Result<Ready> {
+pub fn wait(entries: &mut [PollEntry<'_>], now: Millis, deadline: Millis) -> io::Result<Ready> {
     let timeout = match deadline {
         NEVER => -1,
         _ => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),

@@ -96,7 +96,7 @@ const LOOKUP: &[libc::c_long] = &[
 const _: () = assert!(ALLOWED.len() + LISTENER.len() + LOOKUP.len() + SENDING.len() < 200);
 
 /// What one process may call: some of it with these values of its first argument alone.
-struct Rules<'a> {
+struct AllowedCalls<'a> {
     calls: &'a [libc::c_long],
     bound: &'a [libc::c_long],
     first: &'a [libc::c_long],
@@ -136,7 +136,7 @@ const ALLOWS: usize = 1;
 const SETS: usize = 7;
 const MAPS: usize = END.len();
 
-fn program(architecture: u32, rules: &Rules<'_>) -> Vec<Instruction> {
+fn program(architecture: u32, rules: &AllowedCalls<'_>) -> Vec<Instruction> {
     let mut program = END.to_vec();
     program.push(REFUSE);
     // To the instruction that so many of them were there with.
@@ -172,7 +172,7 @@ fn program(architecture: u32, rules: &Rules<'_>) -> Vec<Instruction> {
 /// Confines the listener, for good; only to these sockets something can be sent then. Kernels before 3.5 and those built without it refuse
 /// (EINVAL).
 pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> io::Result<()> {
-    confine(&Rules {
+    confine(&AllowedCalls {
         calls: LISTENER,
         bound: SENDING,
         first: &may_send_to.map(|socket| socket.as_raw_fd().into()),
@@ -181,7 +181,7 @@ pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> io::Result<()> {
 
 /// The same for the lookup process.
 pub fn confine_lookup() -> io::Result<()> {
-    confine(&Rules {
+    confine(&AllowedCalls {
         calls: LOOKUP,
         bound: &[libc::SYS_socket],
         first: &[
@@ -191,7 +191,7 @@ pub fn confine_lookup() -> io::Result<()> {
     })
 }
 
-fn confine(rules: &Rules<'_>) -> io::Result<()> {
+fn confine(rules: &AllowedCalls<'_>) -> io::Result<()> {
     let Some(architecture) = THIS_ARCHITECTURE else {
         return Err(io::ErrorKind::Unsupported.into());
     };

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 /// The whole knocks of a test, and the commands that they cause.
 #[derive(Default)]
 struct World {
-    commands: Commands,
+    commands: CommandQueue,
     book: LeaseBook,
     options: Options,
     number: u64,

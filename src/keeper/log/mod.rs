@@ -24,7 +24,7 @@ use zone::{LocalTime, Zone};
 
 /// What kind of line, which decides where it shows beside log file and syslog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum LogKind {
     /// What knockd 0.8 logs, and prints with `-v`.
     Event,
     /// What knockd 0.8 logs and never prints.
@@ -37,9 +37,9 @@ pub enum Kind {
     Debug,
 }
 
-struct Line {
+struct LogLine {
     time: LocalTime,
-    kind: Kind,
+    kind: LogKind,
     text: String,
 }
 
@@ -52,7 +52,7 @@ pub struct LogSinks {
     debug: bool,
     /// Read at the start and at each reload.
     zone: Zone,
-    pending: Vec<Line>,
+    pending: Vec<LogLine>,
     stdout: Printer,
     stderr: Printer,
 }
@@ -89,7 +89,7 @@ impl LogSinks {
         match secure_open::open(path, flags, 0o600) {
             Ok(file) => self.file = Some(LogFile::new(file)),
             Err(error) => self.now(
-                Kind::Error,
+                LogKind::Error,
                 &format_args!(
                     "warning: cannot open logfile: {}: {}",
                     path.display(),
@@ -100,22 +100,22 @@ impl LogSinks {
     }
 
     /// A line that happens now.
-    pub fn now(&mut self, kind: Kind, text: &dyn fmt::Display) {
+    pub fn now(&mut self, kind: LogKind, text: &dyn fmt::Display) {
         self.at(clock::wall(), kind, text);
     }
 
     /// A line of that moment; of a message of several lines, each is one of the log.
-    pub fn at(&mut self, time: UnixTime, kind: Kind, text: &dyn fmt::Display) {
+    pub fn at(&mut self, time: UnixTime, kind: LogKind, text: &dyn fmt::Display) {
         let wanted = match kind {
-            Kind::Event | Kind::LogOnly | Kind::Error => true,
-            Kind::Verbose => self.verbose || self.debug,
-            Kind::Debug => self.debug,
+            LogKind::Event | LogKind::LogOnly | LogKind::Error => true,
+            LogKind::Verbose => self.verbose || self.debug,
+            LogKind::Debug => self.debug,
         };
         if wanted {
             let time = self.zone.local(time);
             for line in text.to_string().lines() {
                 let text = line.to_string();
-                self.pending.push(Line { time, kind, text });
+                self.pending.push(LogLine { time, kind, text });
             }
         }
     }
@@ -126,8 +126,8 @@ impl LogSinks {
         let [mut to_file, mut to_stdout, mut to_stderr] = [const { String::new() }; 3];
         let printing = self.verbose || self.debug;
         let now = self.zone.local(clock::wall());
-        for Line { time, kind, text } in self.pending.drain(..) {
-            if matches!(kind, Kind::Event | Kind::LogOnly | Kind::Error) {
+        for LogLine { time, kind, text } in self.pending.drain(..) {
+            if matches!(kind, LogKind::Event | LogKind::LogOnly | LogKind::Error) {
                 if self.file.is_some() {
                     to_file.push_str(&in_file(time, &text));
                 }
@@ -136,11 +136,11 @@ impl LogSinks {
                 }
             }
             match kind {
-                Kind::Event | Kind::Verbose | Kind::Debug if printing => {
+                LogKind::Event | LogKind::Verbose | LogKind::Debug if printing => {
                     to_stdout.push_str(&text);
                     to_stdout.push('\n');
                 }
-                Kind::Error => {
+                LogKind::Error => {
                     to_stderr.push_str(&text);
                     to_stderr.push('\n');
                 }
@@ -355,7 +355,7 @@ mod tests {
     fn each_line_of_a_message_has_its_time() {
         let mut log = LogSinks::new(false, false);
         log.now(
-            Kind::LogOnly,
+            LogKind::LogOnly,
             &"config: line 2: syntax error\nconf:2:1: why",
         );
         let texts: Vec<&str> = log.pending.iter().map(|line| line.text.as_str()).collect();

@@ -2,7 +2,7 @@
 //! behind them so that the order stays. The doors never wait.
 #![forbid(unsafe_code)]
 
-use super::{Kind, LogSinks};
+use super::{LogKind, LogSinks};
 use crate::keeper::process;
 use crate::limits::{LOOKUP_LIFE_MS, MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, NAME_WAIT_MS};
 use crate::resolve::dns::MAX_DNS_NAME;
@@ -17,16 +17,16 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-struct Line {
+struct QueuedLine {
     time: UnixTime,
-    kind: Kind,
+    kind: LogKind,
     /// Whose address the line begins with.
     source: Option<IpAddr>,
     text: String,
     until: Millis,
 }
 
-struct Name {
+struct CachedName {
     source: IpAddr,
     name: Option<String>,
     until: Millis,
@@ -49,8 +49,8 @@ pub struct LogQueue {
     /// The empty directory that the child takes for the root of the file system.
     pub cage: Option<OwnedFd>,
     child: Option<Child>,
-    names: Vec<Name>,
-    waiting: Vec<Line>,
+    names: Vec<CachedName>,
+    waiting: Vec<QueuedLine>,
 }
 
 impl LogQueue {
@@ -67,7 +67,7 @@ impl LogQueue {
     }
 
     /// A line.
-    pub fn say(&mut self, kind: Kind, text: &dyn fmt::Display) {
+    pub fn say(&mut self, kind: LogKind, text: &dyn fmt::Display) {
         if self.waiting.is_empty() {
             self.sinks.now(kind, text);
         } else {
@@ -76,7 +76,7 @@ impl LogQueue {
     }
 
     /// A line about a source: `10.9.0.2: text`, or `10.9.0.2 (client.example): text`.
-    pub fn about(&mut self, kind: Kind, source: IpAddr, text: &dyn fmt::Display) {
+    pub fn about(&mut self, kind: LogKind, source: IpAddr, text: &dyn fmt::Display) {
         if !self.lookup {
             return self.say(kind, &format_args!("{source}: {text}"));
         }
@@ -85,13 +85,19 @@ impl LogQueue {
         self.proceed(now);
     }
 
-    fn queue(&mut self, kind: Kind, source: Option<IpAddr>, text: &dyn fmt::Display, now: Millis) {
+    fn queue(
+        &mut self,
+        kind: LogKind,
+        source: Option<IpAddr>,
+        text: &dyn fmt::Display,
+        now: Millis,
+    ) {
         if self.waiting.len() >= MAX_WAITING_LINES {
             self.release();
         }
         let until = now + NAME_WAIT_MS;
         let text = text.to_string();
-        self.waiting.push(Line {
+        self.waiting.push(QueuedLine {
             time: clock::wall(),
             kind,
             source,
@@ -116,7 +122,7 @@ impl LogQueue {
         self.sinks.at(line.time, line.kind, &text);
     }
 
-    fn known(&self, source: IpAddr) -> Option<&Name> {
+    fn known(&self, source: IpAddr) -> Option<&CachedName> {
         self.names.iter().find(|name| name.source == source)
     }
 
@@ -124,7 +130,7 @@ impl LogQueue {
         if self.names.len() >= MAX_NAMES {
             self.names.remove(0);
         }
-        self.names.push(Name {
+        self.names.push(CachedName {
             source,
             name,
             until: now + NAME_LIFE_MS,

@@ -42,13 +42,13 @@ pub struct Zone {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Summer {
     offset: Offset,
-    start: Change,
-    end: Change,
+    start: YearlyChange,
+    end: YearlyChange,
 }
 
 /// A moment of each year.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Change {
+struct YearlyChange {
     day: Day,
     /// Seconds after the midnight that it begins with, by the clock before the change.
     second: i32,
@@ -95,7 +95,7 @@ impl Zone {
 
     /// From a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`, if it is one.
     pub fn of_rule(text: &[u8]) -> Option<Zone> {
-        let mut rest = Text(text);
+        let mut rest = RuleText(text);
         rest.name()?;
         let standard = -rest.clock()?;
         if rest.0.is_empty() {
@@ -112,7 +112,7 @@ impl Zone {
             standard + 3600
         };
         if rest.0.is_empty() {
-            rest = Text(USUAL_CHANGES);
+            rest = RuleText(USUAL_CHANGES);
         }
         let summer = Summer {
             offset,
@@ -159,7 +159,7 @@ impl Zone {
     }
 }
 
-impl Change {
+impl YearlyChange {
     /// By the clock before the change.
     fn in_year(&self, year: i32) -> Time {
         let first = day_number(year, 1, 1);
@@ -185,9 +185,9 @@ impl Change {
 }
 
 /// What is left of a rule.
-struct Text<'a>(&'a [u8]);
+struct RuleText<'a>(&'a [u8]);
 
-impl Text<'_> {
+impl RuleText<'_> {
     fn take(&mut self, byte: u8) -> bool {
         let rest = self.0.split_first().filter(|(first, _)| **first == byte);
         if let Some((_, rest)) = rest {
@@ -239,7 +239,7 @@ impl Text<'_> {
     }
 
     /// `,DAY[/TIME]`.
-    fn change(&mut self) -> Option<Change> {
+    fn change(&mut self) -> Option<YearlyChange> {
         self.take(b',').then_some(())?;
         let day = if self.take(b'M') {
             let month = self.number().filter(|month| (1..=12).contains(month))?;
@@ -257,7 +257,7 @@ impl Text<'_> {
         } else {
             2 * 3600
         };
-        Some(Change { day, second })
+        Some(YearlyChange { day, second })
     }
 }
 

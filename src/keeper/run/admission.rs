@@ -3,8 +3,8 @@
 
 use super::Keeper;
 use crate::capture::packet;
-use crate::keeper::doors::Door;
-use crate::keeper::log::Kind;
+use crate::keeper::doors::DoorRuntime;
+use crate::keeper::log::LogKind;
 use crate::limits::{LEFT_OUT_REPORT_MS, LOG_BURST, MAX_STEPS, TEXT_BURST, TEXTS_PER_SECOND};
 use crate::sys::clock::monotonic;
 use crate::util::time::Millis;
@@ -43,7 +43,7 @@ pub const ABOUT_ATTEMPTS: &str = "stage and failure lines";
 
 /// Whose words a line is in.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Words {
+pub enum Author {
     /// About a client, or what `-D` shows of a packet.
     Keepers,
     /// As the listener says it.
@@ -52,10 +52,10 @@ pub enum Words {
 
 impl Keeper {
     /// Whether the listener may cause such a line now. If not, it is counted.
-    pub(super) fn admits(&mut self, words: Words) -> bool {
+    pub(super) fn admits(&mut self, words: Author) -> bool {
         let rate = match words {
-            Words::Keepers => &mut self.admission.lines,
-            Words::Listeners => &mut self.admission.texts,
+            Author::Keepers => &mut self.admission.lines,
+            Author::Listeners => &mut self.admission.texts,
         };
         let now = monotonic();
         let allowed = rate.allow(now);
@@ -72,14 +72,14 @@ impl Keeper {
 
     pub(super) fn log_lines_left_out(&mut self, number: u32, what: &str) {
         self.log.say(
-            Kind::Event,
+            LogKind::Event,
             &format_args!("LogRate: {number} {what} left out"),
         );
     }
 
     /// Logs a text of the listener. Once that has read packets it is marked, or it could look like a line of the keeper.
-    pub(super) fn listener_text(&mut self, kind: Kind, text: &str) -> bool {
-        if self.admits(Words::Listeners) {
+    pub(super) fn listener_text(&mut self, kind: LogKind, text: &str) -> bool {
+        if self.admits(Author::Listeners) {
             let mark = match self.listener.is_some() {
                 true => "listener: ",
                 false => "",
@@ -96,7 +96,7 @@ impl Keeper {
 }
 
 /// Whether the door has that many steps. Of a one-time door the sequence may have been another when this was sent.
-pub fn has_stage(door: &Door, stage: u8) -> bool {
+pub fn has_stage(door: &DoorRuntime, stage: u8) -> bool {
     let steps = match &door.config.pattern.sequence {
         Some(sequence) if door.list.is_none() => sequence.steps().len(),
         _ => MAX_STEPS,

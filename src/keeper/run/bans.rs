@@ -4,7 +4,7 @@
 use super::Keeper;
 use crate::capture::interfaces::Interfaces;
 use crate::keeper::doors::expand;
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::lease::Reknock;
 use crate::lease::{BAN, Lease, LeaseKind, Opening, Turn};
 use crate::sys::clock::monotonic;
@@ -28,7 +28,7 @@ impl Keeper {
         }
         if let Some(why) = why {
             let text = format!("not banned, though it touched tripwires: {why}");
-            self.log.about(Kind::Verbose, source, &text);
+            self.log.about(LogKind::Verbose, source, &text);
             return true;
         }
         let command = |text: Option<&[u8]>| expand(text.unwrap_or_default(), source);
@@ -39,7 +39,7 @@ impl Keeper {
         );
         let (Some(start), Some(stop)) = commands else {
             let text = "error: not banned: BanCommand or UnbanCommand is too long";
-            self.log.about(Kind::Error, source, &text);
+            self.log.about(LogKind::Error, source, &text);
             return true;
         };
         let (max, time) = (bans.max as usize, bans.time);
@@ -56,12 +56,12 @@ impl Keeper {
         let opened = (self.book).open(opening, Reknock::Renew, now, &mut self.actions);
         if opened.is_err() {
             let text = "not banned: too many bans are ending";
-            self.log.about(Kind::Verbose, source, &text);
+            self.log.about(LogKind::Verbose, source, &text);
             return true;
         }
         if is_new {
             let text = format_args!("{BAN}: {} s, for it touched tripwires", time / 1000);
-            self.log.about(Kind::Event, source, &text);
+            self.log.about(LogKind::Event, source, &text);
         }
         while let (number, Some(first)) = self.book.bans()
             && number > max

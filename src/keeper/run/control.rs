@@ -4,7 +4,7 @@
 use super::Keeper;
 use crate::ipc::{Counters, Interface, ToListener};
 use crate::keeper::control::{Control, ERROR, OK, Question};
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::keeper::status::{DoorStatus, ListenerStatus, Status};
 use crate::lease::{BAN, Lease};
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
@@ -24,7 +24,7 @@ impl Keeper {
             Err(error) => {
                 let path = path.display();
                 self.log.say(
-                    Kind::Error,
+                    LogKind::Error,
                     &format_args!("warning: no control socket (knockd --status): {path}: {error}"),
                 );
             }

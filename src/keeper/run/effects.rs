@@ -3,7 +3,7 @@
 
 use super::Keeper;
 use crate::keeper::commands::{Command, Role};
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::lease::{Action, LeaseId};
 use crate::limits::JOURNAL_RETRY_MS;
 use crate::sys::clock::monotonic;
@@ -41,11 +41,11 @@ impl Keeper {
                     if let Some(id) = lease {
                         self.book.command_started(id, process.group());
                     }
-                    self.about_opening(Kind::Event, &door, None, &line);
+                    self.about_opening(LogKind::Event, &door, None, &line);
                     begun.push(process);
                 }
                 Err(error) => self.log.say(
-                    Kind::Error,
+                    LogKind::Error,
                     &format_args!("error: command fork failed! ({})", plain(&error)),
                 ),
             }
@@ -95,14 +95,15 @@ impl Keeper {
                 self.journal_fails = false;
                 self.save_again = NEVER;
                 if failed_before {
-                    self.log.say(Kind::Event, &"the journal is written again");
+                    self.log
+                        .say(LogKind::Event, &"the journal is written again");
                 }
             }
             Err(error) => {
                 self.journal_fails = true;
                 self.save_again = monotonic() + JOURNAL_RETRY_MS;
                 if !failed_before {
-                    self.log.say(Kind::Error, &format_args!(
+                    self.log.say(LogKind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
                          will stay open",
                         plain(&error)
@@ -119,7 +120,7 @@ impl Keeper {
         let what = if lease.is_ban() { of_ban } else { of_door };
         let (source, name) = (lease.source, lease.name().to_string());
         self.about_opening(
-            Kind::Event,
+            LogKind::Event,
             &name,
             Some(source),
             &format_args!("{name}: {what}"),
@@ -129,7 +130,7 @@ impl Keeper {
     /// A line about an opening of that door, or that one line more was left out (`LogRate`): who knows one door must not hide another's.
     pub(super) fn about_opening(
         &mut self,
-        kind: Kind,
+        kind: LogKind,
         door: &str,
         source: Option<IpAddr>,
         text: &dyn fmt::Display,

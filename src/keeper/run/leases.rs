@@ -6,7 +6,7 @@ use crate::config::undoes;
 use crate::keeper::Settings;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::keeper::state::{State, Unavailable};
 use crate::lease::{Lease, LeaseKind, Opening, Phase, Turn, in_words};
 use crate::limits::{MAX_LEASES, SHUTDOWN_START_MS};
@@ -85,14 +85,14 @@ impl Keeper {
     }
 
     fn not_opened(&mut self, door: &str, why: &str) {
-        self.about_opening(Kind::Error, door, None, &format_args!("error: {why}"));
+        self.about_opening(LogKind::Error, door, None, &format_args!("error: {why}"));
     }
 
     /// Ends these leases now. How many there were.
     pub(super) fn end_leases(&mut self, these: &dyn Fn(&Lease) -> bool, why: &str) -> usize {
         for lease in self.book.leases().iter().filter(|lease| these(lease)) {
             let text = format_args!("{}: {why}", lease.name());
-            self.log.about(Kind::Event, lease.source, &text);
+            self.log.about(LogKind::Event, lease.source, &text);
         }
         let number = self.book.end(these, false, &mut self.actions);
         let Keeper { book, commands, .. } = self;
@@ -108,7 +108,7 @@ impl Keeper {
     /// SIGUSR1: the firewall was flushed, so each live lease's stop command runs and then its start command.
     pub(super) fn reapply(&mut self) {
         self.log.say(
-            Kind::Event,
+            LogKind::Event,
             &format_args!("applying {} again", in_words(self.book.leases())),
         );
         self.book.reapply(&mut self.actions);
@@ -145,7 +145,7 @@ impl Keeper {
                 let process = holder.process;
                 let config = config.display();
                 self.log.say(
-                    Kind::Error,
+                    LogKind::Error,
                     &format_args!(
                         "error: process {process} runs with {config}, too: giving way to it"
                     ),
@@ -216,7 +216,7 @@ impl Keeper {
         if status != 0 {
             let name = &command.door;
             let text = format_args!("{name}: command returned non-zero status code ({status})");
-            self.about_opening(Kind::Error, name, None, &text);
+            self.about_opening(LogKind::Error, name, None, &text);
         }
         let Some(id) = command.lease else { return };
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });

@@ -1,17 +1,17 @@
 //! The listener and its replacement: starting, hearing and losing them.
 #![forbid(unsafe_code)]
 
-use super::admission::{ABOUT_ATTEMPTS, Words, has_stage};
-use super::{Keeper, Starting};
+use super::admission::{ABOUT_ATTEMPTS, Author, has_stage};
+use super::{Keeper, StartingListener};
 use crate::config::Options;
 use crate::ipc::{Progress, ToKeeper, ToListener};
-use crate::keeper::doors::Door;
+use crate::keeper::doors::DoorRuntime;
 use crate::keeper::listener_process::{ListenerProcess, Received, Startup};
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::knock::Protocol;
 use crate::limits::{LISTENER_END_MS, LISTENER_PAUSE_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
 use crate::sys::clock::monotonic;
-use crate::sys::poll::{self, Awaits, Entry};
+use crate::sys::poll::{self, Awaits, PollEntry};
 use crate::util::time::Millis;
 use std::io;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ impl Keeper {
 
     pub(super) fn start_listener(&mut self, now: Millis) {
         match self.spawn_own_listener() {
-            Ok(listener) => self.starting = Some(Starting::new(listener, None)),
+            Ok(listener) => self.starting = Some(StartingListener::new(listener, None)),
             Err(error) => self.start_again(&format!("cannot start a listener: {error}"), now),
         }
     }
@@ -37,7 +37,7 @@ impl Keeper {
     pub(super) fn spawn_listener(
         &self,
         options: &Options,
-        doors: &mut [Door],
+        doors: &mut [DoorRuntime],
         wait_for_interfaces: bool,
         before: Option<&ListenerProcess>,
     ) -> io::Result<ListenerProcess> {
@@ -69,7 +69,7 @@ impl Keeper {
                     self.heed(record);
                 }
                 Received::Nothing if now < until => {
-                    let entry = Entry::new(Some(listener.as_fd()), Awaits::Input);
+                    let entry = PollEntry::new(Some(listener.as_fd()), Awaits::Input);
                     if poll::wait(&mut [entry], now, until).is_err() {
                         return;
                     }
@@ -93,7 +93,7 @@ impl Keeper {
                 Startup::Refused(problem) => self.give_up_starting(&problem),
                 Startup::Dead => self.give_up_starting("the listener has died"),
                 Startup::Ready(listens) => {
-                    let Some(Starting { listener, new, .. }) = self.starting.take() else {
+                    let Some(StartingListener { listener, new, .. }) = self.starting.take() else {
                         return;
                     };
                     match (&mut self.startup, new) {
@@ -109,7 +109,7 @@ impl Keeper {
 
     /// The listener that starts is ended, and what it was for is not done.
     pub(super) fn give_up_starting(&mut self, why: &str) {
-        let Some(Starting { listener, new, .. }) = self.starting.take() else {
+        let Some(StartingListener { listener, new, .. }) = self.starting.take() else {
             return;
         };
         match &mut self.startup {
@@ -128,7 +128,7 @@ impl Keeper {
     /// There is no listener any more, since `why`, and the last one was started then.
     fn start_again(&mut self, why: &str, started: Millis) {
         self.log.say(
-            Kind::Error,
+            LogKind::Error,
             &format_args!("error: {why}: starting it again"),
         );
         self.restarts += 1;
@@ -168,13 +168,13 @@ impl Keeper {
     /// Does what a record of the listener asks for, as far as it can be checked. `false`: no honest listener sends this.
     fn heed(&mut self, record: ToKeeper) -> bool {
         match record {
-            ToKeeper::Stage(progress) => self.progress(progress, Kind::Event, "Stage ", ""),
+            ToKeeper::Stage(progress) => self.progress(progress, LogKind::Event, "Stage ", ""),
             ToKeeper::TimedOut(progress) => {
-                self.progress(progress, Kind::Event, "sequence timeout (stage ", ")")
+                self.progress(progress, LogKind::Event, "sequence timeout (stage ", ")")
             }
             ToKeeper::Failed(progress) => self.progress(
                 progress,
-                Kind::Verbose,
+                LogKind::Verbose,
                 "wrong knock, attempt ended (stage ",
                 ")",
             ),
@@ -185,23 +185,23 @@ impl Keeper {
             } => self.can_knock(source) && self.opened(usize::from(door), source, generation),
             ToKeeper::Scanned(source) => self.can_knock(source) && self.scanned(source),
             ToKeeper::LeftOut(lines) => {
-                if self.admits(Words::Listeners) {
+                if self.admits(Author::Listeners) {
                     self.log_lines_left_out(lines, ABOUT_ATTEMPTS);
                 }
                 true
             }
-            ToKeeper::Problem(text) => self.listener_text(Kind::Error, &text),
-            ToKeeper::Notice(text) => self.listener_text(Kind::Event, &text),
-            ToKeeper::Debug(text) => self.listener_text(Kind::Debug, &text),
+            ToKeeper::Problem(text) => self.listener_text(LogKind::Error, &text),
+            ToKeeper::Notice(text) => self.listener_text(LogKind::Event, &text),
+            ToKeeper::Debug(text) => self.listener_text(LogKind::Debug, &text),
             ToKeeper::Seen(knock) => {
                 let protocol = knock.step.protocol;
                 let flags = match protocol {
                     Protocol::Tcp => format!(" flags {:#04x}", knock.flags),
                     Protocol::Udp => String::new(),
                 };
-                if self.admits(Words::Keepers) {
+                if self.admits(Author::Keepers) {
                     self.log.say(
-                        Kind::Debug,
+                        LogKind::Debug,
                         &format_args!(
                             "{protocol}: {}:{} -> {}:{}{flags}",
                             knock.source, knock.source_port, knock.destination, knock.step.port
@@ -217,7 +217,7 @@ impl Keeper {
     }
 
     /// A line about an attempt: the stage between `before` and `after`.
-    fn progress(&mut self, progress: Progress, kind: Kind, before: &str, after: &str) -> bool {
+    fn progress(&mut self, progress: Progress, kind: LogKind, before: &str, after: &str) -> bool {
         let Progress {
             door,
             source,
@@ -230,7 +230,7 @@ impl Keeper {
             return false;
         }
         let text = format!("{}: {before}{stage}{after}", door.config.name);
-        if self.admits(Words::Keepers) {
+        if self.admits(Author::Keepers) {
             self.log.about(kind, source, &text);
         }
         true
@@ -259,7 +259,7 @@ impl Keeper {
         let name = door.config.name.clone();
         if self.book.is_banned(source) {
             let text = format_args!("{name}: knock of a banned source: not opened");
-            self.about_opening(Kind::Event, &name, Some(source), &text);
+            self.about_opening(LogKind::Event, &name, Some(source), &text);
             // Who knocked may have been seen.
             self.use_sequence(index);
             self.next_sequence(index);
@@ -269,7 +269,7 @@ impl Keeper {
         if self.use_sequence(index) {
             self.opened += 1;
             self.about_opening(
-                Kind::Event,
+                LogKind::Event,
                 &name,
                 Some(source),
                 &format_args!("{name}: OPEN SESAME"),

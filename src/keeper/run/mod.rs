@@ -13,11 +13,11 @@ mod shutdown;
 mod takeover;
 
 use super::Settings;
-use super::commands::Commands;
+use super::commands::CommandQueue;
 use super::control::Control;
-use super::doors::Door;
+use super::doors::DoorRuntime;
 use super::listener_process::{ListenerProcess, Restart};
-use super::log::{Kind, LogQueue, LogSinks};
+use super::log::{LogKind, LogQueue, LogSinks};
 use super::state::State;
 use crate::config::Options;
 use crate::keeper::status::ListenerStatus;
@@ -27,7 +27,7 @@ use crate::limits::{
 };
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
-use crate::sys::poll::{self, Awaits, Entry, Ready};
+use crate::sys::poll::{self, Awaits, PollEntry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
 use crate::util::time::Millis;
@@ -40,7 +40,7 @@ use std::path::PathBuf;
 
 /// What the keeper waits for, in this order.
 #[derive(Clone, Copy)]
-enum Source {
+enum PollSource {
     Signals,
     Listener,
     Starting,
@@ -50,7 +50,7 @@ enum Source {
 }
 
 /// A listener that is not ready yet.
-struct Starting {
+struct StartingListener {
     listener: ListenerProcess,
     /// It is given up then.
     ready_by: Millis,
@@ -58,10 +58,10 @@ struct Starting {
     new: Option<Box<NewConfig>>,
 }
 
-impl Starting {
-    fn new(listener: ListenerProcess, new: Option<Box<NewConfig>>) -> Starting {
+impl StartingListener {
+    fn new(listener: ListenerProcess, new: Option<Box<NewConfig>>) -> StartingListener {
         let ready_by = listener.started + LISTENER_START_MS;
-        Starting {
+        StartingListener {
             listener,
             ready_by,
             new,
@@ -72,7 +72,7 @@ impl Starting {
 /// A config that was read again.
 struct NewConfig {
     options: Options,
-    doors: Vec<Door>,
+    doors: Vec<DoorRuntime>,
     /// Its state folder, if that is another one.
     state: Option<State>,
 }
@@ -91,14 +91,14 @@ pub struct Keeper {
     pub settings: Settings,
     /// The config's options.
     pub options: Options,
-    doors: Vec<Door>,
+    doors: Vec<DoorRuntime>,
     /// The log.
     pub log: LogQueue,
     signals: Signals,
     /// The listener, while there is one that is ready.
     pub listener: Option<ListenerProcess>,
     restart: Restart,
-    starting: Option<Starting>,
+    starting: Option<StartingListener>,
     /// SIGHUP has come and is not obeyed yet; when the next reload may begin.
     reload_wanted: bool,
     reload_after: Millis,
@@ -109,7 +109,7 @@ pub struct Keeper {
     save_again: Millis,
     /// That has been told.
     journal_fails: bool,
-    commands: Commands,
+    commands: CommandQueue,
     /// The state folder, if there is one.
     pub state: Option<State>,
     /// The pid file, if there is one.
@@ -140,7 +140,7 @@ impl Keeper {
     pub fn new(
         settings: Settings,
         options: Options,
-        doors: Vec<Door>,
+        doors: Vec<DoorRuntime>,
     ) -> Result<&'static mut Keeper, String> {
         let signals = Signals::catch().map_err(|error| {
             let error = plain(&error);
@@ -164,7 +164,7 @@ impl Keeper {
             actions: Vec::new(),
             save_again: NEVER,
             journal_fails: false,
-            commands: Commands::default(),
+            commands: CommandQueue::default(),
             state: None,
             pid_file: None,
             closing: None,
@@ -200,7 +200,7 @@ impl Keeper {
 
     /// Runs the loop until the first listener is ready, or a signal ends the daemon. The error says why the listener cannot start.
     pub fn await_listener(&mut self, listener: ListenerProcess) -> Result<bool, String> {
-        self.starting = Some(Starting::new(listener, None));
+        self.starting = Some(StartingListener::new(listener, None));
         self.startup = Some(Ok(false));
         while self.starting.is_some() {
             let now = monotonic();
@@ -220,27 +220,27 @@ impl Keeper {
             // Only a machine out of memory gets here; leases must still end.
             Err(error) => {
                 self.log
-                    .say(Kind::Error, &format_args!("error: poll: {error}"));
+                    .say(LogKind::Error, &format_args!("error: poll: {error}"));
                 poll::pause(FORK_RETRY_MS);
                 Ready::default()
             }
         };
         // First, since what the others say may let clients go.
-        let clients = ready.skip(Source::Control as usize);
+        let clients = ready.skip(PollSource::Control as usize);
         if clients.any() {
             self.serve_clients(clients, monotonic());
         }
-        let has = |source: Source| ready.has(source as usize);
-        if has(Source::Listener) {
+        let has = |source: PollSource| ready.has(source as usize);
+        if has(PollSource::Listener) {
             self.hear_listener();
         }
-        if has(Source::Starting) {
+        if has(PollSource::Starting) {
             self.hear_starting();
         }
-        if has(Source::Names) {
+        if has(PollSource::Names) {
             self.log.answer(monotonic());
         }
-        if has(Source::Signals) || self.signals.are_pending() {
+        if has(PollSource::Signals) || self.signals.are_pending() {
             for signal in self.signals.take() {
                 self.obey(signal);
             }
@@ -268,16 +268,17 @@ impl Keeper {
         }
     }
 
-    /// Waits for something to do: which entries, each [`Source`]'s at its place, are ready.
+    /// Waits for something to do: which entries, each [`PollSource`]'s at its place, are ready.
     fn sleep(&self, now: Millis) -> io::Result<Ready> {
-        let mut own = [None; Source::Control as usize];
-        own[Source::Signals as usize] = Some(self.signals.as_fd());
-        own[Source::Listener as usize] = self.listener.as_ref().and_then(ListenerProcess::awaited);
-        own[Source::Starting as usize] = self.starting.as_ref().map(|it| it.listener.as_fd());
-        own[Source::Names as usize] = self.log.descriptor();
+        let mut own = [None; PollSource::Control as usize];
+        own[PollSource::Signals as usize] = Some(self.signals.as_fd());
+        own[PollSource::Listener as usize] =
+            self.listener.as_ref().and_then(ListenerProcess::awaited);
+        own[PollSource::Starting as usize] = self.starting.as_ref().map(|it| it.listener.as_fd());
+        own[PollSource::Names as usize] = self.log.descriptor();
         let mut entries = Vec::new();
         for fd in &own {
-            entries.push(Entry::new(*fd, Awaits::Input));
+            entries.push(PollEntry::new(*fd, Awaits::Input));
         }
         if let Some(control) = &self.control {
             control.add_entries(&mut entries);
@@ -358,15 +359,15 @@ impl Keeper {
     /// Logs how many openings were too many, and how many lines were left out.
     pub(super) fn log_left_out(&mut self) {
         self.report_openings = NEVER;
-        let refused = |door: &mut Door| door.openings.take_left_out();
+        let refused = |door: &mut DoorRuntime| door.openings.take_left_out();
         let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
         if refused > 0 {
             self.log.say(
-                Kind::Error,
+                LogKind::Error,
                 &format_args!("error: {refused} openings were too many at once: not opened"),
             );
         }
-        let left_out = |door: &mut Door| door.lines.take_left_out();
+        let left_out = |door: &mut DoorRuntime| door.lines.take_left_out();
         let left_out: u32 = self.doors.iter_mut().filter_map(left_out).sum();
         if left_out > 0 {
             self.log_lines_left_out(left_out, "lines about openings");
@@ -380,7 +381,7 @@ impl Keeper {
     fn mind_doors(&mut self, now: Millis) {
         for door in self.commands.end_overdue(now) {
             self.log.say(
-                Kind::Error,
+                LogKind::Error,
                 &format_args!("{door}: command takes too long: killed"),
             );
         }

@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::admission::Admission;
-use super::{Keeper, NewConfig, Starting};
+use super::{Keeper, NewConfig, StartingListener};
 use crate::config::Options;
 use crate::keeper::listener_process::{ListenerProcess, Restart};
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::keeper::secure_open;
 use crate::keeper::state::{State, Unavailable};
 use crate::sys::error::plain;
@@ -18,8 +18,10 @@ impl Keeper {
     /// stays as it was.
     pub(super) fn reload(&mut self) {
         let file = self.settings.config.display().to_string();
-        self.log
-            .say(Kind::Event, &format_args!("re-reading config file: {file}"));
+        self.log.say(
+            LogKind::Event,
+            &format_args!("re-reading config file: {file}"),
+        );
         let debug = self.settings.args.debug;
         let Keeper { settings, log, .. } = self;
         let mut problems = Vec::new();
@@ -30,20 +32,20 @@ impl Keeper {
             false => settings.load(
                 &mut |line| {
                     if debug {
-                        log.say(Kind::Debug, &line);
+                        log.say(LogKind::Debug, &line);
                     }
                 },
                 &mut |problem| problems.push(problem),
             ),
         };
         for problem in problems {
-            self.log.say(Kind::Error, &problem);
+            self.log.say(LogKind::Error, &problem);
         }
         let (config, mut doors) = match loaded {
             Ok(loaded) => loaded,
             Err(problem) => {
                 for line in problem.lines() {
-                    self.log.say(Kind::Error, &line);
+                    self.log.say(LogKind::Error, &line);
                 }
                 self.reopen_log(self.settings.log_file(&self.options), false);
                 return self.give_up_reload(&format!("{file} is not valid"));
@@ -51,7 +53,7 @@ impl Keeper {
         };
         for warning in &config.warnings {
             self.log.say(
-                Kind::Error,
+                LogKind::Error,
                 &format_args!("warning: {}", warning.show(&self.settings.config)),
             );
         }
@@ -78,7 +80,7 @@ impl Keeper {
             };
             if let Some(why) = why {
                 self.log.say(
-                    Kind::Error,
+                    LogKind::Error,
                     &format_args!("warning: StateDir: {why}: keeping the old one"),
                 );
             }
@@ -87,7 +89,7 @@ impl Keeper {
             && config.options.interface != self.options.interface
         {
             self.log.say(
-                Kind::Error,
+                LogKind::Error,
                 &format_args!(
                     "warning: Interface has changed but does not count: knockd was started with -i {given}"
                 ),
@@ -107,7 +109,7 @@ impl Keeper {
                     doors,
                     state,
                 };
-                self.starting = Some(Starting::new(listener, Some(Box::new(new))));
+                self.starting = Some(StartingListener::new(listener, Some(Box::new(new))));
             }
             Err(error) => self.give_up_reload(&plain(&error)),
         }
@@ -117,14 +119,14 @@ impl Keeper {
         self.log.flush();
         if let Some(old) = self.settings.log_file(&self.options) {
             self.log.say(
-                Kind::Verbose,
+                LogKind::Verbose,
                 &format_args!("closing log file: {}", old.display()),
             );
         }
         self.log.sinks.open(path.as_deref(), syslog);
         if let Some(path) = path {
             self.log.say(
-                Kind::Event,
+                LogKind::Event,
                 &format_args!("re-opening log file: {}", path.display()),
             );
         }
@@ -132,7 +134,7 @@ impl Keeper {
 
     pub(super) fn give_up_reload(&mut self, why: &str) {
         self.log.say(
-            Kind::Error,
+            LogKind::Error,
             &format_args!("error: {why}: keeping the doors as they were"),
         );
     }
@@ -176,6 +178,6 @@ impl Keeper {
             self.move_state(state);
         }
         self.end_unwanted_bans();
-        self.log.say(Kind::Event, &"the new config is in force");
+        self.log.say(LogKind::Event, &"the new config is in force");
     }
 }

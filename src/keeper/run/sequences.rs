@@ -4,7 +4,7 @@
 use super::Keeper;
 use crate::ipc::ToListener;
 use crate::keeper::doors::exhausted;
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::sys::error::plain;
 
 impl Keeper {
@@ -30,7 +30,7 @@ impl Keeper {
                 door.config.pattern.sequence = None;
                 door.generation += 1;
                 let generation = door.generation;
-                self.log.say(Kind::Error, &text);
+                self.log.say(LogKind::Error, &text);
                 self.tell_sequence(index, generation);
                 false
             }
@@ -49,7 +49,7 @@ impl Keeper {
         match &next {
             Ok(Some(sequence)) => {
                 self.log.say(
-                    Kind::Debug,
+                    LogKind::Debug,
                     &format_args!("new sequence for door {name}: {sequence}"),
                 );
             }
@@ -64,7 +64,7 @@ impl Keeper {
         door.generation += 1;
         let generation = door.generation;
         for problem in problems {
-            self.log.say(Kind::Error, &problem);
+            self.log.say(LogKind::Error, &problem);
         }
         self.tell_sequence(index, generation);
     }

@@ -3,7 +3,7 @@
 
 use super::{Closing, Keeper};
 use crate::keeper::listener_process::ListenerProcess;
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::keeper::start::remove_pid;
 use crate::limits::{ORDER_MS, SHUTDOWN_COMMAND_MS, SHUTDOWN_MS, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
@@ -29,7 +29,7 @@ impl Keeper {
         self.restart.due = NEVER;
         if !self.book.leases().is_empty() {
             self.log
-                .say(Kind::Verbose, &"waiting for child processes...");
+                .say(LogKind::Verbose, &"waiting for child processes...");
         }
         self.book.end(&|_| true, true, &mut self.actions);
         let Keeper { book, commands, .. } = self;
@@ -45,14 +45,14 @@ impl Keeper {
         self.book.unsaved |= self.journal_fails;
         self.save();
         for lease in self.book.leases() {
-            self.log.say(Kind::Error, &format_args!(
+            self.log.say(LogKind::Error, &format_args!(
                 "error: {}: {}: its stop command did not end in time; the next start runs it again",
                 lease.source, lease.name()
             ));
         }
         self.log_left_out();
-        self.log.say(Kind::Verbose, &"closing...");
-        self.log.say(Kind::LogOnly, &"shutting down");
+        self.log.say(LogKind::Verbose, &"closing...");
+        self.log.say(LogKind::LogOnly, &"shutting down");
         self.log.flush();
         if let Some(path) = &self.pid_file {
             remove_pid(path);

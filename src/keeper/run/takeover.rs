@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::Keeper;
-use crate::keeper::log::Kind;
+use crate::keeper::log::LogKind;
 use crate::keeper::state::State;
 use crate::lease::{Lease, Phase, in_words};
 use crate::limits::ORPHAN_MS;
@@ -41,8 +41,8 @@ impl Keeper {
                 continue;
             }
             let (leases, remark) = state.leases();
-            if let Some((Kind::Error, text)) = remark {
-                self.log.say(Kind::Error, &text);
+            if let Some((LogKind::Error, text)) = remark {
+                self.log.say(LogKind::Error, &text);
             }
             if !leases.is_empty() {
                 self.take_over_leases(leases);
@@ -61,7 +61,7 @@ impl Keeper {
         if !leases.is_empty() {
             let number = in_words(&leases);
             self.log.say(
-                Kind::Event,
+                LogKind::Event,
                 &format_args!("{number} taken over from the daemon before"),
             );
         }

@@ -2,7 +2,7 @@
 //! if there is one (`iptables -I`, `-D`), a firewall restart removes all. Each of them takes effect at some moment between the beginning
 //! and the end of its command, and a crash may come before or after it.
 
-use crate::lease::journal::{self, Place};
+use crate::lease::journal::{self, BootContext};
 use crate::lease::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -151,7 +151,7 @@ impl World {
 
     /// What runs is ended by the next daemon, wherever it stands. What waited never ran.
     fn crash(&mut self) {
-        let place = Place {
+        let place = BootContext {
             boot: "b".to_string(),
             net: 1,
         };

@@ -18,13 +18,13 @@ fn at(stage: u8, start: Millis) -> Alignment {
     }
 }
 
-fn settle(table: &mut Table, slot: Slot, place: Place, alignments: &[Alignment]) {
+fn settle(table: &mut Table, slot: Slot, place: HashSlot, alignments: &[Alignment]) {
     let readings = alignments.iter().copied().collect();
     table.settle(slot, place, &readings, SEQ_TIMEOUT);
 }
 
 /// An attempt at that stage.
-fn add(table: &mut Table, place: Place, key: (u32, u16), stage: u8) -> Slot {
+fn add(table: &mut Table, place: HashSlot, key: (u32, u16), stage: u8) -> Slot {
     let slot = table.insert(place, source(key.0), key.1).expect("a slot");
     settle(table, slot, place, &[at(stage, 0)]);
     slot

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 const ID: [u8; 2] = [0x12, 0x34];
 
-fn asked(name: &str, kind: Kind) -> Vec<u8> {
+fn asked(name: &str, kind: RecordKind) -> Vec<u8> {
     question(name, kind, ID).expect("a name of the DNS")
 }
 
@@ -26,15 +26,15 @@ const SAME: &[u8] = &[0xc0, 12];
 #[test]
 fn a_question_is_as_rfc_1035_has_it() {
     let expected = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x06router\x03lan\0\0\x1c\0\x01";
-    assert_eq!(asked("router.lan", Kind::Aaaa), expected);
-    assert_eq!(asked("router.lan.", Kind::Aaaa), expected);
+    assert_eq!(asked("router.lan", RecordKind::Aaaa), expected);
+    assert_eq!(asked("router.lan.", RecordKind::Aaaa), expected);
 }
 
 #[test]
 fn names_that_no_host_has_are_no_questions() {
     let label = "a".repeat(63);
     let longest = [&*label, &label, &label, &label[..61]].join(".");
-    assert!(question(&longest, Kind::A, ID).is_some());
+    assert!(question(&longest, RecordKind::A, ID).is_some());
     for name in [
         "",
         ".",
@@ -47,7 +47,7 @@ fn names_that_no_host_has_are_no_questions() {
         &"a".repeat(64),
         &format!("{longest}a"),
     ] {
-        assert_eq!(question(name, Kind::A, ID), None, "{name}");
+        assert_eq!(question(name, RecordKind::A, ID), None, "{name}");
     }
 }
 
@@ -63,7 +63,7 @@ fn addresses_have_names_backwards() {
 
 #[test]
 fn the_first_record_of_the_kind_counts_whatever_alias_leads_to_it() {
-    let question = asked("www.example", Kind::A);
+    let question = asked("www.example", RecordKind::A);
     let alias: &[u8] = b"\x03web\xc0\x10";
     let message = replied(
         &question,
@@ -78,7 +78,7 @@ fn the_first_record_of_the_kind_counts_whatever_alias_leads_to_it() {
     let address = "192.0.2.1".parse().expect("address");
     assert_eq!(reply(&message, &question), Some(Reply::Address(address)));
 
-    let question = asked("www.example", Kind::Aaaa);
+    let question = asked("www.example", RecordKind::Aaaa);
     let message = replied(&question, 0, &[(b"\0", 28, &[1; 16])]);
     let address = IpAddr::from([1u8; 16]);
     assert_eq!(reply(&message, &question), Some(Reply::Address(address)));
@@ -86,7 +86,7 @@ fn the_first_record_of_the_kind_counts_whatever_alias_leads_to_it() {
 
 #[test]
 fn no_name_no_record_and_failure_are_told_apart() {
-    let question = asked("a.example", Kind::A);
+    let question = asked("a.example", RecordKind::A);
     for (code, expected) in [
         (0, Reply::NoRecord),
         (2, Reply::Failed),
@@ -103,7 +103,7 @@ fn no_name_no_record_and_failure_are_told_apart() {
 
 #[test]
 fn another_id_question_kind_or_direction_is_no_reply() {
-    let question = asked("a.example", Kind::A);
+    let question = asked("a.example", RecordKind::A);
     let sound = replied(&question, 0, &[(SAME, 1, &[192, 0, 2, 1])]);
     assert!(reply(&sound, &question).is_some());
     let other_case: Vec<u8> = sound.to_ascii_uppercase();
@@ -127,7 +127,7 @@ fn another_id_question_kind_or_direction_is_no_reply() {
 
 #[test]
 fn a_reply_cut_short_is_used_as_far_as_it_goes() {
-    let question = asked("a.example", Kind::A);
+    let question = asked("a.example", RecordKind::A);
     let mut message = replied(
         &question,
         0,
@@ -146,7 +146,7 @@ fn a_reply_cut_short_is_used_as_far_as_it_goes() {
 
 /// What a PTR record with this data is read as; `tail` stands before the question's end as a name to point to.
 fn ptr(data: &[u8]) -> Option<Reply> {
-    let question = asked("1.2.0.192.in-addr.arpa", Kind::Ptr);
+    let question = asked("1.2.0.192.in-addr.arpa", RecordKind::Ptr);
     reply(&replied(&question, 0, &[(SAME, 12, data)]), &question)
 }
 
@@ -156,7 +156,7 @@ fn names_follow_pointers_and_have_only_what_host_names_have() {
     assert_eq!(ptr(b"\x06client\x08ex_ample\0"), name("client.ex_ample"));
     assert_eq!(ptr(b"\x01a\xc0\x0c"), name("a.1.2.0.192.in-addr.arpa"));
     assert_eq!(ptr(b"\xc0\x1e"), name("arpa"));
-    let question = asked("1.2.0.192.in-addr.arpa", Kind::Ptr).len();
+    let question = asked("1.2.0.192.in-addr.arpa", RecordKind::Ptr).len();
     let itself = [0xc0, (question + 12) as u8];
     let loops = [1, b'a', 0xc0, (question + 12) as u8];
     let ahead = [0xc0, (question + 14) as u8, 1, b'a', 0];
@@ -193,20 +193,26 @@ fn names_follow_pointers_and_have_only_what_host_names_have() {
     );
 }
 
-fn kinds() -> impl Strategy<Value = Kind> {
-    prop_oneof![Just(Kind::A), Just(Kind::Aaaa), Just(Kind::Ptr)]
+fn kinds() -> impl Strategy<Value = RecordKind> {
+    prop_oneof![
+        Just(RecordKind::A),
+        Just(RecordKind::Aaaa),
+        Just(RecordKind::Ptr)
+    ]
 }
 
-fn is_sound(reply: &Reply, kind: Kind) -> bool {
+fn is_sound(reply: &Reply, kind: RecordKind) -> bool {
     match reply {
         Reply::Address(address) => match kind {
-            Kind::A => address.is_ipv4(),
-            Kind::Aaaa => address.is_ipv6(),
-            Kind::Ptr => false,
+            RecordKind::A => address.is_ipv4(),
+            RecordKind::Aaaa => address.is_ipv6(),
+            RecordKind::Ptr => false,
         },
         Reply::Name(name) => {
             let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            kind == Kind::Ptr && (1..=MAX_DNS_NAME).contains(&name.len()) && name.chars().all(fits)
+            kind == RecordKind::Ptr
+                && (1..=MAX_DNS_NAME).contains(&name.len())
+                && name.chars().all(fits)
         }
         _ => true,
     }
@@ -250,14 +256,14 @@ proptest! {
     #[test]
     fn any_bytes_are_no_reply_to_another_id(message in vec(any::<u8>(), 0..600)) {
         prop_assume!(message.get(..2) != Some(&ID));
-        prop_assert_eq!(reply(&message, &asked("a.example", Kind::A)), None);
+        prop_assert_eq!(reply(&message, &asked("a.example", RecordKind::A)), None);
     }
 
     #[test]
     fn names_of_the_dns_go_out_and_come_back(labels in vec("[a-z0-9_-]{1,20}", 1..6)) {
         let name = labels.join(".");
-        let question = asked("1.in-addr.arpa", Kind::Ptr);
-        let wire = asked(&name, Kind::A);
+        let question = asked("1.in-addr.arpa", RecordKind::Ptr);
+        let wire = asked(&name, RecordKind::A);
         let data = &wire[HEADER..wire.len() - 4];
         let message = replied(&question, 0, &[(SAME, 12, data)]);
         prop_assert_eq!(reply(&message, &question), Some(Reply::Name(name)));

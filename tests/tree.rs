@@ -156,3 +156,12 @@ fn no_two_types_have_one_name() {
     }
     assert!(seen.len() > 100, "only {} types were read", seen.len());
 }
+
+#[test]
+fn files_are_short() {
+    for file in files() {
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = text.lines().count();
+        assert!(lines <= 500, "{file:?} has {lines} lines");
+    }
+}

@@ -10,14 +10,16 @@
 //! A restarted daemon goes on with what was `Open`; whatever was at a command becomes `Stopping`. [`journal`] has the format.
 #![forbid(unsafe_code)]
 
+mod book;
 pub mod journal;
 #[cfg(test)]
 mod tests;
 
-use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use crate::util::process_group::ProcessGroup;
 use crate::util::time::Millis;
 use std::net::IpAddr;
+
+pub use book::LeaseBook;
 
 /// What tells one lease from another while both live.
 pub type LeaseId = u32;
@@ -186,18 +188,6 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// All leases.
-#[derive(Debug, Default)]
-pub struct LeaseBook {
-    leases: Vec<Lease>,
-    /// Those whose start command failed, or was undone by another door's command: the door may be shut. Not in the journal:
-    /// forgotten with a restart.
-    doubtful: Vec<LeaseId>,
-    next_id: LeaseId,
-    /// It has changed since the keeper wrote the journal.
-    pub unsaved: bool,
-}
-
 /// What a whole knock asks for.
 #[derive(Clone, Debug)]
 pub struct Opening {
@@ -215,277 +205,6 @@ pub struct Opening {
     pub turn: Turn,
 }
 
-impl LeaseBook {
-    /// Takes in what the journal of another daemon held. Whatever was at a command is stopped: its group has been ended by the
-    /// caller.
-    pub fn adopt(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
-        self.unsaved = true;
-        for mut lease in leases {
-            lease.id = self.next_id;
-            self.next_id = self.next_id.wrapping_add(1);
-            lease.running = None;
-            if !matches!(lease.phase, Phase::Open { .. }) {
-                lease.phase = Phase::Stopping { then: Then::Over };
-                actions.push(Action::RunStop(lease.id));
-            }
-            self.leases.push(lease);
-        }
-    }
-
-    /// The live leases.
-    pub fn leases(&self) -> &[Lease] {
-        &self.leases
-    }
-
-    /// The lease with that number.
-    pub fn get(&self, id: LeaseId) -> Option<&Lease> {
-        self.leases.iter().find(|lease| lease.id == id)
-    }
-
-    /// The doors whose start command runs again after the stop command that runs or waits.
-    pub fn reopening(&self) -> impl Iterator<Item = &Lease> {
-        self.leases.iter().filter(|lease| {
-            let starts = matches!(lease.phase, Phase::Stopping { then } if then != Then::Over);
-            starts && !lease.is_ban()
-        })
-    }
-
-    /// Whether that source is banned now.
-    pub fn is_banned(&self, source: IpAddr) -> bool {
-        let mut bans = self.leases.iter().filter(|lease| lease.is_ban());
-        bans.any(|ban| ban.source == source && ban.until() > Some(0))
-    }
-
-    /// How many bans there are that nobody has ended, and the source of the one that ends first.
-    pub fn bans(&self) -> (usize, Option<IpAddr>) {
-        let (mut number, mut first) = (0, None::<&Lease>);
-        let bans = self.leases.iter().filter(|lease| lease.is_ban());
-        for ban in bans.filter(|ban| ban.until() > Some(0)) {
-            number += 1;
-            if first.is_none_or(|first| ban.until() < first.until()) {
-                first = Some(ban);
-            }
-        }
-        (number, first.map(|ban| ban.source))
-    }
-
-    fn get_mut(&mut self, id: LeaseId) -> Option<&mut Lease> {
-        self.leases.iter_mut().find(|lease| lease.id == id)
-    }
-
-    /// A whole knock at a door with a stop command, or a ban. With [`Reknock::Renew`] a live lease of the same door, source and commands, or
-    /// the source's ban, lasts longer instead of a second one being made.
-    pub fn open(
-        &mut self,
-        opening: Opening,
-        reknock: Reknock,
-        now: Millis,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Full> {
-        let same = |lease: &&mut Lease| {
-            lease.source == opening.source
-                && lease.kind == opening.kind
-                && (lease.is_ban() || lease.start == opening.start && lease.stop == opening.stop)
-        };
-        // A ban begins with the hit, whatever its command waits for.
-        let end = now.saturating_add(opening.cmd_timeout);
-        let starts_with = opening.kind.is_ban().then_some(end);
-        if reknock == Reknock::Renew
-            && let Some(lease) = self.leases.iter_mut().find(same)
-        {
-            self.unsaved = true;
-            lease.cmd_timeout = opening.cmd_timeout;
-            match &mut lease.phase {
-                Phase::Starting { until, reapply } => {
-                    *until = starts_with;
-                    if self.doubtful.contains(&lease.id) {
-                        lease.turn = opening.turn;
-                        *reapply = true;
-                    }
-                }
-                Phase::Open { .. } if self.doubtful.contains(&lease.id) => {
-                    lease.turn = opening.turn;
-                    lease.phase = Phase::Stopping { then: Then::Fresh };
-                    actions.push(Action::RunStop(lease.id));
-                }
-                Phase::Open { until } => {
-                    *until = end;
-                    actions.push(Action::LogRenewed(lease.id));
-                }
-                Phase::Stopping { then } => {
-                    lease.turn = opening.turn;
-                    *then = Then::Fresh;
-                }
-            }
-            return Ok(());
-        }
-        let alike = self
-            .leases
-            .iter()
-            .filter(|lease| lease.is_ban() == opening.kind.is_ban());
-        let most = if opening.kind.is_ban() {
-            MAX_BAN_LEASES
-        } else {
-            MAX_LEASES
-        };
-        if alike.count() >= most {
-            return Err(Full);
-        }
-        self.unsaved = true;
-        let id = self.next_id;
-        self.next_id = self.next_id.wrapping_add(1);
-        self.leases.push(Lease {
-            id,
-            kind: opening.kind,
-            source: opening.source,
-            start: opening.start,
-            stop: opening.stop,
-            cmd_timeout: opening.cmd_timeout,
-            turn: opening.turn,
-            phase: Phase::Starting {
-                until: starts_with,
-                reapply: false,
-            },
-            running: None,
-        });
-        actions.push(Action::RunStart(id));
-        Ok(())
-    }
-
-    /// The command of that lease was forked, as this group.
-    pub fn command_started(&mut self, id: LeaseId, group: ProcessGroup) {
-        self.unsaved = true;
-        if let Some(lease) = self.get_mut(id) {
-            lease.running = Some(group);
-        }
-    }
-
-    /// The start command of that lease is about to end, and has failed: whoever knocks again gets it once more, since the door may well be
-    /// shut. Told before [`command_ended`](Self::command_ended).
-    pub fn start_failed(&mut self, id: LeaseId) {
-        let starting = |lease: &Lease| matches!(lease.phase, Phase::Starting { .. });
-        if self.get(id).is_some_and(starting) {
-            self.doubtful.push(id);
-        }
-    }
-
-    /// A command of a door without leases, as that of a close door, undoes the start commands for which `undoes` says so. Another knock at
-    /// their doors runs stop and start command.
-    pub fn undone(&mut self, undoes: impl Fn(&Lease) -> bool) {
-        for lease in self.leases.iter().filter(|lease| undoes(lease)) {
-            if !self.doubtful.contains(&lease.id) {
-                self.doubtful.push(lease.id);
-            }
-        }
-    }
-
-    /// The command of that lease has ended, however it did, or could not be run.
-    pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
-        self.unsaved = true;
-        let Some(index) = self.leases.iter().position(|lease| lease.id == id) else {
-            return;
-        };
-        let lease = &mut self.leases[index];
-        lease.running = None;
-        if matches!(lease.phase, Phase::Stopping { .. }) {
-            self.doubtful.retain(|doubtful| *doubtful != id);
-        }
-        match lease.phase {
-            Phase::Starting { until, reapply } => {
-                let until = until.unwrap_or(now.saturating_add(lease.cmd_timeout));
-                if reapply && until <= now {
-                    stop(lease, actions);
-                } else if reapply {
-                    lease.phase = Phase::Stopping {
-                        then: Then::Reapply { until },
-                    };
-                    actions.push(Action::RunStop(id));
-                } else {
-                    lease.phase = Phase::Open { until };
-                }
-            }
-            Phase::Stopping { then } if then.is_over(now) => {
-                self.leases.remove(index);
-            }
-            Phase::Stopping { then } => {
-                let until = match then {
-                    Then::Reapply { until } => Some(until),
-                    _ => (lease.is_ban()).then(|| now.saturating_add(lease.cmd_timeout)),
-                };
-                lease.phase = Phase::Starting {
-                    until,
-                    reapply: false,
-                };
-                actions.push(Action::RunStart(id));
-            }
-            Phase::Open { .. } => {}
-        }
-    }
-
-    /// Ends the leases whose time is over.
-    pub fn expire(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        self.unsaved = true;
-        for lease in &mut self.leases {
-            if matches!(lease.phase, Phase::Open { until } if until <= now) {
-                stop(lease, actions);
-            }
-        }
-    }
-
-    /// Ends these leases now, or as soon as their command has ended. Returns how many there are. A start command that has not begun never
-    /// will. Which stop commands run now is logged if `log`.
-    pub fn end(
-        &mut self,
-        these: &dyn Fn(&Lease) -> bool,
-        log: bool,
-        actions: &mut Vec<Action>,
-    ) -> usize {
-        let number = self.leases.iter().filter(|lease| these(lease)).count();
-        self.unsaved |= number > 0;
-        self.leases
-            .retain(|lease| !these(lease) || !lease.awaits_start());
-        for lease in self.leases.iter_mut().filter(|lease| these(lease)) {
-            match &mut lease.phase {
-                Phase::Starting { until, reapply } => (*until, *reapply) = (Some(0), false),
-                Phase::Open { .. } if log => stop(lease, actions),
-                Phase::Open { .. } => {
-                    lease.phase = Phase::Stopping { then: Then::Over };
-                    actions.push(Action::RunStop(lease.id));
-                }
-                Phase::Stopping { then } => *then = Then::Over,
-            }
-        }
-        number
-    }
-
-    /// When [`expire`](Self::expire) has something to do.
-    pub fn next_expiry(&self) -> Option<Millis> {
-        let open = |lease: &Lease| match lease.phase {
-            Phase::Open { until } => Some(until),
-            _ => None,
-        };
-        self.leases.iter().filter_map(open).min()
-    }
-
-    /// SIGUSR1: a firewall restart has flushed the rules. Each live lease is stopped and started again, since a start
-    /// alone could put a second rule beside one that was not flushed.
-    pub fn reapply(&mut self, actions: &mut Vec<Action>) {
-        self.unsaved = true;
-        for lease in &mut self.leases {
-            match &mut lease.phase {
-                Phase::Starting { reapply, .. } => *reapply = true,
-                Phase::Open { until } => {
-                    lease.phase = Phase::Stopping {
-                        then: Then::Reapply { until: *until },
-                    };
-                    actions.push(Action::RunStop(lease.id));
-                }
-                Phase::Stopping { .. } => {}
-            }
-        }
-    }
-}
-
 /// How many doors are open, and how many bans there are, if there are any.
 pub fn in_words(leases: &[Lease]) -> String {
     let bans = leases.iter().filter(|lease| lease.is_ban()).count();
@@ -494,10 +213,4 @@ pub fn in_words(leases: &[Lease]) -> String {
         0 => format!("{doors} open doors"),
         _ => format!("{doors} open doors and {bans} bans"),
     }
-}
-
-fn stop(lease: &mut Lease, actions: &mut Vec<Action>) {
-    lease.phase = Phase::Stopping { then: Then::Over };
-    actions.push(Action::LogTimeout(lease.id));
-    actions.push(Action::RunStop(lease.id));
 }

@@ -3,6 +3,7 @@
 mod rules;
 
 use super::*;
+use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use proptest::prelude::*;
 
 const TIMEOUT: Millis = 1000;

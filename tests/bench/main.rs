@@ -39,15 +39,17 @@ fn main() {
         is_original: true,
     };
     let mut table = Table::default();
-    for (name, measure) in figures::ALL {
-        if arguments.is_empty()
+    let is_wanted = |name: &str| {
+        arguments.is_empty()
             || arguments
                 .iter()
                 .any(|wanted| name.contains(wanted.as_str()))
-        {
-            eprintln!("measuring: {name} ...");
-            measure(&ours, &original, &mut table);
-        }
+    };
+    let wanted = figures::ALL.iter().filter(|(name, _)| is_wanted(name));
+    let count = wanted.clone().count();
+    for (index, (name, measure)) in wanted.enumerate() {
+        eprintln!("measuring {} of {count}: {name} ...", index + 1);
+        measure(&ours, &original, &mut table);
     }
     print!("{}", table.text());
     if let Some(path) = json {

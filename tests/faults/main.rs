@@ -147,7 +147,7 @@ fn sweep(arguments: &Arguments) -> bool {
         let name = case.name();
         arguments.words.iter().all(|word| name.contains(word))
     });
-    println!("{} cases", cases.len());
+    report.expect(cases.len());
     let report = Mutex::new(report);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {

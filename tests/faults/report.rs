@@ -19,6 +19,8 @@ struct Row {
 
 /// What came of all cases.
 pub struct Report {
+    cases: usize,
+    done: usize,
     rows: BTreeMap<&'static str, Row>,
     /// What programs said when they refused to start.
     refusals: BTreeSet<String>,
@@ -29,6 +31,8 @@ pub struct Report {
 impl Report {
     pub fn new(verbose: bool) -> Report {
         Report {
+            cases: 0,
+            done: 0,
             rows: BTreeMap::new(),
             refusals: BTreeSet::new(),
             verbose,
@@ -41,7 +45,17 @@ impl Report {
         self.rows.entry(site.function).or_default().calls += site.calls;
     }
 
+    /// So many cases are to come.
+    pub fn expect(&mut self, cases: usize) {
+        println!("{cases} cases");
+        self.cases = cases;
+    }
+
     pub fn add(&mut self, case: &Case, result: Result<Outcome, String>) {
+        self.done += 1;
+        if self.done.is_multiple_of(100) {
+            println!("faults: {} of {} cases", self.done, self.cases);
+        }
         let row = self.rows.entry(case.site.function).or_default();
         match result {
             Ok(outcome) if outcome.fired => {

@@ -113,12 +113,15 @@ fn nmap_scans_open_nothing() {
     nmap_scans("1-2000");
 }
 
+const ALL_PORTS: &str = "1-65535";
+
 /// The same with all ports; takes minutes. `scripts/test-scans` runs it.
 pub fn full_nmap_scans() {
-    nmap_scans("1-65535");
+    nmap_scans(ALL_PORTS);
 }
 
 fn nmap_scans(ports: &str) {
+    let is_long = ports == ALL_PORTS;
     let scene = Scene::new();
     let daemon = scene.daemon_with_options("Tripwire = auto", DOORS);
     let knocks = || {
@@ -126,7 +129,10 @@ fn nmap_scans(ports: &str) {
             .as_u64()
             .expect("a number")
     };
-    for (options, target, knocks_there) in NMAP {
+    for (index, (options, target, knocks_there)) in NMAP.iter().enumerate() {
+        if is_long {
+            println!("scan {} of {}: nmap {options}", index + 1, NMAP.len());
+        }
         let before = knocks();
         let mut nmap = scene.wan.command("timeout");
         nmap.args([

@@ -10,7 +10,10 @@ impl Soak {
         let mut at_command = 0;
         self.hurry = true;
         self.start();
-        for _ in 0..number {
+        for done in 0..number {
+            if done > 0 && done.is_multiple_of(10) {
+                println!("kills: {done} of {number}");
+            }
             for _ in 0..1 + self.random.below(4) {
                 self.knock_fast();
                 let pause = self.random.between(0, 120);

@@ -14,7 +14,8 @@ impl Soak {
     /// Random events for so many seconds.
     pub fn play(&mut self, seconds: u64) {
         self.start();
-        let end = self.now() + seconds * 1000;
+        let begin = self.now();
+        let end = begin + seconds * 1000;
         let mut eras = Vec::new();
         let (mut era, mut era_until) = (ERAS[0], 0);
         let mut rest_at = self.now() + REST_EVERY / 3;
@@ -27,6 +28,7 @@ impl Soak {
                 era = eras.swap_remove(self.random.below(eras.len()));
                 era_until = self.now() + self.random.between(4_000, 12_000);
                 self.history.tell(self.now(), &format!("-- {}", era.name));
+                println!("soak: {} of {seconds} s", (self.now() - begin) / 1000);
             }
             if self.now() > rest_at {
                 self.rest();

@@ -15,12 +15,11 @@ use crate::config::shell::Need;
 use crate::config::{Config, Diagnostic};
 pub use crate::keeper::config_file::mode_advice;
 use crate::keeper::{Settings, doors};
+use crate::sys::file;
 use crate::sys::program::ExitCode;
 use crate::util::quote::quote;
 use std::ffi::OsStr;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Prints it all on standard output; errors and exit code 1 as at a start.
@@ -78,8 +77,8 @@ pub fn main(settings: &Settings) -> ExitCode {
 
 /// What is unwise about the owner and mode of a file.
 fn mode(path: &Path, why: &str) -> Option<Box<Diagnostic>> {
-    let found = fs::metadata(path).ok()?;
-    mode_advice(found.mode(), found.uid(), why)
+    let found = file::find(path).ok()?;
+    mode_advice(found.mode, found.user, why)
 }
 
 /// Names programs and interfaces that this machine does not have.
@@ -114,5 +113,5 @@ fn missing(settings: &Settings, config: &Config, warnings: &mut Vec<String>) {
 }
 
 fn exists(path: &[u8]) -> bool {
-    fs::metadata(Path::new(OsStr::from_bytes(path))).is_ok()
+    file::find(Path::new(OsStr::from_bytes(path))).is_ok()
 }

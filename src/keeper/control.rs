@@ -2,15 +2,13 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
-use crate::sys::file::set_nonblocking;
+use crate::sys::file::{self, set_nonblocking};
 use crate::sys::poll::{Awaits, PollEntry, Ready};
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
-use std::fs::{self, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -90,12 +88,12 @@ pub struct Control {
 impl Control {
     /// Opens the socket at that path, in a folder that is ours alone and whose lock we hold: what is there is a dead daemon's.
     pub fn open(path: &Path) -> io::Result<Control> {
-        match fs::remove_file(path) {
+        match file::remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let socket = UnixListener::bind(path)?;
-        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        file::set_mode(path, 0o600)?;
         set_nonblocking(socket.as_fd(), true)?;
         Ok(Control {
             socket,

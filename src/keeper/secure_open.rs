@@ -6,11 +6,10 @@ use crate::sys::error::with_text;
 use crate::sys::file;
 use crate::sys::privileges::user;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// As the kernel's own bound (MAXSYMLINKS).
@@ -26,12 +25,12 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
     };
     let careful = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let file = file::open_in(end.folder.as_fd(), &end.name, flags | careful, mode)?;
-    let found = file.metadata()?;
+    let found = file::find_open(file.as_fd())?;
     if exposure(end.folder.as_fd())? != Exposure::None {
-        if !is_trusted(found.uid()) {
+        if !is_trusted(found.user) {
             return Err(refused("another user's", &end.path));
         }
-        if found.is_file() && found.nlink() > 1 {
+        if found.is_file() && found.names > 1 {
             return Err(refused("a hard link", &end.path));
         }
     }
@@ -41,8 +40,8 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
 /// The same of a file that says what the daemon does: nobody but root and this user may own it or write to it, wherever it is.
 pub fn open_trusted(path: &Path, flags: libc::c_int) -> io::Result<File> {
     let file = open(path, flags, 0)?;
-    let found = file.metadata()?;
-    if is_trusted(found.uid()) && found.mode() & 0o022 == 0 {
+    let found = file::find_open(file.as_fd())?;
+    if is_trusted(found.user) && found.mode & 0o022 == 0 {
         return Ok(file);
     }
     let text = "others own it or can write to it; chown it to root and chmod 600 it";
@@ -64,7 +63,7 @@ pub fn canonical(path: &Path) -> io::Result<PathBuf> {
         End::OfTheKernel(path) => path,
     };
     // The link to a pipe has no path as its target.
-    fs::symlink_metadata(&path).map(|_| path)
+    file::find_link(&path).map(|_| path)
 }
 
 fn refused(what: &str, path: &Path) -> io::Error {
@@ -223,6 +222,7 @@ fn path_of(mut done: Vec<u8>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
     const APPEND: libc::c_int = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;

@@ -8,9 +8,8 @@ use super::state::Instance;
 use crate::capture::interfaces::{Interfaces, Selector};
 use crate::cli::{self, KnockdArgs};
 use crate::config::{self, Config, Options};
+use crate::sys::file;
 use crate::sys::netlink::Netlink;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the pid file goes when neither config nor command line says so.
@@ -35,10 +34,11 @@ impl Settings {
     /// Of this command line, given in the working directory of now.
     pub fn new(args: KnockdArgs) -> Settings {
         let config = args.config.clone().unwrap_or_else(|| {
-            let program = fs::read_link("/proc/self/exe").unwrap_or_default();
-            cli::default_config(&program, Path::exists)
+            let program = file::link(Path::new("/proc/self/exe")).unwrap_or_default();
+            cli::default_config(&program, |path| file::find(path).is_ok())
         });
-        let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let directory =
+            file::link(Path::new("/proc/self/cwd")).unwrap_or_else(|_| PathBuf::from("/"));
         let path = directory.join(&config);
         let path = secure_open::canonical(&path).unwrap_or(path);
         Settings {
@@ -106,12 +106,10 @@ impl Settings {
             config.options.be_strict();
         }
         // Who writes this file decides what root runs. The rest is for --check.
-        if let Ok(found) = fs::metadata(self.config_path())
-            && (self.args.check
-                || found.mode() & 0o022 != 0
-                || !secure_open::is_trusted(found.uid()))
+        if let Ok(found) = file::find(&self.config_path())
+            && (self.args.check || found.mode & 0o022 != 0 || !secure_open::is_trusted(found.user))
         {
-            let advice = mode_advice(found.mode(), found.uid(), "its commands run as root");
+            let advice = mode_advice(found.mode, found.user, "its commands run as root");
             config.warnings.extend(advice);
         }
         Selector::list(self.interface(&config.options))?;

@@ -11,11 +11,11 @@ use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::ParentSignal;
 use crate::sys::error::plain;
-use crate::sys::file::{read_all, write_all};
+use crate::sys::file::{self, read_all, write_all};
 use crate::sys::program::{self, ExitCode};
 use crate::sys::{daemon, poll};
 use crate::util::time::Millis;
-use std::fs::{self, Permissions};
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -221,7 +221,7 @@ fn take_state(keeper: &Keeper) -> Result<State, Unavailable> {
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
 fn write_pid(path: &Path) -> io::Result<bool> {
     let file = secure_open::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
-    let is_file = file.metadata()?.is_file();
+    let is_file = file::find_open(file.as_fd())?.is_file();
     if is_file {
         file.set_len(0)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
@@ -229,7 +229,7 @@ fn write_pid(path: &Path) -> io::Result<bool> {
     let written = write_all(file.as_fd(), pid_line().as_bytes());
     if written.is_err() && is_file {
         // An empty file tells nobody anything.
-        let _ = fs::remove_file(path);
+        let _ = file::remove(path);
     }
     written.map(|()| is_file)
 }
@@ -245,6 +245,6 @@ pub(super) fn remove_pid(path: &Path) {
     let read = secure_open::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)
         .and_then(|file| read_all(file.as_fd(), line.len() + 1));
     if read.is_ok_and(|read| read == line.as_bytes()) {
-        let _ = fs::remove_file(path);
+        let _ = file::remove(path);
     }
 }

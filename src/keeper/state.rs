@@ -8,13 +8,13 @@ use crate::lease::journal::{self, BootContext};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::sys::daemon::Holder;
 use crate::sys::error::{plain, with_text};
+use crate::sys::file::FileStatus;
 use crate::sys::{daemon, file, folder, poll, privileges};
 use crate::util::path::{file_name, folder_of};
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Names in the state folder and in an instance's.
@@ -152,8 +152,8 @@ impl State {
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = file::read_file(path).map_err(unusable(path))?;
         let path = Path::new("/proc/self/ns/net");
-        let net = match fs::metadata(path) {
-            Ok(namespace) => namespace.ino(),
+        let net = match file::find(path) {
+            Ok(namespace) => namespace.identity.1,
             // Kernels before 3.0 do not tell.
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(unusable(path)(error)),
@@ -178,9 +178,8 @@ impl State {
 
     /// Whether a second daemon would find our lock. Not if somebody has removed or moved the folder.
     pub fn is_in_place(&self) -> bool {
-        let identity = |found: Metadata| (found.dev(), found.ino());
-        match (self.lock.metadata(), fs::metadata(&self.named)) {
-            (Ok(held), Ok(found)) => identity(held) == identity(found),
+        match (file::find_open(self.lock.as_fd()), file::find(&self.named)) {
+            (Ok(held), Ok(found)) => held.identity == found.identity,
             (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
             _ => true,
         }
@@ -189,14 +188,14 @@ impl State {
     /// Leaves it for good: the journal is kept elsewhere now.
     pub fn leave(&self) {
         if self.is_in_place() {
-            let _ = fs::remove_file(self.journal());
+            let _ = file::remove(&self.journal());
         }
     }
 
     /// Takes it only if a daemon has left a journal in it and is gone. The error says why it cannot be used.
     pub fn left(state_dir: &Path, instance: &Instance) -> Result<Option<State>, String> {
         let journal = state_dir.join(&instance.name).join(JOURNAL);
-        if fs::symlink_metadata(journal).is_err() {
+        if file::find_link(&journal).is_err() {
             return Ok(None);
         }
         match State::take(state_dir, instance) {
@@ -252,7 +251,7 @@ impl State {
             Err(error) => (Vec::new(), error.to_string()),
         };
         let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
-        let fate = match fs::rename(path, aside) {
+        let fate = match file::rename(&path, &aside) {
             Ok(()) => "put aside",
             Err(_) => "it cannot be put aside",
         };
@@ -267,7 +266,7 @@ impl State {
     /// Removes the journal, after what was in it is in another one.
     pub fn forget(&self) {
         // Otherwise it is taken over once more, and its stop commands run twice.
-        let _ = fs::remove_file(self.journal());
+        let _ = file::remove(&self.journal());
     }
 
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
@@ -280,7 +279,7 @@ impl State {
         let new = within(&self.folder, OsStr::new(JOURNAL_NEW));
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
-        fs::rename(&new, self.journal())
+        file::rename(&new, &self.journal())
     }
 }
 
@@ -305,7 +304,7 @@ fn patiently<T, E>(
 fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
     let file = file::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
-    let found = file.metadata()?;
+    let found = file::find_open(file.as_fd())?;
     let fault = match found.is_file() {
         true => not_ours(&found),
         false => Some("not a file"),
@@ -317,10 +316,10 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Why others than this user may have made or changed what is there, if they may.
-fn not_ours(found: &Metadata) -> Option<&'static str> {
-    if found.uid() != privileges::user() {
+fn not_ours(found: &FileStatus) -> Option<&'static str> {
+    if found.user != privileges::user() {
         Some("belongs to another user")
-    } else if found.mode() & 0o022 != 0 {
+    } else if found.mode & 0o022 != 0 {
         Some("others can write to it")
     } else {
         None
@@ -341,25 +340,25 @@ pub fn within(folder: &File, name: &OsStr) -> PathBuf {
 /// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and
 /// systemd made it, is closed to them if nothing in it is anybody else's business; never /var/run.
 fn private_directory(parent: &File, name: &OsStr) -> io::Result<File> {
-    let made = DirBuilder::new().mode(0o700).create(within(parent, name));
+    let made = file::make_private_directory(&within(parent, name));
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     // On a full or read-only disk the one that is there will do.
     let folder = file::open_in(parent.as_fd(), name, flags, 0).map_err(|error| match made {
         Err(why) if error.kind() == io::ErrorKind::NotFound => why,
         _ => error,
     })?;
-    let found = folder.metadata()?;
+    let found = file::find_open(folder.as_fd())?;
     if let Some(fault) = not_ours(&found) {
         return Err(denied(fault));
     }
-    if found.mode() & 0o077 != 0 {
+    if found.mode & 0o077 != 0 {
         let here = within(&folder, OsStr::new("."));
         if !folder::names(&here)?.iter().all(|name| is_ours(name)) {
             return Err(denied(
                 "others can look into it and it holds more than knockd's; name a folder of its own",
             ));
         }
-        fs::set_permissions(&here, Permissions::from_mode(0o700))?;
+        file::set_mode(&here, 0o700)?;
     }
     Ok(folder)
 }
@@ -380,6 +379,8 @@ fn is_ours(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// The mode of a folder with these entries after it was taken, or why it was not.

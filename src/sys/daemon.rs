@@ -49,9 +49,11 @@ pub fn daemonize() -> io::Result<ParentSignal> {
             false => ExitCode::FAILURE,
         });
     }
-    // SAFETY: no pointers.
-    cerr(unsafe { libc::setsid() })?;
-    std::env::set_current_dir("/")?;
+    // SAFETY: no pointers but a NUL-terminated constant.
+    unsafe {
+        cerr(libc::setsid())?;
+        cerr(libc::chdir(c"/".as_ptr()))?;
+    }
     Ok(ParentSignal(to_parent))
 }
 

@@ -2,18 +2,17 @@
 //! this program again, for the daemon's other processes. (`std::process` would be 23 kB more on mipsel.)
 
 use super::error::{cerr, retry};
-use super::file::{open, read_all, read_file, write_all};
+use super::file::{self, open, read_all, read_file, write_all};
 use super::{poll, signals};
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::util::number::number;
 use crate::util::path::folder_of;
 use crate::util::process_group::ProcessGroup;
 use std::ffi::{CStr, CString};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::{fs, io};
 
 /// Whether a command of a daemon before still runs: the number of its leader may be somebody else's by now, its start time is not. What
 /// a command has left behind that has ended is no part of it. Where that time cannot be read now, the number is believed.
@@ -179,11 +178,10 @@ pub fn start_self(
 /// This program's file by another name that stands beside it, a hard link. The `pidof` of busybox and procps compares the name of the
 /// file, too, so without such a link it shows every process of the daemon.
 fn other_name() -> Option<CString> {
-    const PROGRAM: &str = "/proc/self/exe";
-    let other = folder_of(&fs::read_link(PROGRAM).ok()?).join("knockd-listener");
-    let (program, found) = (fs::metadata(PROGRAM).ok()?, fs::metadata(&other).ok()?);
+    let program = Path::new("/proc/self/exe");
+    let other = folder_of(&file::link(program).ok()?).join("knockd-listener");
     // After an upgrade it is another program.
-    let is_same = program.dev() == found.dev() && program.ino() == found.ino();
+    let is_same = file::find(program).ok()?.identity == file::find(&other).ok()?.identity;
     CString::new(other.into_os_string().into_vec())
         .ok()
         .filter(|_| is_same)

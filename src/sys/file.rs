@@ -1,12 +1,13 @@
-//! Opening files, and reading and writing descriptors.
+//! Files and their names, and reading and writing descriptors. (`std::fs` would be 3 kB more on mipsel.)
 
 use super::error::{cerr, retry};
 use crate::limits::MAX_FILE_BYTES;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 /// An error if there is a NUL in it.
 fn c_string(text: &OsStr) -> io::Result<CString> {
@@ -16,11 +17,10 @@ fn c_string(text: &OsStr) -> io::Result<CString> {
 /// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made. A terminal does not become
 /// this process's own, as by default it would on kernels before 4.x also where it is only written to: Ctrl-C there would end the daemon.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
-    let path = c_string(path.as_os_str())?;
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
-    let fd = retry(&mut || {
+    let fd = with_c_string(path.as_os_str(), &mut |path| {
         // SAFETY: the path is a C string that lives through the call.
-        unsafe { libc::open64(path.as_ptr(), flags, mode) as isize }
+        unsafe { libc::open64(path, flags, mode) as isize }
     })?;
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
     Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
@@ -33,17 +33,26 @@ pub fn open_in(
     flags: libc::c_int,
     mode: u32,
 ) -> io::Result<File> {
-    let name = c_string(name)?;
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
-    let fd = retry(&mut || {
+    let fd = with_c_string(name, &mut |name| {
         // SAFETY: the name is a C string that lives through the call.
-        unsafe { libc::openat(folder.as_raw_fd(), name.as_ptr(), flags, mode) as isize }
+        unsafe { libc::openat(folder.as_raw_fd(), name, flags, mode) as isize }
     })?;
     // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
     Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
 }
 
+/// Makes a system call with that text as a C string, again while a signal interrupts it.
+fn with_c_string(
+    text: &OsStr,
+    call: &mut dyn FnMut(*const libc::c_char) -> isize,
+) -> io::Result<usize> {
+    let text = c_string(text)?;
+    retry(&mut || call(text.as_ptr()))
+}
+
 /// Whose something is, and what it is.
+#[derive(Clone, Copy)]
 pub struct FileStatus {
     /// Its kind and permissions.
     pub mode: libc::mode_t,
@@ -51,38 +60,133 @@ pub struct FileStatus {
     pub user: libc::uid_t,
     /// How many names it has.
     pub names: u64,
+    /// Its device and its number there, which no other file has.
+    pub identity: (u64, u64),
+}
+
+#[allow(
+    clippy::useless_conversion,
+    reason = "u32 on some machines, u64 on others"
+)]
+impl FileStatus {
+    fn new(found: &libc::stat64) -> FileStatus {
+        FileStatus {
+            mode: found.st_mode,
+            user: found.st_uid,
+            names: found.st_nlink.into(),
+            identity: (found.st_dev.into(), found.st_ino.into()),
+        }
+    }
+
+    /// Its kind, one of the `S_IF` values.
+    pub fn kind(&self) -> libc::mode_t {
+        self.mode & libc::S_IFMT
+    }
+
+    /// Whether it is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.kind() == libc::S_IFREG
+    }
+}
+
+/// Looks at what a path leads to.
+pub fn find(path: &Path) -> io::Result<FileStatus> {
+    // SAFETY: the path is a C string, and there is room for what is found.
+    look(path.as_os_str(), &mut |path, found| unsafe {
+        libc::stat64(path, found)
+    })
+}
+
+/// Looks at an open file.
+pub fn find_open(file: BorrowedFd<'_>) -> io::Result<FileStatus> {
+    // SAFETY: an all-zero stat is valid.
+    let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` has room for what is found.
+    cerr(unsafe { libc::fstat64(file.as_raw_fd(), &raw mut found) })?;
+    Ok(FileStatus::new(&found))
 }
 
 /// Looks at a name in this directory, `.` for the directory itself, and follows no link.
 pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<FileStatus> {
-    let name = c_string(name)?;
+    // SAFETY: as above.
+    look(name, &mut |name, found| unsafe {
+        libc::fstatat64(folder.as_raw_fd(), name, found, libc::AT_SYMLINK_NOFOLLOW)
+    })
+}
+
+/// Looks at a path, and does not follow a link at its end.
+pub fn find_link(path: &Path) -> io::Result<FileStatus> {
+    // SAFETY: as above.
+    look(path.as_os_str(), &mut |path, found| unsafe {
+        libc::lstat64(path, found)
+    })
+}
+
+fn look(
+    name: &OsStr,
+    call: &mut dyn FnMut(*const libc::c_char, *mut libc::stat64) -> libc::c_int,
+) -> io::Result<FileStatus> {
     // SAFETY: an all-zero stat is valid.
     let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
-    let (fd, flags) = (folder.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
-    // SAFETY: the name is a C string, and `found` has room for what is found.
-    cerr(unsafe { libc::fstatat64(fd, name.as_ptr(), &raw mut found, flags) })?;
-    Ok(FileStatus {
-        mode: found.st_mode,
-        user: found.st_uid,
-        #[allow(
-            clippy::useless_conversion,
-            reason = "u32 on some machines, u64 on others"
-        )]
-        names: found.st_nlink.into(),
-    })
+    with_c_string(name, &mut |name| call(name, &raw mut found) as isize)?;
+    Ok(FileStatus::new(&found))
 }
 
 /// Where a symbolic link in this directory leads.
 pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<u8>> {
-    let name = c_string(name)?;
     let mut target = vec![0u8; libc::PATH_MAX as usize];
-    let length = retry(&mut || {
+    let length = with_c_string(name, &mut |name| {
         let (first, room) = (target.as_mut_ptr().cast(), target.len());
         // SAFETY: the name is a C string, and `target` has that much room.
-        unsafe { libc::readlinkat(folder.as_raw_fd(), name.as_ptr(), first, room) }
+        unsafe { libc::readlinkat(folder.as_raw_fd(), name, first, room) }
     })?;
     target.truncate(length);
     Ok(target)
+}
+
+/// Where a symbolic link leads.
+pub fn link(path: &Path) -> io::Result<PathBuf> {
+    // SAFETY: the kernel takes this number for the working directory; nobody can close it.
+    let here = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
+    let target = link_in(here, path.as_os_str())?;
+    Ok(PathBuf::from(OsString::from_vec(target)))
+}
+
+/// Removes a file.
+pub fn remove(path: &Path) -> io::Result<()> {
+    // SAFETY: a C string that lives through the call.
+    with_c_string(path.as_os_str(), &mut |path| unsafe {
+        libc::unlink(path) as isize
+    })
+    .map(drop)
+}
+
+/// Puts a file in the place of another.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let to = c_string(to.as_os_str())?;
+    // SAFETY: two C strings that live through the call.
+    with_c_string(from.as_os_str(), &mut |from| unsafe {
+        libc::rename(from, to.as_ptr()) as isize
+    })
+    .map(drop)
+}
+
+/// Sets the permissions of a file.
+pub fn set_mode(path: &Path, mode: libc::mode_t) -> io::Result<()> {
+    // SAFETY: a C string that lives through the call.
+    with_c_string(path.as_os_str(), &mut |path| unsafe {
+        libc::chmod(path, mode) as isize
+    })
+    .map(drop)
+}
+
+/// Makes a directory that only this user can enter.
+pub fn make_private_directory(path: &Path) -> io::Result<()> {
+    // SAFETY: a C string that lives through the call.
+    with_c_string(path.as_os_str(), &mut |path| unsafe {
+        libc::mkdir(path, 0o700) as isize
+    })
+    .map(drop)
 }
 
 /// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)

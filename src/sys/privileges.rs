@@ -1,9 +1,10 @@
 //! Dropping root: what the listener does after its sockets are open and before it reads a packet.
 
 use super::error::cerr;
+use super::file;
 use crate::limits::{CONFINED_FILES, CONFINED_MEMORY};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
 pub const LISTENER: libc::uid_t = 65534;
@@ -52,8 +53,8 @@ pub fn lends_rights() -> bool {
         libc::getxattr(program.as_ptr(), name, std::ptr::null_mut(), 0)
     };
     let is_for_all = || {
-        let found = std::fs::metadata("/proc/self/exe");
-        found.map_or(true, |found| found.mode() & 0o001 != 0)
+        let found = file::find(Path::new("/proc/self/exe"));
+        found.map_or(true, |found| found.mode & 0o001 != 0)
     };
     real != user() || (length > 0 && is_for_all())
 }
@@ -70,8 +71,8 @@ pub fn enter_cage() -> io::Result<()> {
     unsafe {
         cerr(libc::fchdir(libc::STDOUT_FILENO))?;
         cerr(libc::chroot(c".".as_ptr()))?;
+        cerr(libc::chdir(c"/".as_ptr())).map(drop)
     }
-    std::env::set_current_dir("/")
 }
 
 /// Closes standard output and error. Only when nothing is opened any more, or something else would get their numbers.

@@ -41,7 +41,7 @@ fn common(site: &Site) -> &'static [Kind] {
         "prctl" | "sigaction" | "sigprocmask" => &[Error(EINVAL)],
         "read" => &[Error(EIO), Error(EINTR), Short],
         "readdir64" => &[Error(EIO)],
-        "readlink" => &[Error(EACCES)],
+        "readlinkat" => &[Error(EACCES)],
         "recv" => &[Error(ENOBUFS), Error(EINTR)],
         "recvfrom" => &[Error(ENETDOWN), Error(EINTR)],
         "recvmmsg" => &[Error(ENETDOWN), Error(EINTR), Error(ENOSYS)],

@@ -13,10 +13,9 @@ use crate::sys::clock::{self, UnixTime};
 use crate::sys::error::plain;
 use crate::sys::{file, poll, program};
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -269,10 +268,10 @@ impl Printer {
 /// them may have filled it since. That they must not notice, so the descriptor itself cannot be made non-blocking.
 fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", stream.as_raw_fd()));
-    let kind = fs::metadata(&path).ok()?.file_type();
+    let kind = file::find(&path).ok()?.kind();
     let flags = libc::O_WRONLY | libc::O_NONBLOCK;
     // Not a file: it would be written from the beginning.
-    (kind.is_fifo() || kind.is_char_device()).then_some(())?;
+    matches!(kind, libc::S_IFIFO | libc::S_IFCHR).then_some(())?;
     file::open(&path, flags, 0).ok()
 }
 

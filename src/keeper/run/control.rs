@@ -9,6 +9,7 @@ use crate::keeper::status::{DoorStatus, ListenerStatus, Status};
 use crate::lease::{BAN, Lease};
 use crate::limits::{CLIENT_MS, MAX_INTERFACES};
 use crate::sys::clock::monotonic;
+use crate::sys::file;
 use crate::sys::poll::Ready;
 use crate::util::quote::printable;
 use crate::util::time::Millis;
@@ -39,7 +40,7 @@ impl Keeper {
             state.set_up(false);
             if state.is_in_place() {
                 // A client that comes now learns that nobody is here. Whoever removed it before has saved us the work.
-                let _ = std::fs::remove_file(state.control());
+                let _ = file::remove(&state.control());
             }
         }
     }

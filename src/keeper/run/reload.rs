@@ -9,7 +9,7 @@ use crate::keeper::log::LogKind;
 use crate::keeper::secure_open;
 use crate::keeper::state::{State, Unavailable};
 use crate::sys::error::plain;
-use std::fs::{self, Metadata};
+use crate::sys::file::{self, FileStatus};
 use std::mem::swap;
 use std::path::PathBuf;
 
@@ -26,8 +26,8 @@ impl Keeper {
         let Keeper { settings, log, .. } = self;
         let mut problems = Vec::new();
         // Who writes to a FIFO, or types, may let the doors wait.
-        let waits = |found: Metadata| !found.is_file() && !found.is_dir();
-        let loaded = match fs::metadata(settings.config_path()).is_ok_and(waits) {
+        let waits = |found: FileStatus| !found.is_file() && found.kind() != libc::S_IFDIR;
+        let loaded = match file::find(&settings.config_path()).is_ok_and(waits) {
             true => Err([&file, ": not a file"].concat()),
             false => settings.load(
                 &mut |line| {

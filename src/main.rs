@@ -6,7 +6,6 @@
 use knockd_rs::keeper::Settings;
 use knockd_rs::sys::memory::Memory;
 use knockd_rs::sys::privileges;
-use knockd_rs::sys::program::ExitCode;
 use knockd_rs::{check, cli, client, keeper, listener, resolve};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -16,14 +15,13 @@ knockd_rs::program!(program);
 #[global_allocator]
 static MEMORY: Memory = Memory;
 
-fn program(argv: Vec<OsString>) -> ExitCode {
+fn program(argv: &'static [OsString]) -> ! {
     // The sequences would be in a core dump.
     privileges::forbid_dumps();
     if privileges::lends_rights() {
-        cli::say(
+        cli::fail(
             "refused: this file gives everybody who starts it rights to watch the network; without the set-user-ID bit, chown root:GROUP and chmod 0750 it",
         );
-        return ExitCode::FAILURE;
     }
     let program = argv.first().map_or(&[][..], |name| name.as_bytes());
     if program == listener::PROGRAM.to_bytes() {
@@ -32,22 +30,19 @@ fn program(argv: Vec<OsString>) -> ExitCode {
     if program == resolve::process::PROGRAM.to_bytes() {
         resolve::process::main();
     }
-    if client::is_called_by(&argv) {
-        return client::main(&argv);
+    if client::is_called_by(argv) {
+        client::main(argv);
     }
-    match cli::knockd(&argv).settle(&cli::KNOCKD) {
-        Ok(args) => knockd(Settings::new(args)),
-        Err(status) => status.into(),
-    }
+    knockd(Settings::new(cli::knockd(argv).settle(&cli::KNOCKD)))
 }
 
 /// The daemon, or what a person asks of it.
-fn knockd(settings: Settings) -> ExitCode {
+fn knockd(settings: Settings) -> ! {
     if settings.args.check {
-        return check::main(&settings);
+        check::main(&settings);
     }
-    match client::control::question(&settings.args) {
-        Some(question) => client::control::main(&settings, &question),
-        None => keeper::start(settings),
+    if let Some(question) = client::control::question(&settings.args) {
+        client::control::main(&settings, &question);
     }
+    keeper::start(settings)
 }

@@ -10,20 +10,20 @@ mod shadow;
 pub use advice::{advice, needs_of};
 pub use describe::describe;
 
-use crate::cli::{print, say};
+use crate::cli::{fail, print};
 use crate::config::shell::Need;
 use crate::config::{Config, Diagnostic};
 pub use crate::keeper::config_file::mode_advice;
 use crate::keeper::{Settings, doors};
 use crate::sys::file;
-use crate::sys::program::ExitCode;
+use crate::sys::program::{self, ExitCode};
 use crate::util::quote::quote;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Prints it all on standard output; errors and exit code 1 as at a start.
-pub fn main(settings: &Settings) -> ExitCode {
+pub fn main(settings: &Settings) -> ! {
     let mut warnings = Vec::new();
     let checked = settings.parse(&mut |_| {}).and_then(|mut config| {
         let text = describe(&mut config);
@@ -54,13 +54,7 @@ pub fn main(settings: &Settings) -> ExitCode {
         )?;
         Ok((text, doors.len()))
     });
-    let (mut text, doors) = match checked {
-        Ok(checked) => checked,
-        Err(problem) => {
-            say(&problem);
-            return ExitCode::FAILURE;
-        }
-    };
+    let (mut text, doors) = checked.unwrap_or_else(|problem| fail(&problem));
     for warning in &warnings {
         text.push_str(&["warning: ", warning, "\n"].concat());
     }
@@ -72,7 +66,7 @@ pub fn main(settings: &Settings) -> ExitCode {
         plural(number)
     );
     print(&(text + &verdict));
-    ExitCode::SUCCESS
+    program::exit(ExitCode::SUCCESS)
 }
 
 /// What is unwise about the owner and mode of a file.

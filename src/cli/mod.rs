@@ -12,7 +12,7 @@ pub use knock::{KNOCK, KnockArgs, KnockStep, OPTIONS as KNOCK_OPTIONS, knock};
 pub use knockd::{KNOCKD, KnockdArgs, OPTIONS as KNOCKD_OPTIONS, default_config, knockd};
 
 use crate::sys::file::write_all;
-use crate::sys::program;
+use crate::sys::program::{self, ExitCode};
 use crate::util::quote::quote;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -42,24 +42,28 @@ pub struct Program {
 }
 
 impl<T> Outcome<T> {
-    /// The arguments to run with; or says what there is to say and returns the exit status.
-    pub fn settle(self, program: &Program) -> Result<T, u8> {
-        match self {
-            Outcome::Run(args) => Ok(args),
-            Outcome::Version => Err(stop(None, program.version, 0)),
-            Outcome::Usage(error) => Err(stop(error, program.usage, program.usage_status)),
-            Outcome::Refuse(error) => Err(stop(Some(error), "", 1)),
-        }
+    /// The arguments to run with; or prints the text and exits.
+    pub fn settle(self, program: &Program) -> T {
+        let (text, status) = match self {
+            Outcome::Run(args) => return args,
+            Outcome::Version => (program.version, 0),
+            Outcome::Usage(error) => {
+                if let Some(error) = error {
+                    say(&error);
+                }
+                (program.usage, program.usage_status)
+            }
+            Outcome::Refuse(error) => fail(&error),
+        };
+        print(text);
+        program::exit(status.into())
     }
 }
 
-/// Shows that and hands on the exit status.
-fn stop(error: Option<String>, text: &str, status: u8) -> u8 {
-    if let Some(error) = error {
-        say(&error);
-    }
-    print(text);
-    status
+/// Prints why the program cannot go on, and exits with 1.
+pub fn fail(why: &str) -> ! {
+    say(why);
+    program::exit(ExitCode::FAILURE)
 }
 
 /// Text on standard output. A reader that has gone (`knockd -h | head -1`) is no reason to fail.

@@ -1,7 +1,7 @@
 //! `knockd --status` and `knockd --close`: asks the daemon that runs with this config.
 #![forbid(unsafe_code)]
 
-use crate::cli::{KnockdArgs, print, say};
+use crate::cli::{KnockdArgs, fail, print, say};
 use crate::config::{self, Options};
 use crate::keeper::config_file;
 use crate::keeper::control::{ERROR, OK, Question};
@@ -9,7 +9,7 @@ use crate::keeper::{Settings, state};
 use crate::limits::{CLIENT_MS, MAX_DOOR_NAME, MAX_FILE_BYTES};
 use crate::sys::error::plain;
 use crate::sys::file::{self, read_all, write_all};
-use crate::sys::program::ExitCode;
+use crate::sys::program::{self, ExitCode};
 use crate::util::path::{file_name, folder_of};
 use crate::util::quote::printable;
 use std::io;
@@ -30,16 +30,12 @@ pub fn question(args: &KnockdArgs) -> Option<Question> {
 }
 
 /// Asks, and prints the answer; exit code 1 where there is none, or a no.
-pub fn main(settings: &Settings, question: &Question) -> ExitCode {
-    let fail = |text: String| {
-        say(&text);
-        ExitCode::FAILURE
-    };
+pub fn main(settings: &Settings, question: &Question) -> ! {
     if let Question::Close { door, .. } = question
         && (door.len() > MAX_DOOR_NAME || door.contains('\n'))
     {
         // No door can be called so, and the question would not be what it seems.
-        return fail(["there is no door ", &printable(door.as_bytes())].concat());
+        fail(&["there is no door ", &printable(door.as_bytes())].concat());
     }
     let state_dir = settings.state_dir(&options(settings));
     let instance = &settings.instance;
@@ -59,26 +55,21 @@ pub fn main(settings: &Settings, question: &Question) -> ExitCode {
             }
         }
         if several {
-            let config = settings.config.display();
-            return fail(format!(
-                "several knockd run with {config}: add one of {names}"
-            ));
+            let config = settings.config.to_string_lossy();
+            fail(&["several knockd run with ", &config, ": add one of ", &names].concat());
         }
     }
-    let answer = match connected.and_then(|stream| ask(&stream, question)) {
-        Ok(answer) => answer,
-        Err(error) => return fail(problem(settings, &path, &error)),
-    };
-    if let Some(text) = answer.strip_prefix(OK.as_bytes()) {
-        print(&String::from_utf8_lossy(text));
-        return ExitCode::SUCCESS;
+    let answer = connected
+        .and_then(|stream| ask(&stream, question))
+        .unwrap_or_else(|error| fail(&problem(settings, &path, &error)));
+    if let Some(text) = answer.strip_prefix(OK) {
+        print(text);
+        program::exit(ExitCode::SUCCESS);
     }
-    match answer.strip_prefix(ERROR.as_bytes()) {
-        Some(text) => fail(String::from_utf8_lossy(text.trim_ascii_end()).into_owned()),
-        None => fail(format!(
-            "knockd did not answer at {}; try again, it serves a few at a time",
-            path.display()
-        )),
+    match answer.strip_prefix(ERROR) {
+        Some(text) => fail(text.trim_ascii_end()),
+        // It serves a few at a time.
+        None => fail(&problem(settings, &path, &io::ErrorKind::TimedOut.into())),
     }
 }
 
@@ -109,25 +100,33 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(state::within(&folder, file_name(path)))
 }
 
-fn ask(stream: &UnixStream, question: &Question) -> io::Result<Vec<u8>> {
+fn ask(stream: &UnixStream, question: &Question) -> io::Result<String> {
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
-    write_all(stream.as_fd(), format!("{}\n", question.line()).as_bytes())?;
-    read_all(stream.as_fd(), MAX_FILE_BYTES)
+    write_all(stream.as_fd(), (question.line() + "\n").as_bytes())?;
+    let answer = read_all(stream.as_fd(), MAX_FILE_BYTES)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {
-    let (config, path, reason) = (settings.config.display(), path.display(), plain(error));
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("knockd does not run with {config} (nobody at {path})")
-        }
+    let (config, path) = (settings.config.to_string_lossy(), path.to_string_lossy());
+    let reason = plain(error);
+    let parts = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => [
+            "no running knockd found for ",
+            &config,
+            " (nothing listens on ",
+            &path,
+            ")",
+        ],
         io::ErrorKind::PermissionDenied => {
-            format!("{path}: {reason}: only the user that knockd runs as may ask")
+            let who = "; only root and the user that knockd runs as may ask";
+            [&path, ": ", &reason, who, ""]
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("knockd did not answer at {path}: it is busy or stopped; try again")
+            ["no answer from knockd at ", &path, "; try again", "", ""]
         }
-        _ => format!("{path}: {reason}"),
-    }
+        _ => [&path, ": ", &reason, "", ""],
+    };
+    parts.concat()
 }

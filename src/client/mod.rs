@@ -9,7 +9,7 @@ use crate::resolve::{self, NameError};
 use crate::sys::error::plain;
 use crate::sys::knocker::Knocker;
 use crate::sys::poll;
-use crate::sys::program::ExitCode;
+use crate::sys::program::{self, ExitCode};
 use crate::util::number::number;
 use crate::util::path::file_name;
 use std::ffi::OsString;
@@ -24,18 +24,13 @@ pub fn is_called_by(argv: &[OsString]) -> bool {
 
 /// The client. Exit status 0: every step was sent; 1: the kernel refused one, which stderr says, or something was wrong before.
 #[inline(never)] // In `main` it would lie among the code that the daemon has resident (cross/layout.ld).
-pub fn main(argv: &[OsString]) -> ExitCode {
-    let args = match cli::knock(argv).settle(&cli::KNOCK) {
-        Ok(args) => args,
-        Err(status) => return status.into(),
-    };
-    match resolve(&args).and_then(|(host, ports)| send(&args, host, &ports)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&error);
-            ExitCode::FAILURE
-        }
+pub fn main(argv: &[OsString]) -> ! {
+    let args = cli::knock(argv).settle(&cli::KNOCK);
+    let sent = resolve(&args).and_then(|(host, ports)| send(&args, host, &ports));
+    if let Err(error) = sent {
+        cli::fail(&error);
     }
+    program::exit(ExitCode::SUCCESS)
 }
 
 /// The host and the port of each step. All of them are found before the first is sent, since half a knock opens nothing. The host
@@ -104,10 +99,13 @@ fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), S
     for step in &args.steps {
         if let Some(unknown) = step.unknown_protocol {
             let port = step.port;
-            say(&format!(
-                "knock: warning: \"{unknown}\" in \"{port}:{unknown}\" is no protocol; \
-                          use tcp or udp (sent over TCP)"
-            ));
+            let word = ["\"", port, ":", unknown, "\""].concat();
+            say(&[
+                "knock: warning: ",
+                &word,
+                ": use tcp or udp (sent over TCP)",
+            ]
+            .concat());
         }
     }
     let mut unsent = 0;

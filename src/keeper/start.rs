@@ -5,7 +5,7 @@ use super::log::LogKind;
 use super::run::Keeper;
 use super::state::{State, Unavailable};
 use super::{Settings, config_file, secure_open};
-use crate::cli::{self, print, say};
+use crate::cli::{self, fail, print, say};
 use crate::config;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::sys::clock::monotonic;
@@ -20,12 +20,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-/// Nothing is open, and nothing can be opened.
-fn fail(problem: &str) -> ! {
-    say(problem);
-    program::exit(ExitCode::FAILURE)
-}
 
 /// Until the daemon ends.
 fn live(keeper: &mut Keeper) -> ! {

@@ -26,7 +26,7 @@ impl From<u8> for ExitCode {
     }
 }
 
-/// Makes that function of `Vec<OsString>` (argv) and [`ExitCode`] the program, which may have this but once.
+/// Makes that function of argv the program, which may have this but once.
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
@@ -49,7 +49,7 @@ macro_rules! program {
 pub unsafe fn run(
     argc: libc::c_int,
     argv: *const *const libc::c_char,
-    main: fn(Vec<OsString>) -> ExitCode,
+    main: fn(&'static [OsString]) -> !,
 ) -> libc::c_int {
     if fill_standard().is_err() {
         return 1;
@@ -61,8 +61,8 @@ pub unsafe fn run(
         let text = unsafe { CStr::from_ptr(*argv.add(at)) };
         OsString::from_vec(text.to_bytes().to_vec())
     };
-    let code = main((0..argc as usize).map(argument).collect());
-    code.0.into()
+    let argv: Vec<OsString> = (0..argc as usize).map(argument).collect();
+    main(argv.leak())
 }
 
 /// Opens /dev/null where standard input, output or error is closed, so that nothing else gets that number.

@@ -161,7 +161,7 @@ fn status_of_what_is_not_there() {
     let scene = Scene::new();
     scene.home.config(&door(600));
     let none = refused(&scene, &["--status"]);
-    assert!(none.starts_with("knockd does not run with "), "{none}");
+    assert!(none.starts_with("no running knockd found for "), "{none}");
     assert_eq!(none.lines().count(), 1, "{none}");
     assert!(
         !scene.home.path("state").exists(),
@@ -172,7 +172,7 @@ fn status_of_what_is_not_there() {
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     let none = refused(&scene, &["--close", "SSH", CLIENT]);
-    assert!(none.starts_with("knockd does not run with "), "{none}");
+    assert!(none.starts_with("no running knockd found for "), "{none}");
 }
 
 fn status_of_a_stopped_listener() {

@@ -354,7 +354,7 @@ fn two_daemons_of_one_config_listen_on_two_interfaces() {
             "{names}"
         );
     }
-    assert!(refused(&scene, &["--status", "-i", "ppp0"]).contains("does not run"));
+    assert!(refused(&scene, &["--status", "-i", "ppp0"]).contains("no running knockd"));
 
     knock(&scene.router, "127.0.0.1", STEPS);
     await_notes(&scene, "start", 1);

@@ -7,6 +7,7 @@ use crate::config::{Commands, Config, DoorConfig};
 use crate::knock::tripwire::Tripwire;
 use crate::knock::{FlagRule, Sequence, TCP_FLAGS};
 use crate::util::quote::{printable, quote};
+use crate::util::text::shown;
 use crate::util::time::Millis;
 use std::fmt::Display;
 use std::path::Path;
@@ -100,7 +101,7 @@ pub(super) fn value(slot: Field<'_>) -> String {
         }
         Field::Steps(steps) => steps.as_ref().map_or_else(String::new, Sequence::to_string),
         Field::Flags(rule) => flags(*rule),
-        Field::Address(address) => address.map_or_else(String::new, |a| a.to_string()),
+        Field::Address(address) => address.map_or_else(String::new, |a| shown(&a)),
     }
 }
 
@@ -123,7 +124,7 @@ fn about_door(out: &mut String, index: usize, doors: &mut [DoorConfig]) {
     }
     let door = &doors[index];
     if let Some(sequence) = &door.pattern.sequence {
-        let target = door.pattern.target.map(|target| target.to_string());
+        let target = door.pattern.target.map(|target| shown(&target));
         let mut knock = ["knock ", target.as_deref().unwrap_or("ROUTER")].concat();
         for step in sequence.steps() {
             knock.push_str(&format!(" {step}"));

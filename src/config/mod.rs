@@ -22,6 +22,7 @@ pub use sequence::parse_sequence;
 pub use undo::undoes;
 
 use crate::knock::Pattern;
+use crate::util::text::shown;
 use crate::util::time::Millis;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -144,7 +145,7 @@ impl Diagnostic {
                 break;
             }
             out.push(':');
-            out.push_str(&number.to_string());
+            out.push_str(&shown(&number));
         }
         out.push_str(": ");
         out.push_str(&self.text);

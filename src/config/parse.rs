@@ -12,6 +12,7 @@ use super::{Commands, Config, Diagnostic, DoorConfig, Options};
 use crate::knock::Pattern;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOOR_NAME, MAX_DOORS};
 use crate::util::quote::quote;
+use crate::util::text::shown;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -319,7 +320,7 @@ impl Parser<'_> {
             let text = [
                 key.name(),
                 " was given on line ",
-                &before.to_string(),
+                &shown(&before),
                 " too; this one counts",
             ];
             line.at(name, &text).add_to(&mut self.notes.warnings);

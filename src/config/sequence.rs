@@ -7,6 +7,7 @@ use super::{Diagnostic, Problem};
 use crate::knock::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
 use crate::util::quote::{cut, quote};
+use crate::util::text::shown;
 use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
 use nom::sequence::preceded;
@@ -80,7 +81,7 @@ pub fn parse_sequence(
         };
         if !written.iter().all(u8::is_ascii_digit) {
             let right = "; separate ports with commas, put a comment on its own line";
-            let message = [&found, " is read as port ", &port.to_string(), right];
+            let message = [&found, " is read as port ", &shown(&port), right];
             Diagnostic::at(place(written), &message).add_to(warnings);
         }
         let protocol = match raw.protocol.map(trim) {

@@ -11,6 +11,7 @@ use super::{Diagnostic, Problem};
 use crate::limits::MAX_COMMAND;
 use crate::util::number::number;
 use crate::util::quote::quote;
+use crate::util::text::shown;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -108,7 +109,7 @@ pub(super) fn set(
         }
         Field::Time(place) => {
             let seconds = seconds(&given, notes)?;
-            given.trace(&seconds.to_string(), notes);
+            given.trace(&shown(&seconds), notes);
             // sleep() takes the number as unsigned.
             *place = u64::from(seconds as u32) * 1000;
         }
@@ -147,7 +148,7 @@ pub(super) fn set(
             let at = (line.number, line.column(value));
             let door = given.door.unwrap_or_default();
             let sequence = parse_sequence(door, at, value, &mut notes.warnings)?;
-            given.trace(&sequence.to_string(), notes);
+            given.trace(&shown(&sequence), notes);
             *place = Some(sequence);
         }
         Field::Flags(place) => tcp_flags(&given, place, notes)?,

@@ -9,6 +9,7 @@ use crate::knock::tripwire::{PortRange, Tripwire, merge};
 use crate::limits::{MAX_ALLOWED, MAX_TRIPWIRES};
 use crate::util::number::number;
 use crate::util::quote::quote;
+use crate::util::text::shown;
 use std::net::IpAddr;
 
 /// The longest name that Linux gives an interface (IFNAMSIZ in linux/if.h, less the NUL).
@@ -43,7 +44,7 @@ pub(super) fn seconds(given: &KeyValue<'_>, notes: &mut Notes<'_>) -> Result<i32
     };
     let seconds = seconds as i32;
     if !after.is_empty() {
-        let (value, read) = (quote(given.value), seconds.to_string());
+        let (value, read) = (quote(given.value), shown(&seconds));
         let text = [&value, " is read as ", &read, " seconds, as in knockd 0.8"];
         given.line.at(after, &text).add_to(&mut notes.warnings);
     }

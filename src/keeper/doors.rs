@@ -7,6 +7,7 @@ use crate::knock::Pattern;
 use crate::limits::{LOG_BURST, MAX_COMMAND, OPENINGS_BURST, OPENINGS_PER_SECOND};
 use crate::sys::clock::monotonic;
 use crate::sys::error::plain;
+use crate::util::text::shown;
 use crate::util::token_bucket::TokenBucket;
 use std::net::IpAddr;
 use std::path::Path;
@@ -78,7 +79,7 @@ pub fn open(
 /// A command ready to run: every `%IP%` replaced. `None`: longer than [`MAX_COMMAND`], which knockd 0.8 does not run either.
 pub fn expand(command: &[u8], source: IpAddr) -> Option<Vec<u8>> {
     const TOKEN: &[u8] = b"%IP%";
-    let source = source.to_string();
+    let source = shown(&source);
     let mut text = Vec::new();
     let mut rest = command;
     while let Some(byte) = rest.first() {

@@ -11,6 +11,7 @@ use crate::sys::error::{plain, with_text};
 use crate::sys::file::FileStatus;
 use crate::sys::{daemon, file, folder, poll, privileges};
 use crate::util::path::{file_name, folder_of};
+use crate::util::text::shown;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -221,7 +222,10 @@ impl State {
 
     /// The journal's path, for a person.
     fn shown(&self) -> String {
-        folder_of(&self.named).join(JOURNAL).display().to_string()
+        folder_of(&self.named)
+            .join(JOURNAL)
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// The leases that a daemon left here in this boot and network namespace, as far as its journal is sound, and what there is to say about
@@ -248,7 +252,7 @@ impl State {
                 None => (Vec::new(), "not a journal".to_string()),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
-            Err(error) => (Vec::new(), error.to_string()),
+            Err(error) => (Vec::new(), plain(&error)),
         };
         let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
         let fate = match file::rename(&path, &aside) {
@@ -333,7 +337,7 @@ fn denied(why: &str) -> io::Error {
 /// The path of a name in a folder that is open, wherever that is by now.
 pub fn within(folder: &File, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd")
-        .join(folder.as_raw_fd().to_string())
+        .join(shown(&folder.as_raw_fd()))
         .join(name)
 }
 

@@ -4,6 +4,7 @@
 use crate::ipc::{COUNTERS, Counters, Interface};
 use crate::lease::{Lease, Phase};
 use crate::util::quote::printable;
+use crate::util::text::shown;
 use crate::util::time::Millis;
 use std::fmt::{self, Write};
 
@@ -144,7 +145,7 @@ impl Status<'_> {
         if !lease.is_ban() {
             out.text("door", lease.name());
         }
-        out.text("source", &lease.source.to_string());
+        out.text("source", &shown(&lease.source));
         out.text("state", state(lease));
         match lease.phase {
             Phase::Open { until } => out.plain("left_ms", &until.saturating_sub(self.now)),
@@ -215,7 +216,7 @@ fn listener_json(out: &mut Json, listener: &ListenerStatus) {
         out.text("name", &interface.name);
         out.begin("addresses", '[');
         for address in &interface.addresses {
-            out.text("", &address.to_string());
+            out.text("", &shown(address));
         }
         out.end(']');
         out.plain("more", &interface.more);

@@ -7,6 +7,7 @@ use crate::ipc::{self, ToKeeper};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
 use crate::sys::packet_socket::{Batch, PacketSocket};
 use crate::util::bpf::Instruction;
+use crate::util::text::shown;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -214,8 +215,8 @@ impl Capture {
         let local = &self.local;
         let link = interfaces.find(&self.selector);
         ipc::Interface {
-            wanted: self.selector.to_string(),
-            name: link.map_or(String::new(), |link| link.name.to_string()),
+            wanted: shown(&self.selector),
+            name: link.map_or(String::new(), |link| shown(&link.name)),
             addresses: local.iter().copied().take(MAX_STATUS_ADDRESSES).collect(),
             more: local.len().saturating_sub(MAX_STATUS_ADDRESSES) as u16,
         }

@@ -16,6 +16,7 @@ use crate::limits::{
 };
 use crate::matcher::Matcher;
 use crate::sys::clock::monotonic;
+use crate::sys::error::plain;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
@@ -166,8 +167,7 @@ impl<'a> Listener<'a> {
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
                     let _ = entries.push(PollEntry::new(Some(fd), Awaits::Input));
                 }
-                poll::wait(&mut entries, now, soonest(&deadlines))
-                    .map_err(|error| error.to_string())?
+                poll::wait(&mut entries, now, soonest(&deadlines)).map_err(|error| plain(&error))?
             };
             // It may have slept for days.
             let now = monotonic();

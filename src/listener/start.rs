@@ -169,7 +169,7 @@ fn listen(keeper: &MessageSocket) -> ! {
     }
     let dropped = privileges::drop_capabilities();
     if let Err(error) = &dropped {
-        warn(&["the listener keeps its capabilities: ", &error.to_string()]);
+        warn(&["the listener keeps its capabilities: ", &plain(error)]);
     }
     // From here on all that it has open is sockets.
     privileges::close_outputs();

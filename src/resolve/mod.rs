@@ -14,6 +14,7 @@ use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::random;
 use crate::util::number::number;
+use crate::util::text::shown;
 use dns::{RecordKind, Reply};
 use std::fs::File;
 use std::io::Seek;
@@ -166,15 +167,15 @@ pub fn resolve_service(service: &str) -> Result<u16, NameError> {
 
 /// The address as text, with the name of its zone (or the number where there is no such interface): knock 0.8 prints it so.
 pub fn address_text(address: &SocketAddr) -> String {
-    let text = address.ip().to_string();
+    let ip = shown(&address.ip());
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
             let links = links();
             let link = links.iter().find(|link| link.index == v6.scope_id());
-            let zone = link.map_or_else(|| v6.scope_id().to_string(), |link| link.name.to_string());
-            [&text, "%", &zone].concat()
+            let zone = link.map_or_else(|| shown(&v6.scope_id()), |link| shown(&link.name));
+            [&ip, "%", &zone].concat()
         }
-        _ => text,
+        _ => ip,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Errors: those of system calls, and in words of ours.
 
+use crate::util::text::shown;
 use std::fmt;
 use std::io;
 
@@ -29,7 +30,7 @@ pub fn with_text(kind: io::ErrorKind, text: String) -> io::Error {
 
 /// The text of an error as C's strerror() gives it, without the number that Rust adds.
 pub fn plain(error: &io::Error) -> String {
-    let mut text = error.to_string();
+    let mut text = shown(error);
     if error.raw_os_error().is_some()
         && let Some(number) = text.bytes().rposition(|byte| byte == b'(')
     {

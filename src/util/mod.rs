@@ -6,5 +6,6 @@ pub mod number;
 pub mod path;
 pub mod process_group;
 pub mod quote;
+pub mod text;
 pub mod time;
 pub mod token_bucket;

@@ -10,6 +10,7 @@ use crate::resolve::process::PROGRAM;
 use crate::sys::clock::{self, UnixTime};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
+use crate::util::text::shown;
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
 use std::fmt;
@@ -188,7 +189,7 @@ impl LogQueue {
                 })
             }
         };
-        child.socket.send(source.to_string().as_bytes(), false)?;
+        child.socket.send(shown(&source).as_bytes(), false)?;
         child.asked = Some((source, now + NAME_WAIT_MS));
         Ok(())
     }

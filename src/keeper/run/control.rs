@@ -134,7 +134,7 @@ impl Keeper {
         let Some(mut control) = self.control.take() else {
             return;
         };
-        let config = self.settings.config.display().to_string();
+        let config = self.settings.config.to_string_lossy();
         let doors = || {
             let doors = self.doors.iter().map(|door| DoorStatus {
                 name: &door.config.name,

@@ -17,7 +17,7 @@ impl Keeper {
     /// SIGHUP: the new config takes over when it is valid and its listener is ready; until then, and if it is not, all
     /// stays as it was.
     pub(super) fn reload(&mut self) {
-        let file = self.settings.config.display().to_string();
+        let file = self.settings.config.to_string_lossy().into_owned();
         self.log.say(
             LogKind::Event,
             &format_args!("re-reading config file: {file}"),

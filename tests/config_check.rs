@@ -36,19 +36,19 @@ fn weak_sequences_are_named_with_door_and_line() {
     assert_eq!(
         advice("[A]\nsequence=7000,8000,9000\n"),
         [
-            "k:1: door 'A': only 3 steps: a scan or flood can hit them in the right order; use 5 or more",
-            "k:1: door 'A': the ports ascend: a scan of all ports in order knocks just so; mix the order",
+            "k:1: door 'A': fewer than 4 steps: a scan or flood can hit them in order; use 5 or more",
+            "k:1: door 'A': the ports are in ascending order, so a plain port scan performs this knock; shuffle them",
             "k:1: door 'A': this sequence stands in manuals and examples: strangers know it; choose your own",
             "k:1: door 'A': TCP steps without tcpflags = syn: replies and other stray packets count as knocks",
         ]
     );
-    assert!(says("[A]\nsequence=7\n", "one packet to port 7 opens it"));
+    assert!(says("[A]\nsequence=7\n", "a single packet opens it"));
     assert!(says(
         "[A]\nsequence=7,7,7,7\n",
-        "port 7 alone, again and again"
+        "all steps are the same port"
     ));
-    assert!(!says("[A]\nsequence=7,7:udp,7,7\n", "again and again"));
-    assert!(!says("[A]\nsequence=1,2,3,3\n", "ascend"));
+    assert!(!says("[A]\nsequence=7,7:udp,7,7\n", "the same port"));
+    assert!(!says("[A]\nsequence=1,2,3,3\n", "ascending"));
     assert!(says(
         "[A]\nsequence=22:udp,22:udp,151,15:udp\n",
         "stands in manuals"
@@ -115,11 +115,11 @@ fn steps_that_are_neighbours_leave_no_room_for_a_tripwire() {
     assert_eq!(
         advice("[A]\nsequence=500,9000:udp,8999,40\ntcpflags=syn\n"),
         [
-            "k:1: door 'A': ports 9000 and 8999 are neighbours: no tripwire fits between them; take ports apart"
+            "k:1: door 'A': two steps are neighbouring ports: no tripwire fits between them; take ports apart"
         ]
     );
-    assert!(!says("[A]\nsequence=500,9000,40,9001\n", "neighbours"));
-    assert!(!says("[A]\nsequence=500,500,40,9001\n", "neighbours"));
+    assert!(!says("[A]\nsequence=500,9000,40,9001\n", "neighbouring"));
+    assert!(!says("[A]\nsequence=500,500,40,9001\n", "neighbouring"));
 }
 
 fn warnings(text: &str) -> Vec<String> {
@@ -271,14 +271,14 @@ fn a_trap_that_strangers_can_spring_is_a_danger() {
     let trap = |sequence: &str, command: &str| {
         format!("[A]\nsequence={sequence}\ncommand={command}\nstop_command=ip link set ppp0 up\n")
     };
-    let danger = "danger: 5 forged packets of any stranger, under any address, cut the line: \
-                  its sequence is easy to guess, and it runs ip link set ppp0 down";
+    let danger = "danger: anyone can take the line down with a few forged packets: \
+                  the sequence is easy to guess, and it runs ip link set ppp0 down";
     assert!(says(&trap("1,2,3,4,5", "ip link set ppp0 down"), danger));
     assert!(says(
         &trap("5,4,3,2,1", "stop_service wan"),
-        "danger: 5 forged"
+        "danger: anyone"
     ));
-    assert!(says(&trap("80", "reboot"), "danger: 1 forged packet of"));
+    assert!(says(&trap("80", "reboot"), "danger: anyone"));
     assert!(!says(&trap("9,4,7,4", "reboot"), "danger"));
     assert!(!says(&trap("1,2,3,4,5", "echo"), "danger"));
 }

@@ -85,12 +85,7 @@ fn each_example_is_a_door_that_draws_only_the_advice_it_earns() {
         ("SSH to LAN host nft", &[KNOWN]),
         (
             "scan trap",
-            &[
-                "ports ascend",
-                "neighbours",
-                KNOWN,
-                "danger: 5 forged packets",
-            ],
+            &["ascending order", "neighbouring", KNOWN, "danger: anyone"],
         ),
     ];
     let examples = examples();

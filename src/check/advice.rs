@@ -67,26 +67,21 @@ fn is_guessable(steps: &[Step]) -> bool {
 }
 
 fn about_sequence(steps: &[Step], say: &mut dyn FnMut(&str)) {
-    if let [step] = steps {
-        say(&format!("one packet to port {} opens it", step.port));
+    if steps.len() == 1 {
+        say("a single packet opens it");
     } else if steps.len() < FEW_STEPS {
-        let text = "steps: a scan or flood can hit them in the right order; use 5 or more";
-        say(&format!("only {} {text}", steps.len()));
+        const { assert!(FEW_STEPS == 4) };
+        say("fewer than 4 steps: a scan or flood can hit them in order; use 5 or more");
     }
     if ascends(steps) {
-        say("the ports ascend: a scan of all ports in order knocks just so; mix the order");
+        say(
+            "the ports are in ascending order, so a plain port scan performs this knock; shuffle them",
+        );
     } else if steps.len() > 1 && steps.windows(2).all(|w| w[0] == w[1]) {
-        let port = steps[0].port;
-        say(&format!(
-            "port {port} alone, again and again: whoever keeps trying that port opens it"
-        ));
+        say("all steps are the same port: a client that keeps trying it opens the door");
     }
-    let beside = |pair: &&[Step]| pair[0].port.abs_diff(pair[1].port) == 1;
-    if let Some(pair) = steps.windows(2).find(beside) {
-        say(&format!(
-            "ports {} and {} are neighbours: no tripwire fits between them; take ports apart",
-            pair[0].port, pair[1].port
-        ));
+    if steps.windows(2).any(|w| w[0].port.abs_diff(w[1].port) == 1) {
+        say("two steps are neighbouring ports: no tripwire fits between them; take ports apart");
     }
     if WELL_KNOWN
         .iter()
@@ -207,9 +202,8 @@ fn about_commands(door: &DoorConfig, is_closed: bool, say: &mut dyn FnMut(&str))
         (false, false) => None,
     };
     if let Some(families) = families {
-        say(&format!(
-            "it opens something{families} and has no stop_command: it stays open"
-        ));
+        let opens = "it opens something";
+        say(&[opens, families, " and has no stop_command: it stays open"].concat());
     }
     if let (Some(sequence), Some(command)) = (
         &door.pattern.sequence,
@@ -220,14 +214,8 @@ fn about_commands(door: &DoorConfig, is_closed: bool, say: &mut dyn FnMut(&str))
             .find(|c| takes_line_down(c)),
     ) && is_guessable(sequence.steps())
     {
-        let packets = match sequence.steps().len() {
-            1 => "1 forged packet".to_string(),
-            n => format!("{n} forged packets"),
-        };
-        say(&format!(
-            "danger: {packets} of any stranger, under any address, cut the line: its sequence is easy to guess, and it runs {}",
-            printable(command)
-        ));
+        let danger = "danger: anyone can take the line down with a few forged packets: the sequence is easy to guess, and it runs ";
+        say(&[danger, &printable(command)].concat());
     }
 }
 

@@ -6,7 +6,6 @@ use crate::knock::network::Network;
 use crate::limits::MAX_INTERFACES;
 use crate::sys::netlink::{Dump, Netlink};
 use crate::util::quote::{is_deceptive, quote};
-use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
@@ -110,7 +109,7 @@ impl Interfaces {
             Selector::Any => false,
             Selector::Auto => Some(link.index) == first,
             Selector::AutoIpv6 => v6 != first && Some(link.index) == v6,
-            Selector::Named { device, .. } => link.name == *device,
+            Selector::Named(name) => name.split(':').next() == Some(&link.name),
         })
     }
 
@@ -121,9 +120,9 @@ impl Interfaces {
         for entry in &self.addresses {
             let counts = match selector {
                 Selector::Any => true,
-                Selector::Named {
-                    label: Some(label), ..
-                } => Some(entry.link) == link && entry.label == *label,
+                Selector::Named(name) if name.contains(':') => {
+                    Some(entry.link) == link && entry.label == *name
+                }
                 _ => Some(entry.link) == link,
             };
             if counts {
@@ -177,12 +176,7 @@ pub enum Selector {
     /// `auto`, too: the one with the default route of IPv6, where that is another.
     AutoIpv6,
     /// By name, and with `eth0:1` only that label's addresses.
-    Named {
-        /// The device's name.
-        device: InterfaceName,
-        /// The address label.
-        label: Option<InterfaceName>,
-    },
+    Named(InterfaceName),
 }
 
 impl Selector {
@@ -190,26 +184,19 @@ impl Selector {
     pub fn list(text: &str) -> Result<Vec<Selector>, String> {
         let mut selectors: Vec<Selector> = Vec::new();
         for part in text.split(',').map(str::trim_ascii) {
-            let selector = Selector::parse(part)
-                .ok_or_else(|| format!("no interface can be called {}", quote(part.as_bytes())))?;
+            let selector = Selector::parse(part).ok_or_else(|| {
+                "no interface can be called ".to_string() + &quote(part.as_bytes())
+            })?;
             if !selectors.contains(&selector) {
                 selectors.push(selector);
             }
         }
-        if selectors.len() > 1
-            && selectors
-                .iter()
-                .any(|s| !matches!(s, Selector::Named { .. }))
-        {
-            return Err(format!(
-                "\"any\" and \"auto\" stand alone, not in a list such as {}",
-                quote(text.as_bytes())
-            ));
+        if selectors.len() > 1 && selectors.iter().any(|s| !matches!(s, Selector::Named(_))) {
+            return Err("\"any\" and \"auto\" cannot be combined with other names".to_string());
         }
         if selectors.len() > MAX_INTERFACES {
-            return Err(format!(
-                "more than {MAX_INTERFACES} interfaces; use \"any\""
-            ));
+            const { assert!(MAX_INTERFACES == 8) };
+            return Err("more than 8 interfaces; use \"any\"".to_string());
         }
         if selectors == [Selector::Auto] {
             selectors.push(Selector::AutoIpv6);
@@ -225,28 +212,18 @@ impl Selector {
             _ if part.contains(is_unfit) => return None,
             "any" => Selector::Any,
             "auto" => Selector::Auto,
-            _ => Selector::Named {
-                device: InterfaceName::try_from(part.split(':').next()?).ok()?,
-                label: match part.contains(':') {
-                    true => Some(InterfaceName::try_from(part).ok()?),
-                    false => None,
-                },
-            },
+            _ => Selector::Named(InterfaceName::try_from(part).ok()?),
         })
     }
-}
 
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// As it is written.
+    pub fn name(&self) -> &str {
+        match self {
             Selector::Any => "any",
             Selector::Auto => "auto",
             Selector::AutoIpv6 => "auto (IPv6)",
-            Selector::Named {
-                label: Some(label), ..
-            } => label,
-            Selector::Named { device, .. } => device,
-        })
+            Selector::Named(name) => name,
+        }
     }
 }
 

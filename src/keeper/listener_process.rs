@@ -80,7 +80,7 @@ impl ListenerProcess {
             if *selector != Selector::AutoIpv6 {
                 let before = if interface.is_empty() { "" } else { "," };
                 interface.push_str(before);
-                interface.push_str(&selector.to_string());
+                interface.push_str(selector.name());
             }
         }
         let mut sockets = Vec::new();
@@ -225,6 +225,7 @@ impl AsFd for ListenerProcess {
 }
 
 fn refused(selector: &Selector, error: &io::Error) -> io::Error {
+    let selector = selector.name();
     let text = match error.kind() {
         io::ErrorKind::PermissionDenied => format!(
             "{selector}: You don't have permission to perform this capture on that device \

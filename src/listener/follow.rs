@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::output::Output;
+use super::told;
 use crate::capture::interfaces::{Interfaces, Link, Selector};
 use crate::ipc::{self, ToKeeper};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
@@ -66,7 +67,7 @@ impl Capture {
         let local = interfaces.local(&self.selector);
         if self.local != local {
             for address in &local {
-                output.debug(|| format!("local IP: {address}"));
+                output.debug(&["local IP: ", &shown(address)]);
             }
             self.local = local;
         }
@@ -81,8 +82,11 @@ impl Capture {
     ) -> Result<(), String> {
         if !self.has_filter {
             self.socket.attach(program).map_err(|error| {
-                let selector = &self.selector;
-                format!("{selector}: the kernel refused a new filter, the old one stays: {error}")
+                let why = told(
+                    ": the kernel refused a new filter, the old one stays",
+                    &error,
+                );
+                self.selector.name().to_string() + &why
             })?;
             self.has_filter = true;
         }
@@ -103,7 +107,7 @@ impl Capture {
         match self.socket.bind(index) {
             Ok(()) => Ok(Some(index)),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(format!("{}: {error}", self.selector)),
+            Err(error) => Err(told(self.selector.name(), &error)),
         }
     }
 
@@ -126,17 +130,18 @@ impl Capture {
             _ => None,
         };
         let line = match (problem, link) {
-            (Some(problem), _) => format!("{selector}{problem}"),
+            (Some(problem), _) => [selector.name(), problem].concat(),
             (None, None) => String::new(),
             (None, Some(link)) => {
-                let mut line = format!("{selector}: listening on {}", link.name);
-                for (index, address) in local.iter().take(MAX_TOLD_ADDRESSES).enumerate() {
-                    let before = if index == 0 { " at " } else { ", " };
-                    line.push_str(&format!("{before}{address}"));
+                let mut line = [selector.name(), ": listening on ", &link.name].concat();
+                let mut before = " at ";
+                for address in local.iter().take(MAX_TOLD_ADDRESSES) {
+                    line.push_str(before);
+                    line.push_str(&shown(address));
+                    before = ", ";
                 }
-                match local.len().saturating_sub(MAX_TOLD_ADDRESSES) {
-                    0 => {}
-                    more => line.push_str(&format!(" and {more} more")),
+                if let more @ 1.. = local.len().saturating_sub(MAX_TOLD_ADDRESSES) {
+                    line.push_str(&[" and ", &shown(&more), " more"].concat());
                 }
                 line
             }
@@ -183,14 +188,15 @@ impl Capture {
         let is_auto = matches!(selector, Selector::Auto | Selector::AutoIpv6);
         let is_missing = self.bound.is_none() && !is_auto;
         if is_missing {
+            let name = selector.name();
+            let names = interfaces.names();
             let (before, waits) = match wait {
-                true => (format!("could not open {selector}: "), ": waiting for it"),
+                true => (["could not open ", name, ": "].concat(), ": waiting for it"),
                 false => (String::new(), ""),
             };
-            let names = interfaces.names();
-            let text = format!(
-                "{before}{selector}: No such device exists{waits}; the interfaces here are: {names}"
-            );
+            let why = ": No such device exists";
+            let list = "; the interfaces here are: ";
+            let text = [&before, name, why, waits, list, &names].concat();
             if !wait {
                 return Err(text);
             }
@@ -215,7 +221,7 @@ impl Capture {
         let local = &self.local;
         let link = interfaces.find(&self.selector);
         ipc::Interface {
-            wanted: shown(&self.selector),
+            wanted: self.selector.name().to_string(),
             name: link.map_or(String::new(), |link| shown(&link.name)),
             addresses: local.iter().copied().take(MAX_STATUS_ADDRESSES).collect(),
             more: local.len().saturating_sub(MAX_STATUS_ADDRESSES) as u16,

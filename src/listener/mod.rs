@@ -10,6 +10,7 @@ mod start;
 
 use crate::ipc::ToListener;
 use crate::limits::MAX_RECORD;
+use crate::sys::error::plain;
 use crate::sys::message_socket::MessageSocket;
 use std::ffi::CStr;
 use std::io;
@@ -21,7 +22,7 @@ pub const PROGRAM: &CStr = c"knockd-listener";
 
 /// Text for a person about an error of the system.
 fn told(what: &str, error: &io::Error) -> String {
-    format!("{what}: {error}")
+    [what, ": ", &plain(error)].concat()
 }
 
 /// The next record, waited for; `None` when the keeper is gone or talks nonsense.

@@ -65,10 +65,10 @@ impl Output<'_> {
         }
     }
 
-    /// A line that `-D` shows, made only then.
-    pub fn debug(&self, text: impl FnOnce() -> String) {
+    /// A line that `-D` shows.
+    pub fn debug(&self, text: &[&str]) {
         if self.debug {
-            self.surely(ToKeeper::Debug(text()));
+            self.surely(ToKeeper::Debug(text.concat()));
         }
     }
 

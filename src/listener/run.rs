@@ -16,7 +16,6 @@ use crate::limits::{
 };
 use crate::matcher::Matcher;
 use crate::sys::clock::monotonic;
-use crate::sys::error::plain;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::Batch;
@@ -81,9 +80,7 @@ impl<'a> Listener<'a> {
             return Ok(());
         }
         match receive(self.keeper) {
-            Some(ToListener::Start) => self
-                .run()
-                .map_err(|error| format!("the listener cannot go on: {error}")),
+            Some(ToListener::Start) => self.run(),
             _ => Ok(()),
         }
     }
@@ -130,7 +127,7 @@ impl<'a> Listener<'a> {
             let failed_before = std::mem::replace(&mut self.refresh_fails, refreshed.is_err());
             if let Err(problem) = refreshed {
                 if !failed_before {
-                    let text = format!("error: {problem}; trying again each second");
+                    let text = ["error: ", &problem, "; trying again each second"].concat();
                     self.output.surely(ToKeeper::Problem(text));
                 }
                 self.refresh_due = now + REFRESH_RETRY_MS;
@@ -150,7 +147,7 @@ impl<'a> Listener<'a> {
     fn run(&mut self) -> Result<(), String> {
         loop {
             if self.output.lost.get() {
-                return Err("the keeper cannot be told".to_string());
+                return Err("the listener cannot reach the keeper".to_string());
             }
             let now = monotonic();
             self.expire(now);
@@ -167,7 +164,8 @@ impl<'a> Listener<'a> {
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
                     let _ = entries.push(PollEntry::new(Some(fd), Awaits::Input));
                 }
-                poll::wait(&mut entries, now, soonest(&deadlines)).map_err(|error| plain(&error))?
+                poll::wait(&mut entries, now, soonest(&deadlines))
+                    .map_err(|error| told("poll", &error))?
             };
             // It may have slept for days.
             let now = monotonic();

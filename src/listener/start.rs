@@ -177,10 +177,8 @@ fn listen(keeper: &MessageSocket) -> ! {
     // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
     let confined = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
     if let Some(error) = stays_root {
-        let problem = format!(
-            "the listener cannot give up root: {error}; let knockd have CAP_SETUID and \
-             CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW"
-        );
+        let problem = told("the listener cannot give up root", &error)
+            + "; let knockd have CAP_SETUID and CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW";
         // Without capabilities it could still open root's files, which seccomp keeps it from.
         if dropped.and(confined).is_err() {
             refuse(keeper, problem);

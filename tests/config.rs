@@ -95,7 +95,7 @@ fn an_unknown_word_is_answered_with_the_keys() {
             "{error}"
         );
         assert!(
-            key_names(is_option).all(|name| error.contains(name)),
+            key_names(is_option).iter().all(|name| error.contains(name)),
             "{error}"
         );
     }

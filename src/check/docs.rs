@@ -49,8 +49,11 @@ fn markdown(options: bool) -> String {
     let mut out = "| key (alias) | value | default | |\n|---|---|---|---|\n".to_string();
     for row in DOCUMENTED.iter().filter(|row| is_option(row) == options) {
         let (form, default) = value_and_default(row);
-        let alias = row.row.alias.map(|alias| format!(" (`{alias}`)"));
-        let (name, alias) = (row.row.name, alias.unwrap_or_default());
+        let alias = match row.row.alias {
+            "" => String::new(),
+            alias => format!(" (`{alias}`)"),
+        };
+        let name = row.row.name;
         let doc = row.doc.replace("MATCHING below", "[Matching](#matching)");
         out += &format!("| `{name}`{alias} | {form} | {default} | {doc} |\n");
     }
@@ -94,7 +97,8 @@ fn man(options: bool) -> String {
     for row in DOCUMENTED.iter().filter(|row| is_option(row) == options) {
         let (form, default) = value_and_default(row);
         out += &format!(".It Cm {}", row.row.name);
-        if let Some(alias) = row.row.alias {
+        let alias = row.row.alias;
+        if !alias.is_empty() {
             out += &format!(" , {alias}");
         }
         let form = if form == "none" { "" } else { &form };

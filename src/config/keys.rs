@@ -19,8 +19,12 @@ impl Key {
 
     /// The key of that name in any case.
     pub fn from_name(name: &[u8]) -> Option<Key> {
-        let is = |row: &Row| names(row).any(|n| n.as_bytes().eq_ignore_ascii_case(name));
-        ROWS.iter().position(is).map(|index| Key(index as u8))
+        let mut keys = (0..KEYS as u8).map(Key).filter(|_| !name.is_empty());
+        keys.find(|key| {
+            names(key.row())
+                .iter()
+                .any(|n| n.as_bytes().eq_ignore_ascii_case(name))
+        })
     }
 
     /// The keys of `[options]` that follow this one.
@@ -57,9 +61,9 @@ fn is_option(row: &Row) -> bool {
     matches!(row.place, Setting::Options(_))
 }
 
-/// The name, then the alias.
-fn names(row: &Row) -> impl Iterator<Item = &'static str> {
-    [Some(row.name), row.alias].into_iter().flatten()
+/// The name, then the alias or nothing.
+fn names(row: &Row) -> [&'static str; 2] {
+    [row.name, row.alias]
 }
 
 /// Where each key of a section was given last: line and column; line 0: not given.
@@ -85,23 +89,12 @@ impl Seen {
 }
 
 /// The names and aliases that are legal in `[options]`, or in a door.
-pub fn key_names(options: bool) -> impl Iterator<Item = &'static str> {
-    let rows = ROWS.iter();
-    rows.filter(move |row| is_option(row) == options)
-        .flat_map(names)
-}
-
-/// `a, b or c`.
-pub(crate) fn or_list(words: &mut dyn Iterator<Item = &'static str>) -> String {
-    let mut out = String::new();
-    let mut words = words.peekable();
-    while let Some(word) = words.next() {
-        if !out.is_empty() {
-            out.push_str(if words.peek().is_some() { ", " } else { " or " });
-        }
-        out.push_str(word);
+pub fn key_names(options: bool) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    for row in ROWS.iter().filter(|row| is_option(row) == options) {
+        all.extend(names(row).iter().filter(|name| !name.is_empty()));
     }
-    out
+    all
 }
 
 /// The name that the misspelt one is nearest to, if it is near: a third of its letters may differ. Names that are legal
@@ -111,11 +104,14 @@ pub(crate) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
     for row in &ROWS {
         for name in names(row) {
             let Some(distance) = distance(name.as_bytes(), misspelt) else {
-                continue;
+                return None;
             };
             let is_near = usize::from(distance) <= name.len().div_ceil(3);
             let found = (is_option(row) != options, distance, name);
-            if is_near && best.is_none_or(|best| (found.0, found.1) < (best.0, best.1)) {
+            if is_near
+                && !name.is_empty()
+                && best.is_none_or(|best| (found.0, found.1) < (best.0, best.1))
+            {
                 best = Some(found);
             }
         }
@@ -148,7 +144,7 @@ mod tests {
     #[test]
     fn every_name_finds_its_key_in_any_case() {
         for (index, row) in ROWS.iter().enumerate() {
-            for name in names(row) {
+            for name in names(row).into_iter().filter(|name| !name.is_empty()) {
                 let key = Some(Key(index as u8));
                 assert_eq!(Key::from_name(name.to_uppercase().as_bytes()), key);
                 assert_eq!(Key::from_name(name.to_lowercase().as_bytes()), key);

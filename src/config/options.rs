@@ -176,7 +176,8 @@ pub(crate) enum Setting {
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub name: &'static str,
-    pub alias: Option<&'static str>,
+    /// Its second name, empty if it has none.
+    pub alias: &'static str,
     /// What `-D` calls it.
     pub trace: &'static str,
     /// What it means where it is not given and no value stands for that.
@@ -195,7 +196,7 @@ pub(crate) struct Documented {
 const fn row(name: &'static str, place: Setting, doc: &'static str) -> Documented {
     let row = Row {
         name,
-        alias: None,
+        alias: "",
         trace: name,
         absent: "none",
         place,
@@ -221,7 +222,7 @@ const fn door(
 
 impl Documented {
     const fn alias(mut self, alias: &'static str) -> Documented {
-        self.row.alias = Some(alias);
+        self.row.alias = alias;
         self
     }
 

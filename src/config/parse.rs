@@ -4,7 +4,7 @@
 use super::finish::{
     finish_door, finish_options, is_nearly_options, no_sequence, useless_tripwires,
 };
-use super::keys::{Key, Seen, key_names, nearest, or_list};
+use super::keys::{Key, Seen, key_names, nearest};
 use super::line::{ConfigLine, Content, is_blank, trim};
 use super::options::Setting;
 use super::set::{KeyValue, Notes, set};
@@ -286,7 +286,7 @@ impl Parser<'_> {
             (Some(near), _) => ("did you mean ", near, "?"),
             (None, Section::None) => ("a config begins with [options] or a door's [name]", "", ""),
             (None, _) => {
-                legal = or_list(&mut key_names(options));
+                legal = key_names(options).join(", ");
                 let has = if options {
                     "[options] has "
                 } else {

@@ -14,7 +14,7 @@ pub const ERRORS: &[(&[u8], &str)] = &[
     (b"[A]\ncommand = a \\\n  -b c\n", "config: line 3: syntax error\nk.conf:3:3: a line begins with a key, a comment with '#'; a value cannot go on from the line before"),
     (b"// old\n[A]\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: a line begins with a key, a comment with '#'; a value cannot go on from the line before"),
     (b"[A]\n = 5\n", "config: line 2: syntax error\nk.conf:2:2: no key before the '='"),
-    (b"[A]\nsequence=1\nfoo = bar\n", "config: line 3: syntax error\nk.conf:3:1: unknown key 'foo'; a door has sequence, one_time_sequences, seq_timeout, timeout, tcpflags, target, start_command, command, start_command_6, command_6, cmd_timeout, stop_command or stop_command_6"),
+    (b"[A]\nsequence=1\nfoo = bar\n", "config: line 3: syntax error\nk.conf:3:1: unknown key 'foo'; a door has sequence, one_time_sequences, seq_timeout, timeout, tcpflags, target, start_command, command, start_command_6, command_6, cmd_timeout, stop_command, stop_command_6"),
     (b"[A]\n  start-command = x\n", "config: line 2: syntax error\nk.conf:2:3: unknown key 'start-command'; did you mean start_command?"),
     (b"[A]\ncommand_timeout = 5\n", "config: line 2: syntax error\nk.conf:2:1: unknown key 'command_timeout'; did you mean cmd_timeout?"),
     (b"[A]\nsequence: 7000,8000\n", "config: line 2: syntax error\nk.conf:2:1: sequence needs a '=' before its value: sequence = ..."),

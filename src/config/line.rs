@@ -2,10 +2,6 @@
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
-use nom::bytes::complete::{tag, take_until};
-use nom::combinator::rest;
-use nom::sequence::separated_pair;
-use nom::{IResult, Parser};
 
 /// White space of the C locale, which knockd 0.8 strips: Rust's own has no vertical tab.
 pub(super) fn is_blank(byte: u8) -> bool {
@@ -56,12 +52,12 @@ impl<'a> ConfigLine<'a> {
         match text {
             [] | [b'#', ..] => Content::Nothing,
             [b'[', name @ .., b']'] => Content::Section(name),
-            _ => match pair(text) {
-                Ok((_, (key, value))) => Content::Pair {
-                    key: trim(key),
-                    value: trim(value),
+            _ => match text.iter().position(|byte| *byte == b'=') {
+                Some(at) => Content::Pair {
+                    key: trim(&text[..at]),
+                    value: trim(&text[at + 1..]),
                 },
-                Err(_) => Content::Word(text),
+                None => Content::Word(text),
             },
         }
     }
@@ -83,11 +79,6 @@ impl<'a> ConfigLine<'a> {
         error.knockd_wording = Some(format!("config: line {}: {words}", self.number));
         error
     }
-}
-
-/// `key = value`, cut at the first `=`.
-fn pair(text: &[u8]) -> IResult<&[u8], (&[u8], &[u8])> {
-    separated_pair(take_until("="), tag("="), rest).parse(text)
 }
 
 /// Calls for each part of a value between commas.

@@ -22,7 +22,7 @@ pub struct ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), plain(&self.error))
+        write!(f, "{}: {}", self.path.to_string_lossy(), plain(&self.error))
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
         let refused = |path: &Path| {
             let reason = read(path).unwrap_err().to_string();
             reason
-                .strip_prefix(&format!("{}: ", path.display()))
+                .strip_prefix(&format!("{}: ", path.to_string_lossy()))
                 .expect(&reason)
                 .to_string()
         };

@@ -53,7 +53,7 @@ pub fn open(
     for mut config in doors {
         let mut list = None;
         if let Some(written) = &config.one_time {
-            let failed = |error| format!("{}: {}", written.display(), plain(&error));
+            let failed = |error| format!("{}: {}", written.to_string_lossy(), plain(&error));
             let name = &config.name;
             let file = OneTimeList::new(directory.join(written), name);
             file.check_writable().map_err(failed)?;

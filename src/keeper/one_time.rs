@@ -110,7 +110,10 @@ impl OneTimeList {
         }
         if bad > MAX_REPORTS {
             let more = bad - MAX_REPORTS;
-            report(format!("{}: {more} more such lines", self.path.display()));
+            report(format!(
+                "{}: {more} more such lines",
+                self.path.to_string_lossy()
+            ));
         }
         Ok(())
     }

@@ -69,7 +69,7 @@ pub fn canonical(path: &Path) -> io::Result<PathBuf> {
 fn refused(what: &str, path: &Path) -> io::Error {
     let text = format!(
         "refused: {} is {what} in a folder that others can write to",
-        path.display()
+        path.to_string_lossy()
     );
     with_text(io::ErrorKind::PermissionDenied, text)
 }
@@ -374,7 +374,7 @@ mod tests {
             "/proc/self/cwd/Cargo.toml".into(),
         ] {
             let (ours, theirs) = (canonical(&path).ok(), fs::canonicalize(&path).ok());
-            assert_eq!(ours, theirs, "{}", path.display());
+            assert_eq!(ours, theirs, "{}", path.to_string_lossy());
         }
     }
 

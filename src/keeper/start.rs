@@ -77,7 +77,7 @@ pub fn start(settings: Settings) -> ! {
             keeper.log.flush();
             let runs = format!(
                 "knockd already runs with {}: process {}",
-                keeper.settings.config.display(),
+                keeper.settings.config.to_string_lossy(),
                 holder.process
             );
             let Some(starting) = starting else {
@@ -125,7 +125,7 @@ pub fn start(settings: Settings) -> ! {
         match write_pid(&pid_path) {
             Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
-                let path = pid_path.display();
+                let path = pid_path.to_string_lossy();
                 keeper.log.say(
                     LogKind::Error,
                     &format_args!("could not create pid file {path}: {}", plain(&error)),

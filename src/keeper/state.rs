@@ -50,7 +50,7 @@ pub enum Unavailable {
 }
 
 fn unusable(path: &Path) -> impl Fn(io::Error) -> Unavailable + '_ {
-    move |error| Unavailable::Unusable(format!("{}: {}", path.display(), plain(&error)))
+    move |error| Unavailable::Unusable(format!("{}: {}", path.to_string_lossy(), plain(&error)))
 }
 
 /// A daemon among others: its config and `-i`, as given.
@@ -277,7 +277,7 @@ impl State {
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
         if !self.is_in_place() {
             // Another daemon's journal may be there now.
-            let text = format!("{} was removed or moved", self.named.display());
+            let text = format!("{} was removed or moved", self.named.to_string_lossy());
             return Err(with_text(io::ErrorKind::NotFound, text));
         }
         let new = within(&self.folder, OsStr::new(JOURNAL_NEW));

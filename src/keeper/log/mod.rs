@@ -91,7 +91,7 @@ impl LogSinks {
                 LogKind::Error,
                 &format_args!(
                     "warning: cannot open logfile: {}: {}",
-                    path.display(),
+                    path.to_string_lossy(),
                     plain(&error)
                 ),
             ),

@@ -23,7 +23,7 @@ impl Keeper {
         match Control::open(&path) {
             Ok(control) => self.control = Some(Box::new(control)),
             Err(error) => {
-                let path = path.display();
+                let path = path.to_string_lossy();
                 self.log.say(
                     LogKind::Error,
                     &format_args!("warning: no control socket (knockd --status): {path}: {error}"),

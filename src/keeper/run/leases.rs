@@ -143,7 +143,7 @@ impl Keeper {
             Ok(()) => self.adopt_state(),
             Err(Unavailable::Taken(holder)) => {
                 let process = holder.process;
-                let config = config.display();
+                let config = config.to_string_lossy();
                 self.log.say(
                     LogKind::Error,
                     &format_args!(

@@ -120,14 +120,14 @@ impl Keeper {
         if let Some(old) = self.settings.log_file(&self.options) {
             self.log.say(
                 LogKind::Verbose,
-                &format_args!("closing log file: {}", old.display()),
+                &format_args!("closing log file: {}", old.to_string_lossy()),
             );
         }
         self.log.sinks.open(path.as_deref(), syslog);
         if let Some(path) = path {
             self.log.say(
                 LogKind::Event,
-                &format_args!("re-opening log file: {}", path.display()),
+                &format_args!("re-opening log file: {}", path.to_string_lossy()),
             );
         }
     }

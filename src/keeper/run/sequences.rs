@@ -23,7 +23,7 @@ impl Keeper {
                     "error while disabling used one time sequence for door {} --> disabling the \
                      door ({}: {})",
                     door.config.name,
-                    list.path().display(),
+                    list.path().to_string_lossy(),
                     plain(&error)
                 );
                 door.list = None;
@@ -56,7 +56,7 @@ impl Keeper {
             Ok(None) => problems.push(exhausted(name)),
             Err(error) => problems.push(format!(
                 "error: {}: {} --> disabling the door {name}",
-                list.path().display(),
+                list.path().to_string_lossy(),
                 plain(error)
             )),
         }

@@ -123,14 +123,14 @@ impl Sound {
         let pass = b.pass(SNAP_LENGTH as u32);
         // A first fragment, from what can be a host. Header and length fields that lie are left to user space: nobody sends such.
         let v4 = plan.has_v4().then(|| {
-            let lines = [
+            let lines = &[
                 Do(op::LD_HALF, 6),
                 Refuse(op::JSET, 0x1fff),
                 Do(op::LD_WORD, 12),
                 Need(op::JGE, 0x0100_0000),
                 Refuse(op::JGE, 0xe000_0000),
             ];
-            b.lines(&lines, pass)
+            b.lines(lines, pass)
         });
         let v6 = plan.has_v6().then(|| {
             // The source is neither :: nor IPv4-mapped.
@@ -143,7 +143,7 @@ impl Sound {
                 let test = b.test(op::JEQ, 0, specified, other);
                 specified = b.step(op::LD_WORD, offset, test);
             }
-            let lines = [
+            let lines = &[
                 // X = the offset of the last byte that the transport needs. All of that is there (a load beyond the end drops the packet)
                 // and will reach user space.
                 Do(op::ADD_X, 0),
@@ -161,7 +161,7 @@ impl Sound {
                 Do(op::LD_BYTE, 8),
                 Refuse(op::JEQ, 0xff),
             ];
-            b.lines(&lines, specified)
+            b.lines(lines, specified)
         });
         let came_in = |b: &mut Builder, protocol, need: usize| {
             if !plan.has(protocol) {
@@ -177,16 +177,16 @@ impl Sound {
             let mut then = b.step(op::LD_WORD, AD_PROTOCOL, family);
             if kernel.vlan_tag_present {
                 // VLAN 0 is a priority and no VLAN: the host takes such a frame as an untagged one.
-                let priority = [Do(op::LD_WORD, AD_VLAN_TAG), Refuse(op::JSET, 0x0fff)];
-                let tagged = b.lines(&priority, then);
+                let priority = &[Do(op::LD_WORD, AD_VLAN_TAG), Refuse(op::JSET, 0x0fff)];
+                let tagged = b.lines(priority, then);
                 let tag = b.test(op::JGT, 0, tagged, then);
                 then = b.step(op::LD_WORD, AD_VLAN_TAG_PRESENT, tag);
             }
-            let received = [
+            let received = &[
                 Do(op::LD_WORD, AD_PACKET_TYPE),
                 Refuse(op::JGT, PACKET_OTHERHOST),
             ];
-            b.lines(&received, then)
+            b.lines(received, then)
         };
         let udp = came_in(b, Protocol::Udp, UDP_NEED);
         let udp = match plan.has(Protocol::Udp) {
@@ -372,28 +372,28 @@ fn v6_extensions(b: &mut Builder, then: Label) -> Label {
     let done = b.step(op::ST, TRANSPORT, then);
     (0..MAX_IPV6_EXTENSIONS).fold(done, |next, _| {
         // A = the header's length in 8 bytes, the first 8 not counted (RFC 8200, section 4).
-        let lines = [
+        let lines = &[
             Do(op::LSH, 3),
             Do(op::ADD, 8),
             Do(op::ADD_X, 0),
             Do(op::TAX, 0),
             Do(op::LD_MEM, TRANSPORT),
         ];
-        let advance = b.lines(&lines, next);
-        let lines = [
+        let advance = b.lines(lines, next);
+        let lines = &[
             Do(op::LD_BYTE_X, 0),
             Do(op::ST, TRANSPORT),
             Do(op::LD_BYTE_X, 1),
         ];
-        let options = b.lines(&lines, advance);
-        let lines = [
+        let options = b.lines(lines, advance);
+        let lines = &[
             Do(op::LD_HALF_X, 2),
             Refuse(op::JSET, 0xfff8),
             Do(op::LD_BYTE_X, 0),
             Do(op::ST, TRANSPORT),
             Do(op::LD_IMM, 0),
         ];
-        let fragment = b.lines(&lines, advance);
+        let fragment = b.lines(lines, advance);
         let cases = [
             one(HOP_BY_HOP, options),
             one(ROUTING, options),

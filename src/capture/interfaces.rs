@@ -209,7 +209,7 @@ impl Selector {
         let is_unfit = |c: char| c.is_ascii_whitespace() || is_deceptive(c) || c == '/';
         Some(match part {
             "" => return None,
-            _ if part.contains(is_unfit) => return None,
+            _ if part.chars().any(is_unfit) => return None,
             "any" => Selector::Any,
             "auto" => Selector::Auto,
             _ => Selector::Named(InterfaceName::try_from(part).ok()?),
@@ -250,7 +250,7 @@ fn u32_of(value: &[u8]) -> Option<u32> {
 fn name_of(value: &[u8]) -> Option<InterfaceName> {
     let text = value.split(|byte| *byte == 0).next()?;
     let text = std::str::from_utf8(text).ok()?;
-    (!text.contains(is_deceptive)).then(|| InterfaceName::try_from(text).ok())?
+    (!text.chars().any(is_deceptive)).then(|| InterfaceName::try_from(text).ok())?
 }
 
 fn ip_of(value: &[u8]) -> Option<IpAddr> {

@@ -83,7 +83,10 @@ fn missing(settings: &Settings, config: &Config, warnings: &mut Vec<String>) {
             Need::Interface(name) => {
                 // eth0:1 is a label of eth0. Without /sys nothing can be told.
                 let device = name.split(|b| *b == b':').next().unwrap_or(name);
-                let link = |name: &[u8]| exists(&[b"/sys/class/net/", name].concat());
+                let link = |name: &[u8]| {
+                    let links = Path::new("/sys/class/net");
+                    file::find(&links.join(OsStr::from_bytes(name))).is_ok()
+                };
                 (
                     "interface ",
                     name,

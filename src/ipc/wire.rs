@@ -103,7 +103,7 @@ impl<'a> Wire<'a> {
         self.bytes(&mut bytes);
         match String::from_utf8(bytes) {
             // It may end up in a log: nothing in it may look like another line.
-            Ok(read) if !read.contains(is_deceptive) => *text = read,
+            Ok(read) if !read.chars().any(is_deceptive) => *text = read,
             _ => self.is_sound = false,
         }
     }

@@ -273,7 +273,7 @@ impl Json {
                     self.0.push(character);
                 }
                 '\0'..='\x1f' => {
-                    let _ = write!(self.0, "\\u{:04x}", u32::from(character));
+                    let _ = write!(self.0, "\\u{:04x}", u64::from(character));
                 }
                 _ => self.0.push(character),
             }

@@ -74,6 +74,7 @@ pub fn reverse_name(address: IpAddr) -> String {
         }
         IpAddr::V6(v6) => {
             for byte in v6.octets().iter().rev() {
+                let byte = u64::from(*byte);
                 let _ = write!(name, "{:x}.{:x}.", byte & 15, byte >> 4);
             }
             name.write_str("ip6.arpa")

@@ -26,7 +26,7 @@ pub fn printable(bytes: &[u8]) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             c if is_deceptive(c) || c == '\u{a0}' => {
-                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)))
+                out.push_str(&format!("\\u{{{:x}}}", u64::from(c)))
             }
             c => out.push(c),
         }

@@ -3,7 +3,7 @@
 //! lookup process opens sockets of IPv4 and IPv6 alone.
 
 use super::error::cerr;
-use crate::util::bpf::Instruction;
+use crate::util::bpf::{Builder, Instruction, op};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -92,9 +92,6 @@ const LOOKUP: &[libc::c_long] = &[
     libc::SYS__llseek,
 ];
 
-/// Jumps in classic BPF reach 255 instructions.
-const _: () = assert!(ALLOWED.len() + LISTENER.len() + LOOKUP.len() + SENDING.len() < 200);
-
 /// What one process may call: some of it with these values of its first argument alone.
 struct AllowedCalls<'a> {
     calls: &'a [libc::c_long],
@@ -102,71 +99,41 @@ struct AllowedCalls<'a> {
     first: &'a [libc::c_long],
 }
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const JUMP_IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-
-const fn instruction(code: u16, k: u32, jt: u8) -> Instruction {
-    Instruction { code, jt, jf: 0, k }
-}
-
-const ALLOW: Instruction = instruction(RETURN, libc::SECCOMP_RET_ALLOW, 0);
-const REFUSE: Instruction = instruction(RETURN, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0);
-
-/// The end of the program, from its end to its start: all jumps go forward.
-const END: [Instruction; 11] = [
-    ALLOW,
-    REFUSE,
-    // Of setsockopt(2) a new filter alone: others take the kernel's memory (PACKET_RX_RING), or other sockets' packets (PACKET_FANOUT).
-    instruction(JUMP_IF_EQUAL, libc::SO_ATTACH_FILTER as u32, 1),
-    instruction(LOAD, FIRST_ARGUMENT + 16, 0),
-    REFUSE,
-    instruction(JUMP_IF_EQUAL, libc::SOL_SOCKET as u32, 1),
-    instruction(LOAD, FIRST_ARGUMENT + 8, 0),
-    // Memory that does not become code.
-    REFUSE,
-    ALLOW,
-    instruction(JUMP_IF_SET, libc::PROT_EXEC as u32, 1),
-    instruction(LOAD, FIRST_ARGUMENT + 16, 0),
-];
-
-/// How many instructions are left from there on: what allows, and what looks at the arguments of setsockopt(2) and of [`MAPPING`].
-const ALLOWS: usize = 1;
-const SETS: usize = 7;
-const MAPS: usize = END.len();
-
 fn program(architecture: u32, rules: &AllowedCalls<'_>) -> Vec<Instruction> {
-    let mut program = END.to_vec();
-    program.push(REFUSE);
-    // To the instruction that so many of them were there with.
-    let go_if = |program: &mut Vec<Instruction>, numbers: &[libc::c_long], to| {
-        for number in numbers {
-            let skip = program.len() - to;
-            program.push(instruction(JUMP_IF_EQUAL, *number as u32, skip as u8));
-        }
-    };
-    go_if(&mut program, rules.first, ALLOWS);
-    program.push(instruction(LOAD, FIRST_ARGUMENT, 0));
-    let bound = program.len();
-    program.push(REFUSE);
-    for (numbers, to) in [
-        (&[libc::SYS_setsockopt][..], SETS),
-        (rules.bound, bound),
-        (MAPPING, MAPS),
-        (ALLOWED, ALLOWS),
-        (rules.calls, ALLOWS),
-    ] {
-        go_if(&mut program, numbers, to);
+    let mut b = Builder::new(0);
+    let allow = b.pass(libc::SECCOMP_RET_ALLOW);
+    let refuse = b.pass(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    // Of setsockopt(2) a new filter alone: others take the kernel's memory (PACKET_RX_RING), or other sockets' packets (PACKET_FANOUT).
+    let option = b.test(op::JEQ, libc::SO_ATTACH_FILTER as u32, allow, refuse);
+    let option = b.step(op::LD_WORD, FIRST_ARGUMENT + 16, option);
+    let level = b.test(op::JEQ, libc::SOL_SOCKET as u32, option, refuse);
+    let set = b.step(op::LD_WORD, FIRST_ARGUMENT + 8, level);
+    // Memory that does not become code.
+    let protection = b.test(op::JSET, libc::PROT_EXEC as u32, refuse, allow);
+    let map = b.step(op::LD_WORD, FIRST_ARGUMENT + 16, protection);
+    let mut first = refuse;
+    for value in rules.first {
+        first = b.test(op::JEQ, *value as u32, allow, first);
     }
-    program.extend([
-        instruction(LOAD, NUMBER, 0),
-        instruction(RETURN, libc::SECCOMP_RET_KILL_PROCESS, 0),
-        instruction(JUMP_IF_EQUAL, architecture, 1),
-        instruction(LOAD, ARCHITECTURE, 0),
-    ]);
-    program.reverse();
-    program
+    let bound = b.step(op::LD_WORD, FIRST_ARGUMENT, first);
+    let mut number = refuse;
+    for (calls, to) in [
+        (&[libc::SYS_setsockopt][..], set),
+        (rules.bound, bound),
+        (MAPPING, map),
+        (ALLOWED, allow),
+        (rules.calls, allow),
+    ] {
+        for call in calls {
+            number = b.test(op::JEQ, *call as u32, to, number);
+        }
+    }
+    let native = b.step(op::LD_WORD, NUMBER, number);
+    let other = b.pass(libc::SECCOMP_RET_KILL_PROCESS);
+    let start = b.test(op::JEQ, architecture, native, other);
+    b.step(op::LD_WORD, ARCHITECTURE, start);
+    // One that is too long, which none is, the kernel refuses as an empty one.
+    b.finish().unwrap_or_default()
 }
 
 /// Confines the listener, for good; only to these sockets something can be sent then. Kernels before 3.5 and those built without it refuse

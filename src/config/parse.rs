@@ -267,9 +267,9 @@ impl Parser<'_> {
         }
         let options = matches!(self.section, Section::Options);
         let near = nearest(name, options);
-        let mut words = name.split(|b| is_blank(*b) || *b == b':');
-        let first = words.next().and_then(Key::from_name);
-        if let (Some(key), Some(_)) = (first, words.next())
+        let end = name.iter().position(|b| is_blank(*b) || *b == b':');
+        if let Some(end) = end
+            && let Some(key) = Key::from_name(&name[..end])
             && (near.is_none() || !has_value)
         {
             return match key == USE_SYSLOG {

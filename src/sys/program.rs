@@ -56,13 +56,13 @@ pub unsafe fn run(
     }
     // SAFETY: no pointers. A write to a pipe that nobody reads is an error then, not the end.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    let argument = |at| {
+    let mut arguments = Vec::new();
+    for at in 0..argc as usize {
         // SAFETY: the caller says so.
         let text = unsafe { CStr::from_ptr(*argv.add(at)) };
-        OsString::from_vec(text.to_bytes().to_vec())
-    };
-    let argv: Vec<OsString> = (0..argc as usize).map(argument).collect();
-    main(argv.leak())
+        arguments.push(OsString::from_vec(text.to_bytes().to_vec()));
+    }
+    main(arguments.leak())
 }
 
 /// Opens /dev/null where standard input, output or error is closed, so that nothing else gets that number.

@@ -103,9 +103,7 @@ pub(crate) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
     let mut best: Option<(bool, u8, &'static str)> = None;
     for row in &ROWS {
         for name in names(row) {
-            let Some(distance) = distance(name.as_bytes(), misspelt) else {
-                return None;
-            };
+            let distance = distance(name.as_bytes(), misspelt)?;
             let is_near = usize::from(distance) <= name.len().div_ceil(3);
             let found = (is_option(row) != options, distance, name);
             if is_near

@@ -94,10 +94,12 @@ impl Plan {
     }
 
     fn has(&self, protocol: Protocol) -> bool {
-        self.classes
-            .iter()
-            .flatten()
-            .any(|range| range.protocol == protocol)
+        self.wants(&|range| range.protocol == protocol)
+    }
+
+    fn wants(&self, test: &dyn Fn(&Range) -> bool) -> bool {
+        let mut classes = self.classes.iter();
+        classes.any(|ranges| ranges.iter().any(test))
     }
 }
 
@@ -196,7 +198,7 @@ impl Sound {
         let tcp_with_flags = came_in(b, Protocol::Tcp, TCP_NEED);
         // Where flags are tested, that they are there is known; code that nobody goes to must not be.
         let any_tcp = |range: &Range| range.protocol == Protocol::Tcp && range.flags == ANY_FLAGS;
-        let tcp = match plan.classes.iter().flatten().any(any_tcp) {
+        let tcp = match plan.wants(&any_tcp) {
             true => b.step(op::LD_BYTE_X, TCP_NEED as u32 - 1, tcp_with_flags),
             false => tcp_with_flags,
         };

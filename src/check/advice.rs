@@ -154,14 +154,13 @@ const SLIPS: [Slip; 7] = [
 ];
 
 fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
-    let commands = || [&bans.start.v4, &bans.start.v6].into_iter().flatten();
     let mut say = |text: &str| {
         out.push(Diagnostic::at((0, 0), &["BanCommand: ", text]));
     };
-    if commands().any(|command| !has_address(command)) {
+    if bans.start.each().any(|command| !has_address(command)) {
         say("without %IP% it strikes everybody, and whoever is to be banned can choose when");
     }
-    if commands().any(|command| appends_rule(command)) {
+    if bans.start.each().any(|command| appends_rule(command)) {
         say(APPENDED);
     }
 }
@@ -169,11 +168,9 @@ fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
 /// `is_closed`: another door undoes what this one does.
 fn about_commands(door: &DoorConfig, is_closed: bool, say: &mut dyn FnMut(&str)) {
     let (start, stop) = (&door.start, &door.stop);
-    let commands = [&start.v4, &start.v6, &stop.v4, &stop.v6];
-    let starts = &commands[..2];
-    for (at_start, test, text) in SLIPS {
-        let looked_at = if at_start { starts } else { &commands };
-        if looked_at.iter().copied().flatten().any(|c| test(c)) {
+    for (at_start, test, text) in &SLIPS {
+        let slips = |commands: &Commands| commands.each().any(|command| test(command));
+        if slips(start) || !at_start && slips(stop) {
             say(text);
         }
     }
@@ -207,11 +204,7 @@ fn about_commands(door: &DoorConfig, is_closed: bool, say: &mut dyn FnMut(&str))
     }
     if let (Some(sequence), Some(command)) = (
         &door.pattern.sequence,
-        starts
-            .iter()
-            .copied()
-            .flatten()
-            .find(|c| takes_line_down(c)),
+        start.each().find(|command| takes_line_down(command)),
     ) && is_guessable(sequence.steps())
     {
         let danger = "danger: anyone can take the line down with a few forged packets: the sequence is easy to guess, and it runs ";
@@ -243,7 +236,7 @@ fn about_pair(door: &DoorConfig, other: &DoorConfig) -> Option<String> {
 /// Calls `need` for what the commands of a config certainly need of the machine.
 pub fn needs_of(config: &Config, need: &mut dyn FnMut(Need<'_>)) {
     let mut of = |commands: &Commands| {
-        for command in [&commands.v4, &commands.v6].into_iter().flatten() {
+        for command in commands.each() {
             needs(command, need);
         }
     };

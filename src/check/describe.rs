@@ -150,7 +150,7 @@ fn list(out: &mut String, item: &dyn Display) {
 
 fn flags(rule: FlagRule) -> String {
     let mut out = String::new();
-    for (name, bit) in TCP_FLAGS {
+    for &(name, bit) in &TCP_FLAGS {
         let sign = match (rule.set & bit, rule.clear & bit) {
             (0, 0) => continue,
             (0, _) => "!",

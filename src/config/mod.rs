@@ -79,6 +79,11 @@ impl Commands {
         }
     }
 
+    /// Those that there are.
+    pub fn each(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.v4.iter().chain(&self.v6)
+    }
+
     /// The command for that knocker.
     pub fn for_source(&self, source: IpAddr) -> Option<&[u8]> {
         match source {

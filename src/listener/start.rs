@@ -51,7 +51,7 @@ fn end() -> ! {
 /// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
 fn auto_tripwires() -> io::Result<Tripwires> {
     let mut services = Vec::new();
-    for (file, state) in [
+    for &(file, state) in &[
         ("/proc/net/tcp", "0A"),
         ("/proc/net/tcp6", "0A"),
         ("/proc/net/udp", "07"),

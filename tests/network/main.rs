@@ -9,6 +9,7 @@ mod commands;
 mod control;
 mod disk;
 mod files;
+mod filter;
 mod flood;
 mod follow;
 mod hostile;
@@ -74,6 +75,7 @@ const TESTS: &[&[Test]] = &[
     bans::TESTS,
     retransmissions::TESTS,
     pairs::TESTS,
+    filter::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

@@ -7,9 +7,6 @@
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod board;
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
-mod lab;
 mod library;
 mod plan;
 mod report;
@@ -18,6 +15,7 @@ mod stories;
 mod subject;
 
 use board::{Fault, Kind, Site};
+use knockd_testlab as lab;
 use lab::Scene;
 use report::Report;
 use std::panic::{AssertUnwindSafe, catch_unwind};

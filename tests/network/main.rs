@@ -13,9 +13,6 @@ mod filter;
 mod flood;
 mod follow;
 mod hostile;
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
-mod lab;
 mod latency;
 mod lease;
 mod lifecycle;
@@ -38,6 +35,7 @@ mod trap;
 mod two_daemons;
 mod unit;
 
+use knockd_testlab as lab;
 use lab::lines;
 use libtest_mimic::{Arguments, Completion, Trial};
 use std::sync::{PoisonError, RwLock};

@@ -11,9 +11,6 @@ mod health;
 mod history;
 mod kills;
 mod knocks;
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
-mod lab;
 mod model;
 mod play;
 mod service;
@@ -21,6 +18,7 @@ mod soak;
 mod watch;
 mod world;
 
+use knockd_testlab as lab;
 use libtest_mimic::{Arguments, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use std::net::IpAddr;
 use world::{ETH_P_IP, ETH_P_IPV6, World};
 
-#[path = "../../tests/filter/world.rs"]
+#[path = "../../tests/capture/world.rs"]
 #[allow(dead_code)] // The tests use more of it.
 mod world;
 

@@ -20,12 +20,16 @@ pub fn still_runs(group: ProcessGroup) -> bool {
     match start_time(group.leader) {
         Ok(started) => started == group.started,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => false,
-        Err(_) => is_left(group),
+        Err(_) => has_members(group),
     }
 }
 
-/// Whether any process of the group is left.
+/// Whether any process of the group is left, or its leader, which may not have made the group yet.
 pub fn is_left(group: ProcessGroup) -> bool {
+    has_members(group) || start_time(group.leader).is_ok_and(|started| started == group.started)
+}
+
+fn has_members(group: ProcessGroup) -> bool {
     // SAFETY: no pointers; signal 0 only asks.
     unsafe { libc::kill(-group.leader, 0) == 0 }
 }
@@ -267,4 +271,27 @@ fn wait(process: libc::pid_t) {
 pub fn kill(process: libc::pid_t) -> io::Result<()> {
     // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
     cerr(unsafe { libc::kill(process, libc::SIGKILL) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_command_that_has_not_made_its_group_yet_is_left() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
+        let leader = child.id() as libc::pid_t;
+        let started = start_time(leader).expect("its start time");
+        let group = ProcessGroup { leader, started };
+        let other = ProcessGroup {
+            leader,
+            started: started + 1,
+        };
+        let found = (is_left(group), is_left(other));
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        assert_eq!(found, (true, false));
+        assert!(!is_left(group));
+    }
 }

@@ -6,8 +6,6 @@ pub mod clock;
 pub mod daemon;
 pub mod error;
 pub mod exec;
-#[cfg(feature = "faults")]
-pub mod faults;
 pub mod file;
 pub mod folder;
 pub mod knocker;

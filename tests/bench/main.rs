@@ -2,12 +2,10 @@
 #![allow(clippy::unwrap_used)] // What cannot be measured ends the run.
 
 mod figures;
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // The network tests use more of it.
-mod lab;
 mod subject;
 mod table;
 
+use knockd_testlab as lab;
 use std::path::{Path, PathBuf};
 use subject::{ORIGINAL, Subject};
 use table::Table;

@@ -3,6 +3,7 @@
 
 mod check;
 mod completions;
+mod getopt;
 
 use knockd_rs::cli::{self, KNOCK, KNOCKD, KnockArgs, KnockdArgs, Outcome, default_config};
 use knockd_rs::knock::Protocol;

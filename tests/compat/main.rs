@@ -7,9 +7,6 @@
 mod case;
 mod generate;
 mod generated;
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
-mod lab;
 mod lane;
 mod life;
 mod model;
@@ -19,6 +16,7 @@ mod recorded;
 mod rows;
 mod wild;
 
+use knockd_testlab as lab;
 use lane::Lanes;
 use libtest_mimic::{Arguments, Completion, Trial};
 use std::sync::Arc;

@@ -58,13 +58,9 @@ fn shown() -> BTreeMap<String, BTreeSet<String>> {
 /// Whether another test program has this test: `PROGRAM::FUNCTION`, or the program as a whole.
 fn is_elsewhere(name: &str) -> bool {
     let (program, function) = name.split_once("::").unwrap_or((name, "main"));
-    let folder = match program {
-        "filter_kernel" => "filter",
-        program => program,
-    };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests")
-        .join(folder);
+        .join(program);
     sources(&folder).iter().any(|path| {
         let text = fs::read_to_string(path).expect("source");
         text.contains(&format!("fn {function}("))

@@ -6,16 +6,16 @@
 //! usage: faults [--whole] [--jobs N] [--verbose] [WORD...]   only the cases whose names have all the words
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
-mod lab;
+mod board;
+mod library;
 mod plan;
 mod report;
 mod stage;
 mod stories;
 mod subject;
 
-use knockd_rs::sys::faults::{Fault, Kind, Site};
+use board::{Fault, Kind, Site};
+use knockd_testlab as lab;
 use lab::Scene;
 use report::Report;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -103,6 +103,8 @@ fn main() -> ExitCode {
         };
     }
     lab::sweep();
+    // Before the hook below, so that the reason is shown where it cannot be built.
+    library::path();
     // A violation is a panic, which the report tells.
     std::panic::set_hook(Box::new(|_| {}));
     let passed = sweep(&arguments);

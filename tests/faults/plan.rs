@@ -1,8 +1,7 @@
 //! Which faults are worth having: for each function the errors that its manual page promises and the program could meet.
 
-use knockd_rs::sys::faults::Kind::{self, Error, Kill, Short};
-use knockd_rs::sys::faults::interpose::FUNCTIONS;
-use knockd_rs::sys::faults::{Descriptor, Role, Site};
+use crate::board::Kind::{self, Error, Kill, Short};
+use crate::board::{Descriptor, FUNCTIONS, Role, Site};
 use libc::*;
 
 /// The faults of the common sweep: each kind of error that the program could take a different way for.

@@ -1,8 +1,8 @@
 //! The table of faults, and what went wrong.
 
+use crate::board::Site;
 use crate::stories::Outcome;
 use crate::{Case, lab};
-use knockd_rs::sys::faults::Site;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Instant;
@@ -121,7 +121,6 @@ fn way(site: &Site) -> String {
         .output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let text = text.unwrap_or_default();
-    let is_ours = |line: &&str| line.contains("knockd_rs::") && !line.contains("faults");
-    let ours = text.lines().filter(is_ours);
+    let ours = text.lines().filter(|line| line.contains("knockd_rs::"));
     ours.take(14).map(|line| format!("    {line}\n")).collect()
 }

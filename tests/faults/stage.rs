@@ -1,8 +1,9 @@
 //! One daemon of a story: its folder, its board, what it said, and what it has opened.
 
+use crate::board::{Board, Fault, Kind};
 use crate::lab::{CLIENT, Daemon, Home, OTHER, ROUTER, Scene, daemon_binary, knock_binary, packet};
+use crate::library::preload;
 use crate::subject::{End, Subject, has_ended, inhabitants};
-use knockd_rs::sys::faults::{Board, Fault, Kind, VARIABLE};
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -51,13 +52,14 @@ pub struct Stage<'a> {
     kill: bool,
 }
 
+/// Each note has what the command sees of the preloaded library: nothing.
 const CONFIG: &str = "
 [SSH]
     sequence = 7000,8000:udp,9000
     tcpflags = syn
-    start_command = echo start >> @HOME@/notes.%IP%; mktemp @HOME@/rules/%IP%.XXXXXX > /dev/null
+    start_command = echo start$LD_PRELOAD >> @HOME@/notes.%IP%; mktemp @HOME@/rules/%IP%.XXXXXX > /dev/null
     cmd_timeout = 1
-    stop_command = echo stop >> @HOME@/notes.%IP%; for rule in @HOME@/rules/%IP%.*; do rm $rule; exit; done
+    stop_command = echo stop$LD_PRELOAD >> @HOME@/notes.%IP%; for rule in @HOME@/rules/%IP%.*; do rm $rule; exit; done
 [Slow]
     sequence = 7100,8100:udp,9100
     tcpflags = syn
@@ -131,7 +133,7 @@ impl<'a> Stage<'a> {
             .arg(self.home.path("knockd.conf"))
             .args(arguments);
         if faulty {
-            command.env(VARIABLE, self.home.path("board"));
+            preload(&mut command, &self.home.path("board"));
         }
         let called = self.scene.router.enter(|| Daemon::run(command));
         Subject::new(called, detaches)
@@ -156,7 +158,7 @@ impl<'a> Stage<'a> {
             .arg("-c")
             .arg(self.home.path("knockd.conf"));
         if faulty {
-            command.env(VARIABLE, self.home.path("board"));
+            preload(&mut command, &self.home.path("board"));
         }
         command.output().expect("knockd")
     }
@@ -165,7 +167,7 @@ impl<'a> Stage<'a> {
     pub fn client(&self) -> Output {
         let mut command = Command::new(knock_binary());
         command.args(["-d", "20", ROUTER]).args(SSH);
-        command.env(VARIABLE, self.home.path("board"));
+        preload(&mut command, &self.home.path("board"));
         let knock = || command.output().expect("knock");
         self.scene.wan.enter(knock)
     }
@@ -471,6 +473,8 @@ impl<'a> Stage<'a> {
             "",
             "half a knock opened"
         );
+        let notes = self.home.read(&format!("notes.{CLIENT}"));
+        assert!(!notes.contains('/'), "commands get the library: {notes}");
         let marks: Vec<u32> = self
             .home
             .read("once")

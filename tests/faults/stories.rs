@@ -1,8 +1,8 @@
 //! The stories that the faults happen in.
 
+use crate::board::{Fault, Site};
 use crate::lab::{CLIENT, Scene};
 use crate::stage::{Killed, Stage, Start};
-use knockd_rs::sys::faults::{Fault, Site};
 use std::time::Duration;
 
 /// What came of one.

@@ -15,10 +15,14 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// The daemon under test: ours, or what KNOCKD_BIN names.
 pub fn daemon_binary() -> PathBuf {
-    std::env::var_os("KNOCKD_BIN").map_or_else(
-        || PathBuf::from(env!("CARGO_BIN_EXE_knockd")),
-        PathBuf::from,
-    )
+    std::env::var_os("KNOCKD_BIN").map_or_else(built, PathBuf::from)
+}
+
+/// The program that cargo built for the test: the test's own is in `deps` beside it.
+fn built() -> PathBuf {
+    let test = std::env::current_exe().expect("this program");
+    let profile = test.ancestors().nth(2).expect("folder");
+    profile.join("knockd")
 }
 
 /// Whether the daemon under test is knockd 0.8 itself (the only one that needs libpcap). It lacks our keys.

@@ -1,6 +1,7 @@
 //! The matcher against knockd's recorded behaviour, against plain models of its rules, and under floods.
 
 mod advice;
+mod allocations;
 mod cases;
 mod expiry;
 mod flood;

@@ -9,12 +9,10 @@ mod commands;
 mod control;
 mod disk;
 mod files;
+mod filter;
 mod flood;
 mod follow;
 mod hostile;
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
-mod lab;
 mod latency;
 mod lease;
 mod lifecycle;
@@ -37,6 +35,7 @@ mod trap;
 mod two_daemons;
 mod unit;
 
+use knockd_testlab as lab;
 use lab::lines;
 use libtest_mimic::{Arguments, Completion, Trial};
 use std::sync::{PoisonError, RwLock};
@@ -74,6 +73,7 @@ const TESTS: &[&[Test]] = &[
     bans::TESTS,
     retransmissions::TESTS,
     pairs::TESTS,
+    filter::TESTS,
 ];
 
 /// Held by every test while it runs; a test that measures time holds it alone.

@@ -1,7 +1,7 @@
 //! The soak: random events for so many seconds, and an oracle that knows what must be open. `scripts/soak` runs it.
 //!
-//! `soak SECONDS [--seed N]` plays everything; `soak --kills N [--seed N]` kills keeper and listener N times. Without arguments, as in
-//! a plain `cargo test`, it only says so.
+//! `soak SECONDS [--seed N]` plays everything; `soak --kills N [--seed N]` kills keeper and listener N times. With other arguments or
+//! none, as in a plain `cargo test`, it runs the tests of the oracle.
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod bans;
@@ -11,9 +11,6 @@ mod health;
 mod history;
 mod kills;
 mod knocks;
-#[path = "../lab/mod.rs"]
-#[allow(dead_code, unused_imports)] // It serves other tests too.
-mod lab;
 mod model;
 mod play;
 mod service;
@@ -21,10 +18,11 @@ mod soak;
 mod watch;
 mod world;
 
+use knockd_testlab as lab;
+use libtest_mimic::{Arguments, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: soak SECONDS [--seed N] | soak --kills N [--seed N]";
 /// Set inside the namespaces: the folder for temporary files there.
 const INSIDE: &str = "KNOCKD_SOAK_INSIDE";
 
@@ -37,13 +35,15 @@ enum Plan {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.is_empty() || arguments.iter().any(|argument| argument == "--list") {
-        println!("the soak takes long: scripts/soak runs it");
-        return ExitCode::SUCCESS;
-    }
     let Some((plan, seed)) = parse(&arguments) else {
-        eprintln!("{USAGE}");
-        return ExitCode::FAILURE;
+        let tests = model::tests::TESTS.iter();
+        let trials = tests.map(|&(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        });
+        return libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code();
     };
     if std::env::var_os(INSIDE).is_none() {
         return enter(plan, seed.unwrap_or_else(fresh_seed));

@@ -6,6 +6,7 @@
 //! nobody knocked since it was. Else it may be either.
 
 mod runs;
+pub mod tests;
 
 pub use runs::Runs;
 use std::collections::{BTreeMap, VecDeque};

@@ -1,8 +1,8 @@
 //! How many instructions a filter has, what becomes of it where they would be too many, and how many of them run.
 #![forbid(unsafe_code)]
 
+use super::filter::{KERNEL, SYN, door, none, passes, syn_v4, tcp};
 use super::world::{ETH_P_IP, ETH_P_IPV6, ip};
-use super::{KERNEL, SYN, door, none, passes, syn_v4, tcp};
 use knockd_rs::capture::filter::compile;
 use knockd_rs::capture::filter::interpret::{Meta, check, count};
 use knockd_rs::knock::tripwire::{PortRange, Tripwires};

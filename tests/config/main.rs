@@ -5,10 +5,11 @@ use knockd_rs::knock::Matching;
 use knockd_rs::lease::Reknock;
 use std::path::Path;
 
-#[path = "config/golden.rs"]
+mod check;
 mod golden;
-#[path = "config/messages.rs"]
 mod messages;
+mod random;
+mod shipped;
 
 fn parse_with_trace(text: &[u8]) -> (Result<Config, Box<Diagnostic>>, Vec<String>) {
     let mut trace = Vec::new();

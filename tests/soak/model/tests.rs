@@ -1,9 +1,35 @@
-//! The soak's oracle by itself: it must find what is wrong and nothing else. (`tests/soak` has a main of its own.)
+//! The oracle by itself: it must find what is wrong and nothing else. (`cargo test` has no harness here: main runs these.)
 
-#[path = "soak/model/mod.rs"]
-mod model;
+use super::*;
 
-use model::*;
+/// Names the tests.
+macro_rules! tests {
+    ($($test:ident),*,) => {
+        pub const TESTS: &[(&str, fn())] = &[$((stringify!($test), $test)),*];
+    };
+}
+
+tests! {
+    what_nobody_knocked_at_is_closed,
+    a_certain_knock_opens_until_its_deadline,
+    two_rules_are_never_right,
+    an_uncertain_knock_may_open_and_must_close,
+    a_knock_that_renews_keeps_it_open,
+    a_look_that_took_long_proves_less,
+    load_makes_the_bounds_wider_for_a_while,
+    slow_commands_have_their_time,
+    a_knock_waits_for_the_commands_of_an_earlier_one_of_its_source,
+    a_kill_leaves_what_was_open,
+    a_kill_at_a_start_command_promises_nothing,
+    what_was_closed_at_a_kill_stays_closed,
+    a_daemon_that_is_started_late_closes_what_is_overdue,
+    a_flush_with_usr1_comes_back_and_keeps_the_deadline,
+    a_kill_soon_after_usr1_promises_nothing,
+    usr1_does_not_open_what_is_closed,
+    term_closes_all_but_what_it_says,
+    all_is_closed_when_every_deadline_is_over,
+    a_command_runs_once_for_each_knock,
+}
 
 const KEY: Key = Key { door: 0, source: 3 };
 const SLOW: Key = Key { door: 1, source: 3 };
@@ -45,7 +71,6 @@ fn violations(model: &mut Model, at: Ms, rules: usize) -> usize {
     model.judge(&seen).len()
 }
 
-#[test]
 fn what_nobody_knocked_at_is_closed() {
     let mut model = model();
     assert_eq!(expected(&model, 5000), Expected::Closed);
@@ -53,7 +78,6 @@ fn what_nobody_knocked_at_is_closed() {
     assert_eq!(violations(&mut model, 5000, 0), 0);
 }
 
-#[test]
 fn a_certain_knock_opens_until_its_deadline() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -68,7 +92,6 @@ fn a_certain_knock_opens_until_its_deadline() {
     assert_eq!(violations(&mut model, 12000, 1), 1, "left open");
 }
 
-#[test]
 fn two_rules_are_never_right() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -77,7 +100,6 @@ fn two_rules_are_never_right() {
     }
 }
 
-#[test]
 fn an_uncertain_knock_may_open_and_must_close() {
     let mut model = model();
     knock(&mut model, KEY, false, 1000);
@@ -85,7 +107,6 @@ fn an_uncertain_knock_may_open_and_must_close() {
     assert_eq!(expected(&model, 20000), Expected::Closed);
 }
 
-#[test]
 fn a_knock_that_renews_keeps_it_open() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -95,7 +116,6 @@ fn a_knock_that_renews_keeps_it_open() {
     assert_eq!(expected(&model, 20000), Expected::Closed);
 }
 
-#[test]
 fn a_look_that_took_long_proves_less() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -104,7 +124,6 @@ fn a_look_that_took_long_proves_less() {
     assert_eq!(model.expected(KEY, 9100, 30000), Expected::Either);
 }
 
-#[test]
 fn load_makes_the_bounds_wider_for_a_while() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -118,7 +137,6 @@ fn load_makes_the_bounds_wider_for_a_while() {
     assert_eq!(model.load(), LOAD_FACTOR);
 }
 
-#[test]
 fn slow_commands_have_their_time() {
     let mut model = model();
     knock(&mut model, SLOW, true, 1000);
@@ -128,7 +146,6 @@ fn slow_commands_have_their_time() {
     assert_eq!(model.expected(SLOW, 13000, 13000), Expected::Closed);
 }
 
-#[test]
 fn a_knock_waits_for_the_commands_of_an_earlier_one_of_its_source() {
     let mut model = model();
     let other = Key { source: 4, ..KEY };
@@ -151,7 +168,6 @@ fn a_knock_waits_for_the_commands_of_an_earlier_one_of_its_source() {
     assert_eq!(model.wait(KEY, 40100), 1200);
 }
 
-#[test]
 fn a_kill_leaves_what_was_open() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -171,7 +187,6 @@ fn a_kill_leaves_what_was_open() {
     );
 }
 
-#[test]
 fn a_kill_at_a_start_command_promises_nothing() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -181,7 +196,6 @@ fn a_kill_at_a_start_command_promises_nothing() {
     assert_eq!(expected(&model, 30000), Expected::Closed);
 }
 
-#[test]
 fn what_was_closed_at_a_kill_stays_closed() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -190,7 +204,6 @@ fn what_was_closed_at_a_kill_stays_closed() {
     assert_eq!(violations(&mut model, 40000, 1), 1);
 }
 
-#[test]
 fn a_daemon_that_is_started_late_closes_what_is_overdue() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -200,7 +213,6 @@ fn a_daemon_that_is_started_late_closes_what_is_overdue() {
     assert_eq!(violations(&mut model, 60001 + ORPHANS + CLOSE_WITHIN, 1), 1);
 }
 
-#[test]
 fn a_flush_with_usr1_comes_back_and_keeps_the_deadline() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -212,7 +224,6 @@ fn a_flush_with_usr1_comes_back_and_keeps_the_deadline() {
     assert_eq!(expected(&model, 12000), Expected::Closed);
 }
 
-#[test]
 fn a_kill_soon_after_usr1_promises_nothing() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -222,7 +233,6 @@ fn a_kill_soon_after_usr1_promises_nothing() {
     assert_eq!(expected(&model, 8000), Expected::Either);
 }
 
-#[test]
 fn usr1_does_not_open_what_is_closed() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -230,7 +240,6 @@ fn usr1_does_not_open_what_is_closed() {
     assert_eq!(violations(&mut model, 20100, 1), 1);
 }
 
-#[test]
 fn term_closes_all_but_what_it_says() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
@@ -246,7 +255,6 @@ fn term_closes_all_but_what_it_says() {
     assert_eq!(model.expected(SLOW, 50000, 50000), Expected::Closed);
 }
 
-#[test]
 fn all_is_closed_when_every_deadline_is_over() {
     let mut model = model();
     assert!(model.all_closed(0));
@@ -255,7 +263,6 @@ fn all_is_closed_when_every_deadline_is_over() {
     assert!(model.all_closed(9002 + CLOSE_WITHIN));
 }
 
-#[test]
 fn a_command_runs_once_for_each_knock() {
     let mut runs = Runs::default();
     runs.knocked(1, true, 1000);

@@ -5,9 +5,9 @@ use knockd_rs::check;
 use knockd_rs::config::{Config, parse};
 use knockd_rs::knock::tripwire::Tripwire;
 
-const SHIPPED: &str = include_str!("../files/etc/knockd.conf");
-const REFERENCE: &str = include_str!("../docs/config.md");
-const MAN_PAGE: &str = include_str!("../files/man/knockd.conf.5");
+const SHIPPED: &str = include_str!("../../files/etc/knockd.conf");
+const REFERENCE: &str = include_str!("../../docs/config.md");
+const MAN_PAGE: &str = include_str!("../../files/man/knockd.conf.5");
 
 fn accepted(text: &str) -> Config {
     let config = parse(text.as_bytes(), &mut |_| ()).unwrap_or_else(|e| panic!("{text}\n{e:?}"));

@@ -1,5 +1,4 @@
 //! What is a knock: `packet::decode` on packets built by hand and by etherparse, cut at every length, and on noise.
-#![forbid(unsafe_code)]
 
 use etherparse::{PacketBuilder, PacketBuilderStep};
 use knockd_rs::capture::packet::{TCP_NEED, UDP_NEED, decode};

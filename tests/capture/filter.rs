@@ -1,26 +1,21 @@
 //! The kernel filter, run by our own interpreter, against the plain rule.
-#![forbid(unsafe_code)]
 
-mod packets;
-mod room;
-mod world;
-
+use super::packets::packet;
+use super::world::{ETH_P_IP, ETH_P_IPV6, World, ip, world};
 use knockd_rs::capture::filter::interpret::{Meta, check, run};
 use knockd_rs::capture::filter::{Filter, Kernel, compile, knows_vlan_tag};
 use knockd_rs::knock::tripwire::Tripwires;
 use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::limits::{MAX_FILTER_INSTRUCTIONS, SNAP_LENGTH};
 use knockd_rs::util::bpf::{Instruction, op};
-use packets::packet;
 use proptest::prelude::*;
-use world::{ETH_P_IP, ETH_P_IPV6, World, ip, world};
 
-const KERNEL: Kernel = Kernel {
+pub const KERNEL: Kernel = Kernel {
     vlan_tag_present: true,
 };
-const SYN: FlagRule = FlagRule { set: 2, clear: 0 };
+pub const SYN: FlagRule = FlagRule { set: 2, clear: 0 };
 
-fn door(steps: &[(Protocol, u16)], flags: FlagRule, target: Option<&str>) -> Pattern {
+pub fn door(steps: &[(Protocol, u16)], flags: FlagRule, target: Option<&str>) -> Pattern {
     let steps: Vec<Step> = steps
         .iter()
         .map(|&(protocol, port)| Step { protocol, port })
@@ -33,11 +28,11 @@ fn door(steps: &[(Protocol, u16)], flags: FlagRule, target: Option<&str>) -> Pat
     }
 }
 
-fn none() -> Tripwires {
+pub fn none() -> Tripwires {
     Tripwires::default()
 }
 
-fn tcp(ports: &[u16]) -> Pattern {
+pub fn tcp(ports: &[u16]) -> Pattern {
     let steps: Vec<_> = ports.iter().map(|&port| (Protocol::Tcp, port)).collect();
     door(&steps, SYN, None)
 }
@@ -59,7 +54,7 @@ fn one_door() -> Filter {
 }
 
 /// A SYN to 10.0.0.1 port 7000 with these words of IPv4 options and this fragment field.
-fn syn_v4(options: usize, fragment: u16) -> Vec<u8> {
+pub fn syn_v4(options: usize, fragment: u16) -> Vec<u8> {
     let mut bytes = vec![0x45 + options as u8, 0, 0, 40 + 4 * options as u8, 0, 1];
     bytes.extend(fragment.to_be_bytes());
     bytes.extend([64, 6, 0, 0, 198, 51, 100, 9, 10, 0, 0, 1]);
@@ -85,7 +80,7 @@ fn syn_v6(kind: u8, extensions: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn passes(filter: &Filter, packet: &[u8]) -> bool {
+pub fn passes(filter: &Filter, packet: &[u8]) -> bool {
     let protocol = if packet[0] >> 4 == 4 {
         ETH_P_IP
     } else {

@@ -1,6 +1,5 @@
 //! The command lines against the C library's own `getopt_long`: the same options in the same order, the same operands
 //! after permutation, the same message. glibc only, since other C libraries word their messages differently.
-#![allow(clippy::unwrap_used)] // a test may fail
 #![cfg(target_env = "gnu")]
 
 use knockd_rs::cli::getopt::{Opt, scan};

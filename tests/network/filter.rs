@@ -1,21 +1,22 @@
 //! The kernel's own verdict on our filters: packets written into a tun device, and which of them a filtered packet
-//! socket gets. In a network namespace of its own; needs root and /dev/net/tun; for others than root it counts as ignored without.
+//! socket gets.
 
-#[path = "filter/packets.rs"]
+#[path = "../capture/packets.rs"]
 #[allow(
     dead_code,
     reason = "the tun device tells the protocol from the packet alone"
 )]
 mod packets;
-#[path = "filter/world.rs"]
+#[path = "../capture/world.rs"]
 mod world;
 
+use crate::Test;
 use knockd_rs::capture::filter::interpret::{Meta, run};
 use knockd_rs::knock::tripwire::Tripwires;
 use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::limits::SNAP_LENGTH;
 use knockd_rs::util::bpf::Instruction;
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::Failed;
 use packets::packet;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
@@ -31,37 +32,21 @@ const PACKETS: usize = 200;
 /// Too short for any filter: tells that the packet written before it has been through all sockets.
 const MARKER: [u8; 1] = [0x4f];
 
-fn main() {
-    let arguments = Arguments::from_args();
-    // Both tests live in namespaces of their own threads, so that they may run at once.
-    let obstacle = std::thread::spawn(|| Lab::new().err())
-        .join()
-        .expect("no panic");
-    if let Some(error) = &obstacle {
-        eprintln!("filter_kernel: ignored, needs root and /dev/net/tun: {error}");
+pub const TESTS: &[Test] = &[
+    ("kernel_interpreter_and_rule_agree", || {
+        in_namespace(kernel_interpreter_and_rule_agree);
+    }),
+    ("what_this_host_sends_does_not_pass", || {
+        in_namespace(what_this_host_sends_does_not_pass);
+    }),
+];
+
+/// Runs the test on a thread of its own, which enters a network namespace.
+fn in_namespace(test: fn() -> Result<(), Failed>) {
+    let result = std::thread::spawn(test).join().expect("no panic");
+    if let Err(failed) = result {
+        panic!("{}", failed.message().unwrap_or_default());
     }
-    // SAFETY: no arguments, cannot fail.
-    let is_root = unsafe { libc::geteuid() } == 0;
-    // Who is root wants them run, and sees them fail.
-    let is_ignored = obstacle.is_some() && !is_root;
-    let trial = |name: &str, test: fn() -> Result<(), Failed>| {
-        let in_thread = move || std::thread::spawn(test).join().expect("no panic");
-        Trial::test(name, in_thread).with_ignored_flag(is_ignored)
-    };
-    libtest_mimic::run(
-        &arguments,
-        vec![
-            trial(
-                "kernel_interpreter_and_rule_agree",
-                kernel_interpreter_and_rule_agree,
-            ),
-            trial(
-                "what_this_host_sends_does_not_pass",
-                what_this_host_sends_does_not_pass,
-            ),
-        ],
-    )
-    .exit();
 }
 
 fn kernel_interpreter_and_rule_agree() -> Result<(), Failed> {

@@ -47,7 +47,8 @@ install() {
 
 # What the tests in network namespaces run.
 install_for_lab() {
-    install ip:iproute2 iptables:iptables nmap:nmap nc:netcat-openbsd setpriv:util-linux strace:strace \
+    install ip:iproute2 iptables:iptables nmap:nmap nc.openbsd:netcat-openbsd nc.traditional:netcat-traditional ncat:ncat \
+        curl:curl wget:wget ssh:openssh-client python3:python3 setpriv:util-linux strace:strace \
         busybox:busybox-static killall:psmisc pgrep:procps
 }
 

@@ -5,6 +5,7 @@
 
 mod any;
 mod bans;
+mod clients;
 mod commands;
 mod control;
 mod disk;
@@ -71,6 +72,7 @@ const TESTS: &[&[Test]] = &[
     storm::TESTS,
     scans::TESTS,
     bans::TESTS,
+    clients::TESTS,
     retransmissions::TESTS,
     pairs::TESTS,
     filter::TESTS,

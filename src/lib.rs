@@ -24,6 +24,9 @@ pub mod knock;
 // From the kernel to a knock: interfaces, packet filter, packets.
 pub mod capture;
 
+// Signed knocks: keys, packets, and what a packet may do.
+pub mod keys;
+
 // Knocks to events: which sequence a source has done, and how far.
 pub mod matcher;
 

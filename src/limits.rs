@@ -330,3 +330,6 @@ pub const STATE_PAUSE_MS: u64 = 100;
 
 /// Descriptors that a caller may have left open, where /proc does not tell: the usual bound of a process. A system call each, once.
 pub const MAX_INHERITED: u64 = 1024;
+
+/// Keys for signed knocks. Each is 32 bytes in both regions of the file of their numbers, and about 150 bytes of memory.
+pub const MAX_KEYS: usize = 64;

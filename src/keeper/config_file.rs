@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(read(&file).unwrap().len(), 1 << 20);
         // Opens, but cannot be read at its start, by root neither.
         assert_eq!(refused(Path::new("/proc/self/mem")), "Input/output error");
-        // Root reads what its mode forbids; a loop of links nobody does.
+        // Root can read a file despite its mode, but cannot follow a loop of links.
         let link = dir.join("loop");
         std::os::unix::fs::symlink(&link, &link).unwrap();
         assert_eq!(refused(&link), "Too many levels of symbolic links");

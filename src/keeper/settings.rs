@@ -116,8 +116,9 @@ impl Settings {
         Ok(config)
     }
 
-    /// Reads the config (and where nobody names an interface and there is no eth0, takes `auto`) and the first lines of its one-time lists: the config without its doors, and these. `trace` gets what `-D`
-    /// shows, `report` what is wrong with single lines of the lists; the error is for a person.
+    /// Reads the config and the first lines of its one-time lists: the config without its doors, and the doors. If the
+    /// interface is not named and there is no eth0, it is `auto`. `trace` gets what `-D` shows, `report` what is wrong with
+    /// single lines of the lists. The error is a message for the user.
     pub fn load(
         &self,
         trace: &mut dyn FnMut(&str),

@@ -51,7 +51,7 @@ impl Secret {
         PacketKey(self.derive(b"packet"))
     }
 
-    /// The tag by which a packet names a door: nobody without the key can tell which door is meant.
+    /// The tag by which a packet names a door: without the key it does not show which door is meant.
     pub fn door_tag(&self, door: &[u8]) -> DoorTag {
         let mut key = self.derive(b"door");
         let tag = first(&keyed_hash(&key, &[door]));

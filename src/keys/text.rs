@@ -23,7 +23,7 @@ pub enum AddressPolicy {
     Any,
     /// The sender's alone; the packet may state it.
     Sender,
-    /// One that the packet must state: whoever catches the packet cannot send it on as his own.
+    /// An address that the packet must state: an attacker who intercepts the packet cannot resend it as their own.
     Stated,
 }
 

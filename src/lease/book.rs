@@ -60,7 +60,7 @@ impl LeaseBook {
         bans.any(|ban| ban.source == source && ban.until() > Some(0))
     }
 
-    /// How many bans there are that nobody has ended, and the source of the one that ends first.
+    /// The number of bans that are not being ended, and the source of the ban that ends first.
     pub fn bans(&self) -> (usize, Option<IpAddr>) {
         let (mut number, mut first) = (0, None::<&Lease>);
         let bans = self.leases.iter().filter(|lease| lease.is_ban());
@@ -164,8 +164,8 @@ impl LeaseBook {
         }
     }
 
-    /// The start command of that lease is about to end, and has failed: whoever knocks again gets it once more, since the door may well be
-    /// shut. Told before [`command_ended`](Self::command_ended).
+    /// The start command of that lease has failed: the next knock runs it again, because the door may be shut. The caller reports
+    /// this before [`command_ended`](Self::command_ended).
     pub fn start_failed(&mut self, id: LeaseId) {
         let starting = |lease: &Lease| matches!(lease.phase, Phase::Starting { .. });
         if self.get(id).is_some_and(starting) {

@@ -41,9 +41,9 @@ pub(super) struct Listener<'a> {
     /// When the interfaces were looked at last, and when they must be again.
     pub refreshed: Millis,
     pub refresh_due: Millis,
-    /// The last look has failed, which is told once.
+    /// The last refresh failed; the failure is reported once.
     pub refresh_fails: bool,
-    /// Where a capture is has changed; it is told then.
+    /// When the changed location of a capture is reported.
     pub tell_due: Millis,
     pub matcher: Matcher,
     pub doors: Vec<DoorState>,

@@ -1,4 +1,4 @@
-# What the scripts share. Sourced, from the top folder of the project.
+# Functions that the scripts share. Source it from the top directory of the project.
 # shellcheck shell=sh
 
 say() {
@@ -10,7 +10,13 @@ fail() {
     exit 1
 }
 
-# await_for SECONDS WHAT COMMAND...: until the command succeeds; after that time lost(), which the caller has, says what did not happen.
+# Prints the comment at the top of the script.
+show_help() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+}
+
+# await_for SECONDS WHAT COMMAND...: retries the command until it succeeds.
+# After SECONDS calls lost(), which the caller defines, with a text that names WHAT.
 await_for() {
     tries_left=$((10 * $1)) awaited="not within $1 seconds: $2"
     shift 2
@@ -25,7 +31,7 @@ need_root() {
     [ "$(id -u)" = 0 ] || fail "needs root, for network namespaces; run: sudo $0"
 }
 
-# install PROGRAM:PACKAGE...: installs the packages of those programs that are not here.
+# install PROGRAM:PACKAGE...: installs the package of each program that is missing.
 install() {
     packages=
     for pair in "$@"; do
@@ -45,14 +51,14 @@ install() {
     rm -f "$log"
 }
 
-# What the tests in network namespaces run.
+# Installs the programs that the tests in network namespaces run.
 install_for_lab() {
     install ip:iproute2 iptables:iptables nmap:nmap nc.openbsd:netcat-openbsd nc.traditional:netcat-traditional ncat:ncat \
         curl:curl wget:wget ssh:openssh-client python3:python3 setpriv:util-linux strace:strace \
         busybox:busybox-static killall:psmisc pgrep:procps
 }
 
-# knockd 0.8 to compare with. Its package would start a daemon where there is an init system: not here.
+# Installs knockd 0.8, to compare with. The policy keeps its package from starting a daemon.
 install_knockd() {
     [ -x /usr/sbin/knockd ] && return
     policy=
@@ -61,19 +67,19 @@ install_knockd() {
         printf '#!/bin/sh\nexit 101\n' > $policy
         chmod 755 $policy
     fi
-    installed=yes
-    (install knockd:knockd) || installed=no
+    status=0
+    (install knockd:knockd) || status=1
     if [ -n "$policy" ]; then
         rm $policy
     fi
-    [ $installed = yes ] || exit 1
+    [ $status = 0 ] || exit 1
     if [ -d /run/systemd/system ]; then
-        # Fails where systemd does not answer; then it has started no service either.
+        # Fails if systemd does not answer, but then it has not started the service either.
         systemctl disable --quiet --now knockd.service || true
     fi
 }
 
-# A Rust toolchain: the one that is here, else Debian's newest (cargo-web; plain cargo is too old).
+# Finds a Rust toolchain, or installs Debian's newest: cargo-web, because plain cargo is too old.
 need_cargo() {
     if ! command -v cargo > /dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then
         PATH=$HOME/.cargo/bin:$PATH
@@ -81,10 +87,10 @@ need_cargo() {
     install cargo:cargo-web rustc:rustc-web cc:gcc
 }
 
-# Builds the release; its path is then in $built.
+# Builds the release and sets $built to its path.
 build_release() {
     cargo build --release --locked
     built=${CARGO_TARGET_DIR:-target}/release/knockd
-    [ -x "$built" ] || fail "cargo made no $built"
+    [ -x "$built" ] || fail "cargo build succeeded, but $built is missing"
     built=$(realpath "$built")
 }

@@ -356,7 +356,7 @@ test_openwrt_apk() {
         ln -s "$(command -v "$program")" "$folder/without-apk/"
     done
     PATH=$folder/without-apk /bin/sh scripts/build-ipk --for openwrt-apk mipsel > "$folder/said" 2>&1 || lost "that is a failure"
-    is "$(cat "$folder/said")" "skipped: no .apk was made: there is no apk of version 3 or later in PATH; put the staging_dir/host/bin of an OpenWrt SDK there"
+    is "$(cat "$folder/said")" "skipped: no .apk was made: no apk 3 or later in PATH; add the staging_dir/host/bin of an OpenWrt SDK"
     PATH=$PWD/tests/package/openwrt-sdk:$PATH APK_VERSION=2.14.4 scripts/build-ipk --for openwrt-apk mipsel > "$folder/said" 2>&1 ||
         lost "an old one is a failure"
     is "$(grep -c '^skipped: ' "$folder/said")" 1

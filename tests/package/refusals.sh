@@ -18,14 +18,14 @@ test_build() {
     test="building what cannot be built"
     refuses_with 'unknown architecture "sparc"; use one of: mipsel' scripts/build-ipk sparc
     refuses_with 'unknown system "tomato"; use ddwrt, openwrt, openwrt-apk or entware' scripts/build-ipk --for tomato mipsel
-    refuses_with 'OPKG_ARCH names one architecture' env OPKG_ARCH=all scripts/build-ipk mipsel armv5
-    refuses_with 'PROGRAM is of one architecture' env PROGRAM=/bin/true scripts/build-ipk mipsel armv5
-    refuses_with 'is no name of an architecture' env OPKG_ARCH='a b' scripts/build-ipk mipsel
-    refuses_with 'name a router (usage' scripts/test-router
-    refuses_with "Debian's kernel is here for mipsel only" scripts/test-router arm --debian-kernel
+    refuses_with 'OPKG_ARCH needs exactly one ARCH' env OPKG_ARCH=all scripts/build-ipk mipsel armv5
+    refuses_with 'PROGRAM needs exactly one ARCH' env PROGRAM=/bin/true scripts/build-ipk mipsel armv5
+    refuses_with 'invalid OPKG_ARCH=a b; use letters' env OPKG_ARCH='a b' scripts/build-ipk mipsel
+    refuses_with 'needs a router: mipsel or arm (usage' scripts/test-router
+    refuses_with '--debian-kernel works only with mipsel' scripts/test-router arm --debian-kernel
     refuses_with 'no such file: none.ipk' scripts/test-package none.ipk
     refuses_with 'unknown architecture "sparc"' tests/package/binaries sparc
-    refuses_with 'there is no folder' scripts/build-feed "$folder/none"
+    refuses_with 'no such directory' scripts/build-feed "$folder/none"
     mkdir "$folder/few"
     for program in dirname sed head; do
         ln -s "$(command -v "$program")" "$folder/few/"
@@ -45,13 +45,13 @@ test_release() {
     clone=$folder/clone
     mkdir "$clone"
     cp -r scripts cross Cargo.toml "$clone"
-    refuses_with 'this is no git clone' "$clone/scripts/release"
+    refuses_with 'not a git clone' "$clone/scripts/release"
     git -C "$clone" init -q
     refuses_with 'the tree has changes' "$clone/scripts/release"
     git -C "$clone" add .
     git -C "$clone" -c user.name=test -c user.email=test@test commit -qm test
     git -C "$clone" tag v99.0
-    refuses_with 'the tag v99.0 is not the version in Cargo.toml' "$clone/scripts/release"
+    refuses_with 'the tag v99.0 does not match the version in Cargo.toml' "$clone/scripts/release"
 }
 
 # The architecture that a package names.
@@ -79,7 +79,7 @@ test_feed() {
     test="a signed feed"
     rm -r "$feed"/*ddwrt-armv5*
     : > "$folder/key"
-    refuses_with 'there is no key' scripts/build-feed --key "$folder/no-key" "$feed"
+    refuses_with 'no such key' scripts/build-feed --key "$folder/no-key" "$feed"
     refuses_with "needs OpenWrt's usign" scripts/build-feed --key "$folder/key" "$feed"
     # Stands in for usign: what the real one is called with here, and the form of what it writes.
     mkdir "$folder/bin"

@@ -34,7 +34,7 @@ test_build() {
     if cross/fetch-source musl "$folder/musl" > "$folder/said" 2>&1; then
         lost "the source of musl came without a network"
     fi
-    tail -n 1 "$folder/said" | grep -q 'is there a network' || lost "it does not say that there is no network"
+    tail -n 1 "$folder/said" | grep -q 'check the network connection' || lost "it does not say that there is no network"
     [ ! -e "$folder/musl" ] || lost "half a source is left"
 }
 

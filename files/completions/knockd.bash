@@ -1,4 +1,5 @@
-# Completes knockd and knock in bash. Source it, or install it as /usr/share/bash-completion/completions/knockd with a link knock.
+# Completes knockd and knock in bash. Source it, or install it as
+# /usr/share/bash-completion/completions/knockd with a link knock.
 
 _knockd() {
     local options word=$2 previous=$3
@@ -6,7 +7,7 @@ _knockd() {
         -4 --only-ip-v4 -V --version -h --help --check --strict --status --json --close'
     case $previous in
         -i | --interface) options="auto any $(ls /sys/class/net)" ;;
-        # A file: readline's default.
+        # An empty reply makes readline complete a file name.
         -c | --config | -p | --pidfile | -g | --logfile) return ;;
         --close) options="ban $(sed -n '/\[options\]/d; s/^ *\[\([-_.A-Za-z0-9]*\)\].*/\1/p' /etc/knockd.conf 2> /dev/null)" ;;
     esac

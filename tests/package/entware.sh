@@ -101,7 +101,7 @@ test_entware() {
     grep -q "not started: /opt/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say why"
     await "the log has the reason" logged "not started: /opt/etc/knockd.conf:"
     entware_install 2
-    grep -q "the old daemon runs on, since the config is wrong" "$folder/said" || lost "the upgrade does not say that the old daemon runs on"
+    grep -q "the config is invalid, so the old daemon keeps running" "$folder/said" || lost "the upgrade does not say that the old daemon keeps running"
     is "$(ours)" "$pid"
     await "our daemon runs" ours_runs
     is_open || lost "the door was shut"

@@ -198,7 +198,7 @@ openwrt_life() { # openwrt_life MANAGER
     done
     await "the log has the reason" logged "knockd: not started: /etc/knockd.conf:"
     "${manager}_install" 2 || lost "the upgrade fails"
-    grep -q "the old daemon runs on, since the config is wrong" "$folder/said" || lost "the upgrade does not say that the old daemon runs on"
+    grep -q "the config is invalid, so the old daemon keeps running" "$folder/said" || lost "the upgrade does not say that the old daemon keeps running"
     is "$(keeper)" "$pid"
     sed -i '$d' "$config"
     is "$(md5sum < "$config")" "$edited"

@@ -116,7 +116,7 @@ test_other_cpu() {
     knockd=$ours
     jffs 4096
     refused install /packages/knockd-rs_1.0.0-3_mips.ipk
-    grep -q 'take the package for the CPU of this router' "$folder/said" || lost "it does not say why"
+    grep -q 'use the package for this CPU' "$folder/said" || lost "it does not say why"
     is "$(find "$root/jffs" ! -type d)" ""
     is "$(grep -c '^knockd-rs: ' "$folder/said")" 1
     first_install root /jffs knockd-rs_1.0.0-1_all.ipk
@@ -142,7 +142,7 @@ test_broken_config() {
     refused install /packages/knockd-rs_1.0.0-2_all.ipk
     is "$(grep -c '^knockd-rs: ' "$folder/said")" 1
     nothing_staged /jffs
-    grep -q "the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
+    grep -q "not installed: invalid config: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
     is "$(sum)" "$before"
     await "the same daemon runs, alone" same_daemon "$pid"
     is_open || lost "the door was shut"
@@ -153,7 +153,7 @@ test_broken_config() {
     test="the same where no daemon runs"
     reboot_router
     ipkg install /packages/knockd-rs_1.0.0-2_all.ipk
-    grep -q "not started: the config is wrong: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
+    grep -q "not started: invalid config: /jffs/etc/knockd.conf:.*'nonsense'" "$folder/said" || lost "it does not say where"
     no_daemon || lost "a daemon runs"
     sed -i '$d' "$config"
     router /jffs/etc/config/knockd.wanup
@@ -233,7 +233,7 @@ test_full_flash() {
             # Without room for one copy the package manager itself fails before it asks the package.
             if ! grep -q '^tar: ' "$folder/said"; then
                 refusals=$((refusals + 1))
-                is "$(grep -c '^knockd-rs: not installed: no room for ' "$folder/said")" 1
+                is "$(grep -c '^knockd-rs: not installed: not enough space in /jffs/: needs ' "$folder/said")" 1
                 nothing_staged /jffs
             fi
         fi
@@ -289,7 +289,7 @@ test_planted_links() {
     cp files/etc/knockd.conf "$root/tmp/etc/knockd.conf"
     chown 1000 "$root/tmp/etc/knockd.conf"
     refused -d ram install /packages/knockd-rs_1.0.0-1_all.ipk
-    is "$(grep -c "^knockd-rs: not installed: /tmp/etc/knockd.conf is a link, or another user's" "$folder/said")" 1
+    is "$(grep -c "^knockd-rs: not installed: /tmp/etc/knockd.conf is a link or belongs to another user" "$folder/said")" 1
     no_daemon || lost "a daemon runs"
     reboot_router
     rm "$root/etc/victim"
@@ -308,7 +308,7 @@ test_no_random_numbers() {
         esac
         timeout 20 chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin \
             ipkg install /packages/knockd-rs_1.0.0-1_all.ipk > "$folder/said" 2>&1 < /dev/null || lost "it does not end, or fails"
-        is "$(grep -c '^knockd-rs: no door was made: ' "$folder/said")" 1
+        is "$(grep -c '^knockd-rs: created no door: ' "$folder/said")" 1
         is "$(sequence_of /jffs)" ""
         rm "$root/dev/urandom"
     done

@@ -50,12 +50,12 @@ impl Arbitrary<'_> for Case {
 }
 
 fuzz_target!(|case: Case| {
-    let told: Vec<_> = run(&case.doors, Matching::Tolerant, &case.packets)
+    let events: Vec<_> = run(&case.doors, Matching::Tolerant, &case.packets)
         .into_iter()
         .map(|(_, event)| event)
         .collect();
     let expected = tolerant_model::model(&case.doors, host(2), &case.packets);
     for door in 0..case.doors.len() as u16 {
-        assert_eq!(of(&told, door, host(2)), of(&expected, door, host(2)));
+        assert_eq!(of(&events, door, host(2)), of(&expected, door, host(2)));
     }
 });

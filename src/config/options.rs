@@ -291,14 +291,14 @@ pub(crate) const DOCUMENTED: &[Documented] = &[
         `1-1023,5000` ports of doors do not count. TCP counts with SYN and without ACK. Not with `Matching = strict`."),
     option("TripwireHits", |o| Number(&mut o.bans.hits, 1, MAX_HITS as u32, "tripwires"),
         "A client that hits this many different TCP tripwires within `TripwireWindow` is banned: its knocks open nothing. \
-        Anybody can have an address banned by forging it as sender; see `Allow`.").absent("nobody is banned"),
+        Anyone can have an address banned by forging it as sender; see `Allow`.").absent("no one is banned"),
     option("TripwireWindow", |o| Seconds(&mut o.bans.window, MAX_BAN_SECONDS as u32),
         "The time for `TripwireHits`. A slow scan needs a long one."),
     option("BanTime", |o| Seconds(&mut o.bans.time, MAX_BAN_SECONDS as u32),
         "How long a ban lasts, from the last tripwire."),
     option("BanCommand", |o| Command(&mut o.bans.start.v4),
         "Run when a ban begins, such as `iptables -I INPUT -s %IP% -m state --state NEW -j DROP`. Without `--state NEW` it \
-        would also cut DNS answers and sessions of an address that somebody forges.").absent("none: only knocks are ignored"),
+        would also cut DNS answers and sessions of a forged address.").absent("none: only knocks are ignored"),
     option("BanCommand_6", |o| Command(&mut o.bans.start.v6),
         "The same for IPv6. Empty: nothing runs.").absent("BanCommand"),
     option("UnbanCommand", |o| Command(&mut o.bans.stop.v4),

@@ -481,7 +481,7 @@ fn the_description_says_what_to_knock_and_what_runs() {
         "  LogRate             50 lines a second (0: no bound)\n",
         "  StateDir            /var/run/knockd\n",
         "  CommandTimeout      600 s\n",
-        "  TripwireHits        nobody is banned\n\n",
+        "  TripwireHits        no one is banned\n\n",
     ] {
         assert!(described.contains(line), "{line}");
     }

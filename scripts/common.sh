@@ -12,7 +12,7 @@ fail() {
 
 # Prints the comment at the top of the script.
 show_help() {
-    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+    sed -n '2,/^[^#]/{/^# shellcheck /!s/^# \{0,1\}//p}' "$0"
 }
 
 # await_for SECONDS WHAT COMMAND...: retries the command until it succeeds.

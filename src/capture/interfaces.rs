@@ -4,9 +4,9 @@
 
 use crate::knock::network::Network;
 use crate::limits::MAX_INTERFACES;
+use crate::sys::error::Result;
 use crate::sys::netlink::{Dump, Netlink};
 use crate::util::quote::{is_deceptive, quote};
-use std::io;
 use std::net::IpAddr;
 
 /// An interface name; the kernel's are at most 15 bytes (IFNAMSIZ).
@@ -62,7 +62,7 @@ pub struct DefaultRoute {
 
 impl Interfaces {
     /// Asks the kernel, over a socket of [`Netlink::ask`]; for the default route only if that is wanted, since a router may have many routes.
-    pub fn read(netlink: &Netlink, routes: bool) -> io::Result<Interfaces> {
+    pub fn read(netlink: &Netlink, routes: bool) -> Result<Interfaces> {
         let mut all = Interfaces::default();
         let mut add = |kind, body: &[u8]| all.add(kind, body);
         netlink.dump(Dump::Links, &mut add)?;

@@ -7,12 +7,12 @@ use crate::keeper::config_file;
 use crate::keeper::control::{ERROR, OK, Question};
 use crate::keeper::{Settings, state};
 use crate::limits::{CLIENT_MS, MAX_DOOR_NAME, MAX_FILE_BYTES};
-use crate::sys::error::plain;
+use crate::sys::error::{Error, Result};
 use crate::sys::file::{self, read_all, write_all};
 use crate::sys::program::{self, ExitCode};
 use crate::util::path::{file_name, folder_of};
 use crate::util::quote::printable;
-use std::io;
+use crate::util::text::shown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -61,7 +61,7 @@ pub fn main(settings: &Settings, question: &Question) -> ! {
     }
     let answer = connected
         .and_then(|stream| ask(&stream, question))
-        .unwrap_or_else(|error| fail(&problem(settings, &path, &error)));
+        .unwrap_or_else(|error| fail(&problem(settings, &path, error)));
     if let Some(text) = answer.strip_prefix(OK) {
         print(text);
         program::exit(ExitCode::SUCCESS);
@@ -69,7 +69,7 @@ pub fn main(settings: &Settings, question: &Question) -> ! {
     match answer.strip_prefix(ERROR) {
         Some(text) => fail(text.trim_ascii_end()),
         // It serves a few at a time.
-        None => fail(&problem(settings, &path, &io::ErrorKind::TimedOut.into())),
+        None => fail(&problem(settings, &path, Error::Os(libc::ETIMEDOUT))),
     }
 }
 
@@ -95,12 +95,15 @@ fn options(settings: &Settings) -> Options {
 }
 
 /// By its directory, as the keeper has bound it: the whole path may be too long for a socket's.
-fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path) -> Result<UnixStream> {
     let folder = file::open(folder_of(path), libc::O_PATH | libc::O_DIRECTORY, 0)?;
-    UnixStream::connect(state::within(&folder, file_name(path)))
+    Ok(UnixStream::connect(state::within(
+        &folder,
+        file_name(path),
+    ))?)
 }
 
-fn ask(stream: &UnixStream, question: &Question) -> io::Result<String> {
+fn ask(stream: &UnixStream, question: &Question) -> Result<String> {
     // Others may be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
     write_all(stream.as_fd(), (question.line() + "\n").as_bytes())?;
@@ -108,22 +111,22 @@ fn ask(stream: &UnixStream, question: &Question) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-fn problem(settings: &Settings, path: &Path, error: &io::Error) -> String {
+fn problem(settings: &Settings, path: &Path, error: Error) -> String {
     let (config, path) = (settings.config.to_string_lossy(), path.to_string_lossy());
-    let reason = plain(error);
-    let parts = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => [
+    let reason = shown(&error);
+    let parts = match error {
+        Error::Os(libc::ENOENT | libc::ECONNREFUSED) => [
             "no running knockd found for ",
             &config,
             " (nothing listens on ",
             &path,
             ")",
         ],
-        io::ErrorKind::PermissionDenied => {
+        Error::Os(libc::EACCES) => {
             let who = "; only root and the user that knockd runs as may ask";
             [&path, ": ", &reason, who, ""]
         }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+        Error::Os(libc::EAGAIN | libc::ETIMEDOUT) => {
             ["no answer from knockd at ", &path, "; try again", "", ""]
         }
         _ => [&path, ": ", &reason, "", ""],

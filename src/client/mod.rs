@@ -6,12 +6,12 @@ pub mod control;
 use crate::cli::{self, KnockArgs, KnockStep, print, say};
 use crate::knock::Protocol;
 use crate::resolve::{self, NameError};
-use crate::sys::error::plain;
 use crate::sys::knocker::Knocker;
 use crate::sys::poll;
 use crate::sys::program::{self, ExitCode};
 use crate::util::number::number;
 use crate::util::path::file_name;
+use crate::util::text::shown;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -112,14 +112,14 @@ fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), S
     for (step, port) in args.steps.iter().zip(ports) {
         target.set_port(*port);
         let knocker = Knocker::open(step.protocol == Protocol::Tcp, &target)
-            .map_err(|error| ["Cannot open socket: ", &plain(&error)].concat())?;
+            .map_err(|error| ["Cannot open socket: ", &shown(&error)].concat())?;
         if args.verbose {
             print(&["hitting ", &step_line(step, &target), "\n"].concat());
         }
         if let Err(error) = knocker.knock() {
             unsent += 1;
             let step = step_line(step, &target);
-            say(&["knock: ", &step, " not sent: ", &plain(&error)].concat());
+            say(&["knock: ", &step, " not sent: ", &shown(&error)].concat());
         }
         poll::pause(args.delay);
     }

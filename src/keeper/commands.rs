@@ -4,11 +4,11 @@
 use crate::config::Options;
 use crate::lease::{LeaseBook, LeaseId, Turn};
 use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE, ORDER_MS};
+use crate::sys::error::Result;
 use crate::sys::exec::{self, Prepared};
 use crate::util::process_group::ProcessGroup;
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
-use std::io;
 use std::net::IpAddr;
 
 #[cfg(test)]
@@ -140,7 +140,7 @@ impl CommandQueue {
         now: Millis,
         options: &Options,
         book: &LeaseBook,
-    ) -> Option<io::Result<(&Command, Prepared)>> {
+    ) -> Option<Result<(&Command, Prepared)>> {
         self.next_turn = NEVER;
         let is_paused = self.paused_until != NEVER && self.paused_until > now;
         if is_paused || self.limit <= now {

@@ -3,11 +3,10 @@
 
 use crate::config::Diagnostic;
 use crate::limits::MAX_CONFIG_BYTES;
-use crate::sys::error::{plain, with_text};
+use crate::sys::error::{Error, Result};
 use crate::sys::file;
 use std::fmt;
 use std::fs::File;
-use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -17,12 +16,12 @@ pub struct ReadError {
     /// The file.
     pub path: PathBuf,
     /// The reason.
-    pub error: io::Error,
+    pub error: Error,
 }
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.to_string_lossy(), plain(&self.error))
+        write!(f, "{}: {}", self.path.to_string_lossy(), self.error)
     }
 }
 
@@ -39,11 +38,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 }
 
 /// As [`read`], of a file that is open.
-pub fn read_open(file: &File) -> io::Result<Vec<u8>> {
+pub fn read_open(file: &File) -> Result<Vec<u8>> {
     let text = file::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
     if text.len() > MAX_CONFIG_BYTES {
-        let reason = format!("longer than {MAX_CONFIG_BYTES} bytes, so it is not a config");
-        return Err(with_text(io::ErrorKind::InvalidData, reason));
+        const { assert!(MAX_CONFIG_BYTES == 1 << 20) };
+        return Err(Error::Own("longer than 1 MiB, so it is not a config"));
     }
     Ok(text)
 }
@@ -81,10 +80,7 @@ mod tests {
         assert_eq!(refused(&dir.join("nosuch")), "No such file or directory");
         let file = dir.join("big");
         std::fs::write(&file, vec![b'#'; 10 << 20]).unwrap();
-        assert_eq!(
-            refused(&file),
-            "longer than 1048576 bytes, so it is not a config"
-        );
+        assert_eq!(refused(&file), "longer than 1 MiB, so it is not a config");
         std::fs::write(&file, vec![b'#'; 1 << 20]).unwrap();
         assert_eq!(read(&file).unwrap().len(), 1 << 20);
         // Opens, but cannot be read at its start, by root neither.

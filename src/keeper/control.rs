@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
+use crate::sys::error::{Error, Result};
 use crate::sys::file::{self, set_nonblocking};
 use crate::sys::poll::{Awaits, PollEntry, Ready};
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
-use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -87,9 +87,9 @@ pub struct Control {
 
 impl Control {
     /// Opens the socket at that path, in a folder that is ours alone and whose lock we hold: what is there is a dead daemon's.
-    pub fn open(path: &Path) -> io::Result<Control> {
+    pub fn open(path: &Path) -> Result<Control> {
         match file::remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if !error.is(libc::ENOENT) => return Err(error),
             _ => {}
         }
         let socket = UnixListener::bind(path)?;
@@ -151,7 +151,8 @@ impl Control {
 
     fn accept(&mut self, now: Millis) {
         while self.clients.len() < MAX_CLIENTS {
-            let accepted = self.socket.accept().and_then(|(stream, _)| {
+            let accepted = self.socket.accept().map_err(Error::from);
+            let accepted = accepted.and_then(|(stream, _)| {
                 set_nonblocking(stream.as_fd(), true)?;
                 Ok(stream)
             });
@@ -161,7 +162,7 @@ impl Control {
                     until: now + CLIENT_MS,
                     stage: Stage::Asks(Vec::new()),
                 }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.is(libc::EAGAIN) => return,
                 Err(_) => {
                     // Too many open files, perhaps: whoever waits must not keep the keeper awake.
                     self.paused_until = now + FORK_RETRY_MS;
@@ -194,10 +195,10 @@ impl Client {
             Stage::Hears(_) => self.write(),
             Stage::Asks(question) => {
                 let mut buffer = [0u8; MAX_QUESTION];
-                let length = match self.stream.read(&mut buffer) {
+                let length = match file::read(self.stream.as_fd(), &mut buffer) {
                     Ok(0) => return false,
                     Ok(length) => length,
-                    Err(error) => return is_temporary(&error),
+                    Err(error) => return error.is(libc::EAGAIN),
                 };
                 question.extend_from_slice(buffer.get(..length).unwrap_or_default());
                 let Some(end) = question.iter().position(|byte| *byte == b'\n') else {
@@ -226,21 +227,14 @@ impl Client {
         let Stage::Hears(rest) = &mut self.stage else {
             return true;
         };
-        match self.stream.write(rest) {
+        match file::write(self.stream.as_fd(), rest) {
             Ok(written) => {
                 rest.drain(..written);
                 !rest.is_empty()
             }
-            Err(error) => is_temporary(&error),
+            Err(error) => error.is(libc::EAGAIN),
         }
     }
-}
-
-fn is_temporary(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use crate::config;
 use crate::knock::Pattern;
 use crate::limits::{LOG_BURST, MAX_COMMAND, OPENINGS_BURST, OPENINGS_PER_SECOND};
 use crate::sys::clock::monotonic;
-use crate::sys::error::plain;
 use crate::util::text::shown;
 use crate::util::token_bucket::TokenBucket;
 use std::net::IpAddr;
@@ -53,7 +52,7 @@ pub fn open(
     for mut config in doors {
         let mut list = None;
         if let Some(written) = &config.one_time {
-            let failed = |error| format!("{}: {}", written.to_string_lossy(), plain(&error));
+            let failed = |error| format!("{}: {}", written.to_string_lossy(), error);
             let name = &config.name;
             let file = OneTimeList::new(directory.join(written), name);
             file.check_writable().map_err(failed)?;

@@ -11,13 +11,13 @@ use crate::knock::tripwire::Tripwire;
 use crate::limits::{MAX_RECORD, MAX_RESTART_DELAY_MS};
 use crate::listener;
 use crate::sys::clock::monotonic;
-use crate::sys::error::with_text;
+use crate::sys::error::{Error, Result};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::packet_socket::PacketSocket;
+use crate::util::text::shown;
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// A listener that lives.
@@ -71,7 +71,7 @@ impl ListenerProcess {
         state: Option<&State>,
         wait_for_interfaces: bool,
         before: Option<&ListenerProcess>,
-    ) -> io::Result<ListenerProcess> {
+    ) -> Result<ListenerProcess, String> {
         let selectors = Selector::list(settings.interface(options)).unwrap_or_default();
         // As it is meant: the text in the config may be too long for a record.
         let mut interface = String::new();
@@ -89,7 +89,7 @@ impl ListenerProcess {
                 Some(socket) => socket.try_clone(),
                 None => PacketSocket::open(),
             };
-            sockets.push(socket.map_err(|error| refused(selector, &error))?);
+            sockets.push(socket.map_err(|error| refused(selector, error))?);
         }
         let more: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
         let cage = state.map(State::empty_directory);
@@ -149,12 +149,12 @@ impl ListenerProcess {
     }
 
     /// Sends a record. The listener reads all the time, so one that does not take it is as good as dead.
-    pub fn say(&self, record: ToListener) -> io::Result<()> {
+    pub fn say(&self, record: ToListener) -> Result<()> {
         self.send(record, false)
     }
 
     /// The same, and waits for room if `wait`: one that starts may need a while.
-    fn send(&self, record: ToListener, wait: bool) -> io::Result<()> {
+    fn send(&self, record: ToListener, wait: bool) -> Result<()> {
         self.socket.send(&record.encode(), wait)
     }
 
@@ -204,9 +204,7 @@ impl ListenerProcess {
                 Some(record) => Received::Record(record),
                 None => Received::Nonsense,
             },
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.ended => {
-                Received::Nothing
-            }
+            Err(error) if error.is(libc::EAGAIN) && !self.ended => Received::Nothing,
             Err(_) => Received::End,
         }
     }
@@ -224,16 +222,15 @@ impl AsFd for ListenerProcess {
     }
 }
 
-fn refused(selector: &Selector, error: &io::Error) -> io::Error {
-    let selector = selector.name();
-    let text = match error.kind() {
-        io::ErrorKind::PermissionDenied => format!(
-            "{selector}: You don't have permission to perform this capture on that device \
+fn refused(selector: &Selector, error: Error) -> String {
+    let why = match error {
+        Error::Os(libc::EPERM) => {
+            "You don't have permission to perform this capture on that device \
              (socket: Operation not permitted); run knockd as root or with CAP_NET_RAW"
-        ),
-        _ => format!("{selector}: {error}"),
+        }
+        _ => &shown(&error),
     };
-    with_text(error.kind(), text)
+    [selector.name(), ": ", why].concat()
 }
 
 /// When a listener that died is started again: at once the first time, slower if it keeps dying.

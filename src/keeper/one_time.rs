@@ -5,10 +5,10 @@ use super::config_file;
 use super::secure_open;
 use crate::config::parse_sequence;
 use crate::knock::Sequence;
-use crate::sys::error::with_text;
+use crate::sys::error::{Error, Result};
 use crate::sys::file::write_all;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ impl OneTimeList {
     }
 
     /// The first line that was not used yet; `None`: there is none left. Lines that are no sequence are passed over and reported.
-    pub fn next(&self, report: &mut dyn FnMut(String)) -> io::Result<Option<Sequence>> {
+    pub fn next(&self, report: &mut dyn FnMut(String)) -> Result<Option<Sequence>> {
         let file = secure_open::open_trusted(&self.path, libc::O_RDONLY)?;
         let mut first = None;
         self.visit(&file, report, &mut |_, sequence| {
@@ -50,13 +50,13 @@ impl OneTimeList {
     }
 
     /// Whether the file could be marked, without marking it.
-    pub fn check_writable(&self) -> io::Result<()> {
+    pub fn check_writable(&self) -> Result<()> {
         secure_open::open_trusted(&self.path, libc::O_RDWR).map(drop)
     }
 
     /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
     /// more, and waits until the disk has it. An error also when the file has no such line any more.
-    pub fn mark_used(&self, sequence: &Sequence) -> io::Result<()> {
+    pub fn mark_used(&self, sequence: &Sequence) -> Result<()> {
         // Opened once: by its path it may be another file the next time.
         let mut file = secure_open::open_trusted(&self.path, libc::O_RDWR)?;
         let mut offsets = Vec::new();
@@ -70,12 +70,9 @@ impl OneTimeList {
             write_all(file.as_fd(), b"#")?;
         }
         if offsets.is_empty() {
-            return Err(with_text(
-                io::ErrorKind::NotFound,
-                "the sequence is not in the file".into(),
-            ));
+            return Err(Error::Own("the sequence is not in the file"));
         }
-        file.sync_all()
+        Ok(file.sync_all()?)
     }
 
     /// Shows the sequence of each usable line, and where the line begins in the file, in bytes.
@@ -84,7 +81,7 @@ impl OneTimeList {
         file: &File,
         report: &mut dyn FnMut(String),
         usable: &mut dyn FnMut(u64, Sequence),
-    ) -> io::Result<()> {
+    ) -> Result<()> {
         let text = config_file::read_open(file)?;
         let mut offset = 0;
         let mut bad = 0;

@@ -3,11 +3,10 @@
 #![forbid(unsafe_code)]
 
 use crate::limits::LISTENER_SEND_MS;
-use crate::sys::error::with_text;
+use crate::sys::error::{Error, Result};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
 use std::ffi::CStr;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Starts this program as `name`, with `output` for its standard output, and `more`: our end of the socketpair, and its process id. It is reaped with
@@ -17,18 +16,13 @@ pub fn spawn(
     name: &CStr,
     output: Option<BorrowedFd<'_>>,
     more: &[BorrowedFd<'_>],
-) -> io::Result<(MessageSocket, libc::pid_t)> {
+) -> Result<(MessageSocket, libc::pid_t)> {
     let (ours, theirs) = MessageSocket::pair()?;
     ours.limit_sending(LISTENER_SEND_MS)?;
     let child =
-        exec::start_self(name, theirs.as_fd(), output, more).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::NotFound => with_text(
-                    io::ErrorKind::Other,
-                    "/proc/self/exe is missing; mount /proc".into(),
-                ),
-                _ => error,
-            }
+        exec::start_self(name, theirs.as_fd(), output, more).map_err(|error| match error {
+            Error::Os(libc::ENOENT) => Error::Own("/proc/self/exe is missing; mount /proc"),
+            other => other,
         })?;
     Ok((ours, child))
 }

@@ -2,12 +2,11 @@
 //! there, to have it write to another file, or a file of theirs.
 #![forbid(unsafe_code)]
 
-use crate::sys::error::with_text;
+use crate::sys::error::{Error, Result};
 use crate::sys::file;
 use crate::sys::privileges::user;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ const MAX_LINKS: u32 = 40;
 /// Opens an absolute path as [`file::open`] does, one directory after the other, so that none can be put in the place of one that was looked
 /// at. A link is followed only if root or this user made it, and a file of another user in a directory that others can write to is refused:
 /// either may be there to have the keeper write, or read, something else. A FIFO without a reader is an error and holds nothing up.
-pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
+pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     let end = match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => end,
         End::OfTheKernel(path) => return file::open(&path, flags | libc::O_NONBLOCK, mode),
@@ -28,50 +27,47 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
     let found = file::find_open(file.as_fd())?;
     if exposure(end.folder.as_fd())? != Exposure::None {
         if !is_trusted(found.user) {
-            return Err(refused("another user's", &end.path));
+            return Err(Error::Own(
+                "refused: it is another user's, in a directory that others can write to",
+            ));
         }
         if found.is_file() && found.names > 1 {
-            return Err(refused("a hard link", &end.path));
+            return Err(Error::Own(
+                "refused: it is a hard link in a directory that others can write to",
+            ));
         }
     }
     Ok(file)
 }
 
 /// The same of a file that says what the daemon does: nobody but root and this user may own it or write to it, wherever it is.
-pub fn open_trusted(path: &Path, flags: libc::c_int) -> io::Result<File> {
+pub fn open_trusted(path: &Path, flags: libc::c_int) -> Result<File> {
     let file = open(path, flags, 0)?;
     let found = file::find_open(file.as_fd())?;
     if is_trusted(found.user) && found.mode & 0o022 == 0 {
         return Ok(file);
     }
-    let text = "others own it or can write to it; chown it to root and chmod 600 it";
-    Err(with_text(io::ErrorKind::PermissionDenied, text.to_string()))
+    Err(Error::Own(
+        "others own it or can write to it; chown it to root and chmod 600 it",
+    ))
 }
 
 /// A directory that is named: the one it is in, where each link on the way may be followed.
-pub fn folder(path: &Path) -> io::Result<InFolder> {
+pub fn folder(path: &Path) -> Result<InFolder> {
     match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => Ok(end),
-        End::OfTheKernel(_) => Err(io::Error::from_raw_os_error(libc::EACCES)),
+        End::OfTheKernel(_) => Err(Error::Os(libc::EACCES)),
     }
 }
 
 /// The one spelling of an absolute path of something that is there, whoever made the links on its way.
-pub fn canonical(path: &Path) -> io::Result<PathBuf> {
+pub fn canonical(path: &Path) -> Result<PathBuf> {
     let path = match walk(path, LinkPolicy::All)? {
         End::In(end) => end.path,
         End::OfTheKernel(path) => path,
     };
     // The link to a pipe has no path as its target.
     file::find_link(&path).map(|_| path)
-}
-
-fn refused(what: &str, path: &Path) -> io::Error {
-    let text = format!(
-        "refused: {} is {what} in a folder that others can write to",
-        path.to_string_lossy()
-    );
-    with_text(io::ErrorKind::PermissionDenied, text)
 }
 
 /// Root, or the user that this process runs as.
@@ -90,7 +86,7 @@ enum Exposure {
     Full,
 }
 
-fn exposure(folder: BorrowedFd<'_>) -> io::Result<Exposure> {
+fn exposure(folder: BorrowedFd<'_>) -> Result<Exposure> {
     let found = file::find_in(folder, OsStr::new("."))?;
     Ok(match found.mode & 0o022 {
         _ if !is_trusted(found.user) => Exposure::Full,
@@ -128,11 +124,11 @@ enum LinkPolicy {
 /// What a directory is opened for: nothing but to look into it. A kernel before 2.6.39 does not know O_PATH, and opens it for reading.
 const WAY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
-fn root() -> io::Result<File> {
+fn root() -> Result<File> {
     file::open(Path::new("/"), WAY, 0)
 }
 
-fn walk(path: &Path, links_followed: LinkPolicy) -> io::Result<End> {
+fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
     let mut links = 0;
     let mut folder = root()?;
     // The path of that folder, nothing for the root; the path to walk, and from where on it is left.
@@ -185,11 +181,13 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> io::Result<End> {
                     Exposure::Full => false,
                 };
                 if !safe {
-                    return Err(refused("a symbolic link", &path_of(done)));
+                    return Err(Error::Own(
+                        "refused: its path has a symbolic link in a directory that others can write to",
+                    ));
                 }
             }
             if links > MAX_LINKS {
-                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                return Err(Error::Os(libc::ELOOP));
             }
             let mut target = file::link_in(here, part)?;
             done.truncate(before);
@@ -278,11 +276,11 @@ mod tests {
         assert_eq!(place.refusal("way/plain"), None);
         for name in ["open/link", "way/link", "safe/far"] {
             let text = place.refusal(name).expect(name);
-            assert!(text.contains("open/link is a symbolic link"), "{text}");
+            assert!(text.contains("has a symbolic link"), "{text}");
             assert!(!place.path("safe/target").exists());
         }
         let text = place.refusal("open/folder/target").unwrap();
-        assert!(text.contains("open/folder is a symbolic link"), "{text}");
+        assert!(text.contains("has a symbolic link"), "{text}");
         assert_eq!(place.refusal("safe/link"), None);
         assert!(place.path("safe/target").exists());
         assert!(
@@ -308,13 +306,13 @@ mod tests {
         assert_eq!(place.refusal("sticky/ours"), None);
         fs::hard_link(place.path("sticky/ours"), place.path("sticky/second")).unwrap();
         let text = place.refusal("sticky/second").unwrap();
-        assert!(text.contains("sticky/second is a symbolic link"), "{text}");
+        assert!(text.contains("has a symbolic link"), "{text}");
         symlink("../safe/other", place.path("sticky/theirs")).unwrap();
         if lchown(place.path("sticky/theirs"), Some(SOMEBODY), None).is_err() {
             return eprintln!("skipped: not root");
         }
         let text = place.refusal("sticky/theirs").unwrap();
-        assert!(text.contains("sticky/theirs is a symbolic link"), "{text}");
+        assert!(text.contains("has a symbolic link"), "{text}");
         assert!(!place.path("safe/other").exists());
     }
 
@@ -331,7 +329,7 @@ mod tests {
         for name in ["sticky/file", "open/file"] {
             let text = place.refusal(name).unwrap();
             // Where fs.protected_regular is set, the kernel itself refuses the one in `sticky`.
-            let refused = text.contains("file is another user's");
+            let refused = text.contains("it is another user's");
             assert!(refused || text.contains("Permission denied"), "{text}");
         }
         assert_eq!(place.refusal("safe/file"), None);
@@ -363,7 +361,7 @@ mod tests {
         symlink("../safe/file", place.path("open/link")).unwrap();
         let file = File::open(place.path("safe/file")).unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
-        let (pipe, _writer) = io::pipe().unwrap();
+        let (pipe, _writer) = std::io::pipe().unwrap();
         let pipe = std::os::fd::AsRawFd::as_raw_fd(&pipe);
         for path in [
             place.path("safe/../open/./link"),

@@ -10,13 +10,12 @@ use crate::config;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::daemon::ParentSignal;
-use crate::sys::error::plain;
+use crate::sys::error::{Error, Result};
 use crate::sys::file::{self, read_all, write_all};
 use crate::sys::program::{self, ExitCode};
 use crate::sys::{daemon, poll};
 use crate::util::time::Millis;
 use std::fs::Permissions;
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -106,7 +105,6 @@ pub fn start(settings: Settings) -> ! {
     keeper.end_unwanted_bans();
     let listens = match keeper
         .spawn_own_listener()
-        .map_err(|error| plain(&error))
         .and_then(|listener| keeper.await_listener(listener))
     {
         Ok(listens) => listens,
@@ -128,7 +126,7 @@ pub fn start(settings: Settings) -> ! {
                 let path = pid_path.to_string_lossy();
                 keeper.log.say(
                     LogKind::Error,
-                    &format_args!("could not create pid file {path}: {}", plain(&error)),
+                    &format_args!("could not create pid file {path}: {}", error),
                 );
             }
         }
@@ -189,7 +187,7 @@ fn close_all(keeper: &mut Keeper, problem: String) -> ! {
     live(keeper)
 }
 
-fn cannot_daemonize(error: io::Error) -> String {
+fn cannot_daemonize(error: Error) -> String {
     format!("cannot daemonize: {error}")
 }
 
@@ -213,7 +211,7 @@ fn take_state(keeper: &Keeper) -> Result<State, Unavailable> {
 }
 
 /// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
-fn write_pid(path: &Path) -> io::Result<bool> {
+fn write_pid(path: &Path) -> Result<bool> {
     let file = secure_open::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file::find_open(file.as_fd())?.is_file();
     if is_file {

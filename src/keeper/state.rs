@@ -7,14 +7,13 @@ use crate::lease::Lease;
 use crate::lease::journal::{self, BootContext};
 use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::sys::daemon::Holder;
-use crate::sys::error::{plain, with_text};
+use crate::sys::error::{Error, Result};
 use crate::sys::file::FileStatus;
 use crate::sys::{daemon, file, folder, poll, privileges};
 use crate::util::path::{file_name, folder_of};
 use crate::util::text::shown;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -49,8 +48,8 @@ pub enum Unavailable {
     Unusable(String),
 }
 
-fn unusable(path: &Path) -> impl Fn(io::Error) -> Unavailable + '_ {
-    move |error| Unavailable::Unusable(format!("{}: {}", path.to_string_lossy(), plain(&error)))
+fn unusable(path: &Path) -> impl Fn(Error) -> Unavailable + '_ {
+    move |error| Unavailable::Unusable(format!("{}: {}", path.to_string_lossy(), error))
 }
 
 /// A daemon among others: its config and `-i`, as given.
@@ -156,7 +155,7 @@ impl State {
         let net = match file::find(path) {
             Ok(namespace) => namespace.identity.1,
             // Kernels before 3.0 do not tell.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) if error.is(libc::ENOENT) => 0,
             Err(error) => return Err(unusable(path)(error)),
         };
         Ok(State {
@@ -181,7 +180,7 @@ impl State {
     pub fn is_in_place(&self) -> bool {
         match (file::find_open(self.lock.as_fd()), file::find(&self.named)) {
             (Ok(held), Ok(found)) => held.identity == found.identity,
-            (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+            (_, Err(error)) => !error.is(libc::ENOENT),
             _ => true,
         }
     }
@@ -233,9 +232,7 @@ impl State {
     pub fn leases(&self) -> (Vec<Lease>, Option<(LogKind, String)>) {
         let path = self.journal();
         // What the system says may pass; that a file is not ours is our own word.
-        let may_pass = |error: &io::Error| {
-            error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound
-        };
+        let may_pass = |error: &Error| matches!(error, Error::Os(_)) && !error.is(libc::ENOENT);
         let (leases, fault) = match patiently(|| read_ours(&path), may_pass) {
             Ok(text) => match journal::decode(&text) {
                 // Without /proc one boot cannot be told from another.
@@ -251,8 +248,8 @@ impl State {
                 Some(found) => (found.leases, "not a whole journal".to_string()),
                 None => (Vec::new(), "not a journal".to_string()),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), None),
-            Err(error) => (Vec::new(), plain(&error)),
+            Err(error) if error.is(libc::ENOENT) => return (Vec::new(), None),
+            Err(error) => (Vec::new(), shown(&error)),
         };
         let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
         let fate = match file::rename(&path, &aside) {
@@ -274,11 +271,10 @@ impl State {
     }
 
     /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
-    pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
+    pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> Result<()> {
         if !self.is_in_place() {
             // Another daemon's journal may be there now.
-            let text = format!("{} was removed or moved", self.named.to_string_lossy());
-            return Err(with_text(io::ErrorKind::NotFound, text));
+            return Err(Error::Own("its directory was removed or moved"));
         }
         let new = within(&self.folder, OsStr::new(JOURNAL_NEW));
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
@@ -305,7 +301,7 @@ fn patiently<T, E>(
 }
 
 /// The bytes of a journal that nobody else can have written.
-fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
+fn read_ours(path: &Path) -> Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
     let file = file::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let found = file::find_open(file.as_fd())?;
@@ -315,7 +311,7 @@ fn read_ours(path: &Path) -> io::Result<Vec<u8>> {
     };
     match fault {
         None => file::read_all(file.as_fd(), MAX_JOURNAL_BYTES),
-        Some(fault) => Err(denied(fault)),
+        Some(fault) => Err(Error::Own(fault)),
     }
 }
 
@@ -330,10 +326,6 @@ fn not_ours(found: &FileStatus) -> Option<&'static str> {
     }
 }
 
-fn denied(why: &str) -> io::Error {
-    with_text(io::ErrorKind::PermissionDenied, why.to_string())
-}
-
 /// The path of a name in a folder that is open, wherever that is by now.
 pub fn within(folder: &File, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd")
@@ -343,22 +335,22 @@ pub fn within(folder: &File, name: &OsStr) -> PathBuf {
 
 /// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and
 /// systemd made it, is closed to them if nothing in it is anybody else's business; never /var/run.
-fn private_directory(parent: &File, name: &OsStr) -> io::Result<File> {
+fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
     let made = file::make_private_directory(&within(parent, name));
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
     // On a full or read-only disk the one that is there will do.
     let folder = file::open_in(parent.as_fd(), name, flags, 0).map_err(|error| match made {
-        Err(why) if error.kind() == io::ErrorKind::NotFound => why,
+        Err(why) if error.is(libc::ENOENT) => why,
         _ => error,
     })?;
     let found = file::find_open(folder.as_fd())?;
     if let Some(fault) = not_ours(&found) {
-        return Err(denied(fault));
+        return Err(Error::Own(fault));
     }
     if found.mode & 0o077 != 0 {
         let here = within(&folder, OsStr::new("."));
         if !folder::names(&here)?.iter().all(|name| is_ours(name)) {
-            return Err(denied(
+            return Err(Error::Own(
                 "others can look into it and it holds more than knockd's; name a folder of its own",
             ));
         }

@@ -6,10 +6,10 @@ use super::told;
 use crate::capture::interfaces::{Interfaces, Link, Selector};
 use crate::ipc::{self, ToKeeper};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
+use crate::sys::error::{Error, Result};
 use crate::sys::packet_socket::{Batch, PacketSocket};
 use crate::util::bpf::Instruction;
 use crate::util::text::shown;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -84,7 +84,7 @@ impl Capture {
             self.socket.attach(program).map_err(|error| {
                 let why = told(
                     ": the kernel refused a new filter, the old one stays",
-                    &error,
+                    error,
                 );
                 self.selector.name().to_string() + &why
             })?;
@@ -106,8 +106,8 @@ impl Capture {
     fn bind(&self, index: u32) -> Result<Option<u32>, String> {
         match self.socket.bind(index) {
             Ok(()) => Ok(Some(index)),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(error) => Err(told(self.selector.name(), &error)),
+            Err(Error::Os(libc::ENODEV)) => Ok(None),
+            Err(error) => Err(told(self.selector.name(), error)),
         }
     }
 
@@ -212,7 +212,7 @@ impl Capture {
     }
 
     /// The packets that wait, as [`PacketSocket::receive`] gives them.
-    pub fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
+    pub fn receive(&self, batch: &mut Batch) -> Result<usize> {
         self.socket.receive(batch)
     }
 

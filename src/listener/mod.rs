@@ -10,10 +10,10 @@ mod start;
 
 use crate::ipc::ToListener;
 use crate::limits::MAX_RECORD;
-use crate::sys::error::plain;
+use crate::sys::error::Error;
 use crate::sys::message_socket::MessageSocket;
+use crate::util::text::shown;
 use std::ffi::CStr;
-use std::io;
 
 pub use start::main;
 
@@ -21,8 +21,8 @@ pub use start::main;
 pub const PROGRAM: &CStr = c"knockd-listener";
 
 /// Text for a person about an error of the system.
-fn told(what: &str, error: &io::Error) -> String {
-    [what, ": ", &plain(error)].concat()
+fn told(what: &str, error: Error) -> String {
+    [what, ": ", &shown(&error)].concat()
 }
 
 /// The next record, waited for; `None` when the keeper is gone or talks nonsense.

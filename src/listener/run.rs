@@ -24,7 +24,6 @@ use crate::sys::poll::{Awaits, PollEntry};
 use crate::util::bpf::Instruction;
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -113,8 +112,7 @@ impl<'a> Listener<'a> {
     }
 
     fn look_around(&self) -> Result<Interfaces, String> {
-        Interfaces::read(&self.netlink, self.follows_routes)
-            .map_err(|error| told("netlink", &error))
+        Interfaces::read(&self.netlink, self.follows_routes).map_err(|error| told("netlink", error))
     }
 
     /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and
@@ -165,7 +163,7 @@ impl<'a> Listener<'a> {
                     let _ = entries.push(PollEntry::new(Some(fd), Awaits::Input));
                 }
                 poll::wait(&mut entries, now, soonest(&deadlines))
-                    .map_err(|error| told("poll", &error))?
+                    .map_err(|error| told("poll", error))?
             };
             // It may have slept for days.
             let now = monotonic();
@@ -195,7 +193,7 @@ impl<'a> Listener<'a> {
         loop {
             let length = match self.keeper.receive(&mut buffer, false) {
                 Ok(length) => length,
-                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+                Err(error) => return error.is(libc::EAGAIN),
             };
             let (index, generation, sequence) =
                 match buffer.get(..length).and_then(ToListener::decode) {

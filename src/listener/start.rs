@@ -13,17 +13,17 @@ use crate::knock::tripwire::{self, Tripwire, Tripwires};
 use crate::limits::{LOG_BURST, SCANNED_PER_SECOND};
 use crate::matcher::{Matcher, Rules};
 use crate::sys::clock::monotonic;
-use crate::sys::error::plain;
+use crate::sys::error::Result;
 use crate::sys::file::read_file;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::{Batch, PacketSocket};
 use crate::sys::program::ExitCode;
 use crate::sys::{privileges, program, random, seccomp};
+use crate::util::text::shown;
 use crate::util::time::NEVER;
 use crate::util::token_bucket::TokenBucket;
 use std::cell::Cell;
-use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -49,7 +49,7 @@ fn end() -> ! {
 }
 
 /// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
-fn auto_tripwires() -> io::Result<Tripwires> {
+fn auto_tripwires() -> Result<Tripwires> {
     let mut services = Vec::new();
     for &(file, state) in &[
         ("/proc/net/tcp", "0A"),
@@ -121,10 +121,10 @@ fn listen(keeper: &MessageSocket) -> ! {
     let captures = selectors.into_iter().zip(sockets);
     let captures = captures.map(|(selector, socket)| Capture::new(selector, socket));
     let changes = Netlink::watch(follows_routes)
-        .unwrap_or_else(|error| refuse(keeper, told("netlink", &error)));
-    let netlink = Netlink::ask().unwrap_or_else(|error| refuse(keeper, told("netlink", &error)));
+        .unwrap_or_else(|error| refuse(keeper, told("netlink", error)));
+    let netlink = Netlink::ask().unwrap_or_else(|error| refuse(keeper, told("netlink", error)));
     let mut seed = [0; 8];
-    random::fill(&mut seed).unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", &error)));
+    random::fill(&mut seed).unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", error)));
     let release = read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
     let kernel = filter::Kernel {
         vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
@@ -135,8 +135,9 @@ fn listen(keeper: &MessageSocket) -> ! {
         max_attempts: max_attempts.into(),
         tripwires: match tripwire {
             Tripwire::None => Tripwires::default(),
-            Tripwire::Auto => auto_tripwires()
-                .unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", &error))),
+            Tripwire::Auto => {
+                auto_tripwires().unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", error)))
+            }
             Tripwire::Ports(_) => Tripwires::listed(listed),
         },
         ban,
@@ -162,14 +163,14 @@ fn listen(keeper: &MessageSocket) -> ! {
         match privileges::enter_cage() {
             Ok(()) => {}
             // There is no state folder, which the keeper has told.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
-            Err(error) => warn(&["the listener can see the file system: ", &plain(&error)]),
+            Err(error) if error.is(libc::ENOTDIR) => {}
+            Err(error) => warn(&["the listener can see the file system: ", &shown(&error)]),
         }
         stays_root = privileges::become_unprivileged(privileges::LISTENER).err();
     }
     let dropped = privileges::drop_capabilities();
     if let Err(error) = &dropped {
-        warn(&["the listener keeps its capabilities: ", &plain(error)]);
+        warn(&["the listener keeps its capabilities: ", &shown(error)]);
     }
     // From here on all that it has open is sockets.
     privileges::close_outputs();
@@ -177,7 +178,7 @@ fn listen(keeper: &MessageSocket) -> ! {
     // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
     let confined = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
     if let Some(error) = stays_root {
-        let problem = told("the listener cannot give up root", &error)
+        let problem = told("the listener cannot give up root", error)
             + "; let knockd have CAP_SETUID and CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW";
         // Without capabilities it could still open root's files, which seccomp keeps it from.
         if dropped.and(confined).is_err() {

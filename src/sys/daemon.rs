@@ -1,6 +1,6 @@
 //! Becoming a daemon, and being the only one.
 
-use super::error::cerr;
+use super::error::{Error, Result, cerr};
 use super::exec::fork;
 use super::file::{open, read_all, write_all};
 use super::folder;
@@ -39,7 +39,7 @@ pub struct ParentSignal(io::PipeWriter);
 
 /// Forks: the child goes on in a session of its own with directory `/`; the parent waits until the child calls
 /// [`ParentSignal::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
-pub fn daemonize() -> io::Result<ParentSignal> {
+pub fn daemonize() -> Result<ParentSignal> {
     let (from_child, to_parent) = io::pipe()?;
     if fork()? != 0 {
         drop(to_parent);
@@ -59,7 +59,7 @@ pub fn daemonize() -> io::Result<ParentSignal> {
 
 impl ParentSignal {
     /// The start succeeded: standard input, output and error go to /dev/null, and the parent exits.
-    pub fn done(self) -> io::Result<()> {
+    pub fn done(self) -> Result<()> {
         let null = open(Path::new("/dev/null"), libc::O_RDWR, 0)?;
         for standard in 0..=2 {
             // SAFETY: no pointers; both are open descriptors.
@@ -82,7 +82,7 @@ pub struct Holder {
 
 /// Takes the lock of this file (fcntl(2)), which is open for both, until the process ends: `Ok(None)`, or who has it. `is_up`: what others
 /// are told of us. Whoever has it may say anew what they are told, and nobody gets it meanwhile.
-pub fn lock(file: &File, is_up: bool) -> io::Result<Option<Holder>> {
+pub fn lock(file: &File, is_up: bool) -> Result<Option<Holder>> {
     // SAFETY: an all-zero flock is valid: from the start to the end of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_whence = libc::SEEK_SET as libc::c_short;
@@ -94,7 +94,7 @@ pub fn lock(file: &File, is_up: bool) -> io::Result<Option<Holder>> {
         let taken = cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) });
         match taken {
             Ok(_) => return Ok(None),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EAGAIN)) => {}
+            Err(Error::Os(libc::EACCES | libc::EAGAIN)) => {}
             Err(error) => return Err(error),
         }
         // SAFETY: `lock` is valid for reading and writing.
@@ -108,7 +108,7 @@ pub fn lock(file: &File, is_up: bool) -> io::Result<Option<Holder>> {
         // Its holder has just ended.
     }
     // A file system that refuses locks, or two daemons that start and end.
-    Err(io::ErrorKind::WouldBlock.into())
+    Err(Error::Os(libc::EAGAIN))
 }
 
 #[cfg(test)]
@@ -151,9 +151,9 @@ mod tests {
                 let mode = libc::SECCOMP_MODE_FILTER;
                 cerr(libc::prctl(libc::PR_SET_SECCOMP, mode, filter)).expect("seccomp");
             }
-            lock(&file, false).map_err(|error| error.kind())
+            lock(&file, false)
         });
         let refused = refused.join().expect("thread");
-        assert_eq!(refused.err(), Some(io::ErrorKind::WouldBlock));
+        assert_eq!(refused.err(), Some(Error::Os(libc::EAGAIN)));
     }
 }

@@ -1,71 +1,91 @@
-//! Errors: those of system calls, and in words of ours.
+//! The errors of system calls, and the few of our own that stand in their place.
 
 use crate::util::text::shown;
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
 
+/// Why a system call, or what is made of several, failed. (It is copied and compared like a number: std's `io::Error` owns
+/// memory and would be 8 kB more on mipsel.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// errno(3); shown in the words of strerror(3).
+    Os(libc::c_int),
+    /// In words of our own.
+    Own(&'static str),
+}
+
+/// What may fail by a system call.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// That of this thread's last system call.
+    pub fn last() -> Error {
+        // SAFETY: errno is always there.
+        Error::Os(unsafe { *libc::__errno_location() })
+    }
+
+    /// Whether it is this errno.
+    pub fn is(self, number: libc::c_int) -> bool {
+        self == Error::Os(number)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Error::Os(number) => {
+                // SAFETY: strerror() gives a C string for any number. Each process has one thread, and musl's texts never change.
+                let text = unsafe { CStr::from_ptr(libc::strerror(number)) };
+                f.write_str(&text.to_string_lossy())
+            }
+            Error::Own(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        // Those that std makes itself are none that our calls can meet.
+        Error::Os(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+impl From<Error> for String {
+    fn from(error: Error) -> String {
+        shown(&error)
+    }
+}
+
 /// Turns the -1 of a system call into the error that `errno` holds.
-pub fn cerr(result: libc::c_int) -> io::Result<libc::c_int> {
+pub fn cerr(result: libc::c_int) -> Result<libc::c_int> {
     if result == -1 {
-        Err(io::Error::last_os_error())
+        Err(Error::last())
     } else {
         Ok(result)
     }
 }
 
 /// The same for calls that return a number of something or -1; they are made again while a signal interrupts.
-pub fn retry(call: &mut dyn FnMut() -> isize) -> io::Result<usize> {
+pub fn retry(call: &mut dyn FnMut() -> isize) -> Result<usize> {
     loop {
-        match usize::try_from(call()).map_err(|_| io::Error::last_os_error()) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        match usize::try_from(call()).map_err(|_| Error::last()) {
+            Err(Error::Os(libc::EINTR)) => {}
             result => return result,
         }
     }
 }
-
-/// An error in words of ours. (std's own for text brings the tables of Unicode, to show text in the way of Rust's source.)
-pub fn with_text(kind: io::ErrorKind, text: String) -> io::Error {
-    io::Error::new(kind, OwnMessage(text))
-}
-
-/// The text of an error as C's strerror() gives it, without the number that Rust adds.
-pub fn plain(error: &io::Error) -> String {
-    let mut text = shown(error);
-    if error.raw_os_error().is_some()
-        && let Some(number) = text.bytes().rposition(|byte| byte == b'(')
-    {
-        text.truncate(number);
-        text.truncate(text.trim_ascii_end().len());
-    }
-    text
-}
-
-struct OwnMessage(String);
-
-impl fmt::Display for OwnMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for OwnMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for OwnMessage {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_of_an_error_has_no_number() {
-        let reason = |code| plain(&io::Error::from_raw_os_error(code));
-        assert_eq!(reason(libc::ENOENT), "No such file or directory");
-        assert_eq!(reason(12_345), "Unknown error 12345");
-        let ours = with_text(io::ErrorKind::Other, "of ours (really)".to_string());
-        assert_eq!(plain(&ours), "of ours (really)");
+    fn an_error_is_shown_as_strerror_says_it() {
+        assert_eq!(
+            Error::Os(libc::ENOENT).to_string(),
+            "No such file or directory"
+        );
+        assert_eq!(Error::Own("of ours").to_string(), "of ours");
     }
 }

@@ -1,8 +1,8 @@
 //! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
 //! this program again, for the daemon's other processes. (`std::process` would be 23 kB more on mipsel.)
 
-use super::error::{cerr, retry};
-use super::file::{self, open, read_all, read_file, write_all};
+use super::error::{Error, Result, cerr, retry};
+use super::file::{self, c_string, open, read_all, read_file, write_all};
 use super::{poll, signals};
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::util::number::number;
@@ -19,7 +19,7 @@ use std::path::Path;
 pub fn still_runs(group: ProcessGroup) -> bool {
     match start_time(group.leader) {
         Ok(started) => started == group.started,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => false,
+        Err(Error::Os(libc::ENOENT | libc::ESRCH)) => false,
         Err(_) => has_members(group),
     }
 }
@@ -49,14 +49,14 @@ pub fn signal(group: ProcessGroup, number: libc::c_int) {
 const UNKNOWN: u64 = 0;
 
 /// Clock ticks since boot at which that process started.
-fn start_time(process: libc::pid_t) -> io::Result<u64> {
+fn start_time(process: libc::pid_t) -> Result<u64> {
     let stat = read_file(Path::new(&format!("/proc/{process}/stat")))?;
     // The second field is the program's name in parentheses, and may hold anything; 20 fields after it is the time.
     let mut after_name = stat.rsplit(|byte| *byte == b')');
     let fields = after_name.next().unwrap_or_default();
     let field = fields.split(|byte| *byte == b' ').nth(20);
     let started = field.and_then(|field| number(field, u64::MAX));
-    started.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    started.ok_or(Error::Os(libc::EINVAL))
 }
 
 #[cfg(target_env = "musl")]
@@ -67,7 +67,7 @@ unsafe extern "C" {
 
 /// A copy of this process: 0 in it, its id here. There is one thread, so the copy may run any code. (`fork` of musl takes locks that only
 /// threads need, 2 kB on mipsel; older glibc has no other.)
-pub(super) fn fork() -> io::Result<libc::pid_t> {
+pub(super) fn fork() -> Result<libc::pid_t> {
     #[cfg(target_env = "musl")]
     // SAFETY: no arguments, and no lock is held by any other thread.
     let process = unsafe { _Fork() };
@@ -90,15 +90,15 @@ impl Prepared {
     }
 
     /// Lets it run. If this is never called, because the daemon dies first, the command never runs.
-    pub fn go(self) -> io::Result<()> {
+    pub fn go(self) -> Result<()> {
         write_all(self.gate.as_fd(), b"!")
     }
 }
 
 /// Forks a child that will be `/bin/sh -c command`, with the daemon's standard descriptors, environment and
 /// directory, and nothing else of it.
-pub fn prepare(command: &[u8]) -> io::Result<Prepared> {
-    let command = CString::new(command)?;
+pub fn prepare(command: &[u8]) -> Result<Prepared> {
+    let command = c_string(command)?;
     let (waiting, gate) = io::pipe()?;
     match fork()? {
         0 => {
@@ -150,7 +150,7 @@ pub fn start_self(
     input: BorrowedFd<'_>,
     output: Option<BorrowedFd<'_>>,
     more: &[BorrowedFd<'_>],
-) -> io::Result<libc::pid_t> {
+) -> Result<libc::pid_t> {
     let other = other_name();
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
@@ -165,7 +165,10 @@ pub fn start_self(
             null.as_raw_fd(),
             more,
         );
-        let number = error.raw_os_error().unwrap_or(0);
+        let number = match error {
+            Error::Os(number) => number,
+            Error::Own(_) => libc::EIO,
+        };
         let _ = write_all(writer.as_fd(), &number.to_ne_bytes());
         // SAFETY: _exit runs nothing of the parent's.
         unsafe { libc::_exit(127) }
@@ -176,7 +179,7 @@ pub fn start_self(
         return Ok(child);
     };
     wait(child);
-    Err(io::Error::from_raw_os_error(i32::from_ne_bytes(*error)))
+    Err(Error::Os(i32::from_ne_bytes(*error)))
 }
 
 /// This program's file by another name that stands beside it, a hard link. The `pidof` of busybox and procps compares the name of the
@@ -199,7 +202,7 @@ fn become_self(
     output: libc::c_int,
     null: libc::c_int,
     more: &[BorrowedFd<'_>],
-) -> io::Error {
+) -> Error {
     signals::restore_for_exec();
     // Before exec: what is ignored stays ignored, so that there is no moment at which a signal ends the child.
     if let Err(error) = signals::leave_to_keeper() {
@@ -224,7 +227,7 @@ fn become_self(
         // SAFETY: path, name and array end with NUL and live until exec.
         unsafe { libc::execv(path.as_ptr(), argv.as_ptr()) };
     }
-    io::Error::last_os_error()
+    Error::last()
 }
 
 /// How a child ended.
@@ -268,7 +271,7 @@ fn wait(process: libc::pid_t) {
 }
 
 /// Ends one child for good.
-pub fn kill(process: libc::pid_t) -> io::Result<()> {
+pub fn kill(process: libc::pid_t) -> Result<()> {
     // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
     cerr(unsafe { libc::kill(process, libc::SIGKILL) }).map(drop)
 }

@@ -1,22 +1,21 @@
 //! Files and their names, and reading and writing descriptors. (`std::fs` would be 3 kB more on mipsel.)
 
-use super::error::{cerr, retry};
+use super::error::{Error, Result, cerr, retry};
 use crate::limits::MAX_FILE_BYTES;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// An error if there is a NUL in it.
-fn c_string(text: &OsStr) -> io::Result<CString> {
-    Ok(CString::new(text.as_encoded_bytes())?)
+pub(super) fn c_string(text: &[u8]) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::Os(libc::EINVAL))
 }
 
 /// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made. A terminal does not become
 /// this process's own, as by default it would on kernels before 4.x also where it is only written to: Ctrl-C there would end the daemon.
-pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> io::Result<File> {
+pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let fd = with_c_string(path.as_os_str(), &mut |path| {
         // SAFETY: the path is a C string that lives through the call.
@@ -32,7 +31,7 @@ pub fn open_in(
     name: &OsStr,
     flags: libc::c_int,
     mode: u32,
-) -> io::Result<File> {
+) -> Result<File> {
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let fd = with_c_string(name, &mut |name| {
         // SAFETY: the name is a C string that lives through the call.
@@ -46,8 +45,8 @@ pub fn open_in(
 fn with_c_string(
     text: &OsStr,
     call: &mut dyn FnMut(*const libc::c_char) -> isize,
-) -> io::Result<usize> {
-    let text = c_string(text)?;
+) -> Result<usize> {
+    let text = c_string(text.as_encoded_bytes())?;
     retry(&mut || call(text.as_ptr()))
 }
 
@@ -90,7 +89,7 @@ impl FileStatus {
 }
 
 /// Looks at what a path leads to.
-pub fn find(path: &Path) -> io::Result<FileStatus> {
+pub fn find(path: &Path) -> Result<FileStatus> {
     // SAFETY: the path is a C string, and there is room for what is found.
     look(path.as_os_str(), &mut |path, found| unsafe {
         libc::stat64(path, found)
@@ -98,7 +97,7 @@ pub fn find(path: &Path) -> io::Result<FileStatus> {
 }
 
 /// Looks at an open file.
-pub fn find_open(file: BorrowedFd<'_>) -> io::Result<FileStatus> {
+pub fn find_open(file: BorrowedFd<'_>) -> Result<FileStatus> {
     // SAFETY: an all-zero stat is valid.
     let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
     // SAFETY: `found` has room for what is found.
@@ -107,7 +106,7 @@ pub fn find_open(file: BorrowedFd<'_>) -> io::Result<FileStatus> {
 }
 
 /// Looks at a name in this directory, `.` for the directory itself, and follows no link.
-pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<FileStatus> {
+pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<FileStatus> {
     // SAFETY: as above.
     look(name, &mut |name, found| unsafe {
         libc::fstatat64(folder.as_raw_fd(), name, found, libc::AT_SYMLINK_NOFOLLOW)
@@ -115,7 +114,7 @@ pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<FileStatus> {
 }
 
 /// Looks at a path, and does not follow a link at its end.
-pub fn find_link(path: &Path) -> io::Result<FileStatus> {
+pub fn find_link(path: &Path) -> Result<FileStatus> {
     // SAFETY: as above.
     look(path.as_os_str(), &mut |path, found| unsafe {
         libc::lstat64(path, found)
@@ -125,7 +124,7 @@ pub fn find_link(path: &Path) -> io::Result<FileStatus> {
 fn look(
     name: &OsStr,
     call: &mut dyn FnMut(*const libc::c_char, *mut libc::stat64) -> libc::c_int,
-) -> io::Result<FileStatus> {
+) -> Result<FileStatus> {
     // SAFETY: an all-zero stat is valid.
     let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
     with_c_string(name, &mut |name| call(name, &raw mut found) as isize)?;
@@ -133,7 +132,7 @@ fn look(
 }
 
 /// Where a symbolic link in this directory leads.
-pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<u8>> {
+pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>> {
     let mut target = vec![0u8; libc::PATH_MAX as usize];
     let length = with_c_string(name, &mut |name| {
         let (first, room) = (target.as_mut_ptr().cast(), target.len());
@@ -145,7 +144,7 @@ pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Vec<u8>> {
 }
 
 /// Where a symbolic link leads.
-pub fn link(path: &Path) -> io::Result<PathBuf> {
+pub fn link(path: &Path) -> Result<PathBuf> {
     // SAFETY: the kernel takes this number for the working directory; nobody can close it.
     let here = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
     let target = link_in(here, path.as_os_str())?;
@@ -153,7 +152,7 @@ pub fn link(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Removes a file.
-pub fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> Result<()> {
     // SAFETY: a C string that lives through the call.
     with_c_string(path.as_os_str(), &mut |path| unsafe {
         libc::unlink(path) as isize
@@ -162,8 +161,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Puts a file in the place of another.
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    let to = c_string(to.as_os_str())?;
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    let to = c_string(to.as_os_str().as_encoded_bytes())?;
     // SAFETY: two C strings that live through the call.
     with_c_string(from.as_os_str(), &mut |from| unsafe {
         libc::rename(from, to.as_ptr()) as isize
@@ -172,7 +171,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Sets the permissions of a file.
-pub fn set_mode(path: &Path, mode: libc::mode_t) -> io::Result<()> {
+pub fn set_mode(path: &Path, mode: libc::mode_t) -> Result<()> {
     // SAFETY: a C string that lives through the call.
     with_c_string(path.as_os_str(), &mut |path| unsafe {
         libc::chmod(path, mode) as isize
@@ -181,7 +180,7 @@ pub fn set_mode(path: &Path, mode: libc::mode_t) -> io::Result<()> {
 }
 
 /// Makes a directory that only this user can enter.
-pub fn make_private_directory(path: &Path) -> io::Result<()> {
+pub fn make_private_directory(path: &Path) -> Result<()> {
     // SAFETY: a C string that lives through the call.
     with_c_string(path.as_os_str(), &mut |path| unsafe {
         libc::mkdir(path, 0o700) as isize
@@ -190,25 +189,32 @@ pub fn make_private_directory(path: &Path) -> io::Result<()> {
 }
 
 /// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
-pub fn read_all(source: BorrowedFd<'_>, most: usize) -> io::Result<Vec<u8>> {
+pub fn read_all(source: BorrowedFd<'_>, most: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut piece = [0u8; 4096];
     while bytes.len() < most {
         let room = piece.len().min(most - bytes.len());
-        let length = retry(&mut || {
-            // SAFETY: `piece` has room for that many bytes.
-            unsafe { libc::read(source.as_raw_fd(), piece.as_mut_ptr().cast(), room) }
-        })?;
+        let room = piece.get_mut(..room).unwrap_or_default();
+        let length = read(source, room)?;
         if length == 0 {
             break;
         }
-        bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
+        bytes.extend_from_slice(room.get(..length).unwrap_or_default());
     }
     Ok(bytes)
 }
 
+/// What comes from `source` at once, 0 at its end.
+pub fn read(source: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    retry(&mut || {
+        let (first, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the pointer and length describe `buffer`.
+        unsafe { libc::read(source.as_raw_fd(), first, room) }
+    })
+}
+
 /// As many of these bytes as `destination` takes at once.
-pub fn write(destination: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+pub fn write(destination: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     retry(&mut || {
         // SAFETY: so many bytes are there.
         unsafe { libc::write(destination.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) }
@@ -216,11 +222,11 @@ pub fn write(destination: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// All of these bytes to `destination`. (Of std's there would be a copy for each kind of it, too.)
-pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let length = write(destination, bytes)?;
         if length == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(Error::Os(libc::EIO));
         }
         bytes = bytes.get(length..).unwrap_or_default();
     }
@@ -228,13 +234,13 @@ pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()
 }
 
 /// The bytes of a file, such as those of /proc.
-pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     read_all(open(path, libc::O_RDONLY, 0)?.as_fd(), MAX_FILE_BYTES)
 }
 
 /// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and
 /// that of musl translates structures for 1 kB.)
-pub fn set_nonblocking(descriptor: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+pub fn set_nonblocking(descriptor: BorrowedFd<'_>, on: bool) -> Result<()> {
     let fd = descriptor.as_raw_fd();
     // SAFETY: no pointers.
     let flags = cerr(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;

@@ -1,17 +1,18 @@
 //! What is in a folder. (`std::fs::read_dir` is 2 kB more on mipsel.)
 
-use std::ffi::{CStr, CString, OsString};
-use std::io;
+use super::error::{Error, Result};
+use super::file::c_string;
+use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 /// The names in that folder, without `.` and `..`.
-pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
+pub fn names(path: &Path) -> Result<Vec<OsString>> {
+    let path = c_string(path.as_os_str().as_bytes())?;
     // SAFETY: a C string that outlives the call.
     let folder = unsafe { libc::opendir(path.as_ptr()) };
     if folder.is_null() {
-        return Err(io::Error::last_os_error());
+        return Err(Error::last());
     }
     let mut names = Vec::new();
     let result = loop {
@@ -22,7 +23,7 @@ pub fn names(path: &Path) -> io::Result<Vec<OsString>> {
             match entry.is_null() {
                 // No reference to it: it is shorter than its type.
                 false => CStr::from_ptr((&raw const (*entry).d_name).cast()).to_bytes(),
-                true if *libc::__errno_location() != 0 => break Err(io::Error::last_os_error()),
+                true if *libc::__errno_location() != 0 => break Err(Error::last()),
                 true => break Ok(names),
             }
         };

@@ -1,9 +1,8 @@
 //! The two knocks of the client: one SYN, or one datagram.
 
-use super::error::cerr;
+use super::error::{Error, Result, cerr};
 use super::file::set_nonblocking;
 use super::raw_address::RawAddress;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
@@ -18,7 +17,7 @@ pub struct Knocker {
 impl Knocker {
     /// Opens a socket for that knock, by TCP or by UDP; nothing is sent. The flags of newer kernels (SOCK_NONBLOCK) are not used:
     /// Linux 2.6.24 has none of them.
-    pub fn open(is_tcp: bool, to: &SocketAddr) -> io::Result<Knocker> {
+    pub fn open(is_tcp: bool, to: &SocketAddr) -> Result<Knocker> {
         let family = if to.is_ipv4() {
             libc::AF_INET
         } else {
@@ -44,7 +43,7 @@ impl Knocker {
 
     /// Sends the knock. TCP: the kernel sends one SYN, and since the socket is closed at once it never sends
     /// another. UDP: one datagram with one NUL byte, as knock 0.8. An error means that nothing was sent.
-    pub fn knock(self) -> io::Result<()> {
+    pub fn knock(self) -> Result<()> {
         let fd = self.socket.as_raw_fd();
         match self.is_tcp {
             false => {
@@ -55,7 +54,7 @@ impl Knocker {
                     libc::sendto(fd, byte, 1, 0, self.to.pointer(), self.to.length())
                 };
                 if sent == -1 {
-                    Err(io::Error::last_os_error())
+                    Err(Error::last())
                 } else {
                     Ok(())
                 }
@@ -66,7 +65,7 @@ impl Knocker {
                 match cerr(result) {
                     // The SYN is sent. An ICMP error in answer to it, which on a virtual link comes before connect() is
                     // done, does not show here: what other error there is, is from the way out.
-                    Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+                    Err(Error::Os(libc::EINPROGRESS)) => Ok(()),
                     result => result.map(drop),
                 }
             }

@@ -1,12 +1,11 @@
 //! Sockets whose messages arrive whole or not at all: the socketpairs between the keeper and its other processes (SOCK_SEQPACKET, so that the
 //! end of either process shows as end of file), and UDP to a DNS server.
 
-use super::error::{cerr, retry};
+use super::error::{Error, Result, cerr, retry};
 use super::poll;
 use super::raw_address::{RawAddress, socklen};
 use crate::limits::{SEND_PAUSE_MS, SEND_TRIES};
 use crate::util::time::Millis;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -15,7 +14,7 @@ pub struct MessageSocket(OwnedFd);
 
 impl MessageSocket {
     /// Two connected ends, both close-on-exec.
-    pub fn pair() -> io::Result<(MessageSocket, MessageSocket)> {
+    pub fn pair() -> Result<(MessageSocket, MessageSocket)> {
         let mut ends = [-1; 2];
         // SAFETY: `ends` has room for the two descriptors.
         cerr(unsafe {
@@ -32,7 +31,7 @@ impl MessageSocket {
     }
 
     /// A UDP socket that is connected to that address; nothing is sent. An error: there is no way to it.
-    pub fn to_udp(address: &SocketAddr) -> io::Result<MessageSocket> {
+    pub fn to_udp(address: &SocketAddr) -> Result<MessageSocket> {
         let family = match address {
             SocketAddr::V4(_) => libc::AF_INET,
             SocketAddr::V6(_) => libc::AF_INET6,
@@ -53,7 +52,7 @@ impl MessageSocket {
     }
 
     /// From now on [`send`](Self::send) waits this long (ms) at most, and fails with `WouldBlock` after it.
-    pub fn limit_sending(&self, wait: Millis) -> io::Result<()> {
+    pub fn limit_sending(&self, wait: Millis) -> Result<()> {
         let limit = libc::timeval {
             tv_sec: (wait / 1000) as libc::time_t,
             tv_usec: (wait % 1000 * 1000) as libc::suseconds_t,
@@ -72,20 +71,19 @@ impl MessageSocket {
     }
 
     /// Sends one message; waits for room, and for memory, if `wait`; otherwise fails with `WouldBlock` when there is no room.
-    pub fn send(&self, message: &[u8], wait: bool) -> io::Result<()> {
+    pub fn send(&self, message: &[u8], wait: bool) -> Result<()> {
         let mut tries = if wait { SEND_TRIES } else { 1 };
         loop {
             let result = self.try_send(message, wait);
-            let code = result.as_ref().err().and_then(io::Error::raw_os_error);
             tries -= 1;
-            if tries == 0 || !matches!(code, Some(libc::ENOBUFS | libc::ENOMEM)) {
+            if tries == 0 || !matches!(result, Err(Error::Os(libc::ENOBUFS | libc::ENOMEM))) {
                 return result;
             }
             poll::pause(SEND_PAUSE_MS);
         }
     }
 
-    fn try_send(&self, message: &[u8], wait: bool) -> io::Result<()> {
+    fn try_send(&self, message: &[u8], wait: bool) -> Result<()> {
         let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
         retry(&mut || {
             let (first, length) = (message.as_ptr().cast(), message.len());
@@ -97,7 +95,7 @@ impl MessageSocket {
 
     /// Receives one message into `buffer`: its length, 0 at the end; longer ones are cut, which no decoder accepts.
     /// Fails with `WouldBlock` when there is none and `wait` is not set.
-    pub fn receive(&self, buffer: &mut [u8], wait: bool) -> io::Result<usize> {
+    pub fn receive(&self, buffer: &mut [u8], wait: bool) -> Result<usize> {
         let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
         retry(&mut || {
             let (first, room) = (buffer.as_mut_ptr().cast(), buffer.len());

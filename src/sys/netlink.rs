@@ -1,10 +1,9 @@
 //! The rtnetlink(7) socket: asks what links, addresses and routes there are, and tells when they change. What the
 //! bytes mean is in [`crate::capture::interfaces`].
 
-use super::error::{cerr, retry};
+use super::error::{Error, Result, cerr, retry};
 use super::raw_address::socklen;
 use std::cell::Cell;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// What a dump lists.
@@ -53,7 +52,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    fn open(groups: u32) -> io::Result<Netlink> {
+    fn open(groups: u32) -> Result<Netlink> {
         // SAFETY: no pointers.
         let fd = cerr(unsafe {
             libc::socket(
@@ -83,7 +82,7 @@ impl Netlink {
     }
 
     /// A socket that can be read whenever links or addresses change, and on request routes.
-    pub fn watch(routes: bool) -> io::Result<Netlink> {
+    pub fn watch(routes: bool) -> Result<Netlink> {
         let mut groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         if routes {
             groups |= libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
@@ -92,7 +91,7 @@ impl Netlink {
     }
 
     /// A socket to ask with.
-    pub fn ask() -> io::Result<Netlink> {
+    pub fn ask() -> Result<Netlink> {
         Netlink::open(0)
     }
 
@@ -115,14 +114,14 @@ impl Netlink {
                         };
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
+                Err(Error::Os(libc::ENOBUFS)) => any = true,
                 Err(_) => return any,
             }
         }
     }
 
     /// Gets one whole list; `message` is called with type and body of each message of it.
-    pub fn dump(&self, what: Dump, message: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
+    pub fn dump(&self, what: Dump, message: &mut dyn FnMut(u16, &[u8])) -> Result<()> {
         let kind = match what {
             Dump::Links => libc::RTM_GETLINK,
             Dump::Addresses => libc::RTM_GETADDR,
@@ -156,7 +155,7 @@ impl Netlink {
                     body,
                 }) = Message::first(&mut rest)
                 else {
-                    return Err(io::ErrorKind::InvalidData.into());
+                    return Err(Error::Os(libc::EBADMSG));
                 };
                 match i32::from(kind) {
                     _ if answers != number => {}
@@ -165,19 +164,19 @@ impl Netlink {
                         let code = body
                             .first_chunk()
                             .map_or(0, |code| i32::from_ne_bytes(*code));
-                        return Err(io::Error::from_raw_os_error(-code));
+                        return Err(Error::Os(-code));
                     }
                     _ => message(kind, body),
                 }
             }
             if length == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return Err(Error::Os(libc::EBADMSG));
             }
         }
     }
 
     /// The length of the next message; `None` if a process sent it and not the kernel, whose port is 0.
-    fn receive(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<Option<usize>> {
+    fn receive(&self, buffer: &mut [u8], flags: libc::c_int) -> Result<Option<usize>> {
         // SAFETY: an all-zero sockaddr_nl is valid.
         let mut sender: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
         let mut size = socklen::<libc::sockaddr_nl>();
@@ -224,7 +223,7 @@ mod tests {
     }
 
     /// Sends a message to that port, as a process with CAP_NET_ADMIN can.
-    fn send_end_of_dump(from: &Netlink, to: u32, number: u32) -> io::Result<usize> {
+    fn send_end_of_dump(from: &Netlink, to: u32, number: u32) -> Result<usize> {
         let mut message = [0u8; 20];
         message[0..4].copy_from_slice(&20_u32.to_ne_bytes());
         message[4..6].copy_from_slice(&(libc::NLMSG_DONE as u16).to_ne_bytes());
@@ -246,7 +245,7 @@ mod tests {
         let (netlink, other) = (Netlink::ask().expect("one"), Netlink::ask().expect("two"));
         // An early end of the next list.
         match send_end_of_dump(&other, port(&netlink), 1) {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            Err(Error::Os(libc::EPERM)) => {
                 return eprintln!("skipped: no right to send to another process");
             }
             sent => drop(sent.expect("send")),

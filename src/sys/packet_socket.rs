@@ -1,10 +1,9 @@
 //! AF_PACKET sockets (packet(7)): IP packets without their link header, whatever the link is.
 
-use super::error::{cerr, retry};
+use super::error::{Error, Result, cerr, retry};
 use super::raw_address::socklen;
 use crate::limits::{BATCH, PACKET_BUFFER_BYTES, SNAP_LENGTH};
 use crate::util::bpf::Instruction;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `struct sock_fprog` points at the kernel's instructions; ours must look the same.
@@ -18,7 +17,7 @@ pub struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
     /// Opens it with protocol 0: no packet gets in before [`bind`](Self::bind), so none passes unfiltered. Needs CAP_NET_RAW.
-    pub fn open() -> io::Result<PacketSocket> {
+    pub fn open() -> Result<PacketSocket> {
         // SAFETY: no pointers.
         let fd = cerr(unsafe {
             libc::socket(
@@ -45,8 +44,8 @@ impl PacketSocket {
     }
 
     /// The same one again, by another descriptor.
-    pub fn try_clone(&self) -> io::Result<PacketSocket> {
-        self.0.try_clone().map(PacketSocket)
+    pub fn try_clone(&self) -> Result<PacketSocket> {
+        Ok(PacketSocket(self.0.try_clone()?))
     }
 
     /// The one that the keeper has opened, and left open for this process under that number.
@@ -56,7 +55,7 @@ impl PacketSocket {
     }
 
     /// Puts this program in place of the one before, which stays where the new one is refused.
-    pub fn attach(&self, program: &[Instruction]) -> io::Result<()> {
+    pub fn attach(&self, program: &[Instruction]) -> Result<()> {
         let filter = libc::sock_fprog {
             len: program.len() as libc::c_ushort,
             filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
@@ -76,7 +75,7 @@ impl PacketSocket {
 
     /// From now on takes packets of the interface with this index; 0: of all. Bound to ETH_P_ALL as libpcap does, so that tc and
     /// nft ingress hooks do not hide knocks.
-    pub fn bind(&self, interface: u32) -> io::Result<()> {
+    pub fn bind(&self, interface: u32) -> Result<()> {
         // SAFETY: an all-zero sockaddr_ll is valid.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as libc::c_ushort;
@@ -94,7 +93,7 @@ impl PacketSocket {
     }
 
     /// How many packets were lost for want of room since this was asked last (PACKET_STATISTICS of packet(7)).
-    pub fn dropped(&self) -> io::Result<u32> {
+    pub fn dropped(&self) -> Result<u32> {
         // struct tpacket_stats: packets, drops.
         let mut statistics = [0u32; 2];
         let mut length = size_of_val(&statistics) as libc::socklen_t;
@@ -113,13 +112,11 @@ impl PacketSocket {
 
     /// The packets that wait, without waiting: how many of them are in `batch` now, 0 if there are none. With fewer than it has room for,
     /// none is left. An error such as ENETDOWN is told once by the kernel; the socket lives on.
-    pub fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
+    pub fn receive(&self, batch: &mut Batch) -> Result<usize> {
         match batch.receive_many(self.0.as_raw_fd()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(Error::Os(libc::EAGAIN)) => Ok(0),
             // Linux 2.6.33 is the first to have recvmmsg.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
-                batch.receive_each(self.0.as_raw_fd())
-            }
+            Err(Error::Os(libc::ENOSYS)) => batch.receive_each(self.0.as_raw_fd()),
             received => received,
         }
     }
@@ -167,7 +164,7 @@ impl Batch {
     }
 
     /// All that wait, with one call: recvmmsg(2).
-    fn receive_many(&mut self, socket: libc::c_int) -> io::Result<usize> {
+    fn receive_many(&mut self, socket: libc::c_int) -> Result<usize> {
         // SAFETY: zero is valid for all three: integers and pointers.
         let (mut messages, mut pieces, mut from): (
             [libc::mmsghdr; BATCH],
@@ -209,7 +206,7 @@ impl Batch {
     }
 
     /// The same, with a call for each.
-    fn receive_each(&mut self, socket: libc::c_int) -> io::Result<usize> {
+    fn receive_each(&mut self, socket: libc::c_int) -> Result<usize> {
         for (number, (buffer, packet)) in self.buffers.iter_mut().zip(&mut self.packets).enumerate()
         {
             // SAFETY: an all-zero sockaddr_ll is valid.
@@ -230,7 +227,7 @@ impl Batch {
             });
             match received {
                 Ok(length) => *packet = (length, (&from).into()),
-                Err(error) if number == 0 && error.kind() != io::ErrorKind::WouldBlock => {
+                Err(error) if number == 0 && !error.is(libc::EAGAIN) => {
                     return Err(error);
                 }
                 // What was read so far counts first; an error is gone with that, and so is what it told.

@@ -1,9 +1,8 @@
 //! poll(2), the only place where either process sleeps.
 
-use super::error::{cerr, retry};
+use super::error::{Result, cerr, retry};
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
-use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -60,7 +59,7 @@ impl Ready {
 }
 
 /// Sleeps until one of the entries, at most 32, is ready, or `now` reaches `deadline`, which may be [`NEVER`]; none is when the deadline came or a signal did.
-pub fn wait(entries: &mut [PollEntry<'_>], now: Millis, deadline: Millis) -> io::Result<Ready> {
+pub fn wait(entries: &mut [PollEntry<'_>], now: Millis, deadline: Millis) -> Result<Ready> {
     let timeout = match deadline {
         NEVER => -1,
         _ => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),
@@ -69,7 +68,7 @@ pub fn wait(entries: &mut [PollEntry<'_>], now: Millis, deadline: Millis) -> io:
     // SAFETY: an entry is a pollfd and nothing else, and `entries` that many of them, all borrowed through the call.
     match cerr(unsafe { libc::poll(first.cast(), number, timeout) }) {
         Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Ready(0)),
+        Err(error) if error.is(libc::EINTR) => return Ok(Ready(0)),
         Err(error) => return Err(error),
     }
     let ready = entries.iter().rev();

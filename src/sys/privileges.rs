@@ -1,9 +1,8 @@
 //! Dropping root: what the listener does after its sockets are open and before it reads a packet.
 
-use super::error::cerr;
+use super::error::{Result, cerr};
 use super::file;
 use crate::limits::{CONFINED_FILES, CONFINED_MEMORY};
-use std::io;
 use std::path::Path;
 
 /// The user and group of the listener: nobody's, a number that needs no /etc/passwd.
@@ -66,7 +65,7 @@ pub fn forbid_dumps() {
 }
 
 /// Makes the directory that is standard output the root of the file system, so that no file can be seen.
-pub fn enter_cage() -> io::Result<()> {
+pub fn enter_cage() -> Result<()> {
     // SAFETY: no pointers but a NUL-terminated constant.
     unsafe {
         cerr(libc::fchdir(libc::STDOUT_FILENO))?;
@@ -103,7 +102,7 @@ pub fn limit_resources() {
 }
 
 /// Gives root away for good, for this user and group.
-pub fn become_unprivileged(user: libc::uid_t) -> io::Result<()> {
+pub fn become_unprivileged(user: libc::uid_t) -> Result<()> {
     for capability in 0.. {
         // So that no program could give them back. Kernels before 2.6.25 have no such bound; beyond the last one it is an error.
         // SAFETY: no pointers.
@@ -132,7 +131,7 @@ pub fn set_name(name: &std::ffi::CStr) {
 }
 
 /// Gives every capability away (capset(2)): for a listener that was started as an ordinary user with CAP_NET_RAW.
-pub fn drop_capabilities() -> io::Result<()> {
+pub fn drop_capabilities() -> Result<()> {
     // The kernel refuses version 0 and writes its own in its place. linux/capability.h has 3: the first has half as many words, and
     // newer kernels take it, but say in their log that this program is out of date.
     let mut header = [0u32; 2];

@@ -1,10 +1,9 @@
 //! How the program begins and ends, in place of the standard library's `main`, which is 4 kB more on mipsel: it brings threads, a
 //! handler of stack overflows, and what is done at the end.
 
-use super::error::cerr;
+use super::error::{Result, cerr};
 use std::ffi::{CStr, OsString};
 use std::fs::File;
-use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::os::unix::ffi::OsStringExt;
@@ -66,7 +65,7 @@ pub unsafe fn run(
 }
 
 /// Opens /dev/null where standard input, output or error is closed, so that nothing else gets that number.
-fn fill_standard() -> io::Result<()> {
+fn fill_standard() -> Result<()> {
     for fd in 0..=2 {
         // The number that open(2) takes is the lowest that is free, so this one. Commands inherit it, so it is not close-on-exec.
         // SAFETY: no pointers but a C string.

@@ -2,9 +2,8 @@
 //! They open no file, start nothing, and no memory of theirs becomes code. The listener sends to the keeper and to netlink alone; the
 //! lookup process opens sockets of IPv4 and IPv6 alone.
 
-use super::error::cerr;
+use super::error::{Error, Result, cerr};
 use crate::util::bpf::{Builder, Instruction, op};
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// `struct seccomp_data`: the number of the call at 0, the architecture at 4, the lower half of the first argument at 16 or, where the upper
@@ -138,7 +137,7 @@ fn program(architecture: u32, rules: &AllowedCalls<'_>) -> Vec<Instruction> {
 
 /// Confines the listener, for good; only to these sockets something can be sent then. Kernels before 3.5 and those built without it refuse
 /// (EINVAL).
-pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> Result<()> {
     confine(&AllowedCalls {
         calls: LISTENER,
         bound: SENDING,
@@ -147,7 +146,7 @@ pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> io::Result<()> {
 }
 
 /// The same for the lookup process.
-pub fn confine_lookup() -> io::Result<()> {
+pub fn confine_lookup() -> Result<()> {
     confine(&AllowedCalls {
         calls: LOOKUP,
         bound: &[libc::SYS_socket],
@@ -158,9 +157,9 @@ pub fn confine_lookup() -> io::Result<()> {
     })
 }
 
-fn confine(rules: &AllowedCalls<'_>) -> io::Result<()> {
+fn confine(rules: &AllowedCalls<'_>) -> Result<()> {
     let Some(architecture) = THIS_ARCHITECTURE else {
-        return Err(io::ErrorKind::Unsupported.into());
+        return Err(Error::Os(libc::ENOSYS));
     };
     let program = program(architecture, rules);
     let filter = libc::sock_fprog {
@@ -195,7 +194,10 @@ mod tests {
             // The filter is the thread's alone.
             let confined = scope.spawn(|| {
                 confine_listener([first.as_fd(), second.as_fd()]).expect("seccomp");
-                let code = |result: io::Result<()>| result.err().and_then(|e| e.raw_os_error());
+                let code = |result: Result<()>| match result {
+                    Err(Error::Os(number)) => Some(number),
+                    _ => None,
+                };
                 let number = other.as_fd().as_raw_fd();
                 let set = |level, option| {
                     let value = libc::sock_fprog {
@@ -268,7 +270,7 @@ mod tests {
             let confined = scope.spawn(|| {
                 confine_lookup().expect("seccomp");
                 let open = file::open(Path::new("/dev/null"), libc::O_RDONLY, 0);
-                assert_eq!(open.err().and_then(|e| e.raw_os_error()), Some(libc::EPERM));
+                assert_eq!(open.err(), Some(Error::Os(libc::EPERM)));
                 // SAFETY: no pointers.
                 families.map(|family| unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) } != -1)
             });

@@ -1,9 +1,8 @@
 //! Signals by the self-pipe trick: a handler notes the signal and writes a byte into a pipe, and poll() sees it. signalfd
 //! is missing on router kernels.
 
-use super::error::cerr;
+use super::error::{Result, cerr};
 use super::file::set_nonblocking;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -38,7 +37,7 @@ extern "C" fn handler(number: libc::c_int) {
     }
 }
 
-fn set_disposition(number: libc::c_int, disposition: libc::sighandler_t) -> io::Result<()> {
+fn set_disposition(number: libc::c_int, disposition: libc::sighandler_t) -> Result<()> {
     // SAFETY: an all-zero sigaction is valid (no flags, empty mask); the handler is async-signal-safe.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -54,7 +53,7 @@ pub struct Signals(UnixStream);
 impl Signals {
     /// Catches the signals of [`Signal`], and ignores SIGUSR2 and SIGXFSZ: a log file that may not grow is an error of its own. Once in
     /// a process.
-    pub fn catch() -> io::Result<Signals> {
+    pub fn catch() -> Result<Signals> {
         let (reader, writer) = UnixStream::pair()?;
         set_nonblocking(reader.as_fd(), true)?;
         set_nonblocking(writer.as_fd(), true)?;
@@ -130,7 +129,7 @@ impl AsFd for Signals {
 
 /// For the daemon's other processes: `killall -HUP knockd` and Ctrl-C reach them too, but all of these are the keeper's business.
 /// They end when the keeper does.
-pub(super) fn leave_to_keeper() -> io::Result<()> {
+pub(super) fn leave_to_keeper() -> Result<()> {
     for number in [
         libc::SIGTERM,
         libc::SIGINT,

@@ -248,7 +248,7 @@ fn a_state_dir_that_is_gone() {
     let_it_try_again();
     assert_eq!(daemon.count(NO_JOURNAL), 1);
     // It is made anew where the disk was.
-    assert_eq!(daemon.count("lock was removed or moved"), 1);
+    assert_eq!(daemon.count("directory was removed or moved"), 1);
     assert_eq!(daemon.count("the journal is written again"), 1);
 }
 

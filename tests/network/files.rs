@@ -137,7 +137,7 @@ fn files_of_others_are_refused() {
     assert!(output.status.success(), "{output:?}");
     let refusal = |path: &Path| {
         let path = path.display();
-        format!("{path} is another user's in a folder that others can write to")
+        format!("{path}: refused: it is another user's, in a directory that others can write to")
     };
     // Where fs.protected_regular is set, the kernel refuses first.
     let is_refused = |text: &str, path: &Path| {
@@ -210,14 +210,8 @@ fn links_of_others_are_refused() {
         &[Path::new("-g"), &log, Path::new("-p"), &link],
     );
     assert!(output.status.success(), "{output:?}");
-    let refusal = format!(
-        "{} is a symbolic link in a folder that others can write to",
-        link.display()
-    );
-    let line = format!(
-        "could not create pid file {}: refused: {refusal}",
-        link.display()
-    );
+    let refusal = "refused: its path has a symbolic link in a directory that others can write to";
+    let line = format!("could not create pid file {}: {refusal}", link.display());
     assert_eq!(scene.home.read("log").matches(&line).count(), 1);
     scene.knock(ROUTER, &["9:udp"]);
     wait_for("an opening", || {
@@ -236,7 +230,7 @@ fn links_of_others_are_refused() {
         &["-i", "wan0", "-g", link.to_str().unwrap()],
     );
     let line = format!(
-        "warning: cannot open logfile: {}: refused: {refusal}",
+        "warning: cannot open logfile: {}: {refusal}",
         link.display()
     );
     daemon.await_text(&line);
@@ -250,7 +244,7 @@ fn links_of_others_are_refused() {
         .config(&format!("[A]\none_time_sequences = {}\n", link.display()));
     let mut daemon = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
     assert_eq!(daemon.wait().code(), Some(1));
-    daemon.await_text(&refusal);
+    daemon.await_text(refusal);
     assert_eq!(scene.home.read("target"), "precious\n");
     assert!(link.is_symlink());
 }
@@ -272,7 +266,7 @@ fn a_list_that_becomes_a_link_is_refused() {
     let errors = daemon.errors();
     assert_eq!(errors.lines().count(), 1, "{errors}");
     assert!(
-        errors.contains("is a symbolic link in a folder that others"),
+        errors.contains("has a symbolic link in a directory that others"),
         "{errors}"
     );
     assert_eq!(scene.home.read("notes"), "", "it opened");
@@ -296,7 +290,7 @@ fn a_state_folder_of_others_is_refused() {
             fs::create_dir(path).expect("folder");
             fs::create_dir(path.join("sshd")).expect("folder");
         }),
-        ("a link", "is a symbolic link in a folder", |path| {
+        ("a link", "has a symbolic link in a directory", |path| {
             fs::create_dir(path.with_file_name("other")).expect("folder");
             plant_link(Path::new("other"), path);
         }),

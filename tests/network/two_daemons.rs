@@ -177,7 +177,7 @@ fn kill_and_start_at_once_leaves_a_daemon() {
     });
 }
 
-const GONE: &str = "lock was removed or moved";
+const GONE: &str = "directory was removed or moved";
 
 fn a_state_folder_that_was_removed_is_made_anew() {
     let scene = Scene::new();

@@ -10,11 +10,10 @@ pub use queue::LogQueue;
 use super::secure_open;
 use crate::limits::LOG_WAIT_MS;
 use crate::sys::clock::{self, UnixTime};
-use crate::sys::error::plain;
+use crate::sys::error::{Error, Result};
 use crate::sys::{file, poll, program};
 use std::fmt;
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -92,7 +91,7 @@ impl LogSinks {
                 &format_args!(
                     "warning: cannot open logfile: {}: {}",
                     path.to_string_lossy(),
-                    plain(&error)
+                    error
                 ),
             ),
         }
@@ -152,7 +151,7 @@ impl LogSinks {
         {
             let text = format!(
                 "error: cannot write the log file: {}: lines are lost",
-                plain(&error)
+                error
             );
             if let Some(syslog) = &mut self.syslog {
                 syslog.send(now, &text);
@@ -192,7 +191,7 @@ impl LogFile {
     }
 
     /// Adds these lines, and before them how many were lost. An error is given only once, until a line can be written.
-    fn write(&mut self, lines: &str, now: LocalTime) -> io::Result<()> {
+    fn write(&mut self, lines: &str, now: LocalTime) -> Result<()> {
         let mut text = String::new();
         if self.is_cut {
             text.push('\n');
@@ -224,11 +223,11 @@ impl LogFile {
 }
 
 /// Writes as much as the file takes: how many bytes that was, and why it was not all.
-fn write_what_fits(file: &File, bytes: &[u8]) -> (usize, io::Result<()>) {
+fn write_what_fits(file: &File, bytes: &[u8]) -> (usize, Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match file::write(file.as_fd(), rest) {
-            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(0) => return (written, Err(Error::Os(libc::EIO))),
             Ok(length) => written += length,
             Err(error) => return (written, Err(error)),
         }
@@ -322,13 +321,13 @@ impl Syslog {
             t.minute,
             t.second
         );
-        let send = |socket: &UnixDatagram| {
+        let send = |socket: &UnixDatagram| -> Result<()> {
             file::set_nonblocking(socket.as_fd(), self.lost > 0)?;
-            socket.send(datagram.as_bytes()).map(drop)
+            Ok(socket.send(datagram.as_bytes()).map(drop)?)
         };
         match self.socket.as_ref().map(send) {
             Some(Ok(())) => true,
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Some(Err(error)) if error.is(libc::EAGAIN) => false,
             _ => {
                 self.socket = connect().ok();
                 self.socket
@@ -339,7 +338,7 @@ impl Syslog {
     }
 }
 
-fn connect() -> io::Result<UnixDatagram> {
+fn connect() -> Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect(DEV_LOG)?;
     socket.set_write_timeout(Some(Duration::from_millis(LOG_WAIT_MS)))?;

@@ -8,13 +8,13 @@ use crate::limits::{LOOKUP_LIFE_MS, MAX_NAMES, MAX_WAITING_LINES, NAME_LIFE_MS, 
 use crate::resolve::dns::MAX_DNS_NAME;
 use crate::resolve::process::PROGRAM;
 use crate::sys::clock::{self, UnixTime};
+use crate::sys::error::Result;
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
 use crate::util::text::shown;
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -172,7 +172,7 @@ impl LogQueue {
         }
     }
 
-    fn ask(&mut self, source: IpAddr, now: Millis) -> io::Result<()> {
+    fn ask(&mut self, source: IpAddr, now: Millis) -> Result<()> {
         if self.child.as_ref().is_some_and(|child| child.until <= now) {
             self.end_child();
         }
@@ -229,7 +229,7 @@ impl LogQueue {
                     self.learn(source, clean(name), now);
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.is(libc::EAGAIN) => {}
             _ => {
                 let asked = child.asked;
                 self.end_child();

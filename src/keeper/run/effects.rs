@@ -7,7 +7,6 @@ use crate::keeper::log::LogKind;
 use crate::lease::{Action, LeaseId};
 use crate::limits::JOURNAL_RETRY_MS;
 use crate::sys::clock::monotonic;
-use crate::sys::error::plain;
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
 use std::fmt;
@@ -46,7 +45,7 @@ impl Keeper {
                 }
                 Err(error) => self.log.say(
                     LogKind::Error,
-                    &format_args!("error: command fork failed! ({})", plain(&error)),
+                    &format_args!("error: command fork failed! ({})", error),
                 ),
             }
         }
@@ -106,7 +105,7 @@ impl Keeper {
                     self.log.say(LogKind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
                          will stay open",
-                        plain(&error)
+                        error
                     ));
                 }
             }

@@ -11,15 +11,15 @@ use crate::keeper::log::LogKind;
 use crate::knock::Protocol;
 use crate::limits::{LISTENER_END_MS, LISTENER_PAUSE_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
 use crate::sys::clock::monotonic;
+use crate::sys::error::Result;
 use crate::sys::poll::{self, Awaits, PollEntry};
 use crate::util::time::Millis;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 impl Keeper {
     /// Starts a listener for the doors there are.
-    pub fn spawn_own_listener(&mut self) -> io::Result<ListenerProcess> {
+    pub fn spawn_own_listener(&mut self) -> Result<ListenerProcess, String> {
         let mut doors = std::mem::take(&mut self.doors);
         let started = self.spawn_listener(&self.options, &mut doors, true, None);
         self.doors = doors;
@@ -40,7 +40,7 @@ impl Keeper {
         doors: &mut [DoorRuntime],
         wait_for_interfaces: bool,
         before: Option<&ListenerProcess>,
-    ) -> io::Result<ListenerProcess> {
+    ) -> Result<ListenerProcess, String> {
         ListenerProcess::start(
             &self.settings,
             options,

@@ -26,7 +26,7 @@ use crate::limits::{
     BAN_BURST, BANS_PER_SECOND, FORK_RETRY_MS, LISTENER_START_MS, RELOAD_PAUSE_MS,
 };
 use crate::sys::clock::monotonic;
-use crate::sys::error::plain;
+use crate::sys::error::Result;
 use crate::sys::poll::{self, Awaits, PollEntry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
@@ -34,7 +34,6 @@ use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
 use crate::util::token_bucket::TokenBucket;
 use admission::{ABOUT_ATTEMPTS, Admission};
-use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -143,7 +142,6 @@ impl Keeper {
         doors: Vec<DoorRuntime>,
     ) -> Result<&'static mut Keeper, String> {
         let signals = Signals::catch().map_err(|error| {
-            let error = plain(&error);
             format!("cannot catch signals: {error}: doors that are open stay open")
         })?;
         let sinks = LogSinks::new(settings.args.verbose, settings.args.debug);
@@ -269,7 +267,7 @@ impl Keeper {
     }
 
     /// Waits for something to do: which entries, each [`PollSource`]'s at its place, are ready.
-    fn sleep(&self, now: Millis) -> io::Result<Ready> {
+    fn sleep(&self, now: Millis) -> Result<Ready> {
         let mut own = [None; PollSource::Control as usize];
         own[PollSource::Signals as usize] = Some(self.signals.as_fd());
         own[PollSource::Listener as usize] =

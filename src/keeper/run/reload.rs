@@ -8,7 +8,6 @@ use crate::keeper::listener_process::{ListenerProcess, Restart};
 use crate::keeper::log::LogKind;
 use crate::keeper::secure_open;
 use crate::keeper::state::{State, Unavailable};
-use crate::sys::error::plain;
 use crate::sys::file::{self, FileStatus};
 use std::mem::swap;
 use std::path::PathBuf;
@@ -111,7 +110,7 @@ impl Keeper {
                 };
                 self.starting = Some(StartingListener::new(listener, Some(Box::new(new))));
             }
-            Err(error) => self.give_up_reload(&plain(&error)),
+            Err(error) => self.give_up_reload(&error),
         }
     }
 

@@ -5,7 +5,6 @@ use super::Keeper;
 use crate::ipc::ToListener;
 use crate::keeper::doors::exhausted;
 use crate::keeper::log::LogKind;
-use crate::sys::error::plain;
 
 impl Keeper {
     /// Marks the one-time sequence of that door as used, on disk. `false`: it could not be, and the door must stay shut.
@@ -24,7 +23,7 @@ impl Keeper {
                      door ({}: {})",
                     door.config.name,
                     list.path().to_string_lossy(),
-                    plain(&error)
+                    error
                 );
                 door.list = None;
                 door.config.pattern.sequence = None;
@@ -57,7 +56,7 @@ impl Keeper {
             Err(error) => problems.push(format!(
                 "error: {}: {} --> disabling the door {name}",
                 list.path().to_string_lossy(),
-                plain(error)
+                error
             )),
         }
         door.config.pattern.sequence = next.unwrap_or(None);

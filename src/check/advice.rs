@@ -41,7 +41,7 @@ pub fn advice(config: &Config) -> Vec<Problem> {
                 &["door ", &name, ": ", text],
             ));
         };
-        if let Some(sequence) = &door.pattern.sequence {
+        if let Some(sequence) = door.sequence() {
             about_sequence(sequence.steps(), &mut say);
         }
         about_flags(door, &mut say);
@@ -94,14 +94,12 @@ fn about_sequence(steps: &[Step], say: &mut dyn FnMut(&str)) {
 fn about_flags(door: &DoorConfig, say: &mut dyn FnMut(&str)) {
     // The steps of a one-time list are not known here; most are TCP.
     let has_tcp = door
-        .pattern
-        .sequence
-        .as_ref()
+        .sequence()
         .is_none_or(|s| s.steps().iter().any(|step| step.protocol == Protocol::Tcp));
     if !has_tcp {
         return;
     }
-    let flags = &door.pattern.flags;
+    let flags = &door.flags;
     if flags.set & !SYN != 0 || flags.clear & SYN != 0 {
         say("knock sends SYN alone, which does not count with these tcpflags; use tcpflags = syn");
     } else if flags.set & SYN == 0 {
@@ -203,7 +201,7 @@ fn about_commands(door: &DoorConfig, is_closed: bool, say: &mut dyn FnMut(&str))
         say(&[opens, families, " and has no stop_command: it stays open"].concat());
     }
     if let (Some(sequence), Some(command)) = (
-        &door.pattern.sequence,
+        door.sequence(),
         start.each().find(|command| takes_line_down(command)),
     ) && is_guessable(sequence.steps())
     {

@@ -5,7 +5,7 @@ use super::shadow::closed_by;
 use crate::config::options::{Field, ROWS, Row, Setting};
 use crate::config::{Commands, Config, DoorConfig};
 use crate::knock::tripwire::Tripwire;
-use crate::knock::{FlagRule, Sequence, TCP_FLAGS};
+use crate::knock::{FlagRule, TCP_FLAGS, Trigger};
 use crate::util::quote::{printable, quote};
 use crate::util::text::shown;
 use crate::util::time::Millis;
@@ -73,7 +73,7 @@ pub(super) fn value(slot: Field<'_>) -> String {
         Field::Number(number, least, _, _) if *number < least => String::new(),
         Field::Number(number, _, _, of) => format!("{number} {of}"),
         Field::Seconds(time, _) | Field::Time(time) => duration(*time),
-        Field::Path(file) | Field::List(file) => file.as_deref().map_or_else(String::new, path),
+        Field::Path(file) => file.as_deref().map_or_else(String::new, path),
         Field::Directory(directory) => path(directory),
         Field::Command(command) => command.as_deref().map_or_else(String::new, printable),
         Field::Interfaces(names) => names.clone().unwrap_or_default(),
@@ -99,7 +99,9 @@ pub(super) fn value(slot: Field<'_>) -> String {
             }
             out
         }
-        Field::Steps(steps) => steps.as_ref().map_or_else(String::new, Sequence::to_string),
+        Field::Steps(Trigger::Sequence(sequence)) => sequence.to_string(),
+        Field::List(Trigger::OneTime(list)) => path(list),
+        Field::Steps(_) | Field::List(_) => String::new(),
         Field::Flags(rule) => flags(*rule),
         Field::Address(address) => address.map_or_else(String::new, |a| shown(&a)),
     }
@@ -123,8 +125,8 @@ fn about_door(out: &mut String, index: usize, doors: &mut [DoorConfig]) {
         }
     }
     let door = &doors[index];
-    if let Some(sequence) = &door.pattern.sequence {
-        let target = door.pattern.target.map(|target| shown(&target));
+    if let Some(sequence) = door.sequence() {
+        let target = door.target.map(|target| shown(&target));
         let mut knock = ["knock ", target.as_deref().unwrap_or("ROUTER")].concat();
         for step in sequence.steps() {
             knock.push_str(&format!(" {step}"));

@@ -15,6 +15,7 @@ use crate::config::shell::Need;
 use crate::config::{Config, Diagnostic};
 pub use crate::keeper::config_file::mode_advice;
 use crate::keeper::{Settings, doors};
+use crate::knock::Trigger;
 use crate::sys::file;
 use crate::sys::program::{self, ExitCode};
 use crate::util::quote::quote;
@@ -34,7 +35,7 @@ pub fn main(settings: &Settings) -> ! {
         }
         missing(settings, &config, &mut warnings);
         for door in &config.doors {
-            if let Some(list) = &door.one_time
+            if let Trigger::OneTime(list) = &door.trigger
                 && let Some(found) = mode(
                     &settings.directory.join(list),
                     "its sequences open the door",
@@ -44,11 +45,10 @@ pub fn main(settings: &Settings) -> ! {
             }
         }
         let report = &mut |problem| warnings.push(problem);
-        let log_rate = config.options.log_rate;
         let doors = doors::open(
             config.doors,
             &settings.directory,
-            log_rate,
+            &config.options,
             &mut |_| {},
             report,
         )?;

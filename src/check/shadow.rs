@@ -3,7 +3,7 @@
 
 use crate::config::undoes;
 use crate::config::{Commands, DoorConfig};
-use crate::knock::{FlagRule, Protocol, Step};
+use crate::knock::{FlagRule, Protocol, Sequence, Step};
 
 /// How the sequence of one door lies within that of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(super) fn shadow(outer: &DoorConfig, inner: &DoorConfig) -> Option<Relation>
 }
 
 fn steps(door: &DoorConfig) -> Option<&[Step]> {
-    door.pattern.sequence.as_ref().map(|s| s.steps())
+    door.sequence().map(Sequence::steps)
 }
 
 fn within(outer: &[Step], inner: &[Step]) -> Option<Relation> {
@@ -58,11 +58,8 @@ pub(super) fn closed_by<'a>(door: &DoorConfig, doors: &'a [DoorConfig]) -> Optio
 /// Whether one packet can count for both doors.
 fn share_packets(a: &DoorConfig, b: &DoorConfig) -> bool {
     let excludes = |a: FlagRule, b: FlagRule| a.set & b.clear != 0;
-    let (a, b) = (&a.pattern, &b.pattern);
-    let has_tcp = b
-        .sequence
-        .as_ref()
-        .is_some_and(|s| s.steps().iter().any(|step| step.protocol == Protocol::Tcp));
+    let is_tcp = |step: &Step| step.protocol == Protocol::Tcp;
+    let has_tcp = steps(b).is_some_and(|steps| steps.iter().any(is_tcp));
     let flags_exclude = has_tcp && (excludes(a.flags, b.flags) || excludes(b.flags, a.flags));
     let targets_exclude = a.target.is_some() && b.target.is_some() && a.target != b.target;
     !flags_exclude && !targets_exclude

@@ -3,6 +3,7 @@
 
 use super::keys::{Key, Seen};
 use super::{Diagnostic, DoorConfig, Options, Problem};
+use crate::knock::Sequence;
 use crate::knock::tripwire::Tripwire;
 use crate::util::quote::quote;
 use crate::util::time::Millis;
@@ -37,20 +38,20 @@ pub(super) fn finish_door(door: &mut DoorConfig, seen: &Seen, warnings: &mut Vec
         let text = "this is a door; the options need [options], in lower case";
         warn((door.line, 0), text);
     }
-    let pattern = &mut door.pattern;
-    if pattern.target.is_some_and(|ip| ip.is_unspecified()) {
+    if door.target.is_some_and(|ip| ip.is_unspecified()) {
         let text = "no packet goes to this address, so the door never opens; leave the key out to accept the addresses of the interface";
         warn(seen.place(const { Key::of("target") }), text);
     }
-    if door.one_time.is_some() && pattern.sequence.take().is_some() {
+    const SEQUENCE: Key = Key::of("sequence");
+    let steps = door.sequence().map(|sequence| sequence.steps().len());
+    if steps.is_none() && seen.has(SEQUENCE) {
         let text = "one_time_sequences is given too: this sequence never counts";
-        warn(seen.place(const { Key::of("sequence") }), text);
+        warn(seen.place(SEQUENCE), text);
     }
-    if is_negative(pattern.seq_timeout) {
-        pattern.seq_timeout = 0;
+    if is_negative(door.seq_timeout) {
+        door.seq_timeout = 0;
     }
-    let steps = pattern.sequence.as_ref().map(|s| s.steps().len());
-    if pattern.seq_timeout == 0 && steps != Some(1) {
+    if door.seq_timeout == 0 && steps != Some(1) {
         let text = match steps {
             Some(_) => "no time for a second step: this door can never open",
             None => "no time for a second step: only a sequence of one step can open",
@@ -133,8 +134,8 @@ pub(super) fn useless_tripwires(
 ) {
     for (port, place) in singles {
         for door in doors {
-            let steps = door.pattern.sequence.as_ref().map(|s| s.steps());
-            if steps.unwrap_or_default().iter().any(|s| s.port == *port) {
+            let steps = door.sequence().map_or(&[][..], Sequence::steps);
+            if steps.iter().any(|step| step.port == *port) {
                 let name = quote(door.name.as_bytes());
                 let text = [
                     "this port is a step of door ",

@@ -21,7 +21,7 @@ pub use parse::{options_of_broken, parse, parse_beside};
 pub use sequence::parse_sequence;
 pub use undo::undoes;
 
-use crate::knock::Pattern;
+use crate::knock::{FlagRule, Pattern, Sequence, Trigger};
 use crate::util::text::shown;
 use crate::util::time::Millis;
 use std::net::IpAddr;
@@ -45,16 +45,40 @@ pub struct DoorConfig {
     pub name: String,
     /// The line of the section's header, from 1.
     pub line: usize,
-    /// What opens it. With `one_time_sequences` its sequence is `None` until the list was read.
-    pub pattern: Pattern,
-    /// The file of one-time sequences, as written.
-    pub one_time: Option<PathBuf>,
+    /// What opens it; the path of a list is as written.
+    pub trigger: Trigger<PathBuf>,
+    /// See [`Pattern::seq_timeout`].
+    pub seq_timeout: Millis,
+    /// See [`Pattern::flags`].
+    pub flags: FlagRule,
+    /// See [`Pattern::target`].
+    pub target: Option<IpAddr>,
     /// Run when the door opens.
     pub start: Commands,
     /// Run when the lease ends.
     pub stop: Commands,
     /// How long a lease lasts after the start command has ended.
     pub cmd_timeout: Millis,
+}
+
+impl DoorConfig {
+    /// Its sequence; `None` if it has a list of them.
+    pub fn sequence(&self) -> Option<&Sequence> {
+        match &self.trigger {
+            Trigger::Sequence(sequence) => Some(sequence),
+            Trigger::OneTime(_) => None,
+        }
+    }
+
+    /// What the listener waits for while this is the sequence.
+    pub fn pattern(&self, sequence: Option<Sequence>) -> Pattern {
+        Pattern {
+            sequence,
+            seq_timeout: self.seq_timeout,
+            flags: self.flags,
+            target: self.target,
+        }
+    }
 }
 
 /// A command for each address family of the knocker, before `%IP%` is replaced. `None`: nothing is run.

@@ -7,7 +7,7 @@
 use super::{Commands, DoorConfig};
 use crate::knock::network::Network;
 use crate::knock::tripwire::{BanRule, PortRange, Tripwire};
-use crate::knock::{FlagRule, Matching, Sequence};
+use crate::knock::{FlagRule, Matching, Trigger};
 use crate::lease::Reknock;
 use crate::limits::{
     BAN_TIME_S, BANS, COMMAND_TIMEOUT_MS, COMMANDS, DEFAULT_ATTEMPTS, MAX_ATTEMPTS,
@@ -158,9 +158,9 @@ pub(crate) enum Field<'a> {
     Ports(&'a mut Tripwire<Vec<PortRange>>),
     Networks(&'a mut Vec<Network>),
     /// The value of `sequence`.
-    Steps(&'a mut Option<Sequence>),
-    /// The path of a file of sequences.
-    List(&'a mut Option<PathBuf>),
+    Steps(&'a mut Trigger<PathBuf>),
+    /// The path of a file of sequences, which overrides `Steps`.
+    List(&'a mut Trigger<PathBuf>),
     Flags(&'a mut FlagRule),
     Address(&'a mut Option<IpAddr>),
 }
@@ -310,19 +310,19 @@ pub(crate) const DOCUMENTED: &[Documented] = &[
     option("Allow", |o| Networks(&mut o.bans.allow),
         "Such as `192.168.1.0/24, 2001:db8::/32`: never banned. Nor are this machine's own addresses and networks, and \
         addresses with a lease."),
-    door("sequence", |d| Steps(&mut d.pattern.sequence),
+    door("sequence", |d| Steps(&mut d.trigger),
         "The ports to knock at, in order, 1 to 32 of them, each `PORT`, `PORT:tcp` or `PORT:udp`; without a protocol it is \
         TCP. Ports are 1 to 65535 and may repeat. A door needs it, or `one_time_sequences`."),
-    door("one_time_sequences", |d| List(&mut d.one_time),
+    door("one_time_sequences", |d| List(&mut d.trigger),
         "A file with one sequence a line, each good for one opening. Overrides `sequence`. A used line gets a `#` over its \
         first byte, so each should begin with a blank. Append lines to it, or stop knockd before changing it: an editor would \
         write back what was used in the meantime.").trace("one time sequences file"),
-    door("seq_timeout", |d| Time(&mut d.pattern.seq_timeout),
+    door("seq_timeout", |d| Time(&mut d.seq_timeout),
         "The whole knock must be done within this time from its first step.").alias("timeout"),
-    door("tcpflags", |d| Flags(&mut d.pattern.flags),
+    door("tcpflags", |d| Flags(&mut d.flags),
         "Which TCP packets count: `fin`, `syn`, `rst`, `psh`, `ack`, `urg`, separated by commas; `!` stands before a flag that \
         must be clear. Flags that are not named do not matter. UDP always counts. Take `syn`.").absent("none: any TCP packet"),
-    door("target", |d| Address(&mut d.pattern.target),
+    door("target", |d| Address(&mut d.target),
         "Only packets to this address count. No host name, no network.").absent("any address of the interface"),
     door("start_command", |d| Command(&mut d.start.v4),
         "Run with `/bin/sh -c` when the door opens.").alias("command").absent("none: only a log line"),

@@ -7,9 +7,9 @@ use super::finish::{
 use super::keys::{Key, Seen, key_names, nearest};
 use super::line::{ConfigLine, Content, is_blank, trim};
 use super::options::Setting;
-use super::set::{KeyValue, Notes, set};
+use super::set::{KeyValue, Notes, has_list, set};
 use super::{Commands, Config, Diagnostic, DoorConfig, Options};
-use crate::knock::Pattern;
+use crate::knock::{FlagRule, Trigger};
 use crate::limits::{MAX_CONFIG_BYTES, MAX_CONFIG_LINE, MAX_DOOR_NAME, MAX_DOORS};
 use crate::util::quote::quote;
 use crate::util::text::shown;
@@ -97,11 +97,10 @@ pub(crate) fn door(name: String, line: usize) -> DoorConfig {
     DoorConfig {
         name,
         line,
-        pattern: Pattern {
-            seq_timeout: 25_000,
-            ..Pattern::default()
-        },
-        one_time: None,
+        trigger: Trigger::OneTime(PathBuf::new()),
+        seq_timeout: 25_000,
+        flags: FlagRule::default(),
+        target: None,
         start: Commands::default(),
         stop: Commands::default(),
         cmd_timeout: 10_000,
@@ -330,7 +329,7 @@ impl Parser<'_> {
     /// What only the whole file shows: doors without sequence, fallbacks, contradictions.
     fn finish(mut self) -> Result<Config, Box<Diagnostic>> {
         for door in &self.doors {
-            if door.pattern.sequence.is_none() && door.one_time.is_none() {
+            if !has_list(&door.trigger) && door.sequence().is_none() {
                 return Err(no_sequence(door));
             }
         }

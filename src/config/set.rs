@@ -8,6 +8,7 @@ use super::options::Field;
 use super::parse_sequence;
 use super::values::{interfaces, networks, seconds, target, tripwire};
 use super::{Diagnostic, Problem};
+use crate::knock::Trigger;
 use crate::limits::MAX_COMMAND;
 use crate::util::number::number;
 use crate::util::quote::quote;
@@ -75,6 +76,11 @@ impl KeyValue<'_> {
     }
 }
 
+/// Whether the door has a list: a list without a path stands for neither list nor sequence, until all keys are read.
+pub(super) fn has_list(trigger: &Trigger<PathBuf>) -> bool {
+    matches!(trigger, Trigger::OneTime(path) if !path.as_os_str().is_empty())
+}
+
 /// Reads the value; knockd 0.8 traces some before it looks at them, so also before an error.
 pub(super) fn set(
     slot: Field<'_>,
@@ -121,14 +127,14 @@ pub(super) fn set(
                 return Err(given.wrong(value, "syntax error", &right));
             }
         },
-        Field::List(place) => {
-            *place = given.path(notes);
-            if place.is_none() {
+        Field::List(place) => match given.path(notes) {
+            Some(path) => *place = Trigger::OneTime(path),
+            None => {
                 let mut error = given.wrong(value, "", &["give the path of a file"]);
                 error.knockd_wording = Some("No such file or directory".into());
                 return Err(error);
             }
-        }
+        },
         Field::Command(place) => {
             if value.len() > MAX_COMMAND {
                 const { assert!(MAX_COMMAND == 4095) };
@@ -149,7 +155,9 @@ pub(super) fn set(
             let door = given.door.unwrap_or_default();
             let sequence = parse_sequence(door, at, value, &mut notes.warnings)?;
             given.trace(&shown(&sequence), notes);
-            *place = Some(sequence);
+            if !has_list(place) {
+                *place = Trigger::Sequence(sequence);
+            }
         }
         Field::Flags(place) => tcp_flags(&given, place, notes)?,
         Field::Address(place) => *place = Some(target(&given)?),

@@ -3,7 +3,7 @@
 
 use super::one_time::OneTimeList;
 use crate::config;
-use crate::knock::Pattern;
+use crate::knock::{Sequence, Trigger};
 use crate::limits::{LOG_BURST, MAX_COMMAND, OPENINGS_BURST, OPENINGS_PER_SECOND};
 use crate::sys::clock::monotonic;
 use crate::util::text::shown;
@@ -13,10 +13,10 @@ use std::path::Path;
 
 /// One door.
 pub struct DoorRuntime {
-    /// What the config says of it. The sequence is the one that is due now.
+    /// What the config says of it.
     pub config: config::DoorConfig,
-    /// Where its sequences come from, if each is for one use.
-    pub list: Option<OneTimeList>,
+    /// What opens it now.
+    pub trigger: Trigger<OneTimeList>,
     /// Counts the sequences that the present listener was given for it.
     pub generation: u32,
     /// Bounds how often it opens.
@@ -26,9 +26,17 @@ pub struct DoorRuntime {
 }
 
 impl DoorRuntime {
-    /// What the listener may know of it.
-    pub fn pattern(&self) -> &Pattern {
-        &self.config.pattern
+    /// The sequence that opens it now; `None` while it is disabled.
+    pub fn sequence(&self) -> Option<&Sequence> {
+        match &self.trigger {
+            Trigger::Sequence(sequence) => Some(sequence),
+            Trigger::OneTime(list) => list.current.as_ref(),
+        }
+    }
+
+    /// Whether each sequence opens it once.
+    pub fn is_one_time(&self) -> bool {
+        matches!(self.trigger, Trigger::OneTime(_))
     }
 }
 
@@ -44,32 +52,34 @@ pub fn exhausted(door: &str) -> String {
 pub fn open(
     doors: Vec<config::DoorConfig>,
     directory: &Path,
-    log_rate: u32,
+    options: &config::Options,
     trace: &mut dyn FnMut(&str),
     report: &mut dyn FnMut(String),
 ) -> Result<Vec<DoorRuntime>, String> {
     let mut opened = Vec::new();
-    for mut config in doors {
-        let mut list = None;
-        if let Some(written) = &config.one_time {
-            let failed = |error| format!("{}: {}", written.to_string_lossy(), error);
-            let name = &config.name;
-            let file = OneTimeList::new(directory.join(written), name);
-            file.check_writable().map_err(failed)?;
-            let next = file.next(report).map_err(failed)?;
-            let next = next.ok_or_else(|| exhausted(name))?;
-            trace(&format!("new sequence for door {name}: {next}"));
-            trace(&format!("config: {name}: sequence: {next}"));
-            config.pattern.sequence = Some(next);
-            list = Some(file);
-        }
+    for config in doors {
+        let trigger = match &config.trigger {
+            Trigger::Sequence(sequence) => Trigger::Sequence(sequence.clone()),
+            Trigger::OneTime(written) => {
+                let failed = |error| format!("{}: {}", written.to_string_lossy(), error);
+                let name = &config.name;
+                let mut file = OneTimeList::new(directory.join(written), name);
+                file.check_writable().map_err(failed)?;
+                let next = file.next(report).map_err(failed)?;
+                let next = next.ok_or_else(|| exhausted(name))?;
+                trace(&format!("new sequence for door {name}: {next}"));
+                trace(&format!("config: {name}: sequence: {next}"));
+                file.current = Some(next);
+                Trigger::OneTime(file)
+            }
+        };
         let now = monotonic();
         opened.push(DoorRuntime {
             config,
-            list,
+            trigger,
             generation: 0,
             openings: TokenBucket::new(OPENINGS_PER_SECOND, OPENINGS_BURST, now),
-            lines: TokenBucket::new(log_rate, LOG_BURST, now),
+            lines: TokenBucket::new(options.log_rate, LOG_BURST, now),
         });
     }
     Ok(opened)

@@ -130,10 +130,10 @@ impl ListenerProcess {
         })?;
         for door in doors {
             door.generation = 0;
-            let pattern = door.pattern().clone();
+            let pattern = door.config.pattern(door.sequence().cloned());
             tell(ToListener::Door {
                 pattern,
-                one_time: door.list.is_some(),
+                one_time: door.is_one_time(),
             })?;
         }
         for ranges in ranges.chunks(RANGES_AT_ONCE) {

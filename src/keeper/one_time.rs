@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 pub struct OneTimeList {
     path: PathBuf,
     door: String,
+    /// The sequence that opens the door now; `None`: the list is used up, or cannot be read or marked.
+    pub current: Option<Sequence>,
 }
 
 /// What editors on Windows put before the first line.
@@ -31,6 +33,7 @@ impl OneTimeList {
         OneTimeList {
             path,
             door: door.to_string(),
+            current: None,
         }
     }
 

@@ -131,13 +131,7 @@ impl Settings {
             *interface = Some("auto".to_string());
         }
         let doors = std::mem::take(&mut config.doors);
-        let doors = doors::open(
-            doors,
-            &self.directory,
-            config.options.log_rate,
-            trace,
-            report,
-        )?;
+        let doors = doors::open(doors, &self.directory, &config.options, trace, report)?;
         Ok((config, doors))
     }
 }

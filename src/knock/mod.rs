@@ -74,6 +74,16 @@ impl fmt::Display for Sequence {
     }
 }
 
+/// What opens a door. `List` is what a side knows of a list of one-time sequences: the config its path, the keeper the
+/// open list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trigger<List> {
+    /// The same sequence each time.
+    Sequence(Sequence),
+    /// Each sequence of a list, once.
+    OneTime(List),
+}
+
 /// Bits of the TCP flags as they stand in byte 13 of the TCP header (RFC 9293), with their names in knockd's config.
 pub const TCP_FLAGS: [(&str, u8); 6] = [
     ("fin", 0x01),
@@ -100,7 +110,7 @@ impl FlagRule {
     }
 }
 
-/// What opens a door: all that the listener knows of it. Commands are the keeper's alone.
+/// The packets that open a door: all that the listener knows of it. Commands are the keeper's alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pattern {
     /// The steps; `None` while the door is disabled: its one-time list is used up, or the next line is not here yet.

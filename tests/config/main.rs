@@ -51,7 +51,7 @@ fn recorded_quirks_are_kept_with_a_warning_or_refused_as_documented() {
             "K127" => {
                 let config = result.unwrap();
                 assert_eq!(config.warnings.len(), 1, "{label}");
-                assert_eq!(config.doors[0].pattern.flags.set, 0x12, "{label}");
+                assert_eq!(config.doors[0].flags.set, 0x12, "{label}");
             }
             _ => {
                 assert_eq!(trace, case.trace, "{label}");
@@ -139,20 +139,13 @@ fn a_full_config_means_what_it_says() {
     let door = &config.doors[0];
     assert_eq!((door.name.as_str(), door.line), ("A", 9));
     assert_eq!(
-        door.pattern
-            .sequence
-            .as_ref()
-            .map(|s| s.to_string())
-            .as_deref(),
+        door.sequence().map(|s| s.to_string()).as_deref(),
         Some("1:tcp,2:udp")
     );
-    assert_eq!((door.pattern.seq_timeout, door.cmd_timeout), (7_000, 0));
+    assert_eq!((door.seq_timeout, door.cmd_timeout), (7_000, 0));
+    assert_eq!((door.flags.set, door.flags.clear), (0, 0x12));
     assert_eq!(
-        (door.pattern.flags.set, door.pattern.flags.clear),
-        (0, 0x12)
-    );
-    assert_eq!(
-        door.pattern.target.map(|t| t.to_string()).as_deref(),
+        door.target.map(|t| t.to_string()).as_deref(),
         Some("fd00::1")
     );
     assert_eq!(door.start.v4.as_deref(), Some(&b"x = y # z"[..]));
@@ -174,10 +167,7 @@ fn defaults_are_knockd_0_8s() {
         (options.use_syslog, &options.log_file, &options.interface),
         (false, &None, &None)
     );
-    assert_eq!(
-        (door.pattern.seq_timeout, door.cmd_timeout),
-        (25_000, 10_000)
-    );
+    assert_eq!((door.seq_timeout, door.cmd_timeout), (25_000, 10_000));
     assert_eq!(
         (&door.start, &door.stop),
         (&Commands::default(), &Commands::default())

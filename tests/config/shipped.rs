@@ -3,6 +3,7 @@
 
 use knockd_rs::check;
 use knockd_rs::config::{Config, parse};
+use knockd_rs::knock::Trigger;
 use knockd_rs::knock::tripwire::Tripwire;
 
 const SHIPPED: &str = include_str!("../../files/etc/knockd.conf");
@@ -106,7 +107,7 @@ fn each_example_is_a_door_that_draws_only_the_advice_it_earns() {
 fn the_examples_do_what_their_comments_say() {
     let config = accepted(&format!("{SHIPPED}\n{}", examples().concat()));
     let door = |name: &str| config.doors.iter().find(|d| d.name == name).unwrap();
-    let sequence = |name: &str| door(name).pattern.sequence.as_ref().unwrap().to_string();
+    let sequence = |name: &str| door(name).sequence().unwrap().to_string();
     assert_eq!(sequence("SSH to LAN host"), "22:udp,22:udp,151:tcp,15:udp");
     assert_eq!(door("SSH to LAN host").start.v6, None);
     for name in ["SSH", "SSH to LAN host", "SSH once"] {
@@ -121,7 +122,7 @@ fn the_examples_do_what_their_comments_say() {
     }
     assert_eq!(sequence("scan trap"), "1:tcp,2:tcp,3:tcp,4:tcp,5:tcp");
     assert_eq!(door("scan trap").cmd_timeout, 60_000);
-    assert!(door("SSH once").one_time.is_some());
+    assert!(matches!(door("SSH once").trigger, Trigger::OneTime(_)));
 }
 
 /// The text between the first two such lines.

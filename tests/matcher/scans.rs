@@ -279,7 +279,11 @@ fn no_scan_opens_a_door_of_the_shipped_config() {
         config.options.tripwire,
         knockd_rs::knock::tripwire::Tripwire::Auto
     );
-    let mut doors: Vec<Pattern> = config.doors.into_iter().map(|door| door.pattern).collect();
+    let mut doors: Vec<Pattern> = config
+        .doors
+        .into_iter()
+        .map(|door| door.pattern(door.sequence().cloned()))
+        .collect();
     assert_eq!(doors.len(), 5);
     doors.push(door("500,9000:udp,20000,400", 10_000));
 

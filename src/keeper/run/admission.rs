@@ -5,6 +5,7 @@ use super::Keeper;
 use crate::capture::packet;
 use crate::keeper::doors::DoorRuntime;
 use crate::keeper::log::LogKind;
+use crate::knock::Trigger;
 use crate::limits::{LEFT_OUT_REPORT_MS, LOG_BURST, MAX_STEPS, TEXT_BURST, TEXTS_PER_SECOND};
 use crate::sys::clock::monotonic;
 use crate::util::time::Millis;
@@ -97,9 +98,9 @@ impl Keeper {
 
 /// Whether the door has that many steps. Of a one-time door the sequence may have been another when this was sent.
 pub fn has_stage(door: &DoorRuntime, stage: u8) -> bool {
-    let steps = match &door.config.pattern.sequence {
-        Some(sequence) if door.list.is_none() => sequence.steps().len(),
-        _ => MAX_STEPS,
+    let steps = match &door.trigger {
+        Trigger::Sequence(sequence) => sequence.steps().len(),
+        Trigger::OneTime(_) => MAX_STEPS,
     };
     usize::from(stage) <= steps
 }

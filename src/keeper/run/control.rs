@@ -138,7 +138,7 @@ impl Keeper {
         let doors = || {
             let doors = self.doors.iter().map(|door| DoorStatus {
                 name: &door.config.name,
-                enabled: door.config.pattern.sequence.is_some(),
+                enabled: door.sequence().is_some(),
             });
             doors.collect()
         };

@@ -247,12 +247,12 @@ impl Keeper {
             // It was on its way while the next sequence was: an old sequence opens nothing.
             return true;
         }
-        if door.config.pattern.sequence.is_none() {
+        if door.sequence().is_none() {
             return false;
         }
         // A one-time list bounds itself.
         let now = monotonic();
-        if door.list.is_none() && !door.openings.allow(now) {
+        if !door.is_one_time() && !door.openings.allow(now) {
             self.report_left_out(now);
             return true;
         }

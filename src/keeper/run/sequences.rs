@@ -5,6 +5,7 @@ use super::Keeper;
 use crate::ipc::ToListener;
 use crate::keeper::doors::exhausted;
 use crate::keeper::log::LogKind;
+use crate::knock::Trigger;
 
 impl Keeper {
     /// Marks the one-time sequence of that door as used, on disk. `false`: it could not be, and the door must stay shut.
@@ -12,8 +13,11 @@ impl Keeper {
         let Some(door) = self.doors.get_mut(index) else {
             return false;
         };
-        let (Some(list), Some(sequence)) = (&door.list, &door.config.pattern.sequence) else {
-            return door.list.is_none();
+        let Trigger::OneTime(list) = &mut door.trigger else {
+            return true;
+        };
+        let Some(sequence) = &list.current else {
+            return false;
         };
         match list.mark_used(sequence) {
             Ok(()) => true,
@@ -25,8 +29,7 @@ impl Keeper {
                     list.path().to_string_lossy(),
                     error
                 );
-                door.list = None;
-                door.config.pattern.sequence = None;
+                list.current = None;
                 door.generation += 1;
                 let generation = door.generation;
                 self.log.say(LogKind::Error, &text);
@@ -36,12 +39,15 @@ impl Keeper {
         }
     }
 
-    /// Gives the listener the next one-time sequence of that door, if it has a list.
+    /// Gives the listener the next one-time sequence of that door, if it has a list whose last one could be marked.
     pub(super) fn next_sequence(&mut self, index: usize) {
         let Some(door) = self.doors.get_mut(index) else {
             return;
         };
-        let Some(list) = &door.list else { return };
+        let list = match &mut door.trigger {
+            Trigger::OneTime(list) if list.current.is_some() => list,
+            _ => return,
+        };
         let name = &door.config.name;
         let mut problems = Vec::new();
         let next = list.next(&mut |problem| problems.push(problem));
@@ -59,7 +65,7 @@ impl Keeper {
                 error
             )),
         }
-        door.config.pattern.sequence = next.unwrap_or(None);
+        list.current = next.unwrap_or(None);
         door.generation += 1;
         let generation = door.generation;
         for problem in problems {
@@ -72,7 +78,7 @@ impl Keeper {
         let (Some(listener), Some(door)) = (&self.listener, self.doors.get(index)) else {
             return;
         };
-        let sequence = door.config.pattern.sequence.clone();
+        let sequence = door.sequence().cloned();
         let record = ToListener::Sequence {
             door: index as u16,
             generation,

@@ -3,12 +3,15 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};
-use knockd_rs::capture::filter::interpret::{Meta, check, run};
+use interpret::{Meta, check, run};
 use knockd_rs::knock::tripwire::{PortRange, Tripwires};
 use libfuzzer_sys::fuzz_target;
 use std::net::IpAddr;
 use world::{ETH_P_IP, ETH_P_IPV6, World};
 
+#[path = "../../tests/capture/interpret.rs"]
+#[allow(dead_code)] // The tests use more of it.
+mod interpret;
 #[path = "../../tests/capture/world.rs"]
 #[allow(dead_code)] // The tests use more of it.
 mod world;

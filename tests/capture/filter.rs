@@ -2,7 +2,7 @@
 
 use super::packets::packet;
 use super::world::{ETH_P_IP, ETH_P_IPV6, World, ip, world};
-use knockd_rs::capture::filter::interpret::{Meta, check, run};
+use crate::interpret::{Meta, check, run};
 use knockd_rs::capture::filter::{Filter, Kernel, compile, knows_vlan_tag};
 use knockd_rs::knock::tripwire::Tripwires;
 use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};

@@ -3,6 +3,7 @@
 
 mod decode;
 mod filter;
+mod interpret;
 mod packets;
 mod room;
 mod world;

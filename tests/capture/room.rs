@@ -3,8 +3,8 @@
 
 use super::filter::{KERNEL, SYN, door, none, passes, syn_v4, tcp};
 use super::world::{ETH_P_IP, ETH_P_IPV6, ip};
+use crate::interpret::{Meta, check, count};
 use knockd_rs::capture::filter::compile;
-use knockd_rs::capture::filter::interpret::{Meta, check, count};
 use knockd_rs::knock::tripwire::{PortRange, Tripwires};
 use knockd_rs::knock::{FlagRule, Pattern, Protocol};
 use knockd_rs::limits::{MAX_DOORS, MAX_FILTER_INSTRUCTIONS, MAX_STEPS};

@@ -1,6 +1,9 @@
 //! The kernel's own verdict on our filters: packets written into a tun device, and which of them a filtered packet
 //! socket gets.
 
+#[path = "../capture/interpret.rs"]
+#[allow(dead_code, reason = "the kernel itself checks the programs here")]
+mod interpret;
 #[path = "../capture/packets.rs"]
 #[allow(
     dead_code,
@@ -11,7 +14,7 @@ mod packets;
 mod world;
 
 use crate::Test;
-use knockd_rs::capture::filter::interpret::{Meta, run};
+use interpret::{Meta, run};
 use knockd_rs::knock::tripwire::Tripwires;
 use knockd_rs::knock::{FlagRule, Pattern, Protocol, Sequence, Step};
 use knockd_rs::limits::SNAP_LENGTH;

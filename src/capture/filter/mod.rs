@@ -16,7 +16,6 @@
 #![forbid(unsafe_code)]
 
 mod emit;
-pub mod interpret;
 
 use crate::knock::tripwire::{PortRange, TCP_RULE, Tripwires};
 use crate::knock::{FlagRule, Pattern, Protocol};

@@ -1,10 +1,9 @@
-//! Runs filters as the kernel does, and checks them as the kernel does when they are attached. For tests: the daemon
-//! calls none of this, so the linker leaves it out.
+//! Runs filters as the kernel does, and checks them as the kernel does when they are attached.
 #![forbid(unsafe_code)]
 
-use crate::limits::MAX_FILTER_INSTRUCTIONS;
-use crate::util::bpf::{AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT};
-use crate::util::bpf::{Instruction, op};
+use knockd_rs::limits::MAX_FILTER_INSTRUCTIONS;
+use knockd_rs::util::bpf::{AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT};
+use knockd_rs::util::bpf::{Instruction, op};
 
 /// What the kernel knows about a packet besides its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use crate::lease::{LeaseBook, LeaseId, Turn};
 use crate::limits::{BAN_COMMAND_MS, FORK_RETRY_MS, MAX_QUEUE, ORDER_MS};
 use crate::sys::error::Result;
 use crate::sys::exec::{self, Prepared};
-use crate::util::process_group::ProcessGroup;
+use crate::util::process::{Pid, ProcessGroup};
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
 use std::net::IpAddr;
@@ -240,7 +240,7 @@ impl CommandQueue {
     }
 
     /// That child was reaped. If it was a command: which, and whether it was ended by force because its time was over.
-    pub fn child_ended(&mut self, process: libc::pid_t) -> Option<(Command, bool)> {
+    pub fn child_ended(&mut self, process: Pid) -> Option<(Command, bool)> {
         let leads = |running: &Running| running.group.leader == process;
         let index = self.running.iter().position(leads)?;
         let ended = self.running.swap_remove(index);

@@ -15,6 +15,7 @@ use crate::sys::error::{Error, Result};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::packet_socket::PacketSocket;
+use crate::util::process::Pid;
 use crate::util::text::shown;
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
@@ -23,7 +24,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 /// A listener that lives.
 pub struct ListenerProcess {
     socket: MessageSocket,
-    process: libc::pid_t,
+    process: Pid,
     /// What it reads packets from. They are open here as well, so that the listener of a reload goes on where this one stops: each packet
     /// is read once. The keeper itself reads none.
     sockets: Vec<PacketSocket>,
@@ -143,7 +144,7 @@ impl ListenerProcess {
     }
 
     /// That child was reaped. Returns whether it was this one.
-    pub fn child_ended(&mut self, process: libc::pid_t) -> bool {
+    pub fn child_ended(&mut self, process: Pid) -> bool {
         self.ended |= self.process == process;
         self.process == process
     }
@@ -176,9 +177,9 @@ impl ListenerProcess {
         self.ended || exec::kill(self.process).is_ok()
     }
 
-    /// Kills it. Returns the process that is to be reaped then; 0: it was already.
-    pub fn close(self) -> libc::pid_t {
-        if self.ended { 0 } else { self.process }
+    /// Kills it. Returns the process, which is to be reaped then, unless it was already.
+    pub fn close(self) -> Option<Pid> {
+        (!self.ended).then_some(self.process)
     }
 
     /// What one that is not ready yet says next, without waiting.

@@ -6,6 +6,7 @@ use crate::limits::LISTENER_SEND_MS;
 use crate::sys::error::{Error, Result};
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
+use crate::util::process::Pid;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -16,7 +17,7 @@ pub fn spawn(
     name: &CStr,
     output: Option<BorrowedFd<'_>>,
     more: &[BorrowedFd<'_>],
-) -> Result<(MessageSocket, libc::pid_t)> {
+) -> Result<(MessageSocket, Pid)> {
     let (ours, theirs) = MessageSocket::pair()?;
     ours.limit_sending(LISTENER_SEND_MS)?;
     let child =

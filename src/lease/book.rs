@@ -3,7 +3,7 @@
 
 use super::{Action, Full, Lease, LeaseId, Opening, Phase, Reknock, Then};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
-use crate::util::process_group::ProcessGroup;
+use crate::util::process::ProcessGroup;
 use crate::util::time::Millis;
 use std::net::IpAddr;
 

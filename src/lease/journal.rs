@@ -24,7 +24,7 @@
 use crate::lease::{Lease, LeaseKind, Phase, Then, Turn};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use crate::util::number::number;
-use crate::util::process_group::ProcessGroup;
+use crate::util::process::{Pid, ProcessGroup};
 use std::io::Write;
 
 /// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
@@ -79,7 +79,7 @@ pub fn encode<'a>(place: &BootContext, leases: impl Iterator<Item = &'a Lease>) 
             Phase::Stopping { .. } => ("stopping", 0),
         };
         let group = lease.running.unwrap_or(ProcessGroup {
-            leader: 0,
+            leader: Pid(0),
             started: 0,
         });
         let _ = writeln!(
@@ -174,7 +174,7 @@ impl<'a> Lines<'a> {
         let phase = fields.next()?;
         let mut next = |most| number(fields.next()?.as_bytes(), most);
         let (until, cmd_timeout) = (next(u64::MAX)?, next(u64::MAX)?);
-        let (leader, started) = (next(i32::MAX as u64)? as i32, next(u64::MAX)?);
+        let (leader, started) = (Pid(next(i32::MAX as u64)? as i32), next(u64::MAX)?);
         let phase = match phase {
             "starting" => Phase::Starting {
                 until: None,
@@ -194,7 +194,7 @@ impl<'a> Lines<'a> {
             cmd_timeout,
             turn: Turn::default(),
             // A leader of 0 or 1 would be this process's own group or every process: never a group of ours.
-            running: (leader > 1).then_some(ProcessGroup { leader, started }),
+            running: (leader.0 > 1).then_some(ProcessGroup { leader, started }),
             kind: match self.next_text()? {
                 "" => LeaseKind::Ban,
                 door => LeaseKind::Door(door.to_string()),
@@ -233,8 +233,12 @@ mod tests {
             any::<u64>().prop_map(|until| Phase::Open { until }),
             Just(Phase::Stopping { then: Then::Over }),
         ];
-        let running = prop::option::of((2i32.., any::<u64>()))
-            .prop_map(|group| group.map(|(leader, started)| ProcessGroup { leader, started }));
+        let running = prop::option::of((2i32.., any::<u64>())).prop_map(|group| {
+            group.map(|(leader, started)| ProcessGroup {
+                leader: Pid(leader),
+                started,
+            })
+        });
         (
             any::<IpAddr>(),
             prop::option::of("[^\n\0]{1,20}"),

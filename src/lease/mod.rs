@@ -15,7 +15,7 @@ pub mod journal;
 #[cfg(test)]
 mod tests;
 
-use crate::util::process_group::ProcessGroup;
+use crate::util::process::ProcessGroup;
 use crate::util::time::Millis;
 use std::net::IpAddr;
 

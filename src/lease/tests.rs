@@ -4,12 +4,13 @@ mod rules;
 
 use super::*;
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
+use crate::util::process::Pid;
 use proptest::prelude::*;
 
 const TIMEOUT: Millis = 1000;
 
 const GROUP: ProcessGroup = ProcessGroup {
-    leader: 2,
+    leader: Pid(2),
     started: 0,
 };
 

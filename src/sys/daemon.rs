@@ -7,6 +7,7 @@ use super::folder;
 use super::program::{self, ExitCode};
 use crate::limits::{MAX_INHERITED, STATE_TRIES};
 use crate::util::number::number;
+use crate::util::process::Pid;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -41,7 +42,7 @@ pub struct ParentSignal(io::PipeWriter);
 /// [`ParentSignal::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
 pub fn daemonize() -> Result<ParentSignal> {
     let (from_child, to_parent) = io::pipe()?;
-    if fork()? != 0 {
+    if fork()?.is_some() {
         drop(to_parent);
         let told = read_all(from_child.as_fd(), 1).is_ok_and(|word| !word.is_empty());
         program::exit(match told {
@@ -75,7 +76,7 @@ impl ParentSignal {
 #[derive(Debug)]
 pub struct Holder {
     /// Its id.
-    pub process: libc::pid_t,
+    pub process: Pid,
     /// As it said when it took the lock.
     pub is_up: bool,
 }
@@ -101,7 +102,7 @@ pub fn lock(file: &File, is_up: bool) -> Result<Option<Holder>> {
         cerr(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &raw mut lock) })?;
         if lock.l_type != libc::F_UNLCK as libc::c_short {
             return Ok(Some(Holder {
-                process: lock.l_pid,
+                process: Pid(lock.l_pid),
                 is_up: lock.l_type == libc::F_RDLCK as libc::c_short,
             }));
         }

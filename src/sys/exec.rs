@@ -7,7 +7,7 @@ use super::{poll, signals};
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::util::number::number;
 use crate::util::path::folder_of;
-use crate::util::process_group::ProcessGroup;
+use crate::util::process::{Pid, ProcessGroup};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -31,7 +31,7 @@ pub fn is_left(group: ProcessGroup) -> bool {
 
 fn has_members(group: ProcessGroup) -> bool {
     // SAFETY: no pointers; signal 0 only asks.
-    unsafe { libc::kill(-group.leader, 0) == 0 }
+    unsafe { libc::kill(-group.leader.0, 0) == 0 }
 }
 
 /// Sends a signal to every process of a group that is known to be a command's: its leader is our child and not reaped, or
@@ -39,8 +39,8 @@ fn has_members(group: ProcessGroup) -> bool {
 pub fn signal(group: ProcessGroup, number: libc::c_int) {
     // SAFETY: no pointers. A child that was forked just now is not a leader yet, and is still alone.
     unsafe {
-        if libc::kill(-group.leader, number) == -1 {
-            libc::kill(group.leader, number);
+        if libc::kill(-group.leader.0, number) == -1 {
+            libc::kill(group.leader.0, number);
         }
     }
 }
@@ -49,7 +49,7 @@ pub fn signal(group: ProcessGroup, number: libc::c_int) {
 const UNKNOWN: u64 = 0;
 
 /// Clock ticks since boot at which that process started.
-fn start_time(process: libc::pid_t) -> Result<u64> {
+fn start_time(process: Pid) -> Result<u64> {
     let stat = read_file(Path::new(&format!("/proc/{process}/stat")))?;
     // The second field is the program's name in parentheses, and may hold anything; 20 fields after it is the time.
     let mut after_name = stat.rsplit(|byte| *byte == b')');
@@ -65,16 +65,16 @@ unsafe extern "C" {
     fn _Fork() -> libc::pid_t;
 }
 
-/// A copy of this process: 0 in it, its id here. There is one thread, so the copy may run any code. (`fork` of musl takes locks that only
+/// A copy of this process: `None` in it, its id here. There is one thread, so the copy may run any code. (`fork` of musl takes locks that only
 /// threads need, 2 kB on mipsel; older glibc has no other.)
-pub(super) fn fork() -> Result<libc::pid_t> {
+pub(super) fn fork() -> Result<Option<Pid>> {
     #[cfg(target_env = "musl")]
     // SAFETY: no arguments, and no lock is held by any other thread.
     let process = unsafe { _Fork() };
     #[cfg(not(target_env = "musl"))]
     // SAFETY: no arguments.
     let process = unsafe { libc::fork() };
-    cerr(process)
+    cerr(process).map(|process| (process != 0).then_some(Pid(process)))
 }
 
 /// A command that is forked and waits for the word to go.
@@ -101,11 +101,11 @@ pub fn prepare(command: &[u8]) -> Result<Prepared> {
     let command = c_string(command)?;
     let (waiting, gate) = io::pipe()?;
     match fork()? {
-        0 => {
+        None => {
             drop(gate);
             become_shell(&command, waiting.as_raw_fd())
         }
-        leader => Ok(Prepared {
+        Some(leader) => Ok(Prepared {
             group: ProcessGroup {
                 leader,
                 started: start_time(leader).unwrap_or(UNKNOWN),
@@ -150,13 +150,12 @@ pub fn start_self(
     input: BorrowedFd<'_>,
     output: Option<BorrowedFd<'_>>,
     more: &[BorrowedFd<'_>],
-) -> Result<libc::pid_t> {
+) -> Result<Pid> {
     let other = other_name();
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
     // Close-on-exec: end of file says that exec succeeded.
     let (reader, writer) = io::pipe()?;
-    let child = fork()?;
-    if child == 0 {
+    let Some(child) = fork()? else {
         let error = become_self(
             name,
             other.as_deref(),
@@ -172,7 +171,7 @@ pub fn start_self(
         let _ = write_all(writer.as_fd(), &number.to_ne_bytes());
         // SAFETY: _exit runs nothing of the parent's.
         unsafe { libc::_exit(127) }
-    }
+    };
     drop(writer);
     let error = read_all(reader.as_fd(), size_of::<i32>()).unwrap_or_default();
     let Some(error) = error.first_chunk() else {
@@ -240,7 +239,7 @@ pub enum Ending {
 }
 
 /// A child that has ended, without waiting: its process id and how.
-pub fn reap() -> Option<(libc::pid_t, Ending)> {
+pub fn reap() -> Option<(Pid, Ending)> {
     let mut status = 0;
     let process = retry(&mut || {
         // SAFETY: `status` is valid for writing.
@@ -252,28 +251,28 @@ pub fn reap() -> Option<(libc::pid_t, Ending)> {
     } else {
         Ending::Exited(libc::WEXITSTATUS(status))
     };
-    Some((process as libc::pid_t, ending))
+    Some((Pid(process as i32), ending))
 }
 
 /// Ends one child for good, and reaps it.
-pub fn end(process: libc::pid_t) {
+pub fn end(process: Pid) {
     if kill(process).is_ok() {
         wait(process);
     }
 }
 
 /// Waits until this child has ended, and reaps it. The caller knows that it is about to end.
-fn wait(process: libc::pid_t) {
+fn wait(process: Pid) {
     let _ = retry(&mut || {
         // SAFETY: a null status is allowed.
-        unsafe { libc::waitpid(process, std::ptr::null_mut(), 0) as isize }
+        unsafe { libc::waitpid(process.0, std::ptr::null_mut(), 0) as isize }
     });
 }
 
 /// Ends one child for good.
-pub fn kill(process: libc::pid_t) -> Result<()> {
+pub fn kill(process: Pid) -> Result<()> {
     // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
-    cerr(unsafe { libc::kill(process, libc::SIGKILL) }).map(drop)
+    cerr(unsafe { libc::kill(process.0, libc::SIGKILL) }).map(drop)
 }
 
 #[cfg(test)]
@@ -284,7 +283,7 @@ mod tests {
     #[test]
     fn a_command_that_has_not_made_its_group_yet_is_left() {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
-        let leader = child.id() as libc::pid_t;
+        let leader = Pid(child.id() as i32);
         let started = start_time(leader).expect("its start time");
         let group = ProcessGroup { leader, started };
         let other = ProcessGroup {

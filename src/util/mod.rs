@@ -4,7 +4,7 @@
 pub mod bpf;
 pub mod number;
 pub mod path;
-pub mod process_group;
+pub mod process;
 pub mod quote;
 pub mod text;
 pub mod time;

@@ -454,8 +454,8 @@ fn a_takeover_ends_nobody_elses_processes() {
         (!fs::exists(format!("/proc/{leader}")).expect("/proc")).then_some(())
     });
     let mut journal = read_journal(&scene);
-    journal.leases[0].running = Some(knockd_rs::util::process_group::ProcessGroup {
-        leader: leader as i32,
+    journal.leases[0].running = Some(knockd_rs::util::process::ProcessGroup {
+        leader: knockd_rs::util::process::Pid(leader as i32),
         started: 1,
     });
     write_journal(&scene, &journal);

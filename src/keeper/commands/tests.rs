@@ -48,7 +48,7 @@ impl World {
             };
             let turn = self.commands.queue[index].turn;
             let group = ProcessGroup {
-                leader: turn.number as i32,
+                leader: Pid(turn.number as i32),
                 started: 0,
             };
             self.commands

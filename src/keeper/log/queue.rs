@@ -11,6 +11,7 @@ use crate::sys::clock::{self, UnixTime};
 use crate::sys::error::Result;
 use crate::sys::exec;
 use crate::sys::message_socket::MessageSocket;
+use crate::util::process::Pid;
 use crate::util::text::shown;
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
@@ -36,7 +37,7 @@ struct CachedName {
 /// The child that asks the DNS, which may take many seconds: one question at a time.
 struct Child {
     socket: MessageSocket,
-    process: libc::pid_t,
+    process: Pid,
     /// It knows hosts file and DNS servers as they were at its start, so another takes its place then.
     until: Millis,
     asked: Option<(IpAddr, Millis)>,
@@ -202,7 +203,7 @@ impl LogQueue {
     }
 
     /// That child was reaped, and its number may be somebody else's now.
-    pub fn child_ended(&mut self, process: libc::pid_t) {
+    pub fn child_ended(&mut self, process: Pid) {
         if self
             .child
             .as_ref()

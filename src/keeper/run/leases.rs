@@ -187,8 +187,8 @@ impl Keeper {
             self.log.child_ended(process);
             if let Some(closing) = &mut self.closing {
                 for listener in &mut closing.listeners {
-                    if *listener == process {
-                        *listener = 0;
+                    if *listener == Some(process) {
+                        *listener = None;
                     }
                 }
             }

@@ -30,6 +30,7 @@ use crate::sys::error::Result;
 use crate::sys::poll::{self, Awaits, PollEntry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
+use crate::util::process::Pid;
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
 use crate::util::token_bucket::TokenBucket;
@@ -80,8 +81,8 @@ struct NewConfig {
 struct Closing {
     code: u8,
     deadline: Millis,
-    /// Listeners that were killed, and perhaps have not ended yet; 0: none.
-    listeners: [libc::pid_t; 2],
+    /// Listeners that were killed, and perhaps have not ended yet.
+    listeners: [Option<Pid>; 2],
 }
 
 /// Everything that the keeper knows.

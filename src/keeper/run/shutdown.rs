@@ -16,8 +16,8 @@ impl Keeper {
         let now = monotonic();
         let (listener, starting) = (self.listener.take(), self.starting.take());
         let listeners = [
-            listener.map_or(0, ListenerProcess::close),
-            starting.map_or(0, |starting| starting.listener.close()),
+            listener.and_then(ListenerProcess::close),
+            starting.and_then(|starting| starting.listener.close()),
         ];
         self.closing = Some(Closing {
             code,
@@ -58,9 +58,9 @@ impl Keeper {
             remove_pid(path);
         }
         // After this process no other of the daemon's runs: an upgrade replaces the program as soon as it has ended.
-        let listeners = self.closing.as_ref().map_or([0; 2], |it| it.listeners);
-        for process in listeners.iter().filter(|process| **process != 0) {
-            exec::end(*process);
+        let listeners = self.closing.as_ref().map_or([None; 2], |it| it.listeners);
+        for process in listeners.into_iter().flatten() {
+            exec::end(process);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::lease::journal::{self, BootContext};
 use crate::lease::*;
+use crate::util::process::Pid;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,7 +107,7 @@ impl World {
             took_effect: false,
         });
         let group = ProcessGroup {
-            leader: 2,
+            leader: Pid(2),
             started: 0,
         };
         self.book.command_started(id, group);

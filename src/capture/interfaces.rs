@@ -6,6 +6,7 @@ use crate::knock::network::Network;
 use crate::limits::MAX_INTERFACES;
 use crate::sys::error::Result;
 use crate::sys::netlink::{Dump, Netlink};
+use crate::sys::packet_socket::InterfaceIndex;
 use crate::util::quote::{is_deceptive, quote};
 use std::net::IpAddr;
 
@@ -15,8 +16,8 @@ pub type InterfaceName = heapless::String<15>;
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its index, from 1. A PPP link that redials gets a new one.
-    pub index: u32,
+    /// Its index. A PPP link that redials gets a new one.
+    pub index: InterfaceIndex,
     /// Its name.
     pub name: InterfaceName,
     /// It is set up (IFF_UP), whether or not it has a carrier.
@@ -24,14 +25,14 @@ pub struct Link {
     /// It is the loopback interface (IFF_LOOPBACK).
     pub loopback: bool,
     /// The index of the bridge or bond that it belongs to, which shows its packets once more.
-    pub master: Option<u32>,
+    pub master: Option<InterfaceIndex>,
 }
 
 /// One address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// The index of the interface.
-    pub link: u32,
+    /// The interface.
+    pub link: InterfaceIndex,
     /// The address of this end.
     pub address: IpAddr,
     /// The network that it reaches by itself: of a point-to-point link the far end's.
@@ -54,8 +55,8 @@ pub struct Interfaces {
 /// A default route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {
-    /// The index of the interface that it goes out by.
-    pub link: u32,
+    /// The interface that it goes out by.
+    pub link: InterfaceIndex,
     /// The lower, the better.
     pub metric: u32,
 }
@@ -134,7 +135,7 @@ impl Interfaces {
 
     /// Whether a packet that came in by this interface can be from that address: from the machine itself only over the loopback interface,
     /// and never from the broadcast address of a network here. No reply would ever reach such a sender.
-    pub fn can_send(&self, source: IpAddr, index: u32) -> bool {
+    pub fn can_send(&self, source: IpAddr, index: InterfaceIndex) -> bool {
         let mut links = self.links.iter();
         let is_impossible =
             |own: &Address| own.address == source || own.network.is_broadcast(source);
@@ -149,19 +150,19 @@ impl Interfaces {
     }
 
     /// The indexes of the interfaces that have this address.
-    pub fn owners(&self, address: IpAddr) -> impl Iterator<Item = u32> {
+    pub fn owners(&self, address: IpAddr) -> impl Iterator<Item = InterfaceIndex> {
         let has = move |own: &&Address| own.address == address;
         self.addresses.iter().filter(has).map(|own| own.link)
     }
 
     /// The index of the bridge or bond that this interface belongs to.
-    pub fn master(&self, index: u32) -> Option<u32> {
+    pub fn master(&self, index: InterfaceIndex) -> Option<InterfaceIndex> {
         self.links.iter().find(|link| link.index == index)?.master
     }
 
     /// Whether a packet that came in by this interface counts under `any`. A packet through a bridge or bond shows on its
     /// port first and then on the bridge; the port does not count, so the packet counts once.
-    pub fn counts_under_any(&self, index: u32) -> bool {
+    pub fn counts_under_any(&self, index: InterfaceIndex) -> bool {
         self.master(index).is_none() && self.addresses.iter().any(|entry| entry.link == index)
     }
 }
@@ -253,6 +254,10 @@ fn name_of(value: &[u8]) -> Option<InterfaceName> {
     (!text.chars().any(is_deceptive)).then(|| InterfaceName::try_from(text).ok())?
 }
 
+fn index_of(value: &[u8]) -> Option<InterfaceIndex> {
+    u32_of(value).map(InterfaceIndex)
+}
+
 fn ip_of(value: &[u8]) -> Option<IpAddr> {
     match <[u8; 4]>::try_from(value) {
         Ok(octets) => Some(octets.into()),
@@ -266,11 +271,11 @@ fn link(body: &[u8]) -> Option<Link> {
     const IFLA_MASTER: u16 = 10;
     let flags = u32_of(body.get(8..12)?)?;
     Some(Link {
-        index: u32_of(body.get(4..8)?)?,
+        index: index_of(body.get(4..8)?)?,
         name: name_of(attribute(body, 16, IFLA_IFNAME)?)?,
         up: flags & libc::IFF_UP as u32 != 0,
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
-        master: attribute(body, 16, IFLA_MASTER).and_then(u32_of),
+        master: attribute(body, 16, IFLA_MASTER).and_then(index_of),
     })
 }
 
@@ -284,7 +289,7 @@ fn address(body: &[u8]) -> Option<Address> {
     let local = attribute(body, 8, IFA_LOCAL).and_then(ip_of);
     let label = attribute(body, 8, IFA_LABEL).and_then(name_of);
     Some(Address {
-        link: u32_of(body.get(4..8)?)?,
+        link: index_of(body.get(4..8)?)?,
         address: local.or(far)?,
         network: Network {
             address: far.or(local)?,
@@ -323,7 +328,7 @@ fn default_route(body: &[u8]) -> Option<(DefaultRoute, bool)> {
     };
     let metric = attribute(body, 12, RTA_PRIORITY).and_then(u32_of);
     let route = DefaultRoute {
-        link: u32_of(link)?,
+        link: index_of(link)?,
         metric: metric.unwrap_or(0),
     };
     Some((route, i32::from(header[0]) == libc::AF_INET6))

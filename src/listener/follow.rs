@@ -7,7 +7,7 @@ use crate::capture::interfaces::{Interfaces, Link, Selector};
 use crate::ipc::{self, ToKeeper};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
 use crate::sys::error::{Error, Result};
-use crate::sys::packet_socket::{Batch, PacketSocket};
+use crate::sys::packet_socket::{Batch, InterfaceIndex, PacketSocket};
 use crate::util::bpf::Instruction;
 use crate::util::text::shown;
 use std::net::IpAddr;
@@ -18,8 +18,8 @@ pub struct Capture {
     /// What it is meant for.
     pub selector: Selector,
     socket: PacketSocket,
-    /// The index that the socket is bound to; 0 is all. `None` while there is no such interface.
-    bound: Option<u32>,
+    /// What the socket is bound to. `None` while there is no such interface.
+    bound: Option<InterfaceIndex>,
     /// Its interface's addresses.
     local: Vec<IpAddr>,
     /// Its socket has the filter that it should have.
@@ -32,7 +32,7 @@ pub struct Capture {
 /// Where a capture is. A redial may change nothing but the index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct BindState {
-    index: Option<u32>,
+    index: Option<InterfaceIndex>,
     line: String,
     /// The interface is there and up.
     listens: bool,
@@ -56,7 +56,7 @@ impl Capture {
     pub fn foresee(&mut self, interfaces: &Interfaces) {
         let link = interfaces.find(&self.selector);
         self.bound = match self.selector {
-            Selector::Any => Some(0),
+            Selector::Any => Some(InterfaceIndex::ANY),
             _ => link.map(|link| link.index),
         };
         self.place = self.look(link, &interfaces.local(&self.selector));
@@ -93,7 +93,7 @@ impl Capture {
         let local = &self.local;
         let link = interfaces.find(&self.selector);
         self.bound = match (&self.selector, link) {
-            (Selector::Any, _) => self.bind(0)?,
+            (Selector::Any, _) => self.bind(InterfaceIndex::ANY)?,
             (_, Some(link)) => self.bind(link.index)?,
             (_, None) => None,
         };
@@ -103,7 +103,7 @@ impl Capture {
 
     /// Binds also where it seems to be bound there: an interface that went and came back under its old number between two looks
     /// has left the socket behind. Otherwise the kernel does nothing. `None`: the interface has just gone.
-    fn bind(&self, index: u32) -> Result<Option<u32>, String> {
+    fn bind(&self, index: InterfaceIndex) -> Result<Option<InterfaceIndex>, String> {
         match self.socket.bind(index) {
             Ok(()) => Ok(Some(index)),
             Err(Error::Os(libc::ENODEV)) => Ok(None),
@@ -235,15 +235,15 @@ impl Capture {
     }
 
     /// Whether a packet that came in by the interface with this index is this socket's.
-    pub fn counts(&self, index: u32, interfaces: &Interfaces) -> bool {
+    pub fn counts(&self, index: InterfaceIndex, interfaces: &Interfaces) -> bool {
         match self.bound {
-            Some(0) => interfaces.counts_under_any(index),
+            Some(InterfaceIndex::ANY) => interfaces.counts_under_any(index),
             bound => bound == Some(index),
         }
     }
 
     /// Whether this socket is bound to that interface.
-    pub fn is_bound_to(&self, index: u32) -> bool {
+    pub fn is_bound_to(&self, index: InterfaceIndex) -> bool {
         self.bound == Some(index)
     }
 }

@@ -18,7 +18,7 @@ use crate::matcher::Matcher;
 use crate::sys::clock::monotonic;
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
-use crate::sys::packet_socket::Batch;
+use crate::sys::packet_socket::{Batch, InterfaceIndex};
 use crate::sys::poll;
 use crate::sys::poll::{Awaits, PollEntry};
 use crate::util::bpf::Instruction;
@@ -290,7 +290,9 @@ impl<'a> Listener<'a> {
         if arrival.is_for_other {
             // So does that of a macvlan's parent on the macvlan, whose MAC address it is for.
             let mut owners = self.interfaces.owners(knock.destination);
-            again |= owners.any(|link| link != interface && (is_captured(link) || is_captured(0)));
+            again |= owners.any(|link| {
+                link != interface && (is_captured(link) || is_captured(InterfaceIndex::ANY))
+            });
         }
         if again
             || !capture.counts(interface, &self.interfaces)

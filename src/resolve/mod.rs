@@ -171,7 +171,7 @@ pub fn address_text(address: &SocketAddr) -> String {
     match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => {
             let links = links();
-            let link = links.iter().find(|link| link.index == v6.scope_id());
+            let link = links.iter().find(|link| link.index.0 == v6.scope_id());
             let zone = link.map_or_else(|| shown(&v6.scope_id()), |link| shown(&link.name));
             [&ip, "%", &zone].concat()
         }
@@ -305,7 +305,7 @@ fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
         };
         v6.set_scope_id(match number(zone.as_bytes(), u32::MAX.into()) {
             Some(index) => index as u32,
-            None => links().iter().find(|link| link.name == zone)?.index,
+            None => links().iter().find(|link| link.name == zone)?.index.0,
         });
     }
     Some(address)

@@ -73,14 +73,14 @@ impl PacketSocket {
         .map(drop)
     }
 
-    /// From now on takes packets of the interface with this index; 0: of all. Bound to ETH_P_ALL as libpcap does, so that tc and
+    /// From now on takes packets of this interface, or of all. Bound to ETH_P_ALL as libpcap does, so that tc and
     /// nft ingress hooks do not hide knocks.
-    pub fn bind(&self, interface: u32) -> Result<()> {
+    pub fn bind(&self, interface: InterfaceIndex) -> Result<()> {
         // SAFETY: an all-zero sockaddr_ll is valid.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as libc::c_ushort;
         address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-        address.sll_ifindex = interface as libc::c_int;
+        address.sll_ifindex = interface.0 as libc::c_int;
         // SAFETY: `address` is a sockaddr_ll of the length given.
         cerr(unsafe {
             libc::bind(
@@ -129,11 +129,20 @@ pub struct Batch {
     packets: [(usize, Arrival); BATCH],
 }
 
+/// The number of an interface in its network namespace, from 1 (netdevice(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceIndex(pub u32);
+
+impl InterfaceIndex {
+    /// Stands for all interfaces.
+    pub const ANY: InterfaceIndex = InterfaceIndex(0);
+}
+
 /// How a packet came in.
 #[derive(Clone, Copy, Default)]
 pub struct Arrival {
-    /// The index of the interface.
-    pub interface: u32,
+    /// The interface.
+    pub interface: InterfaceIndex,
     /// Its frame was for another MAC address than that interface's (PACKET_OTHERHOST).
     pub is_for_other: bool,
 }
@@ -141,7 +150,7 @@ pub struct Arrival {
 impl From<&libc::sockaddr_ll> for Arrival {
     fn from(from: &libc::sockaddr_ll) -> Arrival {
         Arrival {
-            interface: from.sll_ifindex as u32,
+            interface: InterfaceIndex(from.sll_ifindex as u32),
             is_for_other: from.sll_pkttype == libc::PACKET_OTHERHOST,
         }
     }

@@ -211,7 +211,7 @@ fn reach(step: Step, protocol: Protocol) -> u16 {
 /// Adds the local ports in the text of /proc/net/tcp, tcp6, udp or udp6 of sockets in one of these states: `0A` is a TCP socket that
 /// listens, `07` a UDP socket that is not connected (proc(5)).
 pub fn add_ports_in_state(text: &str, state: &str, ports: &mut Vec<u16>) {
-    for line in text.lines() {
+    for line in text.split('\n') {
         let mut words = line.split_ascii_whitespace();
         if let Some((_, port)) = words.nth(1).and_then(|local| local.split_once(':'))
             && words.nth(1).unwrap_or_default() == state

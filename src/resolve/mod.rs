@@ -285,7 +285,9 @@ fn each_line_of(file: &File, show: &mut dyn FnMut(&str)) {
             None => continue,
         };
         let lines: Vec<u8> = rest.drain(..whole).collect();
-        String::from_utf8_lossy(&lines).lines().for_each(&mut *show);
+        String::from_utf8_lossy(&lines)
+            .split('\n')
+            .for_each(&mut *show);
         if piece.is_empty() {
             return;
         }

@@ -42,7 +42,8 @@ pub fn quote(bytes: &[u8]) -> String {
 /// The bytes for a message, cut at 60 characters.
 pub fn cut(bytes: &[u8]) -> String {
     let mut text = printable(bytes);
-    if let Some((end, _)) = text.char_indices().nth(60) {
+    let end = text.chars().take(60).map(char::len_utf8).sum();
+    if end < text.len() {
         text.truncate(end);
         text.push_str("...");
     }

@@ -43,9 +43,7 @@ impl Keeper {
         let (config, mut doors) = match loaded {
             Ok(loaded) => loaded,
             Err(problem) => {
-                for line in problem.lines() {
-                    self.log.say(LogKind::Error, &line);
-                }
+                self.log.say(LogKind::Error, &problem);
                 self.reopen_log(self.settings.log_file(&self.options), false);
                 return self.give_up_reload(&format!("{file} is not valid"));
             }

@@ -1,4 +1,5 @@
-//! Any bytes as a config: none makes the parser, the description or the advice panic, and an error names a line that exists.
+//! Parses arbitrary bytes as a config. The parser, the description and the advice must not panic,
+//! and an error must name a line that exists.
 #![no_main]
 
 use knockd_rs::check::{advice, describe};

@@ -1,4 +1,5 @@
-//! Any line on the control socket: what is understood as a question is written the same.
+//! Parses arbitrary lines from the control socket. An accepted request must encode to the same
+//! bytes.
 #![no_main]
 
 use knockd_rs::keeper::control::Question;

@@ -1,4 +1,5 @@
-//! Any message from a DNS server: an answer is part of the message, and a name has only characters that a log may have.
+//! Parses arbitrary DNS responses. An answer must be part of the message, and a name must contain
+//! only characters that are safe to log.
 #![no_main]
 
 use knockd_rs::resolve::dns::{RecordKind, Reply, question, reply};
@@ -13,7 +14,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         _ => RecordKind::Ptr,
     };
     let asked = question("host.example", kind, [1, 2]).expect("a name");
-    // Nothing but the header is guessed: id and question are what a server repeats.
+    // Only the header is fixed: a server echoes the ID and the question.
     let (flags, records) = rest.split_at(rest.len().min(8));
     let mut message = vec![1, 2];
     message.extend(flags);

@@ -1,4 +1,5 @@
-//! Any journal, with right checksums: what is read of it is read again from what is written.
+//! Parses arbitrary journals with valid checksums. Writing what was read and reading it again must
+//! give the same leases.
 #![no_main]
 
 use knockd_rs::lease::journal::{NO_BYTES, checksum, decode, encode};
@@ -6,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
     let _ = decode(text);
-    // A line `sum` stands for the checksum so far.
+    // A line `sum` is replaced by the checksum so far.
     let mut right: Vec<u8> = Vec::new();
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         match line {

@@ -1,4 +1,4 @@
-//! Any stream of packets: the default rule does what its plain model does.
+//! Feeds arbitrary packets to the default rule, which must agree with its simple model.
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
@@ -8,10 +8,10 @@ use libfuzzer_sys::fuzz_target;
 use script::{Packet, door, host, knock, of, run};
 
 #[path = "../../tests/matcher/script.rs"]
-#[allow(dead_code, unused_imports)] // The tests use more of it.
+#[allow(dead_code, unused_imports)] // The tests use the rest.
 mod script;
 #[path = "../../tests/matcher/tolerant_model.rs"]
-#[allow(dead_code, unused_imports)] // Its proptest part is for tests alone.
+#[allow(dead_code, unused_imports)] // Only the tests use its proptest part.
 mod tolerant_model;
 
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! Any messages of rtnetlink: what is read of them are names without line breaks, and an interface that is found is one of them.
+//! Parses arbitrary rtnetlink messages. Interface names must not contain line breaks, and an
+//! interface that is found must be one of those read.
 #![no_main]
 
 use knockd_rs::capture::interfaces::{Interfaces, Selector, matters};

@@ -1,4 +1,5 @@
-//! Any packet, against any doors: the kernel's filter passes what a door wants, and nothing else.
+//! Runs the kernel filter of arbitrary doors on arbitrary packets. It must pass exactly the packets
+//! that a door accepts.
 #![no_main]
 
 use arbitrary::{Arbitrary, Result, Unstructured};
@@ -13,7 +14,7 @@ use world::{ETH_P_IP, ETH_P_IPV6, World};
 #[allow(dead_code)] // The tests use more of it.
 mod interpret;
 #[path = "../../tests/capture/world.rs"]
-#[allow(dead_code)] // The tests use more of it.
+#[allow(dead_code)] // The tests use the rest.
 mod world;
 
 fn step(u: &mut Unstructured) -> Result<Step> {

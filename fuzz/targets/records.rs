@@ -1,4 +1,5 @@
-//! Any bytes between the two processes: what is understood as a record is written the same.
+//! Parses arbitrary bytes from the socket between keeper and listener. An accepted record must
+//! encode to the same bytes.
 #![no_main]
 
 use knockd_rs::limits::MAX_RECORD;

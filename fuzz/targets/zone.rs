@@ -1,4 +1,5 @@
-//! Any time zone, from a rule or a file: times of two centuries are dates, and no offset is beyond what a rule can say.
+//! Parses arbitrary time zones, from a rule or a file. Times of two centuries must convert to valid
+//! dates, and no offset may exceed what a rule can express.
 #![no_main]
 
 use knockd_rs::keeper::log::zone::Zone;
@@ -14,7 +15,7 @@ fuzz_target!(|input: (u32, &[u8])| {
         assert!((1..=12).contains(&local.month) && (1..=31).contains(&local.day));
         assert!((0..24).contains(&local.hour) && (0..60).contains(&local.minute));
         assert!((0..60).contains(&local.second));
-        // 168 hours are the most (RFC 8536), and an hour of summer.
+        // RFC 8536 allows up to 168 hours, plus one hour of summer time.
         assert!((1969..=2107).contains(&local.year));
     }
 });

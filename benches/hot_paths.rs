@@ -1,4 +1,5 @@
-//! What costs time while a daemon runs: a packet, a config, the journal. `cargo bench [NAME]` runs them, with the flags of a release.
+//! Benchmarks what a running daemon spends time on: packets, configs and the journal. `cargo bench
+//! [NAME]` runs them with the release profile.
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
@@ -16,7 +17,8 @@ fn main() {
     divan::main();
 }
 
-/// From bytes to the matcher's answer: a flood of SYNs from random sources to random steps of the doors. Most hit a full table.
+/// Decodes and matches a flood of SYNs from random sources to random steps of the doors. The
+/// attempt table is full for most of them.
 #[divan::bench(args = [1, 16, 256])]
 fn packet_in_a_flood(bencher: Bencher, doors: u16) {
     let step = |number: u16| Step {
@@ -58,7 +60,7 @@ fn packet_in_a_flood(bencher: Bencher, doors: u16) {
         .bench_local(one_packet);
 }
 
-/// A SYN from that source to 10.9.0.1.
+/// A SYN from `source` to 10.9.0.1.
 fn syn(source: Ipv4Addr, port: u16) -> [u8; 40] {
     let mut bytes = [0; 40];
     bytes[0] = 0x45;
@@ -75,7 +77,7 @@ fn syn(source: Ipv4Addr, port: u16) -> [u8; 40] {
     bytes
 }
 
-/// A config with that number of doors, from its text.
+/// Parses a config with `doors` doors.
 #[divan::bench(args = [1, 16, 256])]
 fn config_from_text(bencher: Bencher, doors: u16) {
     let mut text = String::from("[options]\n\tUseSyslog\n\tInterface = eth0\n\n");
@@ -96,7 +98,7 @@ fn config_from_text(bencher: Bencher, doors: u16) {
         .bench(|| config::parse(black_box(text.as_bytes()), &mut |_| {}).expect("a config"));
 }
 
-/// The journal of that number of leases, as it is written before a command runs.
+/// Serializes a journal of `leases` leases, as the keeper does before it runs a command.
 #[divan::bench(args = [1, 16, 128])]
 fn journal_to_text(bencher: Bencher, leases: u8) {
     let place = journal::BootContext {

@@ -1,4 +1,5 @@
-//! Signed knocks against the published vectors (tests/keys/vectors.json), and at the edges that these do not have.
+//! Checks signed knocks against the published vectors (tests/keys/vectors.json) and at edges that
+//! the vectors do not cover.
 
 use knockd_rs::keys::judge::{DeviceKey, judge};
 use knockd_rs::keys::numbers::{ENTRY, FILE, KeyNumber};
@@ -122,7 +123,8 @@ fn a_datagram_is_unwrapped_as_published() {
     }
 }
 
-/// A file in which the key has that entry; `None` of a region: bytes that are no entry.
+/// A state file in which `id` has entry `index`. A region of `None` holds bytes that are not a
+/// valid entry.
 fn file(id: [u8; 8], index: usize, regions: [Option<u64>; 2]) -> Vec<u8> {
     let mut file = vec![0; FILE];
     for (region, number) in regions.into_iter().enumerate() {
@@ -180,7 +182,7 @@ fn a_write_that_is_cut_at_any_byte_leaves_the_old_number_or_the_new_one() {
         let number = KeyNumber::find(&before, id).unwrap();
         let (at, entry) = number.entry(9);
         for cut in 0..=ENTRY {
-            // What is not written yet is as it was, erased, or zero.
+            // The rest of the entry may be unchanged, erased or zero if the write did not finish.
             for rest in [None, Some(0xff), Some(0)] {
                 let mut file = before.clone();
                 let place = &mut file[at as usize..][..ENTRY];
@@ -247,7 +249,7 @@ fn a_key_whose_number_is_lost_opens_nothing() {
     assert_eq!(keys[0].last, None);
     keys[0].last = Some(4);
     assert!(judge(&bytes, sender, &mut keys).result.is_ok());
-    // And never twice.
+    // A counter is never accepted twice.
     assert!(judge(&bytes, sender, &mut keys).result.is_err());
 }
 
@@ -304,7 +306,8 @@ proptest! {
         let old = LETTERS.iter().position(|letter| *letter == text[at]).unwrap();
         text[at] = LETTERS[(old + shift) % 32];
         let read = secret_of_text(&text);
-        // 20 bits of check letters: one in a million wrong keys passes, and is another key then.
+        // The check letters have 20 bits, so one in a million mistyped keys is accepted, as a
+        // different key.
         prop_assert!(read.is_err() || read.ok() != Some(Secret::new(bytes)));
     }
 
@@ -320,7 +323,7 @@ proptest! {
         let mut bytes = packet.sign(&secret.packet_key());
         prop_assert_eq!(KeyPacket::of_bytes(&bytes), Some(packet));
         prop_assert_eq!(stun::unwrap(&bytes), Some(bytes));
-        // No bit of it can be changed.
+        // Changing any bit invalidates the message.
         bytes[bit / 8] ^= 1 << (bit % 8);
         let mut keys = [key(&secret, AddressPolicy::Any, &["SSH"], Some(0))];
         let judgement = judge(&bytes, "203.0.113.9".parse().unwrap(), &mut keys);

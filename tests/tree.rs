@@ -1,11 +1,12 @@
-//! The tree of src/: few rooms, imports one way, and a document that names them all.
+//! Checks the structure of src/: few top-level modules, imports in one direction, and a document
+//! that names every module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The top-level modules in the order of lib.rs: each imports only from those before it.
+/// The top-level modules in the order of lib.rs. Each may import only from those before it.
 fn modules() -> Vec<String> {
     let lib = fs::read_to_string("src/lib.rs").expect("lib.rs");
     let names = lib.lines().filter_map(|line| line.strip_prefix("pub mod "));
@@ -14,7 +15,7 @@ fn modules() -> Vec<String> {
         .collect()
 }
 
-/// All files of src/.
+/// All files in src/.
 fn files() -> Vec<PathBuf> {
     fn add(folder: &Path, all: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).expect("a folder") {
@@ -31,7 +32,7 @@ fn files() -> Vec<PathBuf> {
     all
 }
 
-/// The code of a file, without its tests and comments.
+/// The code of a file without tests and comments.
 fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("a file");
     let text = match text.split_once("#[cfg(test)]\nmod tests {") {
@@ -44,7 +45,7 @@ fn code(file: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Which top-level modules some code imports from.
+/// The top-level modules that `code` imports from.
 fn imports(code: &str) -> BTreeSet<String> {
     let is_of_name = |c: char| c.is_ascii_lowercase() || c == '_';
     let after = code.split("crate::").skip(1);
@@ -53,7 +54,7 @@ fn imports(code: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The top-level module that a file belongs to, or `lib` and `main`.
+/// The top-level module that a file belongs to; `lib` or `main` for those two files.
 fn module_of(file: &Path) -> String {
     let below = file.strip_prefix("src").expect("of src");
     let first = below.iter().next().and_then(OsStr::to_str).expect("a name");

@@ -1,4 +1,4 @@
-//! Starting the daemon, reading what it says, and ending it with all that it started.
+//! Starts daemons, reads their output, and kills them with every process that they started.
 
 use super::lines;
 use super::{DEADLINE, Home, Namespace, descendants, signal, wait_for, wait_within};
@@ -10,22 +10,23 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a daemon that has ended printed last is read within this time.
+/// How long to wait for the last output of a daemon that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// The daemon under test: ours, or what KNOCKD_BIN names.
+/// The daemon under test: KNOCKD_BIN, or else the one that cargo built.
 pub fn daemon_binary() -> PathBuf {
     std::env::var_os("KNOCKD_BIN").map_or_else(built, PathBuf::from)
 }
 
-/// The program that cargo built for the test: the test's own is in `deps` beside it.
+/// The program that cargo built for this test, which itself is in the `deps` directory next to it.
 fn built() -> PathBuf {
     let test = std::env::current_exe().expect("this program");
     let profile = test.ancestors().nth(2).expect("folder");
     profile.join("knockd")
 }
 
-/// Whether the daemon under test is knockd 0.8 itself (the only one that needs libpcap). It lacks our keys.
+/// Returns `true` if the daemon under test is knockd 0.8, the only one linked to libpcap. It does
+/// not know knockd-rs's own config keys.
 pub fn is_original() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| is_linked_with_libpcap(&daemon_binary()))
@@ -36,7 +37,7 @@ fn is_linked_with_libpcap(binary: &Path) -> bool {
     bytes.windows(10).any(|window| window == b"libpcap.so")
 }
 
-/// The client: what KNOCK_BIN names, or the daemon's binary called by the name `knock`.
+/// The client: KNOCK_BIN, or else the daemon's binary called by the name `knock`.
 pub fn knock_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("KNOCK_BIN") {
         return PathBuf::from(path);
@@ -54,7 +55,7 @@ pub fn knock_binary() -> PathBuf {
     .clone()
 }
 
-/// Removes the link that [`knock_binary`] made.
+/// Removes the link made by [`knock_binary`].
 pub fn remove_knock_link() {
     let _ = std::fs::remove_dir_all(knock_folder());
 }
@@ -63,36 +64,38 @@ fn knock_folder() -> PathBuf {
     std::env::temp_dir().join(format!("kt-{}-bin", std::process::id()))
 }
 
-/// What the daemon printed, line by line as it came; true: on stderr.
+/// The daemon's output in the order of arrival. `true` marks a line from stderr.
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<(bool, String)>>,
     grew: Condvar,
 }
 
-/// A running daemon. Dropping it kills it and all that it started; when the test fails its log is printed.
+/// A running daemon. Dropping it kills it and every process that it started. If the test failed,
+/// its log is printed.
 pub struct Daemon {
     child: Child,
     log: Arc<Log>,
-    /// The threads that read its output.
+    /// The threads that read stdout and stderr.
     readers: [JoinHandle<()>; 2],
     label: String,
 }
 
 impl Daemon {
-    /// Starts `knockd -v -c HOME/knockd.conf ARGS` in the namespace and waits until it listens, or waits for its interface.
+    /// Starts `knockd -v -c HOME/knockd.conf ARGS` in the namespace. Waits until it listens or
+    /// waits for its interface.
     pub fn start(namespace: &Namespace, home: &Home, args: &[&str]) -> Daemon {
         let daemon = Daemon::spawn(namespace, home, args);
         wait_for("a daemon that is ready", || daemon.is_ready().then_some(()));
         daemon
     }
 
-    /// Whether it has started: it listens, or waits for its interface.
+    /// Returns `true` once it listens or waits for its interface.
     pub fn is_ready(&self) -> bool {
         self.count(lines::LISTENING) + self.count(lines::WAITING) > 0
     }
 
-    /// The same without waiting.
+    /// Like [`Daemon::start`], but does not wait.
     pub fn spawn(namespace: &Namespace, home: &Home, args: &[&str]) -> Daemon {
         let binary = daemon_binary();
         let mut command = namespace.command(binary.to_str().expect("path"));
@@ -127,17 +130,17 @@ impl Daemon {
         }
     }
 
-    /// Its process id; of ours: the keeper's.
+    /// The PID; for knockd-rs, the keeper's.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until a line contains this text, and gives the line.
+    /// Waits for a line that contains `text` and returns it.
     pub fn await_text(&self, text: &str) -> String {
         self.await_count(text, 1)
     }
 
-    /// Waits until `count` lines contain this text, and gives the last of them.
+    /// Waits until `count` lines contain `text` and returns the last of them.
     pub fn await_count(&self, text: &str, count: usize) -> String {
         let end = Instant::now() + DEADLINE;
         let mut lines = self.log.lines.lock().expect("log");
@@ -158,7 +161,7 @@ impl Daemon {
         }
     }
 
-    /// How many lines contain this text so far.
+    /// The number of lines so far that contain `text`.
     pub fn count(&self, text: &str) -> usize {
         self.log
             .lines
@@ -169,20 +172,20 @@ impl Daemon {
             .count()
     }
 
-    /// Where the last line with this text stands among all lines so far.
+    /// The index of the last line that contains `text`.
     pub fn last_index(&self, text: &str) -> Option<usize> {
         let lines = self.log.lines.lock().expect("log");
         lines.iter().rposition(|(_, l)| l.contains(text))
     }
 
-    /// The last lines that it printed.
+    /// The last `number` lines of output.
     pub fn tail(&self, number: usize) -> Vec<String> {
         let lines = self.log.lines.lock().expect("log");
         let skipped = lines.len().saturating_sub(number);
         lines[skipped..].iter().map(|(_, l)| l.clone()).collect()
     }
 
-    /// All that it printed on stderr so far.
+    /// Everything printed on stderr so far.
     pub fn errors(&self) -> String {
         let lines = self.log.lines.lock().expect("log");
         let errors: Vec<&str> = lines
@@ -193,29 +196,28 @@ impl Daemon {
         errors.join("\n")
     }
 
-    /// The lines that it and its commands printed on stdout so far.
+    /// The lines that the daemon and its commands have printed on stdout so far.
     pub fn output(&self) -> Vec<String> {
         let lines = self.log.lines.lock().expect("log");
         let output = lines.iter().filter(|(error, _)| !*error);
         output.map(|(_, line)| line.clone()).collect()
     }
 
-    /// How it ended, if it has.
+    /// The exit status, or `None` while it runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("wait")
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, number: i32) {
         signal(self.pid(), number);
     }
 
-    /// Waits until it has ended. If it did so by itself, all that it printed has been read then, unless a command of its own still
-    /// holds its output open.
+    /// Waits for the daemon to end. After a normal exit, all of its output has been read, unless
+    /// one of its commands still holds the pipe open.
     pub fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
         let pause = Duration::from_millis(10);
-        // After SIGTERM it takes up to 10 s.
+        // SIGTERM can take 10 s.
         let status = wait_within(2 * DEADLINE, pause, "end of the daemon", || {
             child.try_wait().expect("wait")
         });
@@ -227,7 +229,6 @@ impl Daemon {
         status
     }
 
-    /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("wait").is_none()
     }
@@ -251,7 +252,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Reads lines into the log on a thread, until the last writer is gone.
+/// Reads lines into the log on a thread until the last writer closes the pipe.
 fn collect(stream: impl Read + Send + 'static, is_error: bool, log: Arc<Log>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {

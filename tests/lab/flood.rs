@@ -1,18 +1,19 @@
-//! Packets at a rate, from many addresses.
+//! Sends packets at a given rate from many source addresses.
 
 use super::{ROUTER, Wire, packet};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Frames that are made before they are needed; each gets a sequence number of its own when it is sent, or it would be a copy.
+/// Prepared frames. Each gets its own sequence number when it is sent, because the daemon ignores
+/// copies.
 pub struct Flood(Vec<Vec<u8>>);
 
-/// Where the sequence number is: after an Ethernet header, an IPv4 header and the ports.
+/// The offset of the sequence number: after the Ethernet header, the IPv4 header and the ports.
 const SEQUENCE_NUMBER: std::ops::Range<usize> = 14 + 20 + 4..14 + 20 + 8;
 
 impl Flood {
-    /// One SYN to that port from each of so many addresses, beginning at 10.0.0.1 plus `first`.
+    /// One SYN to `port` from each of `sources` addresses, starting at 10.0.0.1 plus `first`.
     pub fn new(wire: &Wire, port: u16, first: u32, sources: u32) -> Flood {
         let start = u32::from(Ipv4Addr::new(10, 0, 0, 1)) + first;
         let frame = |source: u32| {
@@ -22,13 +23,13 @@ impl Flood {
         Flood((0..sources).map(frame).collect())
     }
 
-    /// So many SYNs from one address, to these ports in turn.
+    /// SYNs from one address to each of `ports` in order.
     pub fn scan(wire: &Wire, source: &str, ports: impl Iterator<Item = u16>) -> Flood {
         let frame = |port: u16| wire.frame(&packet::syn(source, ROUTER, port, u32::from(port)));
         Flood(ports.map(frame).collect())
     }
 
-    /// Sends `number` of them in turn, at so many a second, from the first processor; until `stop`.
+    /// Sends `number` frames in order at `per_second`, from the first CPU, until `stop` is set.
     pub fn send(&self, wire: &Wire, number: usize, per_second: u32, stop: &AtomicBool) {
         pin();
         let start = Instant::now();
@@ -52,13 +53,13 @@ impl Flood {
         }
     }
 
-    /// The same to the end.
+    /// Like [`Flood::send`], but cannot be stopped.
     pub fn send_all(&self, wire: &Wire, number: usize, per_second: u32) {
         self.send(wire, number, per_second, &AtomicBool::new(false));
     }
 }
 
-/// Binds this thread to the first processor.
+/// Pins this thread to the first CPU.
 fn pin() {
     // SAFETY: cpu_set_t is an array of bits, for which zero is valid; the set is live during the call.
     unsafe {

@@ -1,15 +1,16 @@
-//! A temporary folder for one daemon: its config, lists, state, and what its commands write.
+//! A temporary directory for one daemon: config, lists, state, and the files that its commands
+//! write.
 
 use super::is_original;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A temporary folder that is removed at the end.
+/// A temporary directory. Dropping it removes it.
 pub struct Home(PathBuf);
 
 impl Home {
-    /// A new, empty folder.
+    /// Creates an empty directory.
     pub fn new() -> Home {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -23,24 +24,23 @@ impl Home {
         self.0.join(name)
     }
 
-    /// Writes a file.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         fs::write(self.path(name), text).expect("write");
         self.path(name)
     }
 
-    /// What a file says; empty if there is none yet.
+    /// The contents of a file; empty if it does not exist.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// Writes `knockd.conf` with these doors, our `[options]`, and the door `fence` (see `Scene::fence`).
-    /// `@HOME@` in the doors becomes the path of this folder.
+    /// Writes `knockd.conf` with these doors, the `[options]` of the tests, and the door `fence`
+    /// (see `Scene::fence`). `@HOME@` in `doors` is replaced by this directory.
     pub fn config(&self, doors: &str) -> PathBuf {
         self.config_with_options("", doors)
     }
 
-    /// The same with more lines in `[options]`.
+    /// Like [`Home::config`], with more lines in `[options]`.
     pub fn config_with_options(&self, options: &str, doors: &str) -> PathBuf {
         let state = match is_original() {
             true => String::new(),
@@ -51,13 +51,13 @@ impl Home {
         self.write("knockd.conf", &text)
     }
 
-    /// The folder of the daemon with that config, as it stands in its state folder.
+    /// The state directory of the daemon with that config.
     pub fn instance(&self) -> PathBuf {
         instance_in(&self.path("state"))
     }
 }
 
-/// The folder of the one daemon that has this state folder.
+/// The directory of the only daemon that uses this StateDir.
 pub fn instance_in(state: &Path) -> PathBuf {
     let entries = fs::read_dir(state).expect("state folder");
     let is_instance = |entry: &fs::DirEntry| {

@@ -1,8 +1,10 @@
-//! From the last knock on the wire to the execve of the shell, and to the effect of the command.
+//! Measures from the last knock on the wire to the execve of the shell, and to the effect of the
+//! command.
 //!
-//! The daemon gets a copy of the shell in place of /bin/sh, in its own mount namespace; inotify tells when that file
-//! is opened for execve, and when `touch`, the command, opens its file. The clock starts right before the last packet is sent and
-//! stops when the sender has been woken by that event, so a figure includes one wake-up of the sender.
+//! The daemon runs in its own mount namespace, where /bin/sh is a copy of the shell. inotify
+//! reports when execve opens that copy, and when `touch`, the command, opens its file. The clock
+//! starts right before the last packet is sent and stops when the event wakes the sender, so each
+//! figure includes one wake-up of the sender.
 
 use super::{CLIENT, DEADLINE, Daemon, ROUTER, Scene, lines, packet};
 use std::cell::Cell;
@@ -12,14 +14,14 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Calls `job` on a thread that, with all that it starts, goes before whatever else runs on this machine: that is
-/// not to be measured.
+/// Runs `job` on a thread with real-time priority, which its children inherit, so that other work
+/// on the machine does not distort the figures.
 pub fn at_high_priority<T: Send>(job: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let parameters = libc::sched_param { sched_priority: 1 };
-            // Where that is forbidden, the figures hold on an idle machine only.
-            // SAFETY: the parameters are live; with id 0 it is this thread's policy on Linux.
+            // Where this is not permitted, the figures are valid only on an idle machine.
+            // SAFETY: the parameters are live; on Linux, id 0 sets the policy of this thread.
             unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) };
             job()
         });
@@ -29,18 +31,17 @@ pub fn at_high_priority<T: Send>(job: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// What one knock took.
+/// The times of one knock.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
-    /// To the execve of the shell.
+    /// Until the execve of the shell.
     pub shell: Duration,
-    /// To the moment that `touch` opens its file.
+    /// Until `touch` opens its file.
     pub effect: Duration,
 }
 
-/// A daemon on a network of its own, whose shell and command are watched.
+/// A daemon on its own network, whose shell and command are watched.
 pub struct Latency {
-    /// The daemon.
     pub daemon: Daemon,
     scene: Scene,
     shell: Watch,
@@ -49,7 +50,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Starts that program; `is_original`: it is knockd 0.8.
+    /// Starts `binary`. `is_original` says that it is knockd 0.8.
     pub fn new(binary: &Path, is_original: bool) -> Latency {
         let scene = Scene::new();
         let effect = scene.home.write("effect", "");
@@ -83,12 +84,12 @@ impl Latency {
             scene,
             rounds: Cell::new(0),
         };
-        latency.round(); // Neighbours, page cache and lazy start-up are not measured.
+        latency.round(); // Do not measure neighbour discovery, page cache and lazy start-up.
         latency
     }
 
-    /// One knock. Before its last step a pause of 0 to 59 ms, so that the sender does not fall into step with the
-    /// 50 ms clock of knockd 0.8's capture; afterwards one in which the command ends.
+    /// Knocks once. Sleeps 0 to 59 ms before the last step, so that the sender does not synchronize
+    /// with the 50 ms timer of knockd 0.8's capture, and then until the command has ended.
     pub fn round(&self) -> Round {
         let number = self.rounds.replace(self.rounds.get() + 1);
         for port in 1..=2 {
@@ -109,7 +110,7 @@ impl Latency {
     }
 }
 
-/// Tells when a file is opened.
+/// Reports when a file is opened.
 struct Watch(File);
 
 impl Watch {
@@ -118,7 +119,7 @@ impl Watch {
         // SAFETY: inotify_init1 takes flags only; the result is checked before it is owned.
         let fd = unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) };
         assert!(fd >= 0, "inotify: {}", std::io::Error::last_os_error());
-        // SAFETY: fd is a fresh descriptor that nothing else owns.
+        // SAFETY: fd is a new descriptor that nothing else owns.
         let watch = Watch(File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
         // SAFETY: the path ends in a zero byte and outlives the call.
         let result = unsafe { libc::inotify_add_watch(fd, path.as_ptr(), libc::IN_OPEN) };

@@ -1,7 +1,8 @@
-//! Networks for tests: namespaces, links, daemons and packets that clean up after themselves, also after a panic.
+//! Networks for tests: namespaces, links, daemons and packets that clean up after themselves, even
+//! after a panic.
 //!
-//! Everything happens in namespaces of our own, named `kt-<pid>-<number>-<label>`, so tests may run in parallel
-//! and a killed run can be swept up by the next one. Every wait has a deadline.
+//! All tests run in namespaces named `kt-<pid>-<number>-<label>`, so tests can run in parallel and
+//! the next run removes what a killed run left. Every wait has a deadline.
 
 mod daemon;
 mod flood;
@@ -35,15 +36,15 @@ pub use wire::Wire;
 use libtest_mimic::{Completion, Failed};
 use std::time::{Duration, Instant};
 
-/// The longest that a test waits for one thing. Generous: it is only used up when something is broken.
+/// The longest wait for one condition. It is generous: only a broken program uses it up.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Asks every 10 ms until there is an answer; panics after [`DEADLINE`].
+/// Calls `ask` every 10 ms until it returns a value. Panics after [`DEADLINE`].
 pub fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     wait_within(DEADLINE, Duration::from_millis(10), what, ask)
 }
 
-/// Asks every `pause` until there is an answer; panics after `deadline`.
+/// Calls `ask` every `pause` until it returns a value. Panics after `deadline`.
 pub fn wait_within<T>(
     deadline: Duration,
     pause: Duration,
@@ -65,7 +66,8 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// What comes of a test that cannot run, for that reason: who is root wants it run.
+/// The result of a test that cannot run. For root it is a failure, because root is expected to run
+/// every test.
 pub fn not_run(reason: String) -> Result<Completion, Failed> {
     match is_root() {
         true => Err(format!("not run: {reason}").into()),
@@ -93,7 +95,8 @@ pub fn missing() -> Option<String> {
             ));
         }
     }
-    // The first namespace also makes /run/netns a mount point: done here once, before tests run in parallel.
+    // The first namespace also makes /run/netns a mount point. Make it before tests run in
+    // parallel.
     let probe = std::panic::catch_unwind(|| {
         Namespace::new("probe").run("iptables -w -S && ip6tables -w -S && test -c /dev/net/tun");
     });
@@ -102,7 +105,7 @@ pub fn missing() -> Option<String> {
         .map(|_| "no network namespaces with iptables and /dev/net/tun here".to_string())
 }
 
-/// The program's full path, if PATH has it.
+/// The full path of a program in PATH.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|folder| folder.join(program))

@@ -1,45 +1,45 @@
-//! What the daemon says, in one place. The first group are knockd 0.8's own words, which must not change.
+//! The daemon's log lines, in one place. The first group are knockd 0.8's, which must not change.
 
-/// It is ready: `listening on wan0...`.
+/// Printed when it is ready: `listening on wan0...`.
 pub const LISTENING: &str = "listening on ";
-/// SIGHUP was heard.
+/// Printed on SIGHUP.
 pub const RELOADING: &str = "re-reading config file: ";
-/// A one-time list is used up.
+/// Printed when a one-time list has no unused line.
 pub const EXHAUSTED: &str = "no more sequences left in the one time sequences file for door";
 
-/// A step was done.
+/// Printed for each completed step.
 pub fn stage(who: &str, door: &str, number: u32) -> String {
     format!("{who}: {door}: Stage {number}")
 }
 
-/// A door opens.
+/// Printed when a door opens.
 pub fn opened(who: &str, door: &str) -> String {
     format!("{who}: {door}: OPEN SESAME")
 }
 
-/// The stop command is due.
+/// Printed when cmd_timeout has expired, before the stop command.
 pub fn timeout(who: &str, door: &str) -> String {
     format!("{who}: {door}: command timeout")
 }
 
-/// A command starts; of the command only its beginning need be given.
+/// Printed when a command starts. `command` can be just its beginning.
 pub fn running(door: &str, command: &str) -> String {
     format!("{door}: running command: {command}")
 }
 
-// Ours.
+// Lines of knockd-rs.
 
-/// It is ready, but its interface is not there, or is down.
+/// Printed at the start if its interface is missing or down.
 pub const WAITING: &str = "starting up, waiting for ";
 
-/// The reload is done.
+/// Printed when a reload is complete.
 pub const IN_FORCE: &str = "the new config is in force";
-/// How many openings were too many.
+/// Printed with the number of openings that exceeded a limit.
 pub const TOO_MANY_OPENINGS: &str = " openings were too many at once";
-/// How many lines a flood has cost.
+/// Printed with the number of lines dropped in a flood.
 pub const LEFT_OUT: &str = "LogRate: ";
 
-/// An error in the config that was reloaded: `.../knockd.conf:LINE:COLUMN: ...`.
+/// An error in a reloaded config: `.../knockd.conf:LINE:COLUMN: ...`.
 pub fn config_error(line: u32) -> String {
     format!("knockd.conf:{line}:")
 }

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
-/// A network namespace. Dropping it kills what still runs in it and removes it with its interfaces.
+/// A network namespace. Dropping it kills the processes in it and removes it with its interfaces.
 pub struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// A new namespace with `lo` up, and without the waits and chatter of IPv6 address configuration.
+    /// Creates a namespace with `lo` up. IPv6 address configuration neither waits nor sends
+    /// anything.
     pub fn new(label: &str) -> Namespace {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -33,12 +34,12 @@ impl Namespace {
         namespace
     }
 
-    /// Its name, as `ip netns` knows it.
+    /// The name that `ip netns` shows.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs a program in it.
+    /// A command that runs `program` in it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command
@@ -47,7 +48,7 @@ impl Namespace {
         command
     }
 
-    /// Runs shell lines in it, `sh -e`, for 30 s at most.
+    /// Runs shell lines in it with `sh -e`, for at most 30 s.
     pub fn attempt(&self, script: &str) -> Output {
         self.command("timeout")
             .args(["-k", "1", "30", "sh", "-ec", script])
@@ -55,12 +56,13 @@ impl Namespace {
             .expect("ip netns exec")
     }
 
-    /// The same, and gives what they print; panics if they fail.
+    /// Like [`Namespace::attempt`], but returns the output and panics if the script fails.
     pub fn run(&self, script: &str) -> String {
         checked(&format!("{}: {script}", self.name), self.attempt(script))
     }
 
-    /// Calls `job` on a thread of its own inside this namespace. Sockets that it makes belong here for good.
+    /// Calls `job` on a new thread inside this namespace. Sockets that it opens stay in the
+    /// namespace.
     pub fn enter<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
         let place = File::open(format!("/run/netns/{}", self.name)).expect("namespace");
         std::thread::scope(|scope| {
@@ -90,7 +92,8 @@ impl Drop for Namespace {
     }
 }
 
-/// A veth pair: interface `a.1` of namespace `a.0` and `b.1` of `b.0`, both up. Gives their Ethernet addresses.
+/// Makes a veth pair: interface `a.1` of namespace `a.0` and `b.1` of `b.0`, both up. Returns their
+/// Ethernet addresses.
 pub fn link(a: (&Namespace, &str), b: (&Namespace, &str)) -> (Mac, Mac) {
     static COUNT: AtomicU32 = AtomicU32::new(1);
     let number = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
@@ -111,7 +114,7 @@ pub fn link(a: (&Namespace, &str), b: (&Namespace, &str)) -> (Mac, Mac) {
     (mac_a, mac_b)
 }
 
-/// Removes what earlier runs left because they were killed: namespaces with their processes, and folders.
+/// Removes what killed runs have left: namespaces with their processes, and directories.
 pub fn sweep() {
     for path in stale(Path::new("/run/netns")) {
         remove(&path.file_name().unwrap_or_default().to_string_lossy());
@@ -121,7 +124,7 @@ pub fn sweep() {
     }
 }
 
-/// What is named `kt-<pid>-...` in this folder after a process that is no more.
+/// The entries `kt-<pid>-...` of `folder` whose process no longer exists.
 pub fn stale(folder: &Path) -> Vec<PathBuf> {
     let is_stale = |path: &PathBuf| {
         let name = path
@@ -138,7 +141,7 @@ pub fn stale(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(is_stale).collect()
 }
 
-/// Kills the processes of a namespace of ours and removes it.
+/// Kills the processes of a test namespace and removes it.
 fn remove(name: &str) {
     let pids = Command::new("ip").args(["netns", "pids", name]).output();
     for pid in String::from_utf8_lossy(&pids.map(|o| o.stdout).unwrap_or_default()).lines() {
@@ -151,7 +154,7 @@ fn remove(name: &str) {
     let _ = Command::new("ip").args(["netns", "del", name]).output();
 }
 
-/// Runs shell lines outside, `sh -e`; only `ip` with `-n` or `netns` is run so.
+/// Runs shell lines outside of the namespaces with `sh -e`. Used only for `ip -n` and `ip netns`.
 fn shell(script: &str) -> String {
     let output = Command::new("timeout")
         .args(["10", "sh", "-ec", script])

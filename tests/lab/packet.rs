@@ -1,10 +1,10 @@
-//! IP packets that knock.
+//! IP packets for knocks.
 
 use etherparse::PacketBuilder;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A UDP datagram with one byte, as the client sends it.
+/// A UDP datagram with one byte of data, like the client's.
 pub fn udp(source: &str, destination: &str, port: u16) -> Vec<u8> {
     let mut packet = Vec::new();
     match addresses(source, destination) {
@@ -20,13 +20,13 @@ pub fn udp(source: &str, destination: &str, port: u16) -> Vec<u8> {
     packet
 }
 
-/// A sequence number that no packet of this process has had.
+/// A sequence number that this process has not used before.
 pub fn fresh() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1 << 30);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A TCP SYN with the sequence number that makes it a packet of its own or a retransmission.
+/// A TCP SYN. A repeated sequence number makes it a retransmission.
 pub fn syn(source: &str, destination: &str, port: u16, sequence_number: u32) -> Vec<u8> {
     let mut packet = Vec::new();
     match addresses(source, destination) {
@@ -47,7 +47,7 @@ pub fn syn(source: &str, destination: &str, port: u16, sequence_number: u32) -> 
 /// A SYN with ACK, as a server answers.
 pub fn syn_ack(source: &str, destination: &str, port: u16) -> Vec<u8> {
     let mut packet = syn(source, destination, port, 1);
-    // The flags are byte 13 of the TCP header; nobody looks at the checksum.
+    // The flags are byte 13 of the TCP header. The checksum becomes wrong, but nothing checks it.
     let header = if packet[0] >> 4 == 4 { 20 } else { 40 };
     packet[header + 13] |= 0x10;
     packet

@@ -1,15 +1,15 @@
-//! Random numbers that a seed makes repeatable: SplitMix64 (Steele, Lea and Flood 2014).
+//! Repeatable pseudorandom numbers from a seed: SplitMix64 (Steele, Lea and Flood 2014).
 
-/// A source of them.
+/// The generator.
 pub struct Random(u64);
 
 impl Random {
-    /// The same seed gives the same numbers.
+    /// Equal seeds produce equal numbers.
     pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
-    /// 64 bits.
+    /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -18,27 +18,28 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `bound`, which is not 0.
+    /// A number less than `bound`, which must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         (self.bits() % bound as u64) as usize
     }
 
-    /// `low` or more, less than `high`.
+    /// A number from `low` up to, but not including, `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.bits() % (high - low)
     }
 
-    /// True so many times of a hundred.
+    /// Returns `true` with a probability of `chance` percent.
     pub fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    /// One of them.
+    /// Picks one element.
     pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())].clone()
     }
 
-    /// One of them, each as often as its weight says. `None`: all weights are 0.
+    /// Picks one element with a probability proportional to its weight. Returns `None` if all
+    /// weights are 0.
     pub fn weighted<T: Copy>(&mut self, from: &[(T, usize)]) -> Option<T> {
         let total: usize = from.iter().map(|(_, weight)| weight).sum();
         let mut left = if total == 0 {

@@ -1,4 +1,4 @@
-//! A bad line: a relay between two links that loses, doubles and delays packets.
+//! A faulty line: a relay between two links that loses, duplicates and delays packets.
 
 use super::{Namespace, link};
 use std::fs::File;
@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What the relay does to TCP and UDP packets of the first side. All else goes through.
+/// What the relay does to TCP and UDP packets from the first side. It forwards everything else.
 #[derive(Clone, Copy)]
 pub struct Faults {
-    /// Of two packets the first is lost.
+    /// Drop the first of every two packets.
     pub lose_every_other: bool,
-    /// A packet that is not lost comes once more after this time.
+    /// Send each packet that is not dropped again after this time.
     pub again_after: Option<Duration>,
 }
 
-/// A relay in a namespace of its own. Dropping it ends it.
+/// A relay in its own namespace. Dropping it removes it.
 pub struct Relay {
     stop: Arc<AtomicBool>,
     seen: Arc<AtomicUsize>,
@@ -27,7 +27,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Between interface `a.1` of namespace `a.0` and `b.1` of `b.0`, which it makes.
+    /// Makes interface `a.1` in namespace `a.0` and `b.1` in `b.0`, and relays between them.
     pub fn between(a: (&Namespace, &str), b: (&Namespace, &str), faults: Faults) -> Relay {
         let namespace = Namespace::new("relay");
         link(a, (&namespace, "near"));
@@ -50,7 +50,7 @@ impl Relay {
         }
     }
 
-    /// How many TCP and UDP packets of the first side there were so far.
+    /// The number of TCP and UDP packets from the first side so far.
     pub fn seen(&self) -> usize {
         self.seen.load(Ordering::Relaxed)
     }
@@ -63,7 +63,7 @@ impl Drop for Relay {
     }
 }
 
-/// A packet socket that gets all frames of that interface and waits 5 ms for one.
+/// A packet socket that receives all frames of an interface. A read waits up to 5 ms.
 fn open(index: u32) -> File {
     // SAFETY: socket takes three integers; the result is checked before it is owned.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -72,7 +72,7 @@ fn open(index: u32) -> File {
         "packet socket: {}",
         std::io::Error::last_os_error()
     );
-    // SAFETY: fd is a fresh descriptor that nothing else owns.
+    // SAFETY: fd is a new descriptor that nothing else owns.
     let socket = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     // SAFETY: sockaddr_ll is plain integers, for which zero is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };

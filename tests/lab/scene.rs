@@ -1,25 +1,26 @@
-//! The usual scene: an Internet host, a router whose firewall drops what it did not ask for, and its WAN link.
+//! The usual scene: an Internet host, a router whose firewall drops unsolicited packets, and the
+//! WAN link between them.
 
 use super::lines;
 use super::{Daemon, Home, Namespace, Wire, knock_binary, link, packet, wait_within};
 use std::time::Duration;
 
-/// The router's addresses.
+/// The router's IPv4 address.
 pub const ROUTER: &str = "198.51.100.1";
 /// The router's IPv6 address.
 pub const ROUTER6: &str = "2001:db8::1";
-/// The Internet host's address that knocks.
+/// The Internet host's address, which knocks.
 pub const CLIENT: &str = "198.51.100.2";
 /// The Internet host's IPv6 address.
 pub const CLIENT6: &str = "2001:db8::2";
 /// Another address of the Internet host.
 pub const OTHER: &str = "198.51.100.3";
-/// The address that fence packets claim to come from.
+/// The forged source address of fence packets.
 const FENCE: &str = "198.51.100.9";
 /// The host behind the router.
 pub const LAN_HOST: &str = "192.168.1.10";
 
-/// `wan` (eth0) -- (wan0) `router`, and the daemon's folder.
+/// `wan` (eth0) -- (wan0) `router`, and the daemon's directory.
 pub struct Scene {
     pub wan: Namespace,
     pub router: Namespace,
@@ -28,7 +29,7 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes it. The router's INPUT chains end in DROP.
+    /// Sets up the scene. The router's INPUT chains end in DROP.
     pub fn new() -> Scene {
         let (wan, router) = (Namespace::new("wan"), Namespace::new("router"));
         let (here, there) = link((&wan, "eth0"), (&router, "wan0"));
@@ -54,7 +55,8 @@ impl Scene {
         }
     }
 
-    /// Adds a LAN with one host behind the router, which masquerades for it and forwards nothing else.
+    /// Adds a LAN with one host behind the router. The router masquerades for it and forwards
+    /// nothing else.
     pub fn add_lan(&self) -> Namespace {
         let lan = Namespace::new("lan");
         link((&self.router, "lan0"), (&lan, "eth0"));
@@ -78,34 +80,34 @@ impl Scene {
         self.daemon_with_options("", doors)
     }
 
-    /// The same with more lines in `[options]`.
+    /// Like [`Scene::daemon`], with more lines in `[options]`.
     pub fn daemon_with_options(&self, options: &str, doors: &str) -> Daemon {
         self.home.config_with_options(options, doors);
         Daemon::start(&self.router, &self.home, &["-i", "wan0"])
     }
 
-    /// Knocks with the real client, from the address that the route gives.
+    /// Knocks with the real client, from the address that the route selects.
     pub fn knock(&self, target: &str, steps: &[&str]) {
         knock(&self.wan, target, steps);
     }
 
-    /// Waits until the daemon has dealt with every packet sent before: sends one to the one-step door that every
-    /// config of the lab has, from an address of its own, and awaits its opening. What has not opened by then
-    /// does not open.
+    /// Waits until the daemon has handled every packet sent before. Sends a packet from [`FENCE`]
+    /// to the one-step door in every lab config and waits until that door opens. A door that has
+    /// not opened by then will not open.
     pub fn fence(&self, daemon: &Daemon) {
         fence(daemon, FENCE, || {
             self.wire.send(&packet::udp(FENCE, ROUTER, 9))
         });
     }
 
-    /// All rules of the router, to compare.
+    /// All firewall rules of the router, for comparison.
     pub fn rules(&self) -> String {
         self.router
             .run("iptables -w -S; iptables -w -t nat -S; ip6tables -w -S")
     }
 }
 
-/// Sends one packet to the door `fence` and awaits its opening.
+/// Sends one packet to the door `fence` and waits until it opens.
 pub fn fence(daemon: &Daemon, source: &str, send: impl FnOnce()) {
     let opened = lines::opened(source, "fence");
     let before = daemon.count(&opened);
@@ -113,7 +115,7 @@ pub fn fence(daemon: &Daemon, source: &str, send: impl FnOnce()) {
     daemon.await_count(&opened, before + 1);
 }
 
-/// Knocks with the real client, 20 ms between steps so that no two of them can overtake one another.
+/// Knocks with the real client. Sends the steps 20 ms apart, so that they cannot be reordered.
 pub fn knock(namespace: &Namespace, target: &str, steps: &[&str]) {
     let client = knock_binary();
     let output = namespace
@@ -125,8 +127,8 @@ pub fn knock(namespace: &Namespace, target: &str, steps: &[&str]) {
     assert!(output.status.success(), "knock: {output:?}");
 }
 
-/// Knocks again and again until the log has the line once more than before: for a daemon that must first find out
-/// that its interface is back.
+/// Repeats the knock until the log contains one more `line` than before. For a daemon that must
+/// first notice that its interface is back.
 pub fn knock_until(daemon: &Daemon, line: &str, mut knock: impl FnMut()) {
     let before = daemon.count(line);
     let what = format!("a knock that gives {line:?}");
@@ -141,7 +143,7 @@ pub fn knock_until(daemon: &Daemon, line: &str, mut knock: impl FnMut()) {
     );
 }
 
-/// The open TCP ports that nmap finds from there.
+/// The open TCP ports that nmap finds from `namespace`.
 pub fn open_ports(namespace: &Namespace, target: &str, ports: &str) -> Vec<u16> {
     let report = namespace.run(&format!(
         "nmap -n -Pn -sS --max-retries 1 --min-rate 2000 --host-timeout 25s -p {ports} -oG - {target}"

@@ -1,4 +1,4 @@
-//! A TCP listener that greets like an SSH server.
+//! A TCP listener that sends the greeting of an SSH server.
 
 use super::Namespace;
 use std::io::Write;
@@ -6,17 +6,16 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::thread::JoinHandle;
 
-/// A listener in a namespace. Every client gets [`Banner::TEXT`] and is hung up on.
+/// A listener in a namespace. It sends [`Banner::TEXT`] to every client and closes the connection.
 pub struct Banner {
     listener: TcpListener,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Banner {
-    /// What it says.
+    /// The greeting.
     pub const TEXT: &str = "SSH-2.0-lab";
 
-    /// Listens on `address:port` in that namespace.
     pub fn listen(namespace: &Namespace, address: &str) -> Banner {
         let listener = namespace.enter(|| TcpListener::bind(address).expect("listen"));
         let accepting = listener.try_clone().expect("clone");
@@ -34,7 +33,8 @@ impl Banner {
 
 impl Drop for Banner {
     fn drop(&mut self) {
-        // SAFETY: the descriptor is open; on Linux shutdown makes the thread's accept fail, so that it ends.
+        // SAFETY: the descriptor is open. On Linux, shutdown makes the thread's accept fail, so
+        // that it ends.
         unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,4 +1,4 @@
-//! A tun device that looks like a PPP link. The test holds its other end, as the provider does.
+//! A tun device that looks like a PPP link. The test holds the other end, as the provider does.
 
 use super::{Namespace, wait_for};
 use std::fs::{File, OpenOptions};
@@ -12,11 +12,12 @@ const TUNSETLINK: libc::c_ulong = 0x4004_54cd;
 /// `linux/if_arp.h`.
 const ARPHRD_PPP: libc::c_ulong = 512;
 
-/// A tun device of link type PPP. It vanishes with this value, as ppp0 does when the line goes.
+/// A tun device of link type PPP. Dropping it removes the device, as ppp0 disappears when the line
+/// drops.
 pub struct Tun(File);
 
 impl Tun {
-    /// Makes it in that namespace, down and without addresses.
+    /// Creates the device in that namespace, down and without addresses.
     pub fn new(namespace: &Namespace, name: &str) -> Tun {
         let file = namespace.enter(|| {
             let file = OpenOptions::new()
@@ -26,8 +27,8 @@ impl Tun {
                 .expect("tun");
             let mut request = request(name);
             request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-            // The one of before lives on for a moment where another test starts a program just now: between fork and exec that has all
-            // that this process had open, too.
+            // The previous device can live on for a moment: if another test is starting a program,
+            // that process holds a copy of its descriptor between fork and exec.
             wait_for("TUNSETIFF", || {
                 // SAFETY: TUNSETIFF reads and writes one ifreq, which is live.
                 let result =
@@ -39,7 +40,7 @@ impl Tun {
                 );
                 (result == 0).then_some(())
             });
-            // SAFETY: TUNSETLINK takes its argument as a number.
+            // SAFETY: TUNSETLINK takes an integer argument.
             let result = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETLINK as _, ARPHRD_PPP) };
             assert_eq!(result, 0, "TUNSETLINK: {}", std::io::Error::last_os_error());
             file
@@ -53,14 +54,14 @@ impl Tun {
     }
 }
 
-/// Sets an interface up, in one system call: after it returns the interface is up.
+/// Sets an interface up with one system call, so it is up when this returns.
 pub fn set_up(namespace: &Namespace, name: &str) {
     let mut request = request(name);
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     ask(namespace, libc::SIOCSIFFLAGS, &mut request);
 }
 
-/// Gives an interface its first IPv4 address, likewise.
+/// Sets the first IPv4 address of an interface, also with one system call.
 pub fn set_address(namespace: &Namespace, name: &str, address: Ipv4Addr) {
     let mut request = request(name);
     // SAFETY: sockaddr_in is plain integers, for which zero is valid, and fits into a sockaddr.

@@ -1,9 +1,9 @@
-//! Raw frames onto a link.
+//! Sends raw frames on a link.
 
 use super::{Mac, Namespace};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// The end of a link that a test sends frames from, with a packet socket.
+/// The end of a link from which a test sends frames, through a packet socket.
 pub struct Wire {
     socket: OwnedFd,
     here: Mac,
@@ -11,7 +11,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Opens the interface of that namespace. `there` is the Ethernet address that frames go to.
+    /// Opens an interface in that namespace. `there` is the destination Ethernet address.
     pub fn open(namespace: &Namespace, interface: &str, here: Mac, there: Mac) -> Wire {
         let index = namespace.index(interface).expect("interface");
         let socket = namespace.enter(|| {
@@ -24,7 +24,7 @@ impl Wire {
                 "packet socket: {}",
                 std::io::Error::last_os_error()
             );
-            // SAFETY: fd is a fresh descriptor that nothing else owns.
+            // SAFETY: fd is a new descriptor that nothing else owns.
             let socket = unsafe { OwnedFd::from_raw_fd(fd) };
             // SAFETY: sockaddr_ll is plain integers, for which zero is valid.
             let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -106,7 +106,7 @@ impl Wire {
                     Ok(sent) => done += sent,
                     Err(_) => {
                         let error = std::io::Error::last_os_error();
-                        // The queue of the link is full.
+                        // The send queue of the link is full.
                         assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
                         std::thread::yield_now();
                     }
@@ -115,7 +115,7 @@ impl Wire {
         }
     }
 
-    /// Sends it with a VLAN tag (IEEE 802.1Q) of that number.
+    /// Sends an IP packet in a frame with an IEEE 802.1Q tag of this VLAN.
     pub fn send_tagged(&self, vlan: u16, packet: &[u8]) {
         let [high, low] = vlan.to_be_bytes();
         self.send_frame(packet, &[0x81, 0x00, high, low]);

@@ -1,4 +1,5 @@
-//! What `--check` says of two doors that share ports is what the default rule does with them.
+//! Checks that what `--check` says about two doors with shared ports matches what the default rule
+//! does.
 
 use crate::script::{Lab, of};
 use knockd_rs::check;
@@ -6,7 +7,7 @@ use knockd_rs::config::parse;
 use knockd_rs::knock::{Matching::Tolerant, Pattern};
 use knockd_rs::matcher::Event;
 
-/// All sequences of one to `most` of the ports 1 to 3.
+/// All sequences of one to `most` steps over the ports 1 to 3.
 fn sequences(most: usize) -> Vec<Vec<u16>> {
     let mut all: Vec<Vec<u16>> = (1..=3).map(|port| vec![port]).collect();
     let mut from = 0;
@@ -25,7 +26,7 @@ fn text(ports: &[u16], between: &str) -> String {
     words.join(between)
 }
 
-/// Which of the doors open when these ports are knocked one after the other.
+/// Which of the two doors opens when these ports are knocked in order.
 fn opened(doors: &[Pattern], ports: &[u16]) -> [bool; 2] {
     let mut lab = Lab::new(doors, Tolerant);
     lab.knocks(&text(ports, " "));
@@ -65,7 +66,7 @@ fn what_is_said_of_two_doors_is_so() {
                     [false, true],
                 ),
                 ("its sequence begins that of", [true, false], [true, true]),
-                // Nothing, and all others: each opens its own only.
+                // No advice and all other advice: each knock opens only its own door.
                 ("", [true, false], [false, true]),
             ];
             let kind = kind.into_iter().position(|(begin, a, b)| {
@@ -75,7 +76,8 @@ fn what_is_said_of_two_doors_is_so() {
                 }
             });
             said[kind.expect("the last")] += 1;
-            // A part: after the first steps of the longer one it has to be knocked again.
+            // After the first steps of the longer sequence, the shorter one has to be knocked
+            // again.
             let (long, short, door) = match advice {
                 _ if advice.starts_with("its sequence contains") => (&a, &b, 1),
                 _ if advice.starts_with("its sequence lies within") => (&b, &a, 0),
@@ -88,7 +90,7 @@ fn what_is_said_of_two_doors_is_so() {
             let knocked = [&long[..at], short].concat();
             assert!(!opened(&doors, &knocked)[door], "{knocked:?}: {doors:?}");
             let again = [&knocked[..], short].concat();
-            // Where the two have ports twice the second knock may continue the longer one, too.
+            // If the two sequences repeat ports, the second knock can also continue the longer one.
             let distinct = long
                 .iter()
                 .all(|port| long.iter().filter(|other| *other == port).count() == 1);

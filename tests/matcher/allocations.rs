@@ -1,4 +1,4 @@
-//! The matcher allocates when it is made, and never for a packet.
+//! The matcher allocates memory when it is created and never while it handles a packet.
 
 use knockd_rs::knock::tripwire::{PortRange, Tripwires};
 use knockd_rs::knock::{FlagRule, Knock, Matching, Pattern, Protocol, Sequence, Step};
@@ -12,16 +12,17 @@ thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: all of it is the system's allocator; counting neither allocates nor touches what is allocated.
+// SAFETY: the system's allocator does all the work; counting neither allocates nor touches the
+// memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller keeps the contract of `alloc`.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`, and the memory came from `System`.
+        // SAFETY: the caller upholds the contract of `dealloc`, and the memory came from `System`.
         unsafe { System.dealloc(memory, layout) }
     }
 }

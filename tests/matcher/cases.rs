@@ -1,8 +1,10 @@
-//! The default rule, and strict, in the cases of `whole.json`.
+//! Plays the cases of `whole.json` with the default rule and with the strict rule.
 //!
-//! `packets`: `+100` lets 100 ms pass; `7000` is a SYN from 10.9.0.2 to 10.9.0.1, `7000/udp` UDP, `7000@ack` has other flags, `.3:7000` comes
-//! from 10.9.0.3; `*` marks a copy of the last packet that reads the same, `^` one of the first. `opens`: `O@1100`, with `.3` for that source, in order; the
-//! time is that of the packet. `strict`: the doors that knockd 0.8's rule opens. All doors have tcpflags = syn.
+//! `packets`: `+100` advances the clock by 100 ms. `7000` is a SYN from 10.9.0.2 to 10.9.0.1,
+//! `7000/udp` a UDP packet, `7000@ack` has other flags, `.3:7000` comes from 10.9.0.3. `*` marks a
+//! copy of the last packet with the same text, `^` a copy of the first one. `opens`: the openings
+//! in order. `O@1100` is door O at the packet sent at 1100 ms, with `.3` for that source. `strict`:
+//! the doors that knockd 0.8's rule opens. All doors have tcpflags = syn.
 
 use crate::script::{Lab, door, flags, host, knock, step};
 use knockd_rs::knock::{Knock, Matching, Pattern};
@@ -10,7 +12,7 @@ use knockd_rs::matcher::Event;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// What opens, as `opens` says it, and as `strict` does.
+/// The openings in the format of `opens` and in that of `strict`.
 fn play(case: &Value, matching: Matching) -> (String, String) {
     let seq_timeout = case["seq_timeout_ms"].as_u64().unwrap_or(15_000);
     let doors = case["doors"].as_object().expect("doors");

@@ -1,4 +1,4 @@
-//! Time-outs, one-time sequences, and when the matcher wants to be woken.
+//! Time-outs, one-time sequences, and the time at which the matcher asks to be woken.
 
 use crate::script::{Lab, door, doors_and_packets, host, run, sequence, stranger};
 use knockd_rs::knock::Matching::{self, Strict, Tolerant};
@@ -58,7 +58,7 @@ fn expire_before_its_time_does_nothing() {
     assert_eq!(lab.matcher.next_expiry(), Some(lab.now + 5_000));
 }
 
-/// So the lines of a log stand in the order of what happened, however late the listener wakes.
+/// The log lines are then in the order of the events, however late the listener wakes.
 #[test]
 fn a_knock_first_tells_what_timed_out_for_others() {
     for matching in BOTH {
@@ -95,7 +95,7 @@ fn endless_time_never_ends() {
     }
 }
 
-/// Among many attempts the lines may be late, but what is too old does not match.
+/// With many attempts the time-outs can be logged late, but an expired attempt never matches.
 #[test]
 fn many_deadlines_do_not_cost_a_look_each() {
     for matching in BOTH {
@@ -136,7 +136,7 @@ fn a_late_line_does_not_make_a_late_knock_good() {
             lab.knocks_from(stranger(n), "7");
         }
         lab.wait(4_998);
-        // A look now, so that the next is only due in some time.
+        // Check once now, so that the next check is some time away.
         lab.knocks_from(stranger(9_999), "7");
         lab.told();
         lab.now += 1;
@@ -181,8 +181,8 @@ fn a_door_without_sequence_opens_when_it_gets_the_longest() {
 }
 
 proptest! {
-    /// Milliseconds since the boot in 32 bits end after 49 days, in 40 bits (as starts are stored) after 34 years, seconds in 31 or 32
-    /// bits after 68 or 136 years.
+    /// Milliseconds since the boot overflow 32 bits after 49 days and 40 bits (as starts are
+    /// stored) after 34 years. Seconds overflow 31 and 32 bits after 68 and 136 years.
     #[test]
     fn a_machine_that_has_run_for_long_opens_as_ever(
         (doors, packets) in doors_and_packets(true, true),

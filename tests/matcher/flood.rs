@@ -1,4 +1,4 @@
-//! Who has to go when the table is full.
+//! Which attempt is evicted when the table is full.
 
 use crate::script::{Lab, door, host, rules, stranger};
 use knockd_rs::knock::Matching::{self, Strict, Tolerant};
@@ -55,7 +55,7 @@ fn a_first_step_survives_as_many_knocks_as_the_table_holds() {
     }
 }
 
-/// The flood knows another door, such as a scan trap that everybody knows, up to its last step.
+/// The flood knows every step but the last of another door, such as a well-known scan trap.
 #[test]
 fn a_flood_that_knows_the_first_steps_cannot_lock_anyone_out() {
     for matching in BOTH {
@@ -85,7 +85,7 @@ fn the_oldest_of_the_lowest_stage_goes_first() {
         for n in 0..MAX {
             lab.knocks_from(stranger(n), "1");
         }
-        // 0 goes ahead; 1 is the oldest of the first stage then.
+        // Source 0 advances to the next stage, so source 1 becomes the oldest of the first stage.
         lab.knocks_from(stranger(0), "2");
         lab.knocks_from(host(2), "1");
         lab.events.clear();
@@ -117,7 +117,8 @@ fn a_flood_of_every_kind_leaves_nothing_behind() {
     }
 }
 
-/// Spoofed first knocks from 100,000 sources at 20,000 packets/s, and a user whose steps are 100 ms apart.
+/// 100,000 spoofed sources send first knocks at 20,000 packets/s while a user knocks with 100 ms
+/// between the steps.
 #[test]
 fn a_knock_opens_in_a_flood_of_100_000_sources() {
     for matching in BOTH {
@@ -126,7 +127,7 @@ fn a_knock_opens_in_a_flood_of_100_000_sources() {
         let mut flood = |lab: &mut Lab, time: u64| {
             for _ in 0..time {
                 for _ in 0..20 {
-                    // All over the address space, each again after 5 s.
+                    // Spread over the whole address space. Each source repeats after 5 s.
                     let source = 0x0b00_0000 + (sent % 100_000).wrapping_mul(0x9e37) % 0xb000_0000;
                     lab.knocks_from(IpAddr::V4(source.into()), "7000");
                     sent += 1;
@@ -165,7 +166,7 @@ fn one_network_cannot_push_out_others() {
     }
 }
 
-/// Halfway in a network whose share is used up by first knocks.
+/// First knocks use up the share of a network in which a client is halfway through its knock.
 #[test]
 fn who_is_halfway_in_a_flooding_network_stays() {
     for matching in BOTH {
@@ -181,7 +182,8 @@ fn who_is_halfway_in_a_flooding_network_stays() {
     }
 }
 
-/// However small the table, a whole /24 can be at a door at once.
+/// However small the table is, every address of a /24 can have an attempt at one door at the same
+/// time.
 #[test]
 fn all_addresses_of_a_24_have_room() {
     for max_attempts in [*MAX_ATTEMPTS.start(), DEFAULT_ATTEMPTS, *MAX_ATTEMPTS.end()] {
@@ -197,7 +199,7 @@ fn all_addresses_of_a_24_have_room() {
     }
 }
 
-/// Five users whose steps come in turn: what one does is nothing to the others.
+/// Five users knock in turns. None of them affects the others.
 #[test]
 fn five_users_at_once_all_get_in() {
     for matching in BOTH {
@@ -213,7 +215,8 @@ fn five_users_at_once_all_get_in() {
     }
 }
 
-/// A knock costs the same however many attempts are open; a walk over them would cost a hundred times as much.
+/// The cost of a knock does not depend on the number of open attempts. Walking all of them would
+/// cost a hundred times as much.
 #[test]
 fn a_knock_among_60000_attempts_costs_what_it_costs_among_100() {
     let time = |attempts: u32| {
@@ -233,7 +236,7 @@ fn a_knock_among_60000_attempts_costs_what_it_costs_among_100() {
             }
             begin.elapsed()
         };
-        // The least of several: whoever else uses the processor only adds to it.
+        // Use the minimum of several runs, because other load on the CPU only adds to the time.
         (0..10).map(|_| once(&mut lab)).min().unwrap_or_default()
     };
     let (few, many) = (time(100), time(59_000));

@@ -1,5 +1,5 @@
-//! What knockd 0.8 did with the packets of `golden.json`, through strict matching. The cases were recorded from the real
-//! daemon; where its list of attempts lost some, the case says what is right.
+//! Plays the cases of `golden.json`, recorded from the real knockd 0.8, with strict matching. Where
+//! 0.8 lost attempts from its list, the case contains the correct result.
 
 use crate::script::{ACK, Lab, SYN, address, flags, host, knock, sequence, step};
 use knockd_rs::knock::{FlagRule, Knock, Matching, Pattern, Sequence};
@@ -24,7 +24,7 @@ fn cases() -> Vec<Value> {
 struct Door {
     name: String,
     pattern: Pattern,
-    /// The one-time sequences that are left.
+    /// The unused one-time sequences.
     next: Vec<Option<Sequence>>,
 }
 
@@ -58,7 +58,7 @@ fn parse_door(door: &Value) -> Door {
     }
 }
 
-/// `.3:7000/udp>10.9.0.11`, `6:7000@syn,ack`: [source:]port[/udp][@flags][>destination].
+/// Parses `.3:7000/udp>10.9.0.11` or `6:7000@syn,ack`: [source:]port[/udp][@flags][>destination].
 fn parse_packet(token: &str, id: u32) -> Knock {
     let (source, rest) = match token.split_once(':') {
         None => (host(2), token),
@@ -80,7 +80,7 @@ fn parse_packet(token: &str, id: u32) -> Knock {
     packet
 }
 
-/// Plays the packets and gives knockd's log lines; it has none for a failed knock.
+/// Plays the packets and returns knockd's log lines. It logs nothing for a failed knock.
 fn play(case: &Value, matching: Matching) -> Vec<String> {
     let mut doors: Vec<Door> = list(&case["doors"]).into_iter().map(parse_door).collect();
     let patterns: Vec<Pattern> = doors.iter().map(|door| door.pattern.clone()).collect();

@@ -1,4 +1,5 @@
-//! The matcher against knockd's recorded behaviour, against plain models of its rules, and under floods.
+//! Tests the matcher against knockd's recorded behaviour, against simple models of its rules, and
+//! under floods.
 
 mod advice;
 mod allocations;

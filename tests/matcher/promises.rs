@@ -1,4 +1,4 @@
-//! What the design promises, for any doors and packets.
+//! The design's guarantees, checked for arbitrary doors and packets.
 
 use crate::script::{
     Lab, Packet, doors_and_packets, host, knock, parts, rules, run, some_doors, some_tripwires,
@@ -9,7 +9,7 @@ use knockd_rs::matcher::{Event, Rules};
 use proptest::prelude::*;
 use std::net::IpAddr;
 
-/// At which packets that door opened for that source.
+/// The indexes of the packets at which `door` opened for `source`.
 fn openings(told: &[(usize, Event)], door: u16, source: IpAddr) -> Vec<usize> {
     let opened = Event::Opened { door, source };
     told.iter()
@@ -22,8 +22,9 @@ fn any_matching() -> impl Strategy<Value = Matching> {
     prop_oneof![Just(Matching::Tolerant), Just(Matching::Strict)]
 }
 
-/// Whether the default rule may keep `door` shut, though its knocks came in order: the first as packet `first`, the last as packet `last`.
-/// Another door has opened with one of them; or the last one continues an older attempt at another door that fits every knock.
+/// Whether the default rule can keep `door` closed although its knocks came in order, the first as
+/// packet `first` and the last as packet `last`. Either another door has opened with one of them,
+/// or the last one continues an older attempt at another door that every knock fits.
 fn another_door_claims(
     doors: &[Pattern],
     packets: &[Packet],
@@ -43,8 +44,8 @@ fn another_door_claims(
         })
 }
 
-/// Whether the packets of the last one's source, from the first on, are the beginning of that door's sequence, but for repeats; the last
-/// continues it and does not complete it.
+/// Whether the packets from the source of the last one, starting at the first, are a prefix of the
+/// sequence of `pattern` apart from repeats. The last one continues it without completing it.
 fn fits_every_knock(doors: &[Pattern], pattern: &Pattern, packets: &[Packet]) -> bool {
     let (end, source) = packets
         .last()
@@ -74,7 +75,7 @@ fn fits_every_knock(doors: &[Pattern], pattern: &Pattern, packets: &[Packet]) ->
     continues && stage > 1 && stage < steps.len()
 }
 
-/// The packets without those that the default rule takes for copies.
+/// The packets without those that the default rule treats as copies.
 fn without_copies(packets: &[Packet]) -> Vec<Packet> {
     let mut copies = Copies::default();
     let mut kept = packets.to_vec();
@@ -88,7 +89,7 @@ fn without_copies(packets: &[Packet]) -> Vec<Packet> {
     kept
 }
 
-/// A door as it is when a plain knock can open it.
+/// The door, changed so that a plain knock can open it.
 fn openable(door: &Pattern) -> Pattern {
     Pattern {
         seq_timeout: door.seq_timeout.max(1_000),
@@ -96,7 +97,7 @@ fn openable(door: &Pattern) -> Pattern {
     }
 }
 
-/// That door's whole sequence from 10.9.0.2, from that packet number on.
+/// The whole sequence of that door from 10.9.0.2, with packet numbers from `id` on.
 fn plain_knock(door: &Pattern, id: u32) -> Vec<(knockd_rs::knock::Knock, bool)> {
     let steps = door.sequence.iter().flat_map(|sequence| sequence.steps());
     steps
@@ -174,7 +175,8 @@ proptest! {
         let alone: Vec<Packet> =
             packets.iter().filter(|(_, packet, _)| packet.source == host(2)).copied().collect();
         let (among, alone) = (events_for(&packets), events_for(&alone));
-        // At each door: what times out at several doors in one moment is told in any order.
+        // Compare door by door, because time-outs of several doors at the same moment have no fixed
+        // order.
         for door in 0..doors.len() as u16 {
             let at = |events: &[Event]| -> Vec<Event> {
                 events.iter().copied().filter(|event| parts(event).0 == door).collect()

@@ -1,7 +1,8 @@
-//! What chance a port scan has, and what forged packets do to a knock: simulated, with the figures of docs/security.md.
+//! Simulates port scans and forged packets: how likely a scan opens a door, and how forged packets
+//! disturb a knock. The figures are those of docs/security.md.
 //!
-//! Packets to ports that are neither a step nor a tripwire change nothing, so of a scan in random order only the others are sent:
-//! those of a random order are in random order themselves.
+//! Packets to ports that are neither steps nor tripwires change nothing. A scan in random order
+//! therefore sends only the others, whose order is random as well.
 
 use crate::script::{Lab, door, host, knock, rules, step};
 use knockd_rs::config::parse;
@@ -13,14 +14,14 @@ use knockd_rs::matcher::{Event, Rules};
 
 const SCANS: u32 = 10_000;
 
-/// Steps that are neither in order nor neighbours.
+/// The steps are neither in order nor adjacent.
 const DOORS: [(usize, &str); 3] = [
     (3, "7000,300,40000"),
     (4, "7000,300,40000,5555"),
     (5, "7000,300,40000,5555,20000"),
 ];
 
-/// The same for each run: SplitMix64.
+/// Repeats in every run: SplitMix64.
 struct Random(u64);
 
 impl Random {
@@ -57,7 +58,7 @@ fn lab(doors: &[Pattern], tripwires: Tripwires) -> Lab {
     )
 }
 
-/// All that a scan of these transports touches: steps and tripwires.
+/// Everything that a scan of these transports hits: steps and tripwires.
 fn touched(doors: &[Pattern], tripwires: &Tripwires, protocols: &[Protocol]) -> Vec<Step> {
     let mut all = Vec::new();
     for &protocol in protocols {
@@ -74,7 +75,7 @@ fn touched(doors: &[Pattern], tripwires: &Tripwires, protocols: &[Protocol]) -> 
     all
 }
 
-/// Sends it all at one moment, faster than any scanner; whether a door has opened.
+/// Sends the scan at a single moment, faster than any real scanner. Returns whether a door opened.
 fn opens(lab: &mut Lab, scan: impl IntoIterator<Item = Step>) -> bool {
     let sequences = lab
         .matcher
@@ -83,7 +84,7 @@ fn opens(lab: &mut Lab, scan: impl IntoIterator<Item = Step>) -> bool {
         .flat_map(|door| &door.sequence);
     let first: Vec<Step> = sequences.map(|sequence| sequence.steps()[0]).collect();
     for (id, step) in (0..).zip(scan) {
-        // Where nothing has begun, nothing else does anything.
+        // Without an attempt in progress, only a first step has an effect.
         if lab.matcher.next_expiry().is_none() && !first.contains(&step) {
             continue;
         }
@@ -94,14 +95,14 @@ fn opens(lab: &mut Lab, scan: impl IntoIterator<Item = Step>) -> bool {
         .iter()
         .any(|event| matches!(event, Event::Opened { .. }));
     lab.events.clear();
-    // The next scan begins with nothing.
+    // Start the next scan without any attempts.
     lab.wait(60_000);
     lab.events.clear();
     opened
 }
 
-/// How many of so many scans in random order open the door: each touches every port `times` in a row, and there are `rounds` of them
-/// within seq_timeout.
+/// How many of `scans` scans in random order open the door. Each hits every port `times` times in a
+/// row and runs `rounds` times within seq_timeout.
 fn opened(steps: &str, with_tripwires: bool, times: usize, rounds: usize, scans: u32) -> u32 {
     let mut random = Random(7);
     let doors = [door(steps, 10_000)];
@@ -128,7 +129,8 @@ fn factorial(k: usize) -> f64 {
     (1..=k).map(|n| n as f64).product()
 }
 
-/// k! in orders of the steps, one opens, whatever strays are forgiven: each port comes once.
+/// One of the k! orders of the steps opens, however many misses are forgiven, because each port
+/// comes once.
 #[test]
 fn one_scan_opens_with_a_chance_of_one_in_k_factorial() {
     for (k, steps) in DOORS {
@@ -143,7 +145,7 @@ fn one_scan_opens_with_a_chance_of_one_in_k_factorial() {
     }
 }
 
-/// A scan opens neither door of a pair more often than a door that is alone.
+/// A scan opens neither door of a pair more often than a single door.
 #[test]
 fn a_scan_gains_nothing_from_an_open_and_a_close_door() {
     let mut random = Random(23);
@@ -173,8 +175,9 @@ fn a_scan_gains_nothing_from_an_open_and_a_close_door() {
     }
 }
 
-/// What the first scan began the second can end: no rule that forgives anything keeps to twice the chance of one (knockd 0.8 itself has
-/// 3 in 32 for 4 steps). The figures of docs/security.md, by all pairs of orders: 3/4, 0.33, 0.085.
+/// The second scan can finish what the first began. No rule that forgives anything can keep the
+/// probability at twice that of one scan (knockd 0.8 itself has 3 in 32 for 4 steps).
+/// docs/security.md lists the figures for all pairs of orders: 3/4, 0.33, 0.085.
 #[test]
 fn two_scans_within_seq_timeout_open_more_often() {
     for ((k, steps), chance) in DOORS.into_iter().zip([0.75, 0.328, 0.0852]) {
@@ -185,12 +188,12 @@ fn two_scans_within_seq_timeout_open_more_often() {
     }
 }
 
-/// Tripwires of `auto` that a scan of TCP touches, for k TCP steps apart from each other.
+/// The number of tripwires of `auto` that a TCP scan hits, for k TCP steps that are far apart.
 fn auto_wires(k: usize) -> f64 {
     (AUTO_TRIPWIRES + 2 * usize::from(GUARDS) * k) as f64
 }
 
-/// T tripwires and k steps: (1 + k T) / (k! C(T + k, k)) for one scan, docs/security.md.
+/// With T tripwires and k steps, one scan has (1 + k T) / (k! C(T + k, k)), see docs/security.md.
 #[test]
 fn with_tripwires_a_random_scan_has_less_than_one_chance_in_1000() {
     for (k, steps) in DOORS {
@@ -199,7 +202,7 @@ fn with_tripwires_a_random_scan_has_less_than_one_chance_in_1000() {
         let formula = (1.0 + k as f64 * wires) / choose / factorial(k);
         assert!(formula < 0.001);
         for (times, rounds) in [(1, 1), (3, 1), (1, 2)] {
-            // So many that chance does not decide.
+            // Enough scans for a statistically stable result.
             let scans = if (k, times, rounds) == (3, 1, 1) {
                 4 * SCANS
             } else {
@@ -215,7 +218,8 @@ fn with_tripwires_a_random_scan_has_less_than_one_chance_in_1000() {
     }
 }
 
-/// A door of more than one step, and a scan of all ports up or down, each port once and three times, twice within seq_timeout.
+/// Scans all ports up and down, each port once and three times, twice within seq_timeout. Every
+/// door has more than one step.
 fn ordered_scans(doors: &[Pattern], tripwires: &Tripwires) -> bool {
     let mut lab = lab(doors, tripwires.clone());
     let up = touched(doors, tripwires, &[Protocol::Tcp, Protocol::Udp]);
@@ -240,7 +244,8 @@ fn with_tripwires_no_ordered_scan_opens() {
     let mut random = Random(11);
     for k in [3, 4, 5] {
         for _ in 0..200 {
-            // Not even where the steps themselves are in order, as long as none are neighbours.
+            // Nothing opens even if the steps themselves are in order, as long as none are
+            // adjacent.
             let mut ports: Vec<u16> = Vec::new();
             while ports.len() < k {
                 let near = if random.below(2) == 0 { 20 } else { 65_535 };
@@ -261,7 +266,8 @@ fn with_tripwires_no_ordered_scan_opens() {
     }
 }
 
-/// The doors of the shipped config, but for the trap, which wants to be scanned; and of steps that `--check` accepts.
+/// Uses the doors of the shipped config except the trap, which is meant to be scanned, and steps
+/// that `--check` accepts.
 #[test]
 fn no_scan_opens_a_door_of_the_shipped_config() {
     let text = include_str!("../../files/etc/knockd.conf");
@@ -289,7 +295,8 @@ fn no_scan_opens_a_door_of_the_shipped_config() {
 
     let both = [Protocol::Tcp, Protocol::Udp];
     let mut random = Random(13);
-    // Each alone, since the steps of the others have guards too, and all together.
+    // Scan each door alone and all of them together, because the steps of the others have guards
+    // too.
     let alone = doors.iter().map(std::slice::from_ref);
     for doors in alone.chain([&doors[..]]) {
         for _ in 0..200 {
@@ -300,7 +307,7 @@ fn no_scan_opens_a_door_of_the_shipped_config() {
         }
         assert!(!ordered_scans(doors, &auto(&mut random)));
     }
-    // All 65,535 ports, to show that the others do not matter.
+    // Scan all 65,535 ports to show that the other ports do not matter.
     let all = |protocol| (1..=u16::MAX).map(move |port| Step { protocol, port });
     let mut order: Vec<Step> = both.into_iter().flat_map(all).collect();
     {
@@ -312,8 +319,9 @@ fn no_scan_opens_a_door_of_the_shipped_config() {
     }
 }
 
-/// The story of the DD-WRT wiki: three addresses share a scan of all 65,535 ports in random order, 2 s from one to the next. No door opens,
-/// and with bans all three are banned long before the end.
+/// Replays the scenario of the DD-WRT wiki: three addresses share a scan of all 65,535 ports in
+/// random order, switching every 2 s. No door opens, and with bans all three are banned long before
+/// the end.
 #[test]
 fn three_addresses_that_share_a_slow_scan_are_banned() {
     let mut random = Random(19);
@@ -355,8 +363,8 @@ fn three_addresses_that_share_a_slow_scan_are_banned() {
     assert!(latest < 65_535 * 3 / 10, "{latest}");
 }
 
-/// Openings per second of one door by a flood of 20,000 SYN/s to random ports, from one address. Of these packets come the first `packets`
-/// that touch anything.
+/// Openings per second of one door by a flood of 20,000 SYN/s from one address to random ports.
+/// Simulates the first `packets` of these packets that hit a step or a tripwire.
 fn flood(steps: &str, tripwires: Tripwires, packets: u32) -> f64 {
     let mut random = Random(23);
     let doors = [door(steps, 10_000)];
@@ -376,12 +384,12 @@ fn flood(steps: &str, tripwires: Tripwires, packets: u32) -> f64 {
     opened as f64 / time * 1000.0
 }
 
-/// (R/S) k / (T + 1)^(k - 1) for R packets a second to S ports, docs/security.md.
+/// (R/S) k / (T + 1)^(k - 1) for R packets per second to S ports, see docs/security.md.
 #[test]
 fn a_flood_opens_a_door_as_rarely_as_the_formula_says() {
     let formula =
         |k: usize, wires: f64| 20_000.0 / 65_535.0 * k as f64 / (wires + 1.0).powi(k as i32 - 1);
-    // Without tripwires the formula does not hold: own ports out of order are what ends an attempt then.
+    // Without tripwires the formula does not apply: steps out of order end an attempt instead.
     for ((k, steps), time) in DOORS.into_iter().zip([11.0, 26.0, 121.0]) {
         let rate = flood(steps, Tripwires::default(), 400_000);
         let with = 1.0 / formula(k, auto_wires(k));
@@ -391,7 +399,7 @@ fn a_flood_opens_a_door_as_rarely_as_the_formula_says() {
         );
         assert!((rate * time - 1.0).abs() < 0.15);
     }
-    // So few tripwires that it opens often enough to count.
+    // Few enough tripwires that the door opens often enough to count.
     for (k, wires) in [(3, 20), (3, 60), (4, 20), (5, 10)] {
         let range = PortRange {
             low: 1000,
@@ -404,9 +412,10 @@ fn a_flood_opens_a_door_as_rarely_as_the_formula_says() {
     }
 }
 
-/// Opens the first of these doors, 7000, 300, 40000, with 100 ms between while forged packets come from the same address, `forge` giving the
-/// time to the next (in microseconds) and its step. How many of 1,000 knocks open it at once, and how many when they are repeated after
-/// the last forged packet.
+/// Knocks 7000, 300, 40000 with 100 ms between the steps while forged packets come from the same
+/// address. `forge` returns the time to the next forged packet (in microseconds) and its step.
+/// Returns how many of 1,000 knocks open the first door at once, and how many open it when they are
+/// repeated after the last forged packet.
 fn knocks_among_forged(
     doors: &[&str],
     mut forge: impl FnMut(&mut Random) -> (u64, Step),
@@ -418,7 +427,7 @@ fn knocks_among_forged(
     for _ in 0..1_000 {
         let mut lab = lab(&doors, auto(&mut random));
         let mut forged = forge(&mut random);
-        // 2 s of it before the first step.
+        // Forged packets start 2 s before the first step.
         for (begin, text) in [
             (0, None),
             (2_000, Some(STEPS[0])),
@@ -452,7 +461,7 @@ fn knocks_among_forged(
     (at_once, later)
 }
 
-/// A door alone, and one beside the door that closes it again.
+/// A single door, and a door with another one that closes it again.
 const ALONE: [&str; 1] = ["7000,300,40000"];
 const PAIR: [&str; 2] = ["7000,300,40000", "40000,300,7000"];
 
@@ -470,8 +479,8 @@ fn a_knock_survives_1000_forged_packets_a_second_on_random_ports() {
     }
 }
 
-/// At 5 a second on average, as radioactive atoms decay. Beside a door on the same ports they disturb more: the forged packets may complete
-/// that one, and a knock counts once.
+/// On average 5 forged packets per second in a Poisson process. They disturb more if another door
+/// uses the same ports, because they can complete that one and a knock counts once.
 #[test]
 fn a_knock_survives_5_forged_packets_a_second_on_its_own_ports() {
     for (doors, least, least_later) in [(&ALONE[..], 980, 1_000), (&PAIR, 700, 950)] {

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 pub const SYN: u8 = 0x02;
 pub const ACK: u8 = 0x10;
 
-/// `7000` or `7000:udp`.
+/// Parses `7000` or `7000:udp`.
 pub fn step(text: &str) -> Step {
     let (port, protocol) = match text.split_once(':') {
         None | Some((_, "tcp")) => (text.split(':').next().unwrap_or_default(), Protocol::Tcp),
@@ -24,13 +24,13 @@ pub fn step(text: &str) -> Step {
     }
 }
 
-/// `7000,8000:udp`.
+/// Parses `7000,8000:udp`.
 pub fn sequence(text: &str) -> Sequence {
     let steps: Vec<Step> = text.split(',').map(step).collect();
     Sequence::new(&steps).expect(text)
 }
 
-/// A door for SYN packets to any local address.
+/// A door that accepts SYN packets to any local address.
 pub fn door(steps: &str, seq_timeout: Millis) -> Pattern {
     Pattern {
         sequence: Some(sequence(steps)),
@@ -49,12 +49,13 @@ pub fn host(n: u8) -> IpAddr {
     [10, 9, 0, n].into()
 }
 
-/// 172.16.0.0 and N more.
+/// 172.16.0.0 plus `n`.
 pub fn stranger(n: u32) -> IpAddr {
     IpAddr::V4((0xac10_0000 + n).into())
 }
 
-/// A SYN or UDP packet to 10.9.0.1. `id` gives its source port and serial: equal ids make copies.
+/// A SYN or UDP packet to 10.9.0.1. `id` determines its source port and serial, so equal ids make
+/// copies.
 pub fn knock(source: IpAddr, step: Step, id: u32) -> Knock {
     let tcp = step.protocol == Protocol::Tcp;
     Knock {
@@ -67,7 +68,7 @@ pub fn knock(source: IpAddr, step: Step, id: u32) -> Knock {
     }
 }
 
-/// What a config without these options means.
+/// The rules of a config without any of these options.
 pub fn rules(matching: Matching) -> Rules {
     Rules {
         matching,
@@ -77,7 +78,7 @@ pub fn rules(matching: Matching) -> Rules {
     }
 }
 
-/// A matcher, its clock, and what it told.
+/// A matcher, its clock, and the events that it has reported.
 pub struct Lab {
     pub matcher: Matcher,
     pub now: Millis,
@@ -100,7 +101,7 @@ impl Lab {
         }
     }
 
-    /// Lets time pass, as a process does that sleeps until the next expiry.
+    /// Advances the clock, waking the matcher at each expiry as the listener does.
     pub fn wait(&mut self, time: Millis) {
         let until = self.now + time;
         while let Some(due) = self.matcher.next_expiry().filter(|due| *due <= until) {
@@ -117,7 +118,7 @@ impl Lab {
         self.now = until;
     }
 
-    /// Lets all that is open time out.
+    /// Advances the clock until every attempt has timed out.
     pub fn wait_for_all(&mut self) {
         let longest = self
             .matcher
@@ -141,7 +142,7 @@ impl Lab {
         });
     }
 
-    /// A new knock from 10.9.0.2 on each of these steps, at this moment.
+    /// Sends a new knock from 10.9.0.2 for each of these steps, all at the current time.
     pub fn knocks(&mut self, steps: &str) {
         self.knocks_from(host(2), steps);
     }
@@ -153,8 +154,8 @@ impl Lab {
         }
     }
 
-    /// What was told since the last call: `1` a stage, `!` opened, `~2` timed out, `x2` failed; the source does not
-    /// show, the door (`A`, `B`, ...) only where there are several.
+    /// The events since the last call: `1` a stage, `!` opened, `~2` timed out, `x2` failed.
+    /// Sources are omitted. The door (`A`, `B`, ...) is shown only if there are several.
     pub fn told(&mut self) -> String {
         let several = self.matcher.patterns().len() > 1;
         let words: Vec<String> = std::mem::take(&mut self.events)
@@ -173,7 +174,7 @@ impl Lab {
     }
 }
 
-/// Door, source and what happened.
+/// Door, source and a description of the event.
 pub fn parts(event: &Event) -> (u16, IpAddr, String) {
     match *event {
         Event::Stage {
@@ -196,7 +197,7 @@ pub fn parts(event: &Event) -> (u16, IpAddr, String) {
     }
 }
 
-/// Only the events of one source at one door.
+/// The events of one source at one door.
 pub fn of(events: &[Event], door: u16, source: IpAddr) -> Vec<Event> {
     events
         .iter()
@@ -205,22 +206,22 @@ pub fn of(events: &[Event], door: u16, source: IpAddr) -> Vec<Event> {
         .collect()
 }
 
-/// A packet with the time that it comes at, and whether its destination is local.
+/// Arrival time, packet, and whether its destination is local.
 pub type Packet = (Millis, Knock, bool);
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// The step after the one that this source sent last for that door.
+    /// The step after the last one that this source sent for that door.
     Right {
         source: u8,
         door: usize,
     },
-    /// That step again, as a new packet.
+    /// The same step again, as a new packet.
     Repeat {
         source: u8,
         door: usize,
     },
-    /// Some step of some door, with other flags or another destination now and then.
+    /// Any step of any door, sometimes with other flags or another destination.
     Stray {
         source: u8,
         door: usize,
@@ -228,20 +229,20 @@ enum Op {
         flags: u8,
         destination: u8,
     },
-    /// One of a few tripwires, with other flags now and then.
+    /// One of a few tripwires, sometimes with other flags.
     Trip {
         source: u8,
         port: u16,
         flags: u8,
     },
-    /// The last packet of this source, once more.
+    /// A copy of this source's last packet.
     Copy {
         source: u8,
     },
     Wait(Millis),
 }
 
-/// The tripwires that [`op`] hits; 4 is a port of most doors.
+/// The tripwires hit by [`op`]. Most doors use port 4 as a step.
 pub fn some_tripwires() -> Tripwires {
     Tripwires::listed(vec![PortRange { low: 4, high: 7 }])
 }
@@ -297,8 +298,8 @@ pub fn some_doors() -> impl Strategy<Value = Vec<Pattern>> {
     prop::collection::vec(door, 1..5)
 }
 
-/// Doors and packets from a few sources that are nearly right. Without copies, all packets differ. With `trips` they hit
-/// [`some_tripwires`] too.
+/// Doors, and packets from a few sources that nearly open them. Without copies, all packets differ.
+/// With `trips`, some packets hit [`some_tripwires`].
 pub fn doors_and_packets(
     copies: bool,
     trips: bool,
@@ -381,7 +382,8 @@ fn play(doors: &[Pattern], ops: &[Op]) -> Vec<Packet> {
     packets
 }
 
-/// What a matcher tells of these packets, with the index of the packet; all that is open times out in the end.
+/// The events of these packets, each with the index of its packet. At the end every attempt times
+/// out.
 pub fn run(doors: &[Pattern], matching: Matching, packets: &[Packet]) -> Vec<(usize, Event)> {
     let rules = Rules {
         tripwires: some_tripwires(),
@@ -401,7 +403,7 @@ pub fn run(doors: &[Pattern], matching: Matching, packets: &[Packet]) -> Vec<(us
     told
 }
 
-/// `syn,ack` as bits; `-` is none.
+/// Parses `syn,ack` into bits; `-` means no flags.
 pub fn flags(text: &str) -> u8 {
     let bit = |name: &str| TCP_FLAGS.iter().find(|(n, _)| *n == name).expect(text).1;
     text.split(',').filter(|name| *name != "-").map(bit).sum()

@@ -1,4 +1,4 @@
-//! What the recorded cases of the strict rule do not show.
+//! Behaviour of the strict rule that the recorded cases do not cover.
 
 use crate::script::{ACK, Lab, door, host, knock, step};
 use knockd_rs::knock::Matching::Strict;

@@ -1,4 +1,5 @@
-//! knockd 0.8's rule once more, as its specification tells it: one list of attempts, searched from end to end.
+//! A second implementation of knockd 0.8's rule, following its specification: one list of attempts,
+//! searched from start to end.
 
 use crate::script::{Packet, doors_and_packets, host, of, run};
 use knockd_rs::knock::{Matching, Pattern, Step};

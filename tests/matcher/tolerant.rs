@@ -1,4 +1,4 @@
-//! The default rule in small stories.
+//! The default rule in short examples.
 
 use crate::script::{ACK, Lab, door, host, knock, step};
 use knockd_rs::knock::Matching::Tolerant;
@@ -8,7 +8,7 @@ fn lab(steps: &str) -> Lab {
     Lab::new(&[door(steps, 5_000)], Tolerant)
 }
 
-/// What is told when these steps are knocked at a door with that sequence.
+/// Checks the events when `steps` are knocked at a door with `sequence`.
 #[track_caller]
 fn assert_told(sequence: &str, steps: &str, told: &str) {
     let mut lab = lab(sequence);
@@ -156,7 +156,7 @@ fn a_door_within_another_is_withheld_while_the_others_attempt_fits() {
 #[test]
 fn a_longer_door_goes_on_when_its_beginning_has_opened() {
     assert_told_at(&["1,2", "1,2,3"], "1 2 3", "A1 B1 A2 A! B2 B3 B!");
-    // Two wrong knocks are forgiven then, repeats included.
+    // Then two wrong knocks are forgiven, including repeats.
     assert_told_at(&["1,2", "1,2,3"], "1 2 2 2 3", "A1 B1 A2 A! B2 B3 B!");
     assert_told_at(&["1,2", "1,2,3"], "1 2 2 2 2 3", "A1 B1 A2 A! B2 Bx2");
 }
@@ -183,13 +183,13 @@ fn an_opening_at_another_address_uses_up_nothing() {
     assert_eq!(lab.told(), "A1 B1 A2 A! B2 B!");
 }
 
-/// The second SYN to the same port counts, copies of the first do not.
+/// The second SYN to a port counts; copies of the first one do not.
 #[test]
 fn a_retransmission_is_no_second_knock() {
     let mut lab = Lab::new(&[door("22,22,80", 60_000)], Tolerant);
     let first = knock(host(2), step("22"), 7);
     lab.packet(&first, true);
-    // The kernel sends again 1, 3, 7, 15 and 31 s after the first, and a little late.
+    // The kernel retransmits 1, 3, 7, 15 and 31 s after the first packet, slightly late.
     for pause in [1_020, 2_040, 4_080, 8_160, 16_320] {
         lab.wait(pause);
         lab.packet(&first, true);
@@ -200,7 +200,8 @@ fn a_retransmission_is_no_second_knock() {
     assert_eq!(lab.told(), "2 3 !");
 }
 
-/// A router that drops SYN: the first port is retransmitted while the others are knocked, and after the door has opened.
+/// The router drops SYNs, so the first port is retransmitted while the others are knocked and after
+/// the door has opened.
 #[test]
 fn copies_of_every_step_never_count() {
     let doors = [
@@ -266,7 +267,7 @@ fn a_copy_comes_at_most_seven_times_the_longest_pause_or_70_s_after_the_last() {
     }
 }
 
-/// hping3 and others send 0 always; UDP over IPv6 has no serial.
+/// hping3 and others always send serial 0; UDP over IPv6 has no serial.
 #[test]
 fn packets_without_a_serial_are_knocks_each() {
     let mut packet = knock(host(2), step("22:udp"), 7);

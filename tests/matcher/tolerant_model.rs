@@ -1,4 +1,5 @@
-//! The default rule once more, as plainly as possible: one list of readings for each source, compared pair by pair.
+//! A second implementation of the default rule, as simple as possible: one list of readings for
+//! each source, compared in pairs.
 
 use crate::script::{Packet, doors_and_packets, host, of, run, some_tripwires};
 use knockd_rs::knock::{Knock, Matching, Pattern, Step};
@@ -10,7 +11,8 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// The packets that counted, with the time of the last copy and the longest pause between two.
+/// The packets that counted, each with the time of its last copy and the longest pause between two
+/// copies.
 #[derive(Default)]
 pub struct Copies(HashMap<Same, (Millis, Millis)>);
 
@@ -35,7 +37,7 @@ impl Copies {
             return false;
         };
         let age = now - *seen;
-        // Pauses are kept in units of 64 ms, rounded up.
+        // Pauses are stored in units of 64 ms, rounded up.
         let longest = (u64::from(COPY_FACTOR) * pause.next_multiple_of(64))
             .clamp(FIRST_COPY_MS.into(), LAST_COPY_MS.into());
         if knock.serial == 0 || age > longest {
@@ -50,12 +52,12 @@ impl Copies {
     }
 }
 
-/// One way to read the source's knocks as the beginning of a door's sequence.
+/// One way to interpret the source's knocks as the beginning of a door's sequence.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     door: usize,
     stage: usize,
-    /// The number of its first packet.
+    /// The index of its first packet.
     start: usize,
     strays: u8,
     tripped: bool,
@@ -71,7 +73,7 @@ struct Model<'a> {
     times: Vec<Millis>,
     readings: Vec<Reading>,
     copies: Copies,
-    /// The stage reported last at each door, and the tripwire hit last.
+    /// The last reported stage of each door, and the last tripwire hit.
     told: Vec<usize>,
     tripwires: Vec<Option<u16>>,
     events: Vec<Event>,
@@ -92,7 +94,8 @@ impl Model<'_> {
         self.events.push(event);
     }
 
-    /// Ends what is too old at this door; reports the stage reported last if it was one.
+    /// Removes expired readings of this door. Reports the time-out if the last reported stage was
+    /// one of them.
     fn expire(&mut self, door: usize, now: Millis) {
         let (times, timeout) = (&self.times, self.doors[door].seq_timeout);
         (self.readings).retain(|r| r.door != door || now - times[r.start] < timeout);
@@ -181,7 +184,7 @@ impl Model<'_> {
         };
         let is_last = |model: &Model, r: &Reading| r.stage + 1 == model.steps(r.door).len();
 
-        // Every reading that would be complete is compared with every one that goes on.
+        // Compare every reading that would be complete with every one that continues.
         let short = all
             .clone()
             .filter(|door| wants(&self.doors[*door]) && self.steps(*door).len() == 1);
@@ -324,7 +327,7 @@ impl Model<'_> {
     }
 }
 
-/// What the rule reports of one source.
+/// The events that the rule reports for one source.
 pub fn model(doors: &[Pattern], source: IpAddr, packets: &[Packet]) -> Vec<Event> {
     let mut model = Model {
         doors,

@@ -1,4 +1,4 @@
-//! What tripwires do to a knock, in small stories.
+//! How tripwires affect a knock, in short examples.
 
 use crate::script::{ACK, Lab, door, host, knock, rules, step};
 use knockd_rs::knock::Matching::{self, Strict, Tolerant};
@@ -68,7 +68,7 @@ fn tripwires_of_one_source_do_not_touch_another() {
     assert_eq!(lab.told(), "1 1 x1 2 3 !");
 }
 
-/// Ports 1 to 1023 trip, the third hit within 5 s bans.
+/// Ports 1 to 1023 are tripwires. The third hit within 5 s bans the source.
 fn lab_that_bans(matching: Matching) -> Lab {
     let rules = Rules {
         tripwires: Tripwires::listed(vec![PortRange { low: 1, high: 1023 }]),
@@ -92,7 +92,7 @@ fn the_third_tripwire_bans_with_or_without_an_attempt() {
     lab.wait(5_000);
     lab.knocks_from(host(3), "82 83");
     assert_eq!(lab.told(), "", "too long ago");
-    // A knock has steps among the ports of the list; these never count.
+    // Some steps of a knock are among the tripwire ports. They never count as hits.
     lab.knocks_from(host(4), "7000 151 9000 7000 151 9000 7000 151 9000");
     assert!(lab.told().ends_with("1 2 3 ! 1 2 3 ! 1 2 3 !"));
 }

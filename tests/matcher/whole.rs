@@ -1,4 +1,5 @@
-//! Whole sequences, knocked one after the other, open exactly their doors, each at its last knock, in that order.
+//! Complete sequences, knocked one after the other, open exactly their doors, each at its last
+//! knock and in order.
 
 use crate::script::{Lab, door, host, knock, stranger};
 use knockd_rs::knock::{Matching, Pattern, Protocol, Sequence, Step};
@@ -6,13 +7,14 @@ use knockd_rs::limits::{COPY_FACTOR, FIRST_COPY_MS, LAST_COPY_MS};
 use knockd_rs::matcher::Event;
 use knockd_rs::util::time::Millis;
 
-/// The sequences of some doors.
+/// One sequence for each door.
 type Doors = Vec<Vec<Step>>;
 
 /// Which door opens at which knock.
 type Openings = Vec<(usize, usize)>;
 
-/// What each word opens alone: itself, and the doors whose sequence is its beginning.
+/// The doors that each sequence opens on its own: its own door, and those whose sequence is a
+/// prefix of it.
 fn expected(doors: &Doors, words: &[usize]) -> Openings {
     let mut opens = Vec::new();
     let mut at = 0;
@@ -27,8 +29,9 @@ fn expected(doors: &Doors, words: &[usize]) -> Openings {
     opens
 }
 
-/// Whether the knocks can be read in two ways: from where a word begins they fit another door beyond that word's end, and that door is then
-/// complete, or another door opens meanwhile. Nobody can say then which one was meant.
+/// Whether the knocks are ambiguous: from the start of a word they also fit another door beyond the
+/// end of that word, and then that door completes or another door opens in the meantime. It is then
+/// undecidable which door was meant.
 fn can_be_read_in_two_ways(doors: &Doors, words: &[usize]) -> bool {
     let opens = expected(doors, words);
     let knocks: Vec<Step> = words.iter().flat_map(|word| doors[*word].clone()).collect();
@@ -46,10 +49,11 @@ fn can_be_read_in_two_ways(doors: &Doors, words: &[usize]) -> bool {
     })
 }
 
-/// A packet of a stream: when it comes, and which knock it is; copies have the number of their original.
+/// A packet: when it arrives, and the index of its knock. Copies have the index of the original.
 type Sent = (Millis, usize);
 
-/// A matcher that plays one stream after the other, each from a source of its own, when all of the last one has timed out.
+/// A matcher that plays one stream after the other. Each stream has its own source and starts when
+/// the attempts of the previous one have timed out.
 struct Player {
     lab: Lab,
     source: u32,
@@ -92,7 +96,7 @@ impl Player {
     }
 }
 
-/// All sequences of so many steps over these ports.
+/// All sequences of these lengths over these ports.
 fn sequences(ports: u16, lengths: std::ops::RangeInclusive<u32>) -> Doors {
     let all =
         lengths.flat_map(|length| (0..u32::from(ports).pow(length)).map(move |n| (length, n)));
@@ -110,7 +114,8 @@ fn tcp(port: u16) -> Step {
     }
 }
 
-/// Whether the ports appear in ascending order: of all doors that differ only in the names of the ports, one does.
+/// Whether the ports first appear in ascending order. This is true for exactly one of the door sets
+/// that differ only in the numbering of the ports.
 fn is_first_of_its_kind(doors: &Doors) -> bool {
     let mut highest = 0;
     doors.iter().flatten().all(|step| {
@@ -120,7 +125,7 @@ fn is_first_of_its_kind(doors: &Doors) -> bool {
     })
 }
 
-/// All lists of 1 to `most` of so many doors.
+/// All lists of 1 to `most` words over these doors.
 fn word_lists(doors: usize, most: u32) -> Vec<Vec<usize>> {
     let lists = (1..=most).flat_map(|n| (0..doors.pow(n)).map(move |list| (n, list)));
     lists
@@ -128,15 +133,15 @@ fn word_lists(doors: usize, most: u32) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// All pairs of these sequences, up to renaming of ports, and up to order.
+/// All pairs of these sequences, ignoring the order within a pair and the numbering of the ports.
 fn pairs(sequences: &Doors) -> Vec<Doors> {
     let indexes = (0..sequences.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
     let pairs = indexes.map(|(a, b)| vec![sequences[a].clone(), sequences[b].clone()]);
     pairs.filter(is_first_of_its_kind).collect()
 }
 
-/// Plays all lists of words at these doors, each once as it is and, `with_copies`, with a copy of one knock at each later place. Returns how
-/// many streams were played.
+/// Plays all lists of words at these doors: once as they are and, `with_copies`, once for each
+/// later position at which a copy of a knock can arrive. Returns the number of streams played.
 fn check(doors: &Doors, words: u32, with_copies: bool) -> usize {
     let mut player = Player::new(doors, 60_000);
     let mut played = 0;
@@ -211,7 +216,7 @@ fn all_triples_of_short_doors_are_exact() {
     assert!(played > 5_000, "{played}");
 }
 
-/// Numbers that look random.
+/// A pseudorandom number generator.
 struct Random(u64);
 
 impl Random {
@@ -256,7 +261,8 @@ impl Random {
         }
     }
 
-    /// When the copies of a packet come: as a stack retransmits, some of them lost, or at once, as a network duplicates.
+    /// When the copies of a packet arrive: as retransmissions, some of them lost, or immediately,
+    /// as network duplicates.
     fn copies(&mut self) -> Vec<Millis> {
         let doubling = [1, 3, 7, 15, 31, 63];
         // Linux 6.5 and later.
@@ -290,7 +296,8 @@ impl Random {
     }
 }
 
-/// 2 to 6 doors that are parts, rotations, reversals and continuations of each other, up to 10 words, copies as stacks and networks make them.
+/// 2 to 6 doors that are parts, rotations, reversals and continuations of each other, up to 10
+/// words, and copies as sent by TCP stacks and networks.
 #[test]
 fn random_doors_with_copies_of_every_kind_are_exact() {
     let mut random = Random(1);

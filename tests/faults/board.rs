@@ -1,4 +1,5 @@
-//! The test's view of the board that it shares with the preloaded library: which call fails, and which calls were made.
+//! The test's view of the board, which it shares with the preloaded library: which call fails, and
+//! which calls were made.
 
 #[path = "preload/shared.rs"]
 mod shared;
@@ -11,7 +12,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// In the order of their numbers.
+/// Indexed by their numeric value.
 const ROLES: [Role; 7] = [
     Role::Launcher,
     Role::Keeper,
@@ -28,7 +29,7 @@ macro_rules! names {
         by_number: $($number:ident)*;
         $($name:ident($($argument:ident: $type:ty),*) -> $result:ty = $failed:expr;)*
     ) => {
-        /// The functions that can fail, in the order of their numbers.
+        /// The functions that can fail, indexed by their number.
         pub const FUNCTIONS: &[&str] =
             &[$(stringify!($hand),)* $(stringify!($number),)* $(stringify!($name),)*];
     };
@@ -41,13 +42,13 @@ functions!(names);
 pub enum Kind {
     /// With this errno.
     Error(i32),
-    /// It reads or writes less than its caller asked for.
+    /// It transfers less than the caller requested.
     Short,
-    /// The process is killed before it.
+    /// The process is killed before the call.
     Kill,
 }
 
-/// The call that fails: the `nth` at this site, from 1.
+/// The call that fails: the `nth` at this site, counted from 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// [`Site::key`].
@@ -56,43 +57,44 @@ pub struct Fault {
     pub kind: Kind,
 }
 
-/// One way through the program to a function.
+/// One call path through the program to a function.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The same in each run of one binary.
+    /// Identical in every run of the same binary.
     pub key: u64,
     pub role: Role,
     pub function: &'static str,
-    /// What the descriptor of the first call was, for functions that read or write.
+    /// The kind of descriptor in the first call, for functions that read or write.
     pub descriptor: Descriptor,
     pub calls: u32,
     /// Return addresses in the executable, innermost first.
     pub frames: Vec<u64>,
 }
 
-/// What a descriptor is.
+/// A kind of descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Descriptor {
     /// A file, a device or a directory.
     File,
     Pipe,
-    /// Standard input, output or error, and a pipe, whose other end may be closed.
+    /// Standard input, output or error, or a pipe, whose other end can be closed.
     Standard,
     Socket,
-    /// The function has none, or it is not known.
+    /// No descriptor, or an unknown one.
     Other,
 }
 
-/// The file, mapped.
+/// The mapped file.
 pub struct Board(*mut Shared);
 
-// SAFETY: the mapping is shared memory that holds atomics only, and lives until the Board is dropped.
+// SAFETY: the mapping is shared memory that contains only atomics and lives until the Board is
+// dropped.
 unsafe impl Send for Board {}
 // SAFETY: as above.
 unsafe impl Sync for Board {}
 
 impl Board {
-    /// A new file, in which that call fails, if any.
+    /// Creates the file. The call given by `fault` fails.
     pub fn create(path: &Path, fault: Option<Fault>) -> io::Result<Board> {
         let file = File::options()
             .read(true)
@@ -120,7 +122,7 @@ impl Board {
         unsafe { &*self.0 }
     }
 
-    /// Whether the call was made, and failed.
+    /// Whether the call was made and failed.
     pub fn fired(&self) -> bool {
         self.shared().fired.load(Ordering::SeqCst) != 0
     }
@@ -166,7 +168,7 @@ impl Board {
 
 impl Drop for Board {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, of that length, and nothing refers to it any more.
+        // SAFETY: we own the mapping, it has this length, and nothing refers to it any more.
         unsafe { libc::munmap(self.0.cast(), size_of::<Shared>()) };
     }
 }

@@ -1,16 +1,16 @@
-//! Builds the library that makes calls fail, and preloads it.
+//! Builds and preloads the library that makes calls fail.
 
 use crate::board::VARIABLE;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Preloads the library into that command, which uses this board.
+/// Makes `command` preload the library and use this board.
 pub fn preload(command: &mut Command, board: &Path) {
     command.env("LD_PRELOAD", path()).env(VARIABLE, board);
 }
 
-/// Where the library is. Builds it at the first call.
+/// The path of the library. The first call builds it.
 pub fn path() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(build)

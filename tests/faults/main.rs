@@ -1,7 +1,8 @@
-//! Every system call of the knock story fails once, and the promises hold.
+//! Makes every system call of the knock stories fail once and checks that the guarantees hold.
 //!
-//! Each story is told once to see which calls it makes, and on which way through the program; then once for each of these and each error
-//! that it can meet. `scripts/test` tries the first call of each way, `scripts/faults` every call and more errors.
+//! A first run of each story records which calls it makes and by which path through the program.
+//! Then the story runs once for each of these calls and each error that it can return.
+//! `scripts/test` tries the first call of each path, `scripts/faults` every call and more errors.
 //!
 //! usage: faults [--whole] [--jobs N] [--verbose] [WORD...]   only the cases whose names have all the words
 #![allow(clippy::unwrap_used)] // A test panics by design.
@@ -24,7 +25,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use stories::{Outcome, STORIES, Story};
 
-/// The stories mostly wait, so more of them than processors are told at once.
+/// The stories spend most of their time waiting, so more of them run at once than there are CPUs.
 const JOBS: usize = 16;
 
 /// One run of a story.
@@ -36,7 +37,8 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Such as `life keeper rename 1cbd9efb7a5a3ad0 1 ENOSPC`: the story, the process, the function, the way to it, which call, the error.
+    /// For example `life keeper rename 1cbd9efb7a5a3ad0 1 ENOSPC`: story, process, function, call
+    /// path, number of the call, error.
     pub fn name(&self) -> String {
         let Case {
             story,
@@ -103,9 +105,9 @@ fn main() -> ExitCode {
         };
     }
     lab::sweep();
-    // Before the hook below, so that the reason is shown where it cannot be built.
+    // Build it before the panic hook is set, so that a build error is shown.
     library::path();
-    // A violation is a panic, which the report tells.
+    // A violation is a panic. The report prints it.
     std::panic::set_hook(Box::new(|_| {}));
     let passed = sweep(&arguments);
     lab::remove_knock_link();
@@ -159,11 +161,11 @@ fn sweep(arguments: &Arguments) -> bool {
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let mut result = case.run(&scene);
                     if result.as_ref().is_ok_and(|outcome| !outcome.fired) {
-                        // Which way a call is reached depends on what comes together; so once more.
+                        // The path of a call can depend on which events coincide, so try once more.
                         result = case.run(&scene);
                     }
                     if result.is_err() {
-                        // Something may be left in the old one.
+                        // The old scene can contain leftovers.
                         scene = Scene::new();
                     }
                     report.lock().unwrap().add(case, result);

@@ -1,10 +1,12 @@
-//! Which faults are worth having: for each function the errors that its manual page promises and the program could meet.
+//! Selects the faults worth testing: for each function, the errors that its man page lists and that
+//! the program can meet.
 
 use crate::board::Kind::{self, Error, Kill, Short};
 use crate::board::{Descriptor, FUNCTIONS, Role, Site};
 use libc::*;
 
-/// The faults of the common sweep: each kind of error that the program could take a different way for.
+/// The faults of the common sweep: one for each kind of error that the program can handle
+/// differently.
 fn common(site: &Site) -> &'static [Kind] {
     match site.function {
         "read" if site.descriptor != Descriptor::File => &[Error(EINTR)],
@@ -57,7 +59,7 @@ fn common(site: &Site) -> &'static [Kind] {
     }
 }
 
-/// What the whole sweep has beside them.
+/// The additional faults of the whole sweep.
 fn more(site: &Site) -> &'static [Kind] {
     match site.function {
         "write" => match site.descriptor {
@@ -87,7 +89,8 @@ fn more(site: &Site) -> &'static [Kind] {
     }
 }
 
-/// The calls at a site that change something outside the process: a keeper that is killed between two of them must not leave a door open.
+/// Functions that change something outside of the process. A keeper killed between two of them must
+/// not leave a door open.
 fn changes_something(function: &str) -> bool {
     matches!(
         function,
@@ -102,13 +105,13 @@ pub fn kinds(site: &Site, whole: bool) -> Vec<Kind> {
         kinds.extend(more(site));
     }
     if matches!(site.role, Role::Client | Role::Asker) {
-        // Where nobody reads what it prints it has nothing to say.
+        // If no one reads its output, the program cannot report anything.
         kinds.retain(|kind| ![Error(EPIPE), Error(EAGAIN)].contains(kind));
     }
     if site.role == Role::Keeper && changes_something(site.function) {
         kinds.push(Kill);
     }
-    // A machine that runs out of memory kills whom it likes.
+    // The OOM killer can choose any process.
     if site.role == Role::Child && site.function == "execv"
         || site.role == Role::Listener && matches!(site.function, "poll" | "send")
     {
@@ -117,7 +120,7 @@ pub fn kinds(site: &Site, whole: bool) -> Vec<Kind> {
     kinds
 }
 
-/// A fault's name as a person writes it.
+/// The readable name of a fault.
 pub fn name(kind: Kind) -> String {
     match kind {
         Short => "short".to_string(),
@@ -158,7 +161,7 @@ pub fn name(kind: Kind) -> String {
     }
 }
 
-/// Functions of the C library that cannot fail, make no system call of ours, or only end the process.
+/// C library functions that cannot fail, make no system call of interest, or only end the process.
 const NEVER_FAIL: &[&str] = &[
     "__errno_location",
     "_exit",
@@ -175,7 +178,7 @@ const NEVER_FAIL: &[&str] = &[
     "signal",
 ];
 
-/// What `src/sys` calls and no fault can be put into.
+/// The functions that `src/sys` calls and for which no fault can be injected.
 pub fn calls_left_out() -> Vec<String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys");
     let mut left_out = Vec::new();
@@ -186,7 +189,7 @@ pub fn calls_left_out() -> Vec<String> {
             let rest = &text[index + "libc::".len()..];
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
-            // Constants are no functions, and neither are macros of headers.
+            // Skip constants and header macros.
             let is_function =
                 rest.starts_with('(') && name.starts_with(|c: char| c.is_lowercase() || c == '_');
             let known = FUNCTIONS.contains(&name) || NEVER_FAIL.contains(&name);

@@ -1,4 +1,4 @@
-//! The table of faults, and what went wrong.
+//! The table of faults, and the failures.
 
 use crate::board::Site;
 use crate::stories::Outcome;
@@ -9,20 +9,20 @@ use std::time::Instant;
 
 #[derive(Default)]
 struct Row {
-    /// In the stories without a fault.
+    /// Calls made in the stories without a fault.
     calls: u32,
     injected: u32,
     survived: u32,
-    /// The call was not made this time.
+    /// The call was not made in this run.
     missed: u32,
 }
 
-/// What came of all cases.
+/// The results of all cases.
 pub struct Report {
     cases: usize,
     done: usize,
     rows: BTreeMap<&'static str, Row>,
-    /// What programs said when they refused to start.
+    /// What programs printed when they refused to start.
     refusals: BTreeSet<String>,
     verbose: bool,
     begin: Instant,
@@ -40,12 +40,12 @@ impl Report {
         }
     }
 
-    /// These calls were made without a fault.
+    /// Records calls that were made without a fault.
     pub fn made(&mut self, site: &Site) {
         self.rows.entry(site.function).or_default().calls += site.calls;
     }
 
-    /// So many cases are to come.
+    /// Sets the number of cases to run.
     pub fn expect(&mut self, cases: usize) {
         println!("{cases} cases");
         self.cases = cases;
@@ -76,7 +76,7 @@ impl Report {
         }
     }
 
-    /// Prints the table. Whether all is well: everything survived, and the test has done what it is for.
+    /// Prints the table. Returns `true` if every case survived and the test did its job.
     pub fn end(self) -> bool {
         if self.verbose {
             for words in &self.refusals {
@@ -112,7 +112,7 @@ impl Report {
     }
 }
 
-/// The way to that call through the program, where binutils are installed.
+/// The call path through the program, if binutils are installed.
 fn way(site: &Site) -> String {
     let output = Command::new("addr2line")
         .args(["-Cfpse"])

@@ -1,4 +1,4 @@
-//! One daemon of a story: its folder, its board, what it said, and what it has opened.
+//! One daemon of a story: its directory, its board, its output, and what it has opened.
 
 use crate::board::{Board, Fault, Kind};
 use crate::lab::{CLIENT, Daemon, Home, OTHER, ROUTER, Scene, daemon_binary, knock_binary, packet};
@@ -11,48 +11,48 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// From the call to a daemon that listens, or has said why not.
+/// From the call until the daemon listens or has reported why it cannot.
 const START: Duration = Duration::from_secs(15);
-/// Knocks until a door opens: a listener may have to be started again meanwhile.
+/// Knocks until a door opens. In the meantime a listener may have to be restarted.
 const OPEN: Duration = Duration::from_secs(6);
 /// From a deadline to the end of the stop command.
 const SLACK: Duration = Duration::from_secs(5);
-/// From SIGTERM to the end.
+/// From SIGTERM to the exit.
 const END: Duration = Duration::from_secs(12);
-/// The commands' own time.
+/// The commands' timeout.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the keeper has open: standard ones, log, instance's folder and lock, the empty folder for the listener and for the process that looks
-/// names up, both ends of the self-pipe, listener and its packet socket, control socket.
+/// The keeper's descriptors: standard streams, log, instance directory and its lock, the empty
+/// directories for the listener and the lookup process, both ends of the self-pipe, listener socket
+/// and its packet socket, control socket.
 const DESCRIPTORS: usize = 13;
 
-/// With one of these words the daemon says itself that a door may be open, and until when.
+/// A log line with one of these texts admits that a door may be open, and until when.
 const CONFESSIONS: &[&str] = &["did not end in time", "will stay open", "may still be open"];
 
-/// The keeper was killed, as the fault wanted it.
+/// The keeper was killed, as the fault intended.
 pub struct Killed;
 
-/// What a daemon did at its start.
+/// The outcome of a start.
 #[derive(PartialEq, Eq)]
 pub enum Start {
-    /// It listens.
     Listening,
-    /// It refused, and said why.
+    /// It refused to start and printed this reason.
     Refused(String),
 }
 
-/// A folder with a config, in one network.
+/// A directory with a config, on one network.
 pub struct Stage<'a> {
     pub scene: &'a Scene,
     pub home: Home,
     pub board: Board,
     syslog: Option<UnixDatagram>,
-    /// Where the present daemon's part of the log file begins.
+    /// Where the current daemon's part of the log file begins.
     log_start: Cell<usize>,
     kill: bool,
 }
 
-/// Each note has what the command sees of the preloaded library: nothing.
+/// Each note contains what the command sees of the preloaded library, which must be nothing.
 const CONFIG: &str = "
 [SSH]
     sequence = 7000,8000:udp,9000
@@ -72,7 +72,7 @@ const CONFIG: &str = "
     command = grep -c '^#' @HOME@/list >> @HOME@/once
 ";
 
-/// The one-time sequences; each has the two ports of its number.
+/// The one-time sequences. Each has two ports derived from its number.
 const LIST: [u16; 4] = [1001, 2001, 3001, 4001];
 
 pub const SSH: &[&str] = &["7000", "8000:udp", "9000"];
@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
         Stage::with(scene, fault, "")
     }
 
-    /// With a syslog daemon; what is started with `-d` has it for /dev/log.
+    /// Adds a syslog daemon. A daemon started with `-d` sees it as /dev/log.
     pub fn with_syslog(scene: &'a Scene, fault: Option<Fault>) -> Stage<'a> {
         let mut stage = Stage::with(scene, fault, "UseSyslog");
         fs::create_dir(stage.home.path("dev")).expect("folder");
@@ -120,7 +120,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Starts the daemon, where the fault is if `faulty`.
+    /// Starts the daemon. `faulty` injects the fault into it.
     pub fn spawn(&self, arguments: &[&str], faulty: bool) -> Subject {
         self.log_start.set(self.home.read("log").len());
         let detaches = arguments.contains(&"-d");
@@ -139,7 +139,7 @@ impl<'a> Stage<'a> {
         Subject::new(called, detaches)
     }
 
-    /// A shell that becomes the daemon, with a /dev of its own.
+    /// A shell that becomes the daemon, with its own /dev.
     fn with_dev_log(&self) -> Command {
         let mut command = Command::new("unshare");
         command
@@ -150,7 +150,7 @@ impl<'a> Stage<'a> {
         command
     }
 
-    /// Asks the daemon.
+    /// Sends a request to the daemon.
     pub fn ask(&self, arguments: &[&str], faulty: bool) -> Output {
         let mut command = Command::new(daemon_binary());
         command
@@ -163,7 +163,7 @@ impl<'a> Stage<'a> {
         command.output().expect("knockd")
     }
 
-    /// Knocks at SSH with the real client, where the fault is.
+    /// Knocks at SSH with the real client, into which the fault is injected.
     pub fn client(&self) -> Output {
         let mut command = Command::new(knock_binary());
         command.args(["-d", "20", ROUTER]).args(SSH);
@@ -172,7 +172,7 @@ impl<'a> Stage<'a> {
         self.scene.wan.enter(knock)
     }
 
-    /// A daemon without a fault, which must come up.
+    /// Starts a daemon without a fault, which must succeed.
     pub fn start_sound(&self) -> Subject {
         let mut daemon = self.spawn(&[], false);
         match self.await_start(&mut daemon) {
@@ -182,7 +182,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Waits until it listens or has refused to, which must be said well.
+    /// Waits until it listens or has refused to start with a proper message.
     pub fn await_start(&self, daemon: &mut Subject) -> Result<Start, Killed> {
         let end = Instant::now() + START;
         loop {
@@ -193,7 +193,7 @@ impl<'a> Stage<'a> {
                 return Ok(Start::Listening);
             }
             if let Some(end) = daemon.ended() {
-                // It may have gone into the background since it was looked for.
+                // It may have gone into the background since the last check.
                 if daemon.detached(&self.scene.router, "knockd.conf") {
                     return Ok(Start::Listening);
                 }
@@ -215,7 +215,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// The reader of its standard error may be a little behind.
+    /// The thread that reads its standard error can lag behind.
     fn await_errors(&self, daemon: &Subject) -> String {
         let end = Instant::now() + Duration::from_millis(500);
         while daemon.called.errors().is_empty() && Instant::now() < end {
@@ -224,7 +224,7 @@ impl<'a> Stage<'a> {
         daemon.called.errors()
     }
 
-    /// Waits for something while the daemon must live.
+    /// Waits for a condition during which the daemon must stay alive.
     pub fn await_alive(
         &self,
         daemon: &mut Subject,
@@ -245,13 +245,13 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Makes room for more lines.
+    /// Drains the syslog socket.
     fn read_syslog(&self) {
         let mut buffer = [0; 2000];
         while let Some(Ok(_)) = self.syslog.as_ref().map(|syslog| syslog.recv(&mut buffer)) {}
     }
 
-    /// What it said, wherever it could.
+    /// Whether the daemon has printed or logged `text` anywhere.
     pub fn said(&self, daemon: &Subject, text: &str) -> bool {
         self.times_said(daemon, text) > 0
     }
@@ -262,7 +262,7 @@ impl<'a> Stage<'a> {
         daemon.called.count(text).max(log.matches(text).count())
     }
 
-    /// One knock of that source.
+    /// Sends one knock from `source`.
     pub fn knock(&self, source: &str, steps: &[&str]) {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         for step in steps {
@@ -274,12 +274,13 @@ impl<'a> Stage<'a> {
                 }
             };
             self.scene.wire.send(&packet);
-            // No two of them can overtake one another.
+            // Keeps the steps from being reordered.
             std::thread::sleep(Duration::from_millis(4));
         }
     }
 
-    /// Knocks until it is so: one knock may be lost, but the daemon must not be deaf.
+    /// Knocks until the condition holds. A single knock may be lost, but the daemon must keep
+    /// listening.
     fn knock_until(
         &self,
         daemon: &mut Subject,
@@ -300,7 +301,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Opens SSH for the client, beside whom another one knocks half.
+    /// Opens SSH for the client while another source sends half a knock.
     pub fn open(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.knock(OTHER, &SSH[..2]);
         self.knock_until(
@@ -311,7 +312,7 @@ impl<'a> Stage<'a> {
         )
     }
 
-    /// Has somebody banned.
+    /// Gets a source banned.
     pub fn ban(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.knock_until(
             daemon,
@@ -321,7 +322,7 @@ impl<'a> Stage<'a> {
         )
     }
 
-    /// Opens a door whose start command takes long.
+    /// Opens a door with a slow start command.
     pub fn open_slow(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.knock_until(
             daemon,
@@ -331,14 +332,15 @@ impl<'a> Stage<'a> {
         )
     }
 
-    /// Waits until nothing is open.
+    /// Waits until no door is open.
     pub fn await_closed(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.await_alive(daemon, TIMEOUT + SLACK, "a closed door", |daemon| {
             self.rules("") == 0 || CONFESSIONS.iter().any(|words| self.said(daemon, words))
         })
     }
 
-    /// Uses a one-time sequence, and then once more: that must not open anything. The daemon may have disabled the door.
+    /// Uses a one-time sequence twice. The second time must not open anything. The daemon may have
+    /// disabled the door.
     pub fn open_once(&self, daemon: &mut Subject) -> Result<(), Killed> {
         let knock = |port: u16| {
             self.knock(CLIENT, &[&port.to_string(), &format!("{}:udp", port + 1)]);
@@ -372,7 +374,7 @@ impl<'a> Stage<'a> {
         self.home.read("once").lines().count()
     }
 
-    /// Waits until the daemon has dealt with what was sent before.
+    /// Waits until the daemon has handled every packet sent before.
     fn fence(&self, daemon: &mut Subject) -> Result<(), Killed> {
         let opened = |daemon: &Subject| self.times_said(daemon, "fence: OPEN SESAME");
         let before = opened(daemon);
@@ -384,7 +386,7 @@ impl<'a> Stage<'a> {
         )
     }
 
-    /// How many rules there are whose name begins so.
+    /// The number of rules whose name starts with `name`.
     pub fn rules(&self, name: &str) -> usize {
         let entries = fs::read_dir(self.home.path("rules")).expect("rules");
         let matching = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(name);
@@ -397,7 +399,7 @@ impl<'a> Stage<'a> {
         notes.lines().filter(|&line| line == word).count()
     }
 
-    /// SIGTERM, and the end.
+    /// Sends SIGTERM and waits for the exit.
     pub fn end(&self, daemon: &mut Subject) -> Result<(), Killed> {
         assert_eq!(self.zombies(daemon), 0, "zombies");
         self.check_descriptors(daemon);
@@ -417,13 +419,14 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// The daemon has lost none. Those of what is just being started go in a moment.
+    /// Checks that the daemon leaks no descriptors. Those of a starting process close within a
+    /// moment.
     fn check_descriptors(&self, daemon: &Subject) {
         let end = Instant::now() + Duration::from_secs(2);
         loop {
             let folder = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
             let open = folder.map_or(0, Iterator::count);
-            // With -d also syslog and the process that looks names up.
+            // With -d also syslog and the lookup process.
             let most = DESCRIPTORS + if daemon.tells_exit_code() { 0 } else { 2 };
             if open <= most {
                 return;
@@ -433,7 +436,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Children of the daemon that have ended and that it does not take notice of.
+    /// Zombie children of the daemon that it does not reap.
     fn zombies(&self, daemon: &Subject) -> usize {
         let end = Instant::now() + Duration::from_secs(2);
         loop {
@@ -446,8 +449,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What must hold after the end, whatever happened. `errors`: what the daemon said; `killed`: it came to no good end, so that commands may
-    /// be left, and doors open, until the next start.
+    /// Checks what must hold after every exit. `errors` is the daemon's stderr. `killed` says that
+    /// it did not exit properly, so commands and open doors can remain until the next start.
     pub fn check_end(&self, killed: bool, errors: &str) {
         if !killed {
             self.await_nobody();
@@ -481,7 +484,7 @@ impl<'a> Stage<'a> {
             .lines()
             .map(|line| line.parse().expect("a number"))
             .collect();
-        // A command that had to wait may have seen more.
+        // A command that had to wait can have seen more.
         let marked = (1..)
             .zip(&marks)
             .all(|(use_number, marks)| use_number <= *marks);
@@ -489,7 +492,7 @@ impl<'a> Stage<'a> {
         assert!(!self.board.panicked(), "a process panicked");
     }
 
-    /// Waits until no process is left in the router.
+    /// Waits until no process is left on the router.
     fn await_nobody(&self) {
         let end = Instant::now() + Duration::from_secs(3);
         loop {
@@ -503,7 +506,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// Between two looks.
+/// The pause between two checks.
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }

@@ -1,24 +1,24 @@
-//! The stories that the faults happen in.
+//! The stories into which faults are injected.
 
 use crate::board::{Fault, Site};
 use crate::lab::{CLIENT, Scene};
 use crate::stage::{Killed, Stage, Start};
 use std::time::Duration;
 
-/// What came of one.
+/// The outcome of one story.
 pub struct Outcome {
     /// The calls that were made.
     pub sites: Vec<Site>,
-    /// The fault has happened.
+    /// Whether the fault occurred.
     pub fired: bool,
-    /// What the daemon said when it refused to start.
+    /// The daemon's message if it refused to start.
     pub refusal: Option<String>,
 }
 
-/// A name and what to do; a violation is a panic.
+/// A name and a function. A violation is a panic.
 pub type Story = (&'static str, fn(&Scene, Option<Fault>) -> Outcome);
 
-/// All of them.
+/// All stories.
 pub const STORIES: &[Story] = &[
     ("life", life),
     ("restart", restart),
@@ -27,7 +27,7 @@ pub const STORIES: &[Story] = &[
     ("asker", asker),
 ];
 
-/// Knock, open, apply again, ban, close, reload, one-time door, shut down with an open door.
+/// Knock, open, re-apply, ban, close, reload, one-time door, shutdown with an open door.
 fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
     let mut daemon = stage.spawn(&[], true);
@@ -63,7 +63,8 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
     finish(&stage, told, &daemon.called.errors(), refusal)
 }
 
-/// A daemon was killed while one door was open and another one's start command ran; the next has the fault.
+/// A daemon was killed while one door was open and the start command of another was running. The
+/// fault is injected into the next daemon.
 fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
     let mut first = stage.start_sound();
@@ -87,7 +88,7 @@ fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
     finish(&stage, told, &daemon.called.errors(), refusal)
 }
 
-/// With `-d`, names of sources, and syslog.
+/// With `-d`, client names, and syslog.
 fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::with_syslog(scene, fault);
     let mut daemon = stage.spawn(&["-d", "-l"], true);
@@ -108,7 +109,7 @@ fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
     finish(&stage, told, &daemon.called.errors(), refusal)
 }
 
-/// The client's own calls: it knocks, or says why not.
+/// The client's own calls: it either knocks or reports why it cannot.
 fn client(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
     let mut daemon = stage.start_sound();
@@ -140,7 +141,7 @@ fn asker(scene: &Scene, fault: Option<Fault>) -> Outcome {
     finish_sound(&stage, told, words)
 }
 
-/// It did what it should, or this is what it said.
+/// Returns the program's message unless it succeeded.
 fn check_program(output: &std::process::Output) -> Option<String> {
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!errors.contains("panicked"), "a panic: {errors}");

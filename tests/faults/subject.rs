@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 
-/// A process that a story looks at.
+/// A process under observation.
 pub struct Subject {
-    /// What was called: with `-d` it ends when the daemon runs.
+    /// The process that was started. With `-d` it exits once the daemon runs.
     pub called: Daemon,
-    /// The daemon itself, once it is known to run with `-d`.
+    /// The PID of a daemon started with `-d`, once known.
     behind: Option<u32>,
     detaches: bool,
 }
@@ -17,7 +17,7 @@ pub struct Subject {
 /// How it ended.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
-    /// Its exit code; `None`: it was killed, or nobody knows.
+    /// Its exit code; `None` if it was killed or the code is unknown.
     pub code: Option<i32>,
     /// It may have been killed by SIGKILL.
     pub killed: bool,
@@ -32,7 +32,8 @@ impl Subject {
         }
     }
 
-    /// Whether it has left its caller with success. Then the daemon is the process in the namespace with that argument.
+    /// Whether the started process has exited with success. The daemon is then the process with
+    /// `argument` in `namespace`.
     pub fn detached(&mut self, namespace: &Namespace, argument: &str) -> bool {
         if !self.detaches || self.called.ended().and_then(|status| status.code()) != Some(0) {
             return false;
@@ -44,12 +45,12 @@ impl Subject {
         true
     }
 
-    /// The keeper's process id.
+    /// The keeper's PID.
     pub fn pid(&self) -> u32 {
         self.behind.unwrap_or(self.called.pid())
     }
 
-    /// How the daemon ended, if it has.
+    /// How the daemon ended, or `None` while it runs.
     pub fn ended(&mut self) -> Option<End> {
         let status = self.called.ended();
         if self.detaches && status.and_then(|status| status.code()) == Some(0) {
@@ -61,31 +62,31 @@ impl Subject {
         }
         status.map(|status| End {
             code: status.code(),
-            // With -d the process that was killed is the child of the one that ended.
+            // With -d the killed process can be the child of the one that exited.
             killed: status.signal() == Some(libc::SIGKILL) || self.detaches,
         })
     }
 
-    /// Sends the keeper a signal.
+    /// Sends a signal to the keeper.
     pub fn signal(&self, number: i32) {
         signal(self.pid(), number);
     }
 
-    /// Whether its exit code can be known.
+    /// Whether the daemon's exit code can be observed.
     pub fn tells_exit_code(&self) -> bool {
         !self.detaches
     }
 }
 
-/// Whether a process is gone, or a zombie that its parent has not taken notice of: then all that it held is free.
+/// Whether a process is gone or is an unreaped zombie. In both cases it has released its resources.
 pub fn has_ended(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // "PID (NAME) STATE ...": the name may hold anything.
+    // "PID (NAME) STATE ...": NAME can contain any characters.
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
     state.is_none_or(|state| state.starts_with('Z'))
 }
 
-/// The processes of a namespace: their ids and command lines.
+/// The processes in a namespace, each with PID and command line.
 pub fn inhabitants(namespace: &Namespace) -> Vec<(u32, String)> {
     let place = fs::metadata(format!("/run/netns/{}", namespace.name())).expect("namespace");
     let place = format!("net:[{}]", place.ino());

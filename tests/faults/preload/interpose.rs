@@ -1,4 +1,5 @@
-//! The functions that can fail. Each does what the C library's of the same name does, unless the board says otherwise.
+//! The functions that can fail. Each does what the C library's function of the same name does,
+//! unless the board says otherwise.
 
 use crate::shared::{KILL, SHORT, STANDARD, functions};
 use crate::{forked, next_call, panicking};
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 )))]
 compile_error!("fault injection is for tests on x86_64 or aarch64 Linux with glibc");
 
-/// Numbers the functions, and defines those that only fail or not.
+/// Numbers the functions, and defines those that need no code of their own.
 macro_rules! interpose {
     (
         by_hand: $($hand:ident)*;
@@ -29,17 +30,17 @@ macro_rules! interpose {
         #[derive(Clone, Copy)]
         enum Function { $($hand,)* $($number,)* $($name,)* }
 
-        /// Their names, each with a NUL.
+        /// Their names, each terminated by NUL.
         pub const FUNCTIONS: &[&str] = &[
             $(concat!(stringify!($hand), "\0"),)* $(concat!(stringify!($number), "\0"),)*
             $(concat!(stringify!($name), "\0"),)*
         ];
 
         $(
-            /// As the C library's.
+            /// Same as the C library's.
             ///
             /// # Safety
-            /// As the C library's.
+            /// Same as the C library's.
             #[unsafe(no_mangle)]
             pub unsafe extern "C" fn $name($($argument: $type),*) -> $result {
                 if let Some(error) = fault(Function::$name) {
@@ -49,7 +50,7 @@ macro_rules! interpose {
                 type Next = unsafe extern "C" fn($($type),*) -> $result;
                 // SAFETY: the C library's function has this type.
                 let next = unsafe { std::mem::transmute::<*mut c_void, Next>(original(Function::$name)) };
-                // SAFETY: the caller's arguments are what the function needs.
+                // SAFETY: the caller's arguments are valid for this function.
                 unsafe { next($($argument),*) }
             }
         )*
@@ -78,7 +79,7 @@ fn original(function: Function) -> *mut c_void {
     found
 }
 
-/// Looks all of them up, while that is still possible.
+/// Looks up all functions while this is still possible.
 pub(super) fn prepare() {
     for (place, name) in ORIGINALS.iter().zip(FUNCTIONS) {
         // SAFETY: the name ends with NUL.
@@ -92,7 +93,7 @@ fn set_errno(error: u32) {
     unsafe { *libc::__errno_location() = error as c_int };
 }
 
-/// The C library's function of that name and type.
+/// The C library's function with this name and type.
 macro_rules! original {
     ($name:ident($($type:ty),*) -> $result:ty) => {
         std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($type),*) -> $result>(
@@ -101,12 +102,12 @@ macro_rules! original {
     };
 }
 
-/// What happens to the next call of that function.
+/// The fault of the next call of that function.
 fn fault(function: Function) -> Option<u32> {
     fault_of(function, || 0)
 }
 
-/// The same for one whose errors depend on what its descriptor is.
+/// Like `fault`, for a function whose errors depend on the kind of its descriptor.
 fn fault_at(function: Function, fd: c_int) -> Option<u32> {
     fault_of(function, || {
         // SAFETY: an all-zero stat is valid, and the C library's function has this type.
@@ -130,15 +131,15 @@ fn fault_of(function: Function, mode: impl FnOnce() -> u32) -> Option<u32> {
     Some(kind)
 }
 
-/// What is left of a length that is asked for, when less is to be done.
+/// The length to use when the call must transfer less than requested.
 fn shortened(length: size_t) -> size_t {
     length.div_ceil(2)
 }
 
-/// As the C library's.
+/// Same as the C library's.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
     let length = match fault_at(Function::read, fd) {
@@ -149,17 +150,17 @@ pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: size_t) ->
         }
         None => length,
     };
-    // SAFETY: the caller gives what it needs, and a shorter buffer is one too.
+    // SAFETY: the caller's arguments are valid, also with a shorter length.
     unsafe { original!(read(c_int, *mut c_void, size_t) -> ssize_t)(fd, buffer, length) }
 }
 
-/// As the C library's.
+/// Same as the C library's.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-    // SAFETY: the caller gives so many bytes.
+    // SAFETY: the caller's buffer has this length.
     let text = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), length) };
     if fd == libc::STDERR_FILENO && text.windows(8).any(|word| word == b"panicked") {
         panicking();
@@ -172,18 +173,18 @@ pub unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t)
         }
         None => length,
     };
-    // SAFETY: the caller gives what it needs, and a shorter buffer is one too.
+    // SAFETY: the caller's arguments are valid, also with a shorter length.
     unsafe { original!(write(c_int, *const c_void, size_t) -> ssize_t)(fd, buffer, length) }
 }
 
-/// As the C library's; also a failing one closes, as the kernel's does.
+/// Same as the C library's. A failing call also closes the descriptor, as in the kernel.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     let fault = fault(Function::close);
-    // SAFETY: the caller gives what it needs.
+    // SAFETY: the caller's arguments are valid.
     let result = unsafe { original!(close(c_int) -> c_int)(fd) };
     if let Some(error) = fault {
         set_errno(error);
@@ -192,18 +193,18 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     result
 }
 
-/// As the C library's; the shell of a command does not get this library.
+/// Same as the C library's, but the shell of a command does not inherit this library.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn execv(path: *const c_char, arguments: *const *const c_char) -> c_int {
     if let Some(error) = fault(Function::execv) {
         set_errno(error);
         return -1;
     }
-    // SAFETY: the caller's arguments are what the function needs; a process that executes has one thread, and holds no pointer into the
-    // environment.
+    // SAFETY: the caller's arguments are valid. A process that calls exec has one thread and holds
+    // no pointer into the environment.
     unsafe {
         if CStr::from_ptr(path) == c"/bin/sh" {
             libc::unsetenv(c"LD_PRELOAD".as_ptr());
@@ -212,10 +213,11 @@ pub unsafe extern "C" fn execv(path: *const c_char, arguments: *const *const c_c
     }
 }
 
-/// As the C library's. With F_GETFD std only looks whether it has a descriptor that it knows it has.
+/// Same as the C library's. F_GETFD never fails: std uses it only to check a descriptor that it
+/// knows is open.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_long) -> c_int {
     if command != libc::F_GETFD
@@ -224,14 +226,14 @@ pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_long) -> c
         set_errno(error);
         return -1;
     }
-    // SAFETY: the caller gives what it needs.
+    // SAFETY: the caller's arguments are valid.
     unsafe { original!(fcntl(c_int, c_int, c_long) -> c_int)(fd, command, argument) }
 }
 
-/// As the C library's; the child's calls are counted as its own.
+/// Same as the C library's. The child's calls are counted separately.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fork() -> pid_t {
     if let Some(error) = fault(Function::fork) {
@@ -246,10 +248,10 @@ pub unsafe extern "C" fn fork() -> pid_t {
     process
 }
 
-/// As the C library's. Which call it is, its number says.
+/// Same as the C library's. The number selects which function this is.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn syscall(
     number: c_long,
@@ -275,17 +277,17 @@ pub unsafe extern "C" fn syscall(
     }
     type Next =
         unsafe extern "C" fn(c_long, c_long, c_long, c_long, c_long, c_long, c_long) -> c_long;
-    // SAFETY: the C library's function has this type; the caller gives what it needs.
+    // SAFETY: the C library's function has this type; the caller's arguments are valid.
     unsafe {
         let next = std::mem::transmute::<*mut c_void, Next>(original(Function::syscall));
         next(number, a, b, c, d, e, f)
     }
 }
 
-/// As the C library's, and the test hears of it.
+/// Same as the C library's, and reports the abort to the test.
 ///
 /// # Safety
-/// As the C library's.
+/// Same as the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn abort() -> ! {
     panicking();

@@ -1,8 +1,9 @@
-//! Fault injection: a library for LD_PRELOAD that makes one call of an ordinary knockd fail.
+//! Fault injection: an LD_PRELOAD library that makes one call of an unmodified knockd fail.
 //!
-//! `interpose` defines functions of the C library, so that the calls of knockd and of its standard library get here first.
-//! `next_call` counts each call on the board, at its *site*: process, function and way through the program. The board names the call
-//! that fails. In programs other than knockd the library does nothing.
+//! `interpose` defines functions of the C library, so that calls of knockd and of its standard
+//! library arrive here first. `next_call` counts each call on the board under its *site*: process,
+//! function and path through the program. The board specifies the call that fails. In programs
+//! other than knockd the library does nothing.
 
 mod interpose;
 mod shared;
@@ -16,19 +17,19 @@ use std::slice;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A process of knockd with a board.
+/// A knockd process with a board.
 struct Process {
     board: &'static Shared,
-    /// The address that the executable's own addresses count from.
+    /// The load address of the executable.
     base: usize,
     code: Range<usize>,
 }
 
-/// Set at the end of `begin`; until then each function is the C library's.
+/// Set at the end of `begin`. Until then each function behaves like the C library's.
 static PROCESS: OnceLock<Process> = OnceLock::new();
 static ROLE: AtomicU32 = AtomicU32::new(Role::Keeper as u32);
 
-/// Runs before main; the C library calls it with main's arguments.
+/// Runs before main. The C library calls it with main's arguments.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEGIN: extern "C" fn(libc::c_int, *const *const libc::c_char) = begin;
@@ -39,8 +40,8 @@ extern "C" fn begin(count: libc::c_int, arguments: *const *const libc::c_char) {
     if !is_knockd() {
         return;
     }
-    // SAFETY: getenv returns null or a C string that lives on, since nothing changes the environment before main; open and close take
-    // it so. The arguments are `count` C strings.
+    // SAFETY: getenv returns null or a C string that stays valid, because nothing changes the
+    // environment before main. open and close accept it. The arguments are `count` C strings.
     unsafe {
         let path = libc::getenv(NAME.as_ptr());
         if path.is_null() {
@@ -77,7 +78,7 @@ extern "C" fn begin(count: libc::c_int, arguments: *const *const libc::c_char) {
     }
 }
 
-/// Whether the program's file is called `knockd`, or something that begins so.
+/// Whether the executable's name starts with `knockd`.
 fn is_knockd() -> bool {
     let mut path = [0u8; 4096];
     // SAFETY: a C string, and a buffer of that length.
@@ -90,9 +91,10 @@ fn is_knockd() -> bool {
     name.is_some_and(|name| name.starts_with(b"knockd"))
 }
 
-/// Where the executable is: the address that its own count from, and its code.
+/// The executable's load address and code range.
 fn executable() -> (usize, Range<usize>) {
-    // SAFETY: the kernel gives the address and the number of the executable's program headers, which stay.
+    // SAFETY: the kernel provides the address and the number of the executable's program headers,
+    // which stay mapped.
     let headers = unsafe {
         let address = ptr::with_exposed_provenance(libc::getauxval(libc::AT_PHDR) as usize);
         slice::from_raw_parts::<libc::Elf64_Phdr>(address, libc::getauxval(libc::AT_PHNUM) as usize)
@@ -108,7 +110,7 @@ fn executable() -> (usize, Range<usize>) {
     (base, code)
 }
 
-/// The process was forked.
+/// Called in a forked child.
 fn forked() {
     let role = match ROLE.load(Ordering::SeqCst) {
         launcher if launcher == Role::Launcher as u32 => Role::Keeper,
@@ -117,21 +119,22 @@ fn forked() {
     ROLE.store(role as u32, Ordering::SeqCst);
 }
 
-/// The process panics or aborts.
+/// Called when the process panics or aborts.
 fn panicking() {
     if let Some(process) = PROCESS.get() {
         process.board.panicked.store(1, Ordering::SeqCst);
     }
 }
 
-/// Counts a call of that function. Returns how it fails, if it is the call that does: an errno, `SHORT` or `KILL`. `mode` returns the type
-/// of its descriptor's file if that matters, else 0.
+/// Counts a call of that function. If it is the call that fails, returns how: an errno, `SHORT` or
+/// `KILL`. `mode` returns the file type of its descriptor if that matters, otherwise 0.
 fn next_call(function: usize, mode: impl FnOnce() -> u32) -> Option<u32> {
     let Process { board, base, code } = PROCESS.get()?;
     let mut stack = [ptr::null_mut(); FRAMES];
     // SAFETY: pointer and length are the array's.
     let depth = unsafe { libc::backtrace(stack.as_mut_ptr(), FRAMES as libc::c_int) };
-    // After this library's frames, and up to the C library's: what a signal handler interrupted is random.
+    // Skip this library's frames, and stop at the C library's: which code a signal handler
+    // interrupted is random.
     let frames = stack
         .iter()
         .take(depth as usize)

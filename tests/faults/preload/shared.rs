@@ -1,23 +1,23 @@
-//! What the library and the test share: the functions that can fail, and the layout of the board.
+//! Shared by library and test: the functions that can fail, and the layout of the board.
 
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// The variable that holds the path of the board. Without it the library does nothing.
+/// The environment variable with the path of the board. Without it the library does nothing.
 pub const VARIABLE: &str = "KNOCKD_FAULTS";
 
-/// Which process of the daemon, or the client.
+/// The process of the daemon, or the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Role {
-    /// With `-d`: the process that the user called, which waits for the start.
+    /// With `-d`: the process that the user started, which waits for the daemon to start.
     Launcher,
     Keeper,
-    /// What the keeper forked, before it executes something.
+    /// A process forked by the keeper, before it calls exec.
     Child,
     Listener,
-    /// The process that looks names up.
+    /// The lookup process.
     Names,
     /// `knock`.
     Client,
@@ -25,19 +25,19 @@ pub enum Role {
     Asker,
 }
 
-/// Instead of an errno: the call reads or writes less than its caller asked for.
+/// Instead of an errno: the call transfers less than the caller requested.
 pub const SHORT: u32 = 1 << 16;
 /// Instead of an errno: the process is killed before the call.
 pub const KILL: u32 = SHORT + 1;
 
-/// Added to the type of a descriptor's file: it is standard input, output or error.
+/// Flag added to the file type of a descriptor: it is standard input, output or error.
 pub const STANDARD: u32 = 1 << 31;
 
-/// One story has some hundreds.
+/// One story has several hundred.
 pub const SITES: usize = 4096;
 pub const FRAMES: usize = 96;
 
-/// The calls of one function by one way through the program.
+/// The calls of one function by one path through the program.
 #[repr(C)]
 pub struct Slot {
     /// A hash of role, function and frames; 0 if the slot is free.
@@ -52,21 +52,22 @@ pub struct Slot {
     pub frames: [AtomicU32; FRAMES],
 }
 
-/// The board: a file that all processes of a story map. It begins as zeros.
+/// The board: a file that all processes of a story map. Initially all zero.
 #[repr(C)]
 pub struct Shared {
-    /// The call that fails: the key of its slot, which call there (from 1), and its errno, [`SHORT`] or [`KILL`].
+    /// The call that fails: the key of its slot, its number there (from 1), and an errno, [`SHORT`]
+    /// or [`KILL`].
     pub site: AtomicU64,
     pub nth: AtomicU32,
     pub kind: AtomicU32,
-    /// That call was made.
+    /// Whether that call was made.
     pub fired: AtomicU32,
     pub panicked: AtomicU32,
     pub slots: [Slot; SITES],
 }
 
 pub fn map(file: libc::c_int) -> io::Result<*mut Shared> {
-    // SAFETY: a new mapping, at an address that the kernel chooses.
+    // SAFETY: a new mapping at an address that the kernel chooses.
     let address = unsafe {
         libc::mmap(
             ptr::null_mut(),
@@ -83,9 +84,10 @@ pub fn map(file: libc::c_int) -> io::Result<*mut Shared> {
     Ok(address.cast())
 }
 
-/// Gives that macro the functions. `by_hand` have a definition of their own, `by_number` are calls of `syscall`, and the others return
-/// the value after `=` when they fail. Variable arguments are as many as the function ever gets, which looks the same to a caller on
-/// x86-64 and aarch64.
+/// Passes the functions to `macro`. `by_hand` functions have a handwritten definition, `by_number`
+/// are calls of `syscall`, and the others return the value after `=` on failure. Variadic functions
+/// are declared with the maximum number of arguments, which is equivalent for a caller on x86-64
+/// and aarch64.
 macro_rules! functions {
     ($macro:ident) => {
         $macro! {

@@ -1,4 +1,5 @@
-//! `-i any`: all interfaces, and each packet once, although the kernel shows a bridged one twice.
+//! `-i any`: all interfaces. Each packet counts once, although the kernel delivers a bridged one
+//! twice.
 
 use crate::Test;
 use crate::lab::{CLIENT, Daemon, OTHER, ROUTER, Scene, Wire, knock, packet};
@@ -34,7 +35,7 @@ fn any_counts_a_packet_once() {
     let scene = Scene::new();
     let daemon = start(&scene, "any");
     twice(&scene, &daemon, CLIENT);
-    // lo belongs to it too.
+    // `any` includes lo.
     knock(&scene.router, "127.0.0.1", &["1:udp", "1:udp"]);
     daemon.await_text(&lines::opened("127.0.0.1", "A"));
     assert_eq!(daemon.count(&lines::stage("127.0.0.1", "A", 1)), 1);
@@ -47,7 +48,8 @@ fn any_counts_a_bridged_packet_once() {
     twice(&scene, &daemon, OTHER);
 }
 
-/// Both are captured, and the target makes the packet fit on the port too, which has no address.
+/// Both are captured. The target address also makes the packet valid on the port, which has no
+/// address.
 fn a_bridge_and_its_port_count_a_packet_once() {
     let scene = bridged();
     scene.home.config(&format!("{DOOR}target = {ROUTER}\n"));
@@ -58,7 +60,8 @@ fn a_bridge_and_its_port_count_a_packet_once() {
 const VIRTUAL: &str = "203.0.113.77";
 const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
 
-/// VRRP: an address on a macvlan that has a MAC address of its own. The wire that sends to that.
+/// VRRP: an address on a macvlan with its own MAC address. Returns the wire that sends to that MAC
+/// address.
 fn virtual_router(scene: &Scene) -> Wire {
     scene.router.run(&format!(
         "ip link add vrrp0 link wan0 address 00:00:5e:00:01:33 type macvlan mode bridge
@@ -104,7 +107,7 @@ fn a_macvlan_and_its_parent_count_a_packet_once() {
     }
 }
 
-/// The router's address is on a bridge of which the WAN interface is a port.
+/// The router's address is on a bridge, and the WAN interface is a port of it.
 fn bridged() -> Scene {
     let scene = Scene::new();
     scene.router.run(&format!(
@@ -126,7 +129,7 @@ fn start(scene: &Scene, interface: &str) -> Daemon {
     Daemon::start(&scene.router, &scene.home, &["-i", interface])
 }
 
-/// One packet is one step and the second opens.
+/// One packet is one step; the second one opens.
 fn twice(scene: &Scene, daemon: &Daemon, source: &str) {
     twice_by(&scene.wire, ROUTER, scene, daemon, source);
 }

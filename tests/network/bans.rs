@@ -1,4 +1,4 @@
-//! Bans on a real wire: who is banned, for how long, and who never is.
+//! Bans on a real wire: who is banned, for how long, and who is exempt.
 
 use crate::Test;
 use crate::control::{json, said};
@@ -42,15 +42,15 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// Hosts of the Internet, in no network of the router.
+/// Internet hosts that are in none of the router's networks.
 const SCANNERS: [&str; 3] = ["203.0.113.5", "203.0.113.6", "192.0.2.7"];
 
-/// The third tripwire bans.
+/// The third tripwire hit bans.
 const BANS: &str = "TripwireHits = 3
     BanCommand = iptables -w -I INPUT -s %IP% -m state --state NEW -j DROP
     UnbanCommand = iptables -w -D INPUT -s %IP% -m state --state NEW -j DROP\n";
 
-/// Opens to the steps of [`STEPS`] for ten minutes.
+/// Opens to [`STEPS`] for ten minutes.
 const SSH: &str = "[SSH]
     sequence = 7000,8000:udp,9000
     tcpflags = syn
@@ -58,15 +58,15 @@ const SSH: &str = "[SSH]
     start_command = echo start >> @HOME@/notes
     stop_command = echo stop >> @HOME@/notes\n";
 
-/// A daemon with these bans, other options and doors.
+/// Starts a daemon with [`BANS`], further options and doors.
 fn start(scene: &Scene, options: &str, doors: &str) -> Daemon {
     scene.daemon_with_options(&format!("{BANS}{options}"), doors)
 }
 
-/// Ports that are tripwires.
+/// Tripwire ports.
 const WIRES: &str = "Tripwire = 1-9\n";
 
-/// A SYN from there to each of these ports.
+/// Sends a SYN from `source` to each of these ports.
 fn scan(scene: &Scene, source: &str, ports: impl IntoIterator<Item = u16>) {
     for port in ports {
         let packet = packet::syn(source, ROUTER, port, port.into());
@@ -74,14 +74,14 @@ fn scan(scene: &Scene, source: &str, ports: impl IntoIterator<Item = u16>) {
     }
 }
 
-/// The door's steps, from an address that is no host's.
+/// Sends the door's steps from a forged address.
 fn knock_as(scene: &Scene, source: &str) {
     scene.wire.send(&packet::syn(source, ROUTER, 7000, 1));
     scene.wire.send(&packet::udp(source, ROUTER, 8000));
     scene.wire.send(&packet::syn(source, ROUTER, 9000, 2));
 }
 
-/// The sources that iptables drops.
+/// The source addresses that iptables drops.
 fn dropped(scene: &Scene) -> Vec<String> {
     let rules = scene.router.run("iptables -w -S INPUT");
     let source = |rule: &str| {
@@ -100,7 +100,7 @@ fn await_dropped(scene: &Scene, sources: &[&str]) {
     });
 }
 
-/// The story of the DD-WRT wiki, with 2,000 ports and short times.
+/// Replays the scenario of the DD-WRT wiki, with 2,000 ports and short times.
 fn three_addresses_share_a_scan_and_are_banned() {
     let scene = Scene::new();
     let daemon = start(&scene, "Tripwire = auto\nBanTime = 10\n", DOORS);
@@ -131,7 +131,7 @@ fn three_addresses_share_a_scan_and_are_banned() {
     await_dropped(&scene, &[]);
 }
 
-/// The keeper reads the machine's networks for those alone that it may ban now.
+/// The keeper reads the machine's networks only for a client that it is about to ban.
 fn a_flood_of_scanners_costs_few_looks_at_the_networks() {
     let scene = Scene::new();
     let daemon = start(&scene, WIRES, SSH);
@@ -170,7 +170,7 @@ fn a_banned_source_opens_nothing() {
     daemon.await_text(&format!(
         "{other}: SSH: knock of a banned source: not opened"
     ));
-    // Nobody else is concerned.
+    // Other clients are not affected.
     scene.knock(ROUTER, STEPS);
     daemon.await_text(&lines::opened(CLIENT, "SSH"));
     await_notes(&scene, "start", 2);
@@ -180,7 +180,7 @@ fn a_banned_source_opens_nothing() {
 fn who_is_never_banned() {
     let scene = Scene::new();
     let options = format!("{WIRES}Allow = 203.0.113.4/30, 2001:db8:9::/48\n");
-    // As of a point-to-point link: the network is the far end's.
+    // As on a point-to-point link, where the network is that of the far end.
     scene
         .router
         .run("ip addr add 10.77.0.1 peer 10.88.0.9/24 dev wan0");
@@ -200,7 +200,7 @@ fn who_is_never_banned() {
             "{source}: not banned, though it touched tripwires: {why}"
         ));
     }
-    // Neither UDP, nor answers, nor what is sent to somebody else.
+    // UDP packets, replies, and packets to another host do not count.
     let stranger = "192.0.2.99";
     for port in 1..=9 {
         scene.wire.send(&packet::udp(stranger, ROUTER, port));
@@ -222,14 +222,14 @@ fn a_ban_is_kept_as_a_lease_is() {
     let [scanner, ..] = SCANNERS;
     scan(&scene, scanner, [1, 2, 3]);
     await_dropped(&scene, &[scanner]);
-    // A firewall restart, and the word after it.
+    // A firewall restart, followed by the signal.
     scene.router.run(&format!(
         "iptables -w -D INPUT -s {scanner} -m state --state NEW -j DROP"
     ));
     daemon.signal(libc::SIGUSR1);
     daemon.await_text("applying 0 open doors and 1 bans again");
     await_dropped(&scene, &[scanner]);
-    // A reload, also one that bans otherwise: there is still one rule, and one ban.
+    // After a reload, even one that changes the ban command, there is still one rule and one ban.
     let others = BANS.replace("INPUT", "INPUT -p tcp");
     let options = format!("{others}{WIRES}");
     scene.home.config_with_options(&options, SSH);
@@ -269,14 +269,14 @@ fn the_oldest_ban_makes_room() {
         SCANNERS[0]
     ));
     await_dropped(&scene, &[SCANNERS[2], SCANNERS[1]]);
-    // One more tripwire, and its time starts anew; then it is not the oldest any more.
+    // One more tripwire hit restarts the timer, so this ban is no longer the oldest.
     scan(&scene, SCANNERS[1], [4]);
     daemon.await_text(&format!("{}: ban: its time starts anew", SCANNERS[1]));
     scan(&scene, SCANNERS[0], [4]);
     await_dropped(&scene, &[SCANNERS[0], SCANNERS[1]]);
 }
 
-/// The rules are never more than there may be bans for long, however many come at once.
+/// However many bans start at once, the number of rules soon drops to the limit.
 fn many_at_once_are_as_many_bans_as_may_be() {
     let scene = Scene::new();
     let daemon = start(&scene, &format!("{WIRES}MaxBans = 1\n"), SSH);
@@ -299,7 +299,7 @@ fn a_config_that_wants_no_ban_ends_it() {
         scan(&scene, source, [1, 2, 3]);
     }
     await_dropped(&scene, &[mine, other]);
-    // Whoever has locked himself out adds himself.
+    // A user who is locked out adds their own address.
     let options = format!("{BANS}{WIRES}Allow = {mine}\n");
     scene.home.config_with_options(&options, SSH);
     daemon.signal(libc::SIGHUP);
@@ -307,7 +307,7 @@ fn a_config_that_wants_no_ban_ends_it() {
     daemon.await_text(lines::IN_FORCE);
     knock_as(&scene, mine);
     daemon.await_text(&lines::opened(mine, "SSH"));
-    // Likewise after a crash.
+    // The same after a crash.
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     let daemon = start(&scene, &format!("{WIRES}Allow = {other}\n"), SSH);
@@ -350,7 +350,8 @@ fn status_and_close_know_bans() {
     daemon.await_text(&lines::opened(scanner, "SSH"));
 }
 
-/// Strangers who forge senders can have these banned; not so many that the router does nothing else.
+/// An attacker can forge source addresses to get them banned, but not so many that the router does
+/// nothing else.
 fn forged_bans_cost_little() {
     let scene = Scene::new();
     let begin = Instant::now();
@@ -372,7 +373,7 @@ fn forged_bans_cost_little() {
     });
 }
 
-/// With `auto` the ports beside a step are tripwires, but for those where something listens.
+/// With `auto` the ports next to a step are tripwires, except those with a listening service.
 fn services_are_no_tripwires() {
     let scene = Scene::new();
     let _service = scene
@@ -390,7 +391,8 @@ fn services_are_no_tripwires() {
     assert_eq!(daemon.count(&format!("{visitor}: ban: ")), 0);
 }
 
-/// Each ephemeral port of the router is a tripwire, and answers to a LAN host come to all of them.
+/// Every ephemeral port of the router is a tripwire, and all of them receive replies for a LAN
+/// host.
 fn traffic_of_the_lan_bans_nobody() {
     const SERVER: &str = "203.0.113.53";
     const PORTS: std::ops::RangeInclusive<u16> = 32_768..=60_999;
@@ -403,14 +405,14 @@ fn traffic_of_the_lan_bans_nobody() {
     let options = "Tripwire = 1024-65535\nTripwireHits = 1\n";
     let daemon = start(&scene, options, "[D]\nsequence = 900,800\n");
 
-    // Datagrams from each port, and their answers.
+    // Datagrams from each port, and the replies.
     let server = scene.wan.enter(|| UdpSocket::bind((SERVER, 53)).unwrap());
     lan.enter(|| {
         for port in PORTS {
             let host = UdpSocket::bind((LAN_HOST, port)).unwrap();
             host.send_to(b"?", (SERVER, 53)).unwrap();
             let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
-            // Masquerading keeps the port where it can.
+            // Masquerading keeps the port where possible.
             assert_eq!(from.to_string(), format!("{ROUTER}:{port}"));
             server.send_to(b"!", from).unwrap();
             host.recv(&mut [0; 8]).unwrap();
@@ -423,7 +425,7 @@ fn traffic_of_the_lan_bans_nobody() {
         let (here, _) = server.accept().unwrap();
         drop((there, here));
     }
-    // What comes late, when nobody waits for it any more.
+    // Late replies, which no socket waits for any more.
     for port in PORTS {
         scene.wire.send(&packet::udp(SERVER, ROUTER, port));
         scene.wire.send(&packet::syn_ack(SERVER, ROUTER, port));
@@ -433,7 +435,7 @@ fn traffic_of_the_lan_bans_nobody() {
     }
     scene.fence(&daemon);
     assert_eq!(daemon.count(" ban: "), 0);
-    // It has seen them all, and a SYN does ban.
+    // The daemon has seen all packets, and a SYN does ban.
     let seen = json(&scene)["listener"]["knocks"].as_u64().unwrap();
     assert!(seen > u64::from(PORTS.end() - PORTS.start()), "{seen}");
     scan(&scene, SERVER, [40_000]);

@@ -1,7 +1,9 @@
 #!/bin/sh
-# Boots a real systemd that knows only our unit. Run in new pid, mount, ipc, uts and cgroup namespaces:
+# Boots a real systemd that has only our unit. Run it in new pid, mount, ipc, uts and cgroup
+# namespaces:
 #     boot.sh FOLDER KNOCKD UNIT CONFIG OPTIONS [DROP-IN]
-# The system's files are there by an overlay, so that nothing of it is changed; what it prints goes to FOLDER/console.
+# An overlay provides the system's files without changing them. Console output goes to
+# FOLDER/console.
 set -eu
 folder=$1 knockd=$2 unit=$3 config=$4 options=$5 drop_in=${6-}
 
@@ -22,18 +24,18 @@ for device in null zero full random urandom tty; do
     : > "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
-# PrivateDevices= wants these.
+# PrivateDevices= needs these.
 mkdir "$root/dev/pts" "$root/dev/shm"
 ln -s pts/ptmx "$root/dev/ptmx"
 : > "$folder/console"
 : > "$root/dev/console"
 mount --bind "$folder/console" "$root/dev/console"
 
-# The folder of the test is seen inside under its own name: configs and notes are there.
+# The test's directory has the same path inside, because configs and notes are in it.
 mkdir -p "$root$folder"
 mount --bind "$folder" "$root$folder"
 rm -f "$root/usr/sbin/knockd"
-# A minimal machine has none.
+# A minimal machine has no kill.
 rm -f "$root/bin/kill" "$root/usr/bin/kill"
 cp "$knockd" "$root/usr/sbin/knockd"
 cp "$config" "$root/etc/knockd.conf"
@@ -57,7 +59,7 @@ done
 mkdir "$units/multi-user.target.wants"
 ln -s ../knockd.service "$units/multi-user.target.wants/knockd.service"
 
-# Not a mere chroot: in one, systemd can give no unit a file system of its own.
+# systemd cannot give a unit its own file system view inside a plain chroot.
 mkdir "$root/before"
 cd "$root"
 pivot_root . before

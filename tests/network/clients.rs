@@ -1,5 +1,5 @@
-//! Every command of docs/clients.md that runs on Linux, against a firewall that drops everything: what it opens with us and
-//! with knockd 0.8, which listen side by side.
+//! Runs every command of docs/clients.md that works on Linux against a firewall that drops
+//! everything. Checks what it opens with knockd-rs and with knockd 0.8, which listen side by side.
 
 use crate::Test;
 use crate::lab::{CLIENT, Daemon, ROUTER, Scene, knock_binary};
@@ -16,18 +16,18 @@ const PAGE: &str = include_str!("../../docs/clients.md");
 /// knockd 0.8.
 const ORIGINAL: &str = "/usr/sbin/knockd";
 
-/// A command of the page, and what the comment above it says.
+/// A command on the page and the comment above it.
 struct Example<'a> {
-    /// What it opens; `None`: nothing.
+    /// The door that it opens; `None` for no door.
     door: Option<&'a str>,
-    /// knockd 0.8 does the same.
+    /// knockd 0.8 behaves the same.
     with_original: bool,
-    /// Stands for `nc`.
+    /// The program that the test runs for `nc`.
     netcat: &'a str,
     command: &'a str,
 }
 
-/// What stands in the first fenced block of that kind.
+/// The contents of the first fenced block of that kind.
 fn block<'a>(text: &'a str, kind: &str) -> Option<&'a str> {
     let (_, after) = text.split_once(&format!("```{kind}\n"))?;
     Some(after.split_once("```").expect("an end of the block").0)
@@ -59,7 +59,7 @@ fn examples() -> Vec<Example<'static>> {
 fn commands_of_the_clients_page_open_what_it_says() {
     assert!(Path::new(ORIGINAL).exists(), "knockd 0.8 is not installed");
     let doors = block(PAGE, "ini").expect("the doors");
-    // Each waits for time-outs most of the time.
+    // Run in parallel, because each mostly waits for time-outs.
     let examples = examples();
     assert!(examples.len() > 20);
     std::thread::scope(|scope| {
@@ -93,7 +93,7 @@ fn play(example: &Example<'_>, doors: &str) {
     let output = client.output().expect("bash");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("not found"), "{command}: {said}");
-    // The same packet tells both that nothing more comes.
+    // The same packet is a fence for both.
     scene.fence(&ours);
     original.await_text("fence: OPEN SESAME");
 

@@ -1,4 +1,5 @@
-//! Commands that misbehave: hang, fill their output, fail, are killed, stay, are too many, or cannot be started.
+//! Commands that misbehave: they hang, fill their output, fail, are killed, leave processes behind,
+//! are too many, or cannot be started.
 
 use crate::Test;
 use crate::lab::{
@@ -41,7 +42,7 @@ pub const TESTS: &[Test] = &[
     ("a_reload_changes_the_bounds", a_reload_changes_the_bounds),
 ];
 
-/// The processes of this test's own `sleep`, which it tells from others by its time.
+/// The PIDs of this test's `sleep`, identified by its argument.
 pub fn sleepers(time: &str) -> Vec<u32> {
     let right = format!("sleep\0{time}\0");
     let entries = fs::read_dir("/proc").expect("/proc").flatten();
@@ -53,7 +54,7 @@ pub fn sleepers(time: &str) -> Vec<u32> {
     .collect()
 }
 
-/// A time that no other test sleeps.
+/// A sleep time that no other test uses.
 pub fn long_time(number: u32) -> String {
     format!("{}{number}", 1_000_000 + std::process::id())
 }
@@ -70,7 +71,7 @@ fn zombies(daemon: &Daemon) -> usize {
         .count()
 }
 
-/// How many descriptors it has open when it does nothing: the least of some looks.
+/// The number of open descriptors when the daemon is idle: the minimum of several samples.
 fn descriptors(daemon: &Daemon) -> usize {
     let looks = (0..10).map(|_| {
         std::thread::sleep(Duration::from_millis(5));
@@ -95,7 +96,7 @@ fn memory(daemon: &Daemon) -> usize {
         .expect("a number")
 }
 
-/// Waits until nothing runs but the keeper and its listener, and nothing is left of what did.
+/// Waits until only the keeper and its listener run and every command's resources are released.
 fn await_rest(daemon: &Daemon, descriptors_before: usize) {
     wait_for("rest", || (children(daemon.pid()).len() == 1).then_some(()));
     assert_eq!(zombies(daemon), 0);
@@ -133,7 +134,7 @@ fn commands_that_hang_are_killed_with_their_group() {
         }
         daemon.await_count("SSH: command takes too long: killed", 2 * times - 1);
         assert!(begin.elapsed() >= Duration::from_secs(1));
-        // The lease goes on as if the command had ended.
+        // The lease continues as if the command had ended.
         await_notes(&scene, "stop", times);
         daemon.await_count("SSH: command takes too long: killed", 2 * times);
         daemon.await_count("stop command was killed: the door may still be open", times);
@@ -186,7 +187,7 @@ fn commands_that_fail_or_are_killed() {
             "Missing: command returned non-zero status code (127)",
             2 * times,
         );
-        // Again, once: the kernel took what the shell waited for, not the shell.
+        // Once more: the kernel killed the shell's child, not the shell.
         daemon.await_count(
             "Child: command returned non-zero status code (137)",
             2 * times,
@@ -200,7 +201,8 @@ fn commands_that_fail_or_are_killed() {
     assert_eq!(notes(&scene, "child"), 4);
 }
 
-/// Children that stay, in the group of the command and out of it: they live on, and neither the lease nor the end of the daemon waits.
+/// Children that outlive the command, inside and outside of its process group, keep running.
+/// Neither the lease nor the daemon's exit waits for them.
 fn what_a_command_leaves_behind_holds_nothing_up() {
     let scene = Scene::new();
     let [a, b] = [5, 6].map(long_time);
@@ -230,7 +232,8 @@ fn what_a_command_leaves_behind_holds_nothing_up() {
     alive(2);
     await_notes(&scene, "stop", 1);
     await_rest(&daemon, before);
-    // Longer than CommandTimeout: what has left a command that ended is not its bound's business.
+    // Longer than CommandTimeout, which does not apply to processes left by a command that has
+    // ended.
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(daemon.count("takes too long"), 0);
     alive(2);
@@ -252,7 +255,7 @@ fn what_a_command_leaves_behind_holds_nothing_up() {
     }
 }
 
-/// The most that ran at once, by a file of `+` at each beginning and `-` at each end.
+/// The maximum number that ran at once, from a file with `+` for each start and `-` for each end.
 pub fn most_at_once(scene: &Scene, name: &str) -> i32 {
     let (mut now, mut most) = (0, 0);
     for line in scene.home.read(name).lines() {
@@ -278,7 +281,7 @@ fn five_hundred_openings_in_a_second() {
          sequence = 8000:udp
          command = echo + >>@HOME@/plain; echo x >>@HOME@/ran; echo - >>@HOME@/plain\n",
     );
-    // What a first use leaves in memory is no leak.
+    // Memory allocated on first use is not a leak.
     scene.wire.send(&packet::udp("10.1.9.9", ROUTER, 7000));
     wait_for("the first lease", || {
         (scene.home.read("stops") == "+\n-\n").then_some(())
@@ -335,7 +338,8 @@ pub fn uptime(scene: &Scene, name: &str) -> f64 {
     scene.home.read(name).trim().parse().expect("uptime")
 }
 
-/// The lease's time runs from the end of its start command, however long that takes; a knock meanwhile starts nothing.
+/// The lease starts when its start command ends, however long that takes. A knock in the meantime
+/// starts nothing.
 fn a_start_command_longer_than_the_lease() {
     let scene = Scene::new();
     let daemon = scene.daemon(
@@ -377,7 +381,8 @@ fn a_knock_during_the_stop_command_starts_after_it() {
     );
 }
 
-/// As an ordinary user, who may start no process for a while (EAGAIN): start and stop commands run when he may again, in their order.
+/// Runs as an unprivileged user who cannot fork for a while (EAGAIN). Start and stop commands run
+/// in order once forking works again.
 fn forks_that_fail_are_one_line() {
     let scene = Scene::new();
     scene.home.config(
@@ -413,14 +418,14 @@ fn forks_that_fail_are_one_line() {
     };
     const FAILED: &str = "error: command fork failed!";
     for times in 1..=2 {
-        // A lease that is open, and a knock that comes when no fork succeeds.
+        // A lease is open, and a knock arrives while every fork fails.
         scene.wire.send(&packet::udp(CLIENT, ROUTER, 7000));
         await_notes(&scene, &format!("start{CLIENT}"), times);
         limit("0");
         scene.wire.send(&packet::udp(OTHER, ROUTER, 7000));
         daemon.await_count(&lines::opened(OTHER, "SSH"), times);
         daemon.await_count(&lines::timeout(CLIENT, "SSH"), times);
-        // It would be said again within this time.
+        // The message would be repeated within this time.
         std::thread::sleep(Duration::from_millis(2500));
         scene.fence(&daemon);
         assert_eq!(daemon.count(FAILED), times, "one line, not one a second");
@@ -448,7 +453,7 @@ fn a_reload_changes_the_bounds() {
     daemon.await_text(lines::IN_FORCE);
     scene.knock(ROUTER, &["8000:udp"]);
     await_notes(&scene, "start", 1);
-    // Three at once: none of them has ended yet.
+    // Three at once: none has ended yet.
     await_notes(&scene, "x", 3);
     let running = children(daemon.pid()).len();
     assert!(running >= 4, "the listener and {running} - 1 commands");

@@ -1,4 +1,4 @@
-//! `knockd --status` and `--close`: the control socket and who asks by it.
+//! `knockd --status` and `--close`: the control socket and its clients.
 
 use crate::Test;
 use crate::lab::{
@@ -56,14 +56,14 @@ pub fn ask(scene: &Scene, args: &[&str]) -> Output {
     command.arg("-c").arg(config).args(args).output().unwrap()
 }
 
-/// What it prints when it succeeds.
+/// The output of a successful command.
 pub fn said(scene: &Scene, args: &[&str]) -> String {
     let output = ask(scene, args);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The one line on standard error when it fails.
+/// The single line on standard error of a failed command.
 pub fn refused(scene: &Scene, args: &[&str]) -> String {
     let output = ask(scene, args);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -75,7 +75,7 @@ pub fn json(scene: &Scene) -> Value {
     serde_json::from_str(&said(scene, &["--status", "--json"])).unwrap()
 }
 
-/// Longer than the address of a Unix socket may be.
+/// The path is longer than a Unix socket address can be.
 fn status_of_a_state_dir_with_a_long_path() {
     let scene = Scene::new();
     let long = "x".repeat(120);
@@ -97,7 +97,7 @@ fn status_tells_everything() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
     open(&scene, &daemon);
-    // One attempt under way, one that wrong knocks end.
+    // One attempt is in progress; wrong knocks end another.
     let wrong = [7000, 9000, 9000, 9000, 9000, 9000];
     for (source, ports) in [(OTHER, &wrong[..1]), (CLIENT, &wrong)] {
         for (number, port) in (1..).zip(ports) {
@@ -138,13 +138,13 @@ fn status_tells_everything() {
         "{text}"
     );
 
-    // A listener that dies is counted, and the next one answers.
+    // The death of a listener is counted, and the next listener replies.
     signal(children(daemon.pid())[0], libc::SIGKILL);
     wait_for("another listener", || {
         let status = json(&scene);
         (status["restarts"] == 1 && status["listener"]["knocks"] == 0).then_some(())
     });
-    // Nothing of all this keeps the daemon awake.
+    // None of this keeps the daemon awake.
     let idle = || {
         let mut all = children(daemon.pid());
         all.push(daemon.pid());
@@ -188,7 +188,7 @@ fn status_of_a_stopped_listener() {
         "{:?}",
         begin.elapsed()
     );
-    // Meanwhile more comes than the kernel keeps for it.
+    // In the meantime, more packets arrive than the kernel queues for it.
     let frames: Vec<Vec<u8>> = (0..3_000)
         .map(|number| {
             let knock = packet::syn(OTHER, ROUTER, 9000, number);
@@ -197,7 +197,7 @@ fn status_of_a_stopped_listener() {
         .collect();
     scene.wire.send_frames(frames.iter().map(Vec::as_slice));
     signal(listener, libc::SIGCONT);
-    // Its late answer is not taken for another question's.
+    // Its late reply is not used for another request.
     wait_for("an answer", || {
         (!json(&scene)["listener"].is_null()).then_some(())
     });
@@ -232,7 +232,7 @@ fn close_ends_a_lease_now() {
     assert_eq!(closes, format!("SSH closes for {CLIENT}\n"));
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
     daemon.await_text(&format!("{CLIENT}: SSH: closed by hand"));
-    // It opens again as ever, also with a config that is broken meanwhile.
+    // The door opens again as usual, even if the config has been broken in the meantime.
     open(&scene, &daemon);
     let config = scene.home.read("knockd.conf");
     scene.home.write("knockd.conf", &format!("{config}\n[\n"));
@@ -253,7 +253,7 @@ fn close_while_commands_run() {
                  cmd_timeout = 600\nstop_command = echo stop >>@HOME@/notes; while [ -e @HOME@/hold ]; do sleep 0.05; done\n";
     let daemon = scene.daemon(doors);
     scene.home.write("hold", "");
-    // Two leases, both at their start commands.
+    // Two leases, both running their start commands.
     for number in 1..=2 {
         scene.knock(ROUTER, STEPS);
         daemon.await_count(&lines::opened(CLIENT, "SSH"), number);
@@ -267,7 +267,8 @@ fn close_while_commands_run() {
     wait_for("no lease", || {
         (json(&scene)["leases"].as_array().unwrap().is_empty()).then_some(())
     });
-    // One at its stop command, which the source knocks over again: closed means closed.
+    // A lease whose stop command is running, and whose client knocks again: a closed door stays
+    // closed.
     scene.knock(ROUTER, STEPS);
     await_notes(&scene, "start", 3);
     wait_for("open", || {
@@ -284,7 +285,7 @@ fn close_while_commands_run() {
     assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (3, 3));
 }
 
-/// What waits for its turn when it is closed never begins.
+/// A command that is still queued when its door is closed never starts.
 fn close_before_the_start_command() {
     let scene = Scene::new();
     scene.home.config_with_options(
@@ -307,12 +308,12 @@ fn close_before_the_start_command() {
         (json(&scene)["leases"][0]["state"] == "open").then_some(())
     });
     assert_eq!((notes(&scene, "start"), notes(&scene, "stop")), (0, 0));
-    // One that is knocked at now opens.
+    // A new knock opens.
     scene.knock(ROUTER, STEPS);
     await_notes(&scene, "start", 1);
 }
 
-/// A start command that restarts the firewall has its own rule put back, until its time is over.
+/// A start command that restarts the firewall has its own rule re-applied until its lease expires.
 fn a_start_command_that_sends_usr1_ends_in_time() {
     let scene = Scene::new();
     let daemon = scene.daemon(
@@ -340,7 +341,7 @@ fn silent_clients_delay_nothing() {
     let daemon = scene.daemon(&door(600));
     let path = socket(&scene);
     let begin = Instant::now();
-    // As many as are served at once, and more that wait; one of them says half a question.
+    // As many clients as are served at once, and more that wait. One of them sends half a request.
     let mut silent: Vec<UnixStream> = (0..12)
         .map(|_| UnixStream::connect(&path).unwrap())
         .collect();
@@ -353,7 +354,7 @@ fn silent_clients_delay_nothing() {
         "{:?}",
         knocked.elapsed()
     );
-    // Twelve silent ones take three rounds of a second.
+    // Twelve silent clients take three rounds of one second.
     json(&scene);
     assert!(
         begin.elapsed() < Duration::from_secs(6),
@@ -365,7 +366,7 @@ fn silent_clients_delay_nothing() {
         stream.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty());
     }
-    // Now that they are gone it takes no time at all.
+    // After they have gone, the reply is immediate.
     let begin = Instant::now();
     json(&scene);
     assert!(
@@ -375,7 +376,8 @@ fn silent_clients_delay_nothing() {
     );
 }
 
-/// 250 doors with names of 1 kB, of bytes that JSON has twice: the answer does not fit into the socket.
+/// 250 doors with names of 1 kB, whose bytes JSON escapes to twice the length: the reply exceeds
+/// the socket buffer.
 fn a_client_that_does_not_read_delays_nothing() {
     let scene = Scene::new();
     let long = "\"".repeat(1_000);
@@ -395,11 +397,11 @@ fn a_client_that_does_not_read_delays_nothing() {
         "{:?}",
         begin.elapsed()
     );
-    // Who does read gets it whole.
+    // A client that reads receives the complete reply.
     let status = json(&scene);
     assert_eq!(status["doors"].as_array().unwrap().len(), 252);
     assert!(status.to_string().len() > 400_000);
-    // The other one is let go after its second, with what the socket held.
+    // The other client is disconnected after its second, with what the socket buffer held.
     std::thread::sleep(Duration::from_millis(1500).saturating_sub(begin.elapsed()));
     let mut rest = Vec::new();
     slow.read_to_end(&mut rest).unwrap();
@@ -441,14 +443,14 @@ fn the_control_socket_is_for_its_owner_and_takes_nonsense() {
         let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(question).unwrap();
         let mut answer = String::new();
-        // One that is too long is cut off.
+        // A request that is too long is cut off.
         let _ = stream.read_to_string(&mut answer);
         assert!(
             answer.is_empty() || answer.starts_with("error\n"),
             "{answer}"
         );
     }
-    // Clients that leave before they are answered.
+    // Clients that disconnect before the reply.
     for _ in 0..50 {
         let mut stream = UnixStream::connect(&path).unwrap();
         let _ = stream.write_all(b"status json\n");
@@ -460,7 +462,7 @@ fn the_control_socket_is_for_its_owner_and_takes_nonsense() {
     open(&scene, &daemon);
 }
 
-/// A name of 1,023 bytes is one, a longer one or one of two lines is none.
+/// A name of 1,023 bytes is valid. A longer one, or one with a line break, is not.
 fn a_door_with_the_longest_name_closes() {
     let scene = Scene::new();
     let name = "x".repeat(1023);

@@ -1,4 +1,5 @@
-//! Disks that are full, read-only or gone: each file that the daemon writes costs one line then, and the doors work.
+//! Full, read-only and missing disks: each file that the daemon writes then costs one log line, and
+//! the doors keep working.
 
 use crate::Test;
 use crate::lab::{
@@ -37,14 +38,14 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// A small tmpfs in a mount namespace of its own, which daemons are started in.
+/// A small tmpfs in its own mount namespace, in which daemons are started.
 struct Disk {
     holder: Daemon,
     path: PathBuf,
 }
 
 impl Disk {
-    /// In the folder `disk` of the scene's home.
+    /// Mounts it on the directory `disk` of the scene's home.
     fn new(scene: &Scene) -> Disk {
         let path = scene.home.path("disk");
         std::fs::create_dir(&path).expect("folder");
@@ -66,7 +67,7 @@ impl Disk {
         command
     }
 
-    /// Runs shell lines with `$D` for the disk.
+    /// Runs shell lines in which `$D` is the disk.
     fn run(&self, script: &str) {
         let mut command = self.command("sh");
         let output = command
@@ -85,7 +86,8 @@ impl Disk {
         self.run("rm $D/fill");
     }
 
-    /// Puts a read-only view of the disk over it, since one that is written to cannot be made read-only.
+    /// Mounts a read-only view over the disk, because a disk with files open for writing cannot be
+    /// remounted.
     fn make_read_only(&self) {
         self.run("mount --bind $D $D; mount -o remount,ro,bind $D; ! touch $D/x 2>/dev/null");
     }
@@ -107,7 +109,7 @@ impl Disk {
         daemon
     }
 
-    /// A path as this process can open it.
+    /// The path under which this process can open the file.
     fn file(&self, name: &str) -> PathBuf {
         let inside = self.path.strip_prefix("/").expect("absolute").join(name);
         PathBuf::from(format!("/proc/{}/root", self.holder.pid())).join(inside)
@@ -122,12 +124,12 @@ impl Disk {
 
 const NO_JOURNAL: &str = "cannot write the journal";
 
-/// Longer than two tries.
+/// Sleeps for longer than two retries.
 fn let_it_try_again() {
     std::thread::sleep(Duration::from_millis(2500));
 }
 
-/// Knocks, waits until the door is open, and, if it is one for a short time, until it is shut.
+/// Knocks and waits until the door opens and, if it is a door for a short time, until it closes.
 fn use_door(scene: &Scene, daemon: &Daemon) {
     let (starts, stops) = (notes(scene, "start"), notes(scene, "stop"));
     let timeout = lines::timeout(CLIENT, "SSH");
@@ -139,7 +141,7 @@ fn use_door(scene: &Scene, daemon: &Daemon) {
     assert_eq!(rules(scene), 0);
 }
 
-/// A config whose state is on the disk.
+/// Writes a config with its StateDir on the disk.
 fn config_on_disk(scene: &Scene, options: &str, doors: &str) {
     scene.home.config_with_options(options, doors);
     let text = scene.home.read("knockd.conf");
@@ -168,7 +170,7 @@ fn the_journal_on_a_full_disk() {
         daemon.errors()
     );
     assert_eq!(disk.leases(), 0);
-    // When there is room again it is written, without anything else happening.
+    // Once there is space again, the file is written without any other event.
     disk.make_room();
     daemon.await_text("the journal is written again");
     assert_eq!(disk.leases(), 1);
@@ -186,7 +188,8 @@ fn the_journal_on_a_read_only_disk() {
     let disk = Disk::new(&scene);
     config_on_disk(&scene, "", &door(1));
     let daemon = disk.start(&scene);
-    // A disk with a file that is open for writing becomes read-only by an error of its own alone. To the daemon any error is the same.
+    // A disk with a file open for writing becomes read-only only through an I/O error. The daemon
+    // treats all errors alike.
     disk.run("cd $D/state/knockd.conf-*; mkdir journal.new");
     use_door(&scene, &daemon);
     use_door(&scene, &daemon);
@@ -200,7 +203,7 @@ fn the_journal_on_a_read_only_disk() {
     );
     disk.run("cd $D/state/knockd.conf-*; rmdir journal.new");
     daemon.await_text("the journal is written again");
-    // And a daemon that starts so says what it cannot do, and works.
+    // A daemon that starts in this state reports what it cannot do, and works.
     daemon.signal(libc::SIGTERM);
     { daemon }.wait();
     disk.make_read_only();
@@ -209,7 +212,8 @@ fn the_journal_on_a_read_only_disk() {
     assert_has_no_state(&daemon, "Read-only file system");
 }
 
-/// One line, also for what follows from it for the listener, which has no empty directory to hide in.
+/// One line in total. It also covers the consequence that the listener has no empty directory to
+/// chroot to.
 fn assert_has_no_state(daemon: &Daemon, problem: &str) {
     let errors = daemon.errors();
     assert_eq!(errors.lines().count(), 1, "{errors}");
@@ -222,7 +226,7 @@ fn assert_has_no_state(daemon: &Daemon, problem: &str) {
     }
 }
 
-/// The listener too must be able to start again.
+/// The listener must be able to restart as well.
 fn a_state_dir_that_is_gone() {
     let scene = Scene::new();
     let disk = Disk::new(&scene);
@@ -247,7 +251,7 @@ fn a_state_dir_that_is_gone() {
     use_door(&scene, &daemon);
     let_it_try_again();
     assert_eq!(daemon.count(NO_JOURNAL), 1);
-    // It is made anew where the disk was.
+    // The directory is created again where the disk was.
     assert_eq!(daemon.count("directory was removed or moved"), 1);
     assert_eq!(daemon.count("the journal is written again"), 1);
 }
@@ -279,7 +283,7 @@ fn the_log_file_on_a_full_disk() {
     scene.home.config_with_options(&log, &door(1));
     let daemon = disk.start(&scene);
     disk.fill();
-    // The page that the log has begun takes some more.
+    // The last page of the log still has some space.
     for _ in 0..120 {
         scene.fence(&daemon);
     }
@@ -296,7 +300,8 @@ fn the_log_file_on_a_full_disk() {
     scene.fence(&daemon);
     use_door(&scene, &daemon);
     let text = std::fs::read_to_string(disk.file("log")).expect("log");
-    // What the file has and what it lacks are all lines that were printed, but for the start, which is not printed.
+    // The lines in the file plus the dropped lines are all lines that were printed. The start is
+    // not printed.
     let lost: usize = text
         .lines()
         .filter_map(|line| line.split_once("log file: ")?.1.strip_suffix(" lines lost"))
@@ -371,7 +376,8 @@ fn a_pid_file_that_cannot_be_written() {
     }
 }
 
-/// Read-only, gone, and full: on an overlay whose upper layer is a full disk, already opening the list for writing needs room.
+/// Read-only, missing and full. On an overlay whose upper layer is full, even opening the list for
+/// writing needs space.
 fn a_one_time_list_that_cannot_be_marked() {
     for (make, problem) in [
         ("mount --bind $D $D; mount -o remount,ro,bind $D", "Read-only file system"),
@@ -395,7 +401,7 @@ fn a_one_time_list_that_cannot_be_marked() {
         disk.run(make);
         scene.knock(ROUTER, &["1001:udp", "1002:udp"]);
         daemon.await_text("--> disabling the door");
-        // Neither that sequence nor the next one opens any more, and other doors do.
+        // Neither this sequence nor the next one opens any more. Other doors do.
         scene.knock(ROUTER, &["1001:udp", "1002:udp", "2001:udp", "2002:udp"]);
         use_door(&scene, &daemon);
         assert_eq!(notes(&scene, "once"), 0, "{problem}");

@@ -1,4 +1,4 @@
-//! Which files knockd makes and uses: private ones, and none that another user could have put in its way.
+//! Which files knockd creates and uses: private ones, and never a file planted by another user.
 
 use crate::Test;
 use crate::lab::{CLIENT, Daemon, ROUTER, Scene, daemon_binary, knock_until, signal, wait_for};
@@ -36,7 +36,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// Starts it in the background with this umask; gives what it says on the terminal.
+/// Starts it in the background with this umask. Returns its terminal output.
 fn background(scene: &Scene, umask: &str, args: &[&Path]) -> Output {
     let mut command: Command = scene.router.command("sh");
     command
@@ -48,7 +48,7 @@ fn background(scene: &Scene, umask: &str, args: &[&Path]) -> Output {
     command.output().expect("knockd -d")
 }
 
-/// Ends the daemon that [`background`] has started with the log `log`, and waits until it has said so.
+/// Ends the daemon that [`background`] started with the log `log`, and waits until the log says so.
 fn end_of_scene(scene: &Scene) {
     let output = Command::new("ip")
         .args(["netns", "pids", scene.router.name()])
@@ -107,7 +107,7 @@ fn files_are_private() {
     }
 }
 
-/// A folder in which anybody may make files, like /tmp.
+/// A world-writable directory like /tmp.
 fn open_folder(scene: &Scene) -> std::path::PathBuf {
     let open = scene.home.path("open");
     fs::create_dir(&open).expect("folder");
@@ -115,7 +115,7 @@ fn open_folder(scene: &Scene) -> std::path::PathBuf {
     open
 }
 
-/// A link of another user.
+/// Makes a link owned by another user.
 fn plant_link(target: &Path, link: &Path) {
     symlink(target, link).expect("link");
     lchown(link, Some(USER), Some(USER)).expect("lchown");
@@ -139,7 +139,7 @@ fn files_of_others_are_refused() {
         let path = path.display();
         format!("{path}: refused: it is another user's, in a directory that others can write to")
     };
-    // Where fs.protected_regular is set, the kernel refuses first.
+    // If fs.protected_regular is set, the kernel refuses first.
     let is_refused = |text: &str, path: &Path| {
         let by_kernel = format!("{}: Permission denied", path.display());
         text.contains(&refusal(path)) || text.contains(&by_kernel)
@@ -157,7 +157,7 @@ fn files_of_others_are_refused() {
     drop(daemon);
     assert_eq!(fs::read_to_string(&log).expect("log"), "7000:udp\n");
 
-    // A list says who may enter: nobody else may write to it, wherever it is.
+    // A one-time list grants access, so no other user may be able to write to it, wherever it is.
     let own = scene.home.write("list", "7000:udp\n");
     fs::set_permissions(&own, fs::Permissions::from_mode(0o660)).expect("chmod");
     for (list, text) in [
@@ -203,7 +203,7 @@ fn links_of_others_are_refused() {
     let log = scene.home.path("log");
     scene.home.config("");
 
-    // Pid file: in the log; the daemon runs.
+    // The error about the pid file is in the log, and the daemon runs.
     let output = background(
         &scene,
         "022",
@@ -223,7 +223,7 @@ fn links_of_others_are_refused() {
     });
     end_of_scene(&scene);
 
-    // Log file.
+    // The log file.
     let daemon = Daemon::start(
         &scene.router,
         &scene.home,
@@ -238,7 +238,7 @@ fn links_of_others_are_refused() {
     assert_eq!(daemon.errors().lines().count(), 1);
     drop(daemon);
 
-    // One-time list: as any that cannot be used.
+    // The one-time list is treated like any list that cannot be used.
     scene
         .home
         .config(&format!("[A]\none_time_sequences = {}\n", link.display()));
@@ -273,9 +273,9 @@ fn a_list_that_becomes_a_link_is_refused() {
     assert_eq!(scene.home.read("moved"), "1:udp,2:udp\n3:udp,4:udp\n");
 }
 
-/// The service goes on without it.
+/// The service continues without it.
 fn a_state_folder_of_others_is_refused() {
-    /// Makes that folder.
+    /// Creates the directory.
     type Make = fn(&Path);
     let cases: [(&str, &str, Make); 4] = [
         ("another user's", "belongs to another user", |path| {
@@ -299,7 +299,7 @@ fn a_state_folder_of_others_is_refused() {
         let scene = Scene::new();
         let state = open_folder(&scene).join("state");
         make(&state);
-        // Not through the link: fs.protected_symlinks keeps even root from following it.
+        // Do not follow the link: fs.protected_symlinks stops even root.
         let mode = || fs::symlink_metadata(&state).expect("state").mode();
         let before = mode();
         scene.home.write(
@@ -312,7 +312,7 @@ fn a_state_folder_of_others_is_refused() {
         let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
         daemon.await_text("no state folder");
         let errors = daemon.errors();
-        // The second line: without a state folder there is no empty directory for the listener either.
+        // The second line: without a state directory the listener has no empty directory either.
         let refusals = errors
             .lines()
             .filter(|line| line.contains("no state folder"));
@@ -327,12 +327,12 @@ fn a_state_folder_of_others_is_refused() {
     }
 }
 
-/// Containers have PidFile = /dev/null and the like.
+/// Containers use PidFile = /dev/null and the like.
 fn a_null_device_as_pid_file_stays() {
     let scene = Scene::new();
     let log = scene.home.path("log");
     scene.home.config("");
-    // A device of our own: if this goes wrong, the machine needs the other one.
+    // Use a test device: if this fails, the machine still has its /dev/null.
     let device = scene.home.path("null");
     let made = Command::new("mknod")
         .arg(&device)

@@ -1,5 +1,5 @@
-//! The kernel's own verdict on our filters: packets written into a tun device, and which of them a filtered packet
-//! socket gets.
+//! The kernel's own verdict on our filters: packets are written to a tun device, and a filtered
+//! packet socket receives those that pass.
 
 #[path = "../capture/interpret.rs"]
 #[allow(dead_code, reason = "the kernel itself checks the programs here")]
@@ -32,7 +32,8 @@ use world::{World, ip, world};
 const WORLDS: usize = 120;
 const PACKETS: usize = 200;
 
-/// Too short for any filter: tells that the packet written before it has been through all sockets.
+/// Too short for any filter. Its arrival shows that the packet before it has been through all
+/// sockets.
 const MARKER: [u8; 1] = [0x4f];
 
 pub const TESTS: &[Test] = &[
@@ -44,7 +45,7 @@ pub const TESTS: &[Test] = &[
     }),
 ];
 
-/// Runs the test on a thread of its own, which enters a network namespace.
+/// Runs the test on a thread that enters a new network namespace.
 fn in_namespace(test: fn() -> Result<(), Failed>) {
     let result = std::thread::spawn(test).join().expect("no panic");
     if let Err(failed) = result {
@@ -63,7 +64,7 @@ fn kernel_interpreter_and_rule_agree() -> Result<(), Failed> {
         for _ in 0..PACKETS {
             let packet = draw(&mut runner, packet())?;
             let bytes = packet.bytes(&world);
-            // The tun device tells the protocol from the version, and takes no other packets.
+            // The tun device derives the protocol from the version and accepts no other packets.
             let protocol = match bytes.first().map(|byte| byte >> 4) {
                 Some(4) => world::ETH_P_IP,
                 Some(6) => world::ETH_P_IPV6,
@@ -96,7 +97,7 @@ fn kernel_interpreter_and_rule_agree() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Of the same packet, what comes in passes and what goes out does not.
+/// The same packet passes when it arrives and not when it is sent.
 fn what_this_host_sends_does_not_pass() -> Result<(), Failed> {
     let mut lab = Lab::new()?;
     let step = Step {
@@ -123,8 +124,8 @@ fn what_this_host_sends_does_not_pass() -> Result<(), Failed> {
     udp.extend([0x30, 0x39, 0x1b, 0x58, 0, 8, 0, 0]);
     assert_eq!(lab.send(&udp, &filtered)?, Some(udp.clone()), "incoming");
 
-    // Out of the tun device: our clock socket sees it leave, the filtered one does not. The socket that sends is shown
-    // its own packets never, so it is a third one.
+    // Send it out of the tun device. Our clock socket sees it leave, the filtered one does not. A
+    // socket never sees the packets that it sends, so a third one sends.
     Socket::open(lab.index, None)?.send(lab.index, &udp)?;
     while lab.clock.receive(true)?.as_deref() != Some(&udp[..]) {}
     assert_eq!(lab.send(&[0x45], &filtered)?, None, "outgoing");
@@ -138,18 +139,18 @@ fn draw<S: Strategy>(runner: &mut TestRunner, strategy: S) -> Result<S::Value, F
         .current())
 }
 
-/// A network namespace for the calling thread, with a tun device that is up.
+/// A network namespace of the calling thread, with a tun device that is up.
 struct Lab {
     tun: File,
     index: i32,
-    /// Sees everything.
+    /// An unfiltered socket.
     clock: Socket,
     sent: usize,
 }
 
 impl Lab {
     fn new() -> io::Result<Lab> {
-        // SAFETY: takes no pointer; moves this thread alone to a new network namespace.
+        // SAFETY: takes no pointer; moves only this thread to a new network namespace.
         check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
         let tun = OpenOptions::new()
             .read(true)
@@ -161,11 +162,11 @@ impl Lab {
             *to = *from as libc::c_char;
         }
         request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
-        // SAFETY: the request lives on during the call, and TUNSETIFF reads and writes an ifreq.
+        // SAFETY: the request is live during the call, and TUNSETIFF reads and writes an ifreq.
         check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF as _, &mut request) })?;
         // SAFETY: takes no pointer.
         let control = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0) })?;
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new and nothing else owns it.
         let control = unsafe { OwnedFd::from_raw_fd(control) };
         request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
         // SAFETY: as above; SIOCSIFFLAGS reads an ifreq.
@@ -182,7 +183,7 @@ impl Lab {
         })
     }
 
-    /// Has the packet come in by the tun device; what of it came to the socket.
+    /// Sends the packet in through the tun device. Returns what the socket received of it.
     fn send(&mut self, packet: &[u8], socket: &Socket) -> io::Result<Option<Vec<u8>>> {
         self.tun.write_all(packet)?;
         self.tun.write_all(&MARKER)?;
@@ -192,22 +193,23 @@ impl Lab {
     }
 }
 
-/// A packet socket as the daemon has them: AF_PACKET, SOCK_DGRAM.
+/// A packet socket like the daemon's: AF_PACKET, SOCK_DGRAM.
 struct Socket(OwnedFd);
 
 impl Socket {
-    /// Attached first, then bound: nothing unfiltered gets in.
+    /// Attaches the filter before binding, so that nothing unfiltered gets in.
     fn open(index: i32, filter: Option<&[Instruction]>) -> io::Result<Socket> {
         // SAFETY: takes no pointer.
         let fd = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0) })?;
-        // SAFETY: the descriptor is new, and nobody else's.
+        // SAFETY: the descriptor is new and nothing else owns it.
         let socket = Socket(unsafe { OwnedFd::from_raw_fd(fd) });
         if let Some(filter) = filter {
             let program = libc::sock_fprog {
                 len: filter.len() as u16,
                 filter: filter.as_ptr().cast_mut().cast(),
             };
-            // SAFETY: the kernel reads `len` instructions, laid out as Instruction is, which live on during the call.
+            // SAFETY: the kernel reads `len` instructions with the layout of Instruction, which are
+            // live during the call.
             check(unsafe {
                 libc::setsockopt(
                     fd,
@@ -218,12 +220,12 @@ impl Socket {
                 )
             })?;
         }
-        // Whoever waits in vain shall hear of it.
+        // Makes a fruitless wait fail.
         let patience = libc::timeval {
             tv_sec: 20,
             tv_usec: 0,
         };
-        // SAFETY: the kernel reads a timeval, which lives on during the call.
+        // SAFETY: the kernel reads a timeval, which is live during the call.
         check(unsafe {
             libc::setsockopt(
                 fd,
@@ -235,7 +237,7 @@ impl Socket {
         })?;
         let address = link_address(index, libc::ETH_P_ALL);
         let length = size_of::<libc::sockaddr_ll>() as u32;
-        // SAFETY: the kernel reads a sockaddr_ll of that length, which lives on during the call.
+        // SAFETY: the kernel reads a sockaddr_ll of that length, which is live during the call.
         check(unsafe { libc::bind(fd, (&raw const address).cast(), length) })?;
         Ok(socket)
     }
@@ -243,7 +245,8 @@ impl Socket {
     fn send(&self, index: i32, packet: &[u8]) -> io::Result<()> {
         let address = link_address(index, libc::ETH_P_IP);
         let length = size_of::<libc::sockaddr_ll>() as u32;
-        // SAFETY: the kernel reads the packet and the address by their lengths; both live on during the call.
+        // SAFETY: the kernel reads packet and address with these lengths; both are live during the
+        // call.
         let sent = unsafe {
             libc::sendto(
                 self.0.as_raw_fd(),
@@ -257,7 +260,7 @@ impl Socket {
         check(sent as i32).map(drop)
     }
 
-    /// The next packet; `None` if there is none and we do not wait.
+    /// Returns the next packet. Returns `None` if there is none and `wait` is false.
     fn receive(&self, wait: bool) -> io::Result<Option<Vec<u8>>> {
         let mut buffer = vec![0; 4096];
         let flags = if wait { 0 } else { libc::MSG_DONTWAIT };

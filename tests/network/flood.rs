@@ -1,4 +1,4 @@
-//! Floods: a legitimate knock among first knocks with forged senders, and the log.
+//! Floods: a genuine knock among first knocks from forged addresses, and the log.
 
 use crate::Test;
 use crate::control::json;
@@ -26,13 +26,14 @@ const GAP: Duration = Duration::from_millis(100);
 /// Between the first steps of two users.
 const PAUSE: Duration = Duration::from_millis(40);
 
-/// Sleeps until then.
 fn sleep_until(then: Instant) {
     std::thread::sleep(then.saturating_duration_since(Instant::now()));
 }
 
-/// Among 20,000 packets a second from 100,000 sources each of 100 users opens the door, and none the one that closes it. Where somebody else has the processors the kernel
-/// drops packets, whosever they are, or fewer are sent: such a round says nothing of the table.
+/// In a flood of 20,000 packets a second from 100,000 sources, each of 100 users opens the door,
+/// and none opens the door that closes it. If other processes use the CPUs, the kernel drops
+/// packets of any source or fewer are sent. Such a round says nothing about the table and is
+/// repeated.
 pub fn every_knock_opens_in_a_flood() {
     let opened = (0..5).find_map(|_| opened_in_a_flood());
     assert_eq!(
@@ -42,7 +43,7 @@ pub fn every_knock_opens_in_a_flood() {
     );
 }
 
-/// How many of the users open the door; `None` if packets were lost or too few were sent.
+/// How many users open the door; `None` if packets were lost or too few were sent.
 fn opened_in_a_flood() -> Option<usize> {
     let scene = Scene::new();
     let doors = [("A", "7000,8000,9000"), ("close", "9000,8000,7000")].map(|(name, steps)| {
@@ -57,7 +58,7 @@ fn opened_in_a_flood() -> Option<usize> {
     let begin = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| flood.send(&scene.wire, usize::MAX, PER_SECOND, &stop));
-        // The table is full, and each source was there once.
+        // By then the table is full and each source has sent once.
         let first = Instant::now() + Duration::from_secs((SOURCES / PER_SECOND).into());
         let mut steps: Vec<(Instant, u32, u16)> = Vec::new();
         for user in 0..USERS {
@@ -87,7 +88,8 @@ fn opened_in_a_flood() -> Option<usize> {
     Some(opened.count())
 }
 
-/// Each packet opens a door of one step and runs its command, or says that too many wait: two lines. Other doors' are all logged.
+/// Each packet opens a one-step door and runs its command or logs that too many are waiting: two
+/// lines. All lines of other doors are logged.
 fn a_flood_of_openings_leaves_lines_out() {
     const SENT: usize = 900;
     let scene = Scene::new();
@@ -114,7 +116,7 @@ fn a_flood_of_openings_leaves_lines_out() {
     });
 }
 
-/// What the old doors have counted, a reload reports, and the end.
+/// A reload and the exit report what the old doors have counted.
 fn a_reload_and_the_end_report_what_was_left_out() {
     let scene = Scene::new();
     let mut daemon = scene.daemon("[A]\nsequence = 8000:udp\n");
@@ -125,7 +127,7 @@ fn a_reload_and_the_end_report_what_was_left_out() {
                 scene.fence(&daemon);
             }
         }
-        // Before the time of a report.
+        // Before the next report.
         match reports {
             1 => daemon.signal(libc::SIGHUP),
             _ => daemon.signal(libc::SIGTERM),

@@ -1,5 +1,5 @@
-//! Interfaces that come, go and change: the daemon waits for them without waking, follows them at once, and says each
-//! change in one line.
+//! Interfaces that appear, disappear and change: the daemon waits for them without waking up,
+//! follows them at once, and logs each change in one line.
 
 use crate::Test;
 use crate::lab::latency::at_high_priority;
@@ -51,10 +51,10 @@ const PEER: &str = "10.64.0.2";
 const HERE6: &str = "2001:db8:64::1";
 const PEER6: &str = "2001:db8:64::2";
 
-/// A namespace with a daemon that listens on `ppp0`, which is not there.
+/// A namespace with a daemon that listens on `ppp0`, which does not exist.
 fn start_without_interface() -> (Namespace, Home, Daemon) {
     let (router, home) = (Namespace::new("follow"), Home::new());
-    // No link-local addresses, which come by themselves when a link is up.
+    // Avoid link-local addresses, which appear on their own when a link comes up.
     router.run("echo 1 > /proc/sys/net/ipv6/conf/default/addr_gen_mode");
     home.config("");
     let daemon = Daemon::start(&router, &home, &["-i", "ppp0"]);
@@ -62,7 +62,7 @@ fn start_without_interface() -> (Namespace, Home, Daemon) {
     (router, home, daemon)
 }
 
-/// The next line about `ppp0` is this one.
+/// Checks that the next line about `ppp0` is the expected one.
 struct Story<'a> {
     daemon: &'a Daemon,
     lines: usize,
@@ -77,15 +77,16 @@ impl Story<'_> {
     }
 }
 
-/// A knock from there is heard, and the daemon has said all about what was before.
+/// Checks that a knock from `source` is noticed, and that nothing about earlier changes remains to
+/// be logged.
 fn hears(daemon: &Daemon, line: &Tun, source: &str, destination: &str) {
     knock_until(daemon, &lines::opened(source, "fence"), || {
         line.send(&packet::udp(source, destination, 9));
     });
 }
 
-/// Not there at the start, there but down, without an address, IPv6 first and IPv4 later, a new address, down again,
-/// renamed, deleted, and made again with another index.
+/// Missing at the start, then present but down, without an address, IPv6 before IPv4, a new
+/// address, down again, renamed, deleted, and created again with another index.
 fn each_change_of_an_interface_is_one_line() {
     let (router, _home, daemon) = start_without_interface();
     // "could not open ppp0" and "starting up, waiting for ppp0", both on standard error.
@@ -127,12 +128,12 @@ fn each_change_of_an_interface_is_one_line() {
 
     router.run("ip link set ppp0 down");
     story.next("ppp0 is down: waiting for it");
-    // Down for itself takes the IPv6 addresses away.
+    // Setting the interface down removes its IPv6 addresses.
     router.run("ip link set ppp0 up");
     story.next(&format!("ppp0: listening on ppp0 at {NEW}"));
     hears(&daemon, &line, PEER, NEW);
 
-    // Older kernels rename only what is down.
+    // Older kernels rename an interface only while it is down.
     router.run("ip link set ppp0 down");
     story.next("ppp0 is down: waiting for it");
     router.run("ip link set ppp0 name old0; ip link set old0 up");
@@ -162,7 +163,7 @@ fn each_change_of_an_interface_is_one_line() {
     assert_eq!(daemon.count("ppp0"), story.lines, "no line but these");
 }
 
-/// All within the 200 ms that a change has until it is told.
+/// Everything happens within the 200 ms between a change and its log line.
 fn a_redial_at_once_is_one_line() {
     at_high_priority(redial_at_once);
 }
@@ -178,7 +179,7 @@ fn redial_at_once() {
     let mut line = dial();
     daemon.await_text("ppp0: listening on ppp0 at");
     for times in 2..=5 {
-        // Whatever the listener remembers of the time is old: it has slept.
+        // The listener has slept, so any time that it remembers is old.
         settled(&daemon);
         drop(line);
         line = dial();
@@ -217,7 +218,7 @@ fn each_change_of_the_default_route_is_one_line() {
     next("auto: listening on wan1 at 203.0.113.1");
     first("203.0.113.77");
     fence(&daemon, CLIENT, || second(CLIENT));
-    // The route of the other family takes over.
+    // The route of the other family is used.
     scene.router.run("ip -6 route add default dev wan0");
     next("auto (IPv6): listening on wan0 at 198.51.100.1");
     fence(&daemon, CLIENT, || first(CLIENT));
@@ -229,7 +230,7 @@ fn each_change_of_the_default_route_is_one_line() {
     next("auto: no default route: waiting for one");
     scene.router.run("ip route add default dev wan1 metric 7");
     next("auto: listening on wan1 at 203.0.113.1");
-    // A better one beside it.
+    // A better route is added.
     scene.router.run("ip route add default dev wan0 metric 3");
     let count = next("auto: listening on wan0 at 198.51.100.1");
     fence(&daemon, CLIENT, || first(CLIENT));
@@ -310,7 +311,7 @@ fn a_mistyped_interface_is_told_at_the_terminal() {
 fn one_interface_of_two_may_be_missing() {
     let scene = Scene::new();
     scene.home.config("");
-    // One whose name cannot be shown among those there are.
+    // The list of available interfaces cannot show this name.
     scene
         .router
         .run("ip link add \"$(printf 'x\\001y')\" type veth peer name far0");
@@ -348,8 +349,8 @@ fn an_interface_that_does_not_count_is_told_at_a_reload() {
     scene.fence(&daemon);
 }
 
-/// From the moment that the interface is up with an address until a knock is seen, over 20 redials each: with processors for the
-/// daemon, and with all of them busy.
+/// From the moment that the interface is up with an address until a knock is noticed, over 20
+/// redials each: with idle CPUs, and with all of them busy.
 pub fn a_redial_is_followed_within_100_ms() {
     let limit = Duration::from_millis(100);
     let show = |what: &str, times: &[Duration]| {
@@ -372,12 +373,12 @@ pub fn a_redial_is_followed_within_100_ms() {
         stop.store(true, Ordering::Relaxed);
         times.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    // Single ones may be late where others load the machine, too.
+    // Other load on the machine can delay single redials in this round too.
     let (median, _) = show("busy", &times);
     assert!(median < limit, "{times:?}");
 }
 
-/// How long it took at each of 20 redials, in order of length.
+/// The times of 20 redials, sorted.
 fn redials() -> Vec<Duration> {
     let (router, _home, daemon) = start_without_interface();
     let round = |number: usize| {
@@ -431,7 +432,8 @@ fn redials() -> Vec<Duration> {
     times
 }
 
-/// With `auto`, of a routing daemon's changes the default route's alone make the listener ask: by what it sends.
+/// With `auto`, of all changes by a routing daemon, only those of the default route make the
+/// listener query routes. Observed through the requests that it sends.
 fn other_routes_do_not_matter() {
     let scene = Scene::new();
     scene.router.run("ip route add default dev wan0");

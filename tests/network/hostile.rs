@@ -1,5 +1,5 @@
-//! A listener that was taken over: it has dropped root, and sends the keeper what it likes. The test stops the real listener and speaks by
-//! its socket, so that no program needs a way to misbehave.
+//! A compromised listener: it has dropped root and can send the keeper anything. The test stops the
+//! real listener and uses its socket, so that no program needs code to misbehave.
 
 use crate::Test;
 use crate::control::said;
@@ -33,11 +33,11 @@ pub const TESTS: &[Test] = &[
 
 const LOG_RATE: u32 = 10;
 
-/// What it does over and over.
+/// What it does repeatedly.
 struct Mode {
-    /// The n-th record; none for silence.
+    /// The n-th record; `None` to stay silent.
     record: Option<fn(u32) -> ToKeeper>,
-    /// The lines that this may cost in a second.
+    /// The number of log lines that this may cause per second.
     lines: u32,
 }
 
@@ -62,7 +62,7 @@ const STAGES: Mode = Mode {
     lines: LOG_RATE,
 };
 
-/// What `-D` shows.
+/// What `-D` logs.
 const KNOCKS: Mode = Mode {
     record: Some(|n| {
         ToKeeper::Seen(Knock {
@@ -80,13 +80,13 @@ const KNOCKS: Mode = Mode {
     lines: 0,
 };
 
-/// A ban begins and, as there are too many, another ends.
+/// A ban starts and, because there are too many, another one ends.
 const SCANS: Mode = Mode {
     record: Some(|n| ToKeeper::Scanned(source(n))),
     lines: LOG_RATE,
 };
 
-/// An opening, and that it cannot be.
+/// An opening, and the report that it cannot happen.
 const OPENINGS: Mode = Mode {
     record: Some(|n| ToKeeper::Opened {
         door: 2,
@@ -100,7 +100,7 @@ fn source(n: u32) -> IpAddr {
     IpAddr::from((0x0b00_0000 + n % 0x0100_0000).to_be_bytes())
 }
 
-/// The door [`door`] for a few seconds, and one that stays open.
+/// The door [`door`] for some seconds, and one that stays open.
 fn start(scene: &Scene, log: &str) -> Daemon {
     let doors = format!(
         "{}[More]\nsequence = 1:udp\ncmd_timeout = 600\nstart_command = true\nstop_command = true\n",
@@ -116,7 +116,7 @@ fn start(scene: &Scene, log: &str) -> Daemon {
 
 const OPEN_SECONDS: u32 = 3;
 
-/// Stops the listener, and gives its socket.
+/// Stops the listener and returns its socket.
 fn take_over(daemon: &Daemon) -> OwnedFd {
     let pid = listener(daemon);
     wait_for("a listener that has dropped root", || {
@@ -129,7 +129,7 @@ fn take_over(daemon: &Daemon) -> OwnedFd {
     socket_of(pid)
 }
 
-/// Sends a record, if there is room.
+/// Sends a record if the socket has space.
 fn send(socket: &OwnedFd, record: ToKeeper) -> bool {
     let bytes = record.encode();
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -145,7 +145,7 @@ fn send(socket: &OwnedFd, record: ToKeeper) -> bool {
     sent >= 0
 }
 
-/// Nanoseconds that the keeper has run, its kilobytes of memory, and the lines of its log.
+/// The keeper's CPU time in nanoseconds, its memory in kB, and its number of log lines.
 fn figures(scene: &Scene, daemon: &Daemon) -> [u64; 3] {
     let pid = daemon.pid();
     let ran = fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("schedstat");
@@ -155,10 +155,11 @@ fn figures(scene: &Scene, daemon: &Daemon) -> [u64; 3] {
     [ran.expect("time"), memory.expect("memory"), lines]
 }
 
-/// What the daemon still does while the listener does this: doors close on time, `--status` answers within a second, and the keeper takes less
-/// than 5 % of a processor, no more memory and no more of the log than may be.
+/// Checks what the daemon still does while the listener misbehaves: doors close on time, `--status`
+/// replies within a second, and the keeper uses less than 5 % of a CPU, no more memory, and no more
+/// log lines than allowed.
 fn bear(mode: &Mode) {
-    /// The first of the flood is what may come at once.
+    /// The first part of the flood is the permitted burst.
     const BURST: Duration = Duration::from_secs(4);
     const LOOK: Duration = Duration::from_secs(5);
     let scene = Scene::new();
@@ -192,7 +193,7 @@ fn bear(mode: &Mode) {
         std::thread::sleep(LOOK);
         let after = figures(&scene, &daemon);
         let seconds = begin.elapsed().as_secs_f64();
-        // Half a second of it is for the listener. Whatever else the machine does makes it longer.
+        // The listener is granted half a second of it. Other load on the machine makes it longer.
         let fastest = (0..3).map(|_| {
             let begin = Instant::now();
             assert!(said(&scene, &["--status"]).contains("listener"));
@@ -213,12 +214,12 @@ fn bear(mode: &Mode) {
     );
     assert!(share < 0.05, "{:.1} % of a processor", 100.0 * share);
     assert!(memory < 512, "{memory} kB more memory");
-    // And what says that lines were left out.
+    // Plus the lines that report dropped lines.
     let most = f64::from(mode.lines) * seconds * 1.1 + 8.0;
     assert!(lines as f64 <= most, "{lines} lines in {seconds} s");
 }
 
-/// Ends the flood, also when the test fails.
+/// Stops the flood, also if the test fails.
 struct Stops<'a>(&'a AtomicBool);
 
 impl Drop for Stops<'_> {
@@ -229,7 +230,7 @@ impl Drop for Stops<'_> {
 
 fn forged_lines_are_marked() {
     let scene = Scene::new();
-    // Text that turns the direction of what comes before it, or adds a line.
+    // Text that reverses the direction of what precedes it, or adds a line.
     for (log, deceptive) in [("turned", "\u{202e}x"), ("two", "a\nb")] {
         let daemon = start(&scene, log);
         let socket = take_over(&daemon);

@@ -1,11 +1,11 @@
-//! A knock is answered at once.
+//! A knock takes effect immediately.
 
 use crate::lab::latency::{Latency, at_high_priority};
 use crate::lab::{daemon_binary, is_original};
 use std::time::Duration;
 
-/// The last knock to the execve of the shell, at the median, stays far below that of knockd 0.8 (about 26 ms), also in a debug
-/// build on a busy machine. `scripts/bench` measures it.
+/// The median from the last knock to the execve of the shell stays far below that of knockd 0.8
+/// (about 26 ms), even in a debug build on a busy machine. `scripts/bench` measures it.
 pub fn is_low() {
     let mut times: Vec<Duration> = at_high_priority(|| {
         let latency = Latency::new(&daemon_binary(), is_original());

@@ -1,4 +1,4 @@
-//! What opened closes: whatever happens to the daemon meanwhile.
+//! An open door closes, whatever happens to the daemon in the meantime.
 
 use crate::Test;
 use crate::lab::{
@@ -38,7 +38,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// A door that opens port 22 for so many seconds, and notes each command.
+/// A door that opens port 22 for `seconds` and notes each command.
 pub fn door(seconds: u32) -> String {
     format!(
         "[SSH]
@@ -63,7 +63,7 @@ pub fn open(scene: &Scene, daemon: &Daemon) {
     assert_eq!(rules(scene), 1);
 }
 
-/// How many rules for port 22 the router has.
+/// The number of the router's rules for port 22.
 pub fn rules(scene: &Scene) -> usize {
     scene
         .rules()
@@ -117,7 +117,7 @@ fn a_lease_outlives_a_reload() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&door(4));
     open(&scene, &daemon);
-    // Even when its door is gone.
+    // Even if its door has been removed from the config.
     scene
         .home
         .config("[New]\nsequence = 4000,5000\ntcpflags = syn\n");
@@ -144,7 +144,7 @@ fn a_lease_outlives_a_kill() {
     daemon.await_text(&lines::timeout(CLIENT, "SSH"));
     await_notes(&scene, "stop", 1);
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
-    // And the door works as before.
+    // The door works as before.
     open(&scene, &daemon);
 }
 
@@ -155,7 +155,7 @@ fn a_lease_that_ended_while_nobody_ran() {
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     drop(daemon);
-    // The door's time passes.
+    // Let the lease expire.
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(rules(&scene), 1, "nobody was there to close it");
     let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
@@ -174,7 +174,7 @@ fn usr1_puts_the_rules_back_once() {
         await_notes(&scene, "start", times);
         assert_eq!(rules(&scene), 1);
     }
-    // Also when nothing was flushed.
+    // The same if nothing was flushed.
     daemon.signal(libc::SIGUSR1);
     await_notes(&scene, "start", 4);
     assert_eq!(rules(&scene), 1);
@@ -186,7 +186,7 @@ fn knocking_again_renews() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(3));
     open(&scene, &daemon);
-    // Half of its time.
+    // Half of the lease.
     std::thread::sleep(Duration::from_millis(1500));
     let again = Instant::now();
     scene.knock(ROUTER, STEPS);
@@ -206,7 +206,7 @@ fn knocking_again_renews() {
 
 fn knocking_again_after_a_start_that_failed() {
     let scene = Scene::new();
-    // Fails once, as iptables does when another one holds its lock.
+    // Fails once, like iptables when another process holds its lock.
     let failing = door(600).replace(
         "start_command = iptables",
         "start_command = [ -e @HOME@/tried ] || { : > @HOME@/tried; exit 4; }; iptables",
@@ -216,7 +216,7 @@ fn knocking_again_after_a_start_that_failed() {
     daemon.await_text("SSH: command returned non-zero status code (4)");
     assert_eq!((notes(&scene, "start"), rules(&scene)), (0, 0));
     open(&scene, &daemon);
-    // What has succeeded is only renewed.
+    // A command that has succeeded is not run again; only its timer restarts.
     scene.knock(ROUTER, STEPS);
     daemon.await_text("already open, its time starts anew");
     scene.fence(&daemon);
@@ -236,7 +236,7 @@ fn a_killed_stop_command_runs_again() {
     assert_eq!(rules(&scene), 0);
 }
 
-/// A door whose start command notes when there is a second rule; both commands take so many seconds.
+/// A door whose start command notes if there is a second rule. Both commands take `take` seconds.
 fn watchful_door(take: &str) -> String {
     format!(
         "[SSH]
@@ -263,8 +263,9 @@ fn open_for_two(scene: &Scene, daemon: &Daemon) {
     assert_eq!(rules(scene), 2);
 }
 
-/// Each lease is applied again once for all that come while its stop command runs, whether its rule was flushed or not, and once for
-/// all that come while its start command runs, which may have been too early.
+/// Each lease is re-applied once for all signals that arrive during its stop command, whether or
+/// not its rule was flushed, and once for all that arrive during its start command, which may have
+/// run too early.
 fn usr1_fifty_times_at_once() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&watchful_door("1"));
@@ -292,8 +293,8 @@ fn usr1_fifty_times_at_once() {
     assert_eq!((notes(&scene, "two"), rules(&scene)), (0, 0));
 }
 
-/// Each hook is a process that flushes and signals, and the commands are quick: some signals come between two commands. What counts is
-/// that there are never two rules, and in the end one.
+/// Each hook is a process that flushes and signals, and the commands are fast, so some signals
+/// arrive between two commands. There must never be two rules, and at the end exactly one.
 fn usr1_from_fifty_hooks() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&watchful_door("0"));
@@ -331,7 +332,7 @@ fn knocking_again_stacks() {
     assert_eq!(daemon.count(&lines::timeout(CLIENT, "SSH")), 2);
 }
 
-/// Two deletions of one rule at once are one with iptables-nft.
+/// With iptables-nft, two simultaneous deletions of equal rules delete only one.
 fn equal_stop_commands_run_one_after_another() {
     let scene = Scene::new();
     scene.home.config_with_options(

@@ -68,13 +68,13 @@ fn reload_of_a_bad_config_keeps_the_old_doors() {
     scene.knock(ROUTER, &["7000", "8000"]);
     daemon.await_text(&lines::opened(CLIENT, "Old"));
     scene.fence(&daemon);
-    // And when the file is gone.
+    // The same if the file is missing.
     fs::remove_file(scene.home.path("knockd.conf")).expect("remove");
     daemon.signal(libc::SIGHUP);
     daemon.await_text("No such file or directory");
     scene.knock(ROUTER, &["7000", "8000"]);
     daemon.await_count(&lines::opened(CLIENT, "Old"), 2);
-    // And when nobody may ever write to it.
+    // The same if the file is a FIFO that has no writer.
     let made = Command::new("mkfifo")
         .arg(scene.home.path("knockd.conf"))
         .status();
@@ -86,7 +86,7 @@ fn reload_of_a_bad_config_keeps_the_old_doors() {
     assert!(daemon.is_alive());
 }
 
-/// How long each of its processes has run, and how often: see [`ran_at`].
+/// How long and how often each of its processes has run, see [`ran_at`].
 pub fn ran(daemon: &Daemon) -> String {
     let mut pids = descendants(daemon.pid());
     pids.push(daemon.pid());
@@ -94,7 +94,7 @@ pub fn ran(daemon: &Daemon) -> String {
     pids.iter().map(text).collect()
 }
 
-/// Waits until it has not run for a second, and gives what [`ran`] says then.
+/// Waits until it has not run for a second and returns the last value of [`ran`].
 pub fn settled(daemon: &Daemon) -> String {
     let (mut last, mut since, start) = (ran(daemon), Instant::now(), Instant::now());
     while since.elapsed() < Duration::from_secs(1) {
@@ -122,7 +122,7 @@ fn an_idle_daemon_never_runs() {
 
 fn commands_inherit_no_descriptors() {
     let scene = Scene::new();
-    // A plain program: it opens nothing itself.
+    // A program that does not open anything itself.
     let daemon = scene.daemon(
         "[Start]
          sequence = 1:udp

@@ -1,4 +1,5 @@
-//! Doors on every kind of link: Ethernet with and without tags, `lo`, several interfaces, and interfaces that come later.
+//! Doors on every kind of link: Ethernet with and without tags, `lo`, several interfaces, and
+//! interfaces that appear later.
 
 use crate::Test;
 use crate::lab::{
@@ -45,7 +46,7 @@ pub const TESTS: &[Test] = &[
     ("address_added_later", address_added_later),
 ];
 
-/// A door of UDP and TCP steps, whose command writes the knocker's address.
+/// A door with UDP and TCP steps, whose command writes the client's address.
 const DOOR: &str = "[A]
     sequence = 7000:udp,8000:tcp,9000:udp
     tcpflags = syn
@@ -53,13 +54,13 @@ const DOOR: &str = "[A]
 ";
 const STEPS: &[&str] = &["7000:udp", "8000:tcp", "9000:udp"];
 
-/// Three UDP steps, for packets of our own.
+/// Three UDP steps, for packets that the test builds.
 const UDP_DOOR: &str = "[A]\nsequence = 1:udp,2:udp,3:udp\n";
 
 fn udp_and_tcp_mixed() {
     let scene = Scene::new();
     let daemon = scene.daemon(DOOR);
-    // The right ports over the wrong transport count for nothing.
+    // The right ports over the wrong transport do not count.
     scene.knock(ROUTER, &["7000:tcp", "8000:udp", "9000:tcp"]);
     scene.fence(&daemon);
     assert_eq!(daemon.count("A: Stage"), 0);
@@ -94,7 +95,7 @@ fn tagged_frames_do_not_count_on_the_parent() {
     }
     scene.fence(&daemon);
     assert_eq!(daemon.count("A: Stage"), 0);
-    // VLAN 0 is a priority, and such a frame is the parent's.
+    // VLAN 0 carries only a priority. Such a frame belongs to the parent interface.
     for (priority, times) in [(0, 1), (0xa000, 2)] {
         knock(priority);
         daemon.await_count(&lines::opened(CLIENT, "A"), times);
@@ -102,7 +103,7 @@ fn tagged_frames_do_not_count_on_the_parent() {
     }
 }
 
-/// On lo the machine's own addresses are those of its users, see [`lo`].
+/// On lo, the machine's own addresses are those of its users, see [`lo`].
 fn a_source_that_no_reply_would_reach_does_not_count() {
     let scene = Scene::new();
     let daemon = scene.daemon("[A]\nsequence = 1:udp\n");
@@ -124,7 +125,7 @@ fn lo() {
     home.config("[A]\nsequence = 1:udp,1:udp\ntcpflags = syn\n");
     let daemon = Daemon::start(&host, &home, &["-i", "lo"]);
     for (address, other) in [("127.0.0.1", "::1"), ("::1", "127.0.0.1")] {
-        // Each packet is seen once, although lo shows it coming and going.
+        // Each packet counts once, although lo shows it leaving and arriving.
         knock(&host, address, &["1:udp"]);
         daemon.await_text(&lines::stage(address, "A", 1));
         fence(&daemon, other, || knock(&host, other, &["9:udp"]));
@@ -134,7 +135,7 @@ fn lo() {
     }
 }
 
-/// A second and third link of the router, `wan1` and `wan2`, to the same Internet host.
+/// Adds two links from the router, `wan1` and `wan2`, to the same Internet host.
 fn more_links(scene: &Scene) -> [Wire; 2] {
     [1, 2].map(|n| {
         let (here, there) = link(
@@ -170,7 +171,7 @@ fn two_interfaces() {
     assert_eq!(daemon.count("203.0.113.200"), 0, "wan2 was not asked for");
 }
 
-/// It has the name of the router from the DNS, as have those outside.
+/// It gets the router's address from the DNS, like hosts outside.
 fn a_host_of_the_lan_knocks_at_the_wan_address() {
     let scene = Scene::new();
     let lan = scene.add_lan();
@@ -196,7 +197,7 @@ fn auto_takes_the_default_route() {
     assert_eq!(daemon.count(CLIENT), 0, "wan0 has no default route");
 }
 
-/// IPv6 by a tunnel, say.
+/// For example, IPv6 through a tunnel.
 fn auto_takes_the_default_routes_of_both_families() {
     let scene = Scene::new();
     let [second, _third] = more_links(&scene);
@@ -213,7 +214,7 @@ fn auto_takes_the_default_routes_of_both_families() {
     daemon.await_text(&lines::opened(CLIENT, "A"));
     send_door(&second, "2001:db8:1::9", "2001:db8:1::1");
     daemon.await_text(&lines::opened("2001:db8:1::9", "A"));
-    // Each packet of the one that both families share counts once.
+    // If both families share an interface, each of its packets counts once.
     scene.router.run("ip -6 route replace default dev wan0");
     daemon.await_text("auto (IPv6): no interface of its own");
     scene.wire.send(&packet::udp(OTHER, ROUTER, 1));
@@ -233,7 +234,7 @@ fn auto_waits_for_a_default_route() {
     assert!(daemon.is_alive());
 }
 
-/// Neither `Interface` nor `-i`: eth0, as with 0.8, where there is one.
+/// With neither `Interface` nor `-i`, eth0 is used if it exists, as in 0.8.
 fn without_eth0_and_a_name_it_is_auto() {
     const TAKEN: &str = "warning: no interface is named and there is no eth0: taking auto";
     let scene = Scene::new();
@@ -247,7 +248,7 @@ fn without_eth0_and_a_name_it_is_auto() {
     let opened = lines::opened(CLIENT, "A");
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, ROUTER));
     assert_eq!(daemon.count("listening on eth0"), 0);
-    // The same at a reload, at which an interface that is missing would be refused.
+    // The same on a reload, which would reject a missing interface.
     daemon.signal(libc::SIGHUP);
     daemon.await_text(lines::IN_FORCE);
     daemon.await_count(TAKEN, 2);
@@ -288,7 +289,7 @@ fn address_added_later() {
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT, new));
     let opened = lines::opened(CLIENT6, "A");
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT6, new6));
-    // And one that was taken away is no longer ours.
+    // An address that was removed is no longer local.
     scene.router.run(&format!("ip addr del {new}/24 dev wan0"));
     crate::lab::wait_for("deafness to an address that is gone", || {
         let before = daemon.count("A: Stage");

@@ -1,4 +1,4 @@
-//! What the daemon logs, where, and how much of it: syslog, log file, LogRate, names of sources.
+//! What the daemon logs, where, and how much: syslog, log file, LogRate, client names.
 
 use crate::lab::{
     CLIENT, DEADLINE, Daemon, OTHER, ROUTER, Scene, children, daemon_binary, descendants, packet,
@@ -50,7 +50,8 @@ pub const TESTS: &[Test] = &[
 const DOOR: &str =
     "[A]\nsequence = 7000,8000:udp\ntcpflags = syn\ncommand = echo open >@HOME@/out\n";
 
-/// Starts the daemon where these files lie over the machine's own; the shell commands run first.
+/// Starts the daemon with these files mounted over the machine's own. Runs the shell commands
+/// `prepare` first.
 fn start_with(scene: &Scene, prepare: &str, args: &str) -> Daemon {
     let mut command = scene.router.command("sh");
     command.arg("-c").arg(format!(
@@ -138,8 +139,8 @@ fn a_log_file_can_be_rotated() {
     }
 }
 
-/// 3,000 first knocks from as many sources: a burst and what the rate earns meanwhile is logged, the rest counted; what
-/// opens is logged whatever came before.
+/// 3,000 first knocks from as many sources. A burst and what the rate allows in the meantime is
+/// logged, the rest is counted. Openings are logged regardless.
 fn a_flood_leaves_lines_out() {
     let scene = Scene::new();
     let daemon = scene.daemon(DOOR);
@@ -169,8 +170,8 @@ fn a_flood_leaves_lines_out() {
     );
 }
 
-/// Each packet opens a door of one step. What is more than 50 a second, after a burst of 1,000, is counted and not opened; other
-/// doors open as ever.
+/// Each packet opens a one-step door. Openings beyond 50 a second, after a burst of 1,000, are
+/// counted and do not happen. Other doors open as usual.
 fn too_many_openings_are_counted() {
     const SENT: usize = 6000;
     let scene = Scene::new();
@@ -197,7 +198,7 @@ fn too_many_openings_are_counted() {
     assert_eq!(opened + refused, SENT);
 }
 
-/// A syslog daemon that hangs, and standard output that nobody reads: doors open and close all the same.
+/// The syslog daemon hangs and no process reads standard output. Doors open and close as usual.
 fn nobody_reading_the_log_holds_nothing_up() {
     let scene = Scene::new();
     fs::create_dir(scene.home.path("dev")).expect("folder");
@@ -229,7 +230,7 @@ fn nobody_reading_the_log_holds_nothing_up() {
         out().contains("open").then_some(())
     });
     wait_for("the door to shut", || out().contains("shut").then_some(()));
-    // 8,000 lines are far more than a pipe and a syslog socket take.
+    // 8,000 lines are far more than a pipe and a syslog socket hold.
     for number in 0..4000u32 {
         let [.., high, low] = number.to_be_bytes();
         let source = format!("10.1.{high}.{low}");
@@ -251,8 +252,9 @@ fn nobody_reading_the_log_holds_nothing_up() {
     );
 }
 
-/// A command fills the pipe that is the daemon's standard output and error too. Its reader takes a page now and then, which the command
-/// and the lines of the daemon race for: the daemon must never wait in write(2) for the reader. Then nobody reads at all.
+/// A command fills the pipe that is also the daemon's standard output and error. Its reader drains
+/// a page now and then, which command and daemon race to fill. The daemon must never block in
+/// write(2). In the end no process reads at all.
 fn a_command_that_fills_the_output_holds_nothing_up() {
     let scene = Scene::new();
     let made = Command::new("mkfifo").arg(scene.home.path("pipe")).status();
@@ -307,7 +309,7 @@ fn a_command_that_fills_the_output_holds_nothing_up() {
             );
         }
     }
-    // Nobody reads: doors open and shut, and the end comes.
+    // With no reader, doors open and close, and the daemon exits.
     for times in 1..=2 {
         scene.knock(ROUTER, STEPS);
         await_notes(&scene, "start", times);
@@ -318,7 +320,7 @@ fn a_command_that_fills_the_output_holds_nothing_up() {
     assert_eq!(notes(&scene, "shut"), 1);
 }
 
-/// Whether one of these processes sleeps in write(2) (proc(5), syscall).
+/// Whether one of these processes blocks in write(2) (proc(5), syscall).
 fn is_waiting_in_write(processes: impl IntoIterator<Item = u32>) -> bool {
     let in_write = format!("{} ", libc::SYS_write);
     processes.into_iter().any(|pid| {
@@ -327,9 +329,10 @@ fn is_waiting_in_write(processes: impl IntoIterator<Item = u32>) -> bool {
     })
 }
 
-/// A DNS server for the machine that the daemon runs on: answers every question with this name, or none. Counts questions.
+/// A DNS server for the daemon's machine. Answers every query with `name`, or not at all. Counts
+/// queries.
 fn dns_server(scene: &Scene, name: Option<&'static str>) -> Arc<AtomicUsize> {
-    // The usual rules of a router let its own programs talk to one another.
+    // A router's usual rules allow its own programs to communicate.
     scene.router.run("iptables -w -I INPUT -i lo -j ACCEPT");
     let socket = scene
         .router
@@ -342,8 +345,8 @@ fn dns_server(scene: &Scene, name: Option<&'static str>) -> Arc<AtomicUsize> {
         while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
             counter.fetch_add(1, Ordering::SeqCst);
             let Some(name) = name else { continue };
-            // RFC 1035: the header with "response" and one answer, the question, then a PTR record that points back to
-            // the question's name.
+            // RFC 1035: the header with "response" and one answer, the question, then a PTR record
+            // that refers back to the question's name.
             let question_end = 12
                 + buffer[12..length]
                     .iter()
@@ -369,7 +372,7 @@ fn dns_server(scene: &Scene, name: Option<&'static str>) -> Arc<AtomicUsize> {
 const USE_DNS: &str = "echo nameserver 127.0.0.1 >resolv.conf; echo hosts: dns >nsswitch.conf; \
     mount --bind resolv.conf /etc/resolv.conf; mount --bind nsswitch.conf /etc/nsswitch.conf";
 
-/// Each place where the zone may be told, and that the first of them counts.
+/// Each place that can define the zone, and that the first of them has priority.
 fn log_times_are_those_of_the_zone() {
     let places = [
         "mount -t tmpfs none /etc; echo XXX-5:45 >/etc/TZ",
@@ -415,7 +418,8 @@ fn names_are_shown() {
     assert_eq!(asked.load(Ordering::SeqCst), 1, "the name is remembered");
 }
 
-/// `pkill -HUP knockd` reaches listener and names child too: they ignore it from before their first instruction.
+/// `pkill -HUP knockd` reaches the listener and the lookup process too. They ignore it from their
+/// first instruction on.
 fn signals_do_not_end_the_other_processes() {
     let scene = Scene::new();
     dns_server(&scene, Some("client.example"));

@@ -1,6 +1,7 @@
-//! The daemon and the client on real networks: namespaces, iptables, nmap, real sockets.
+//! Tests daemon and client on real networks: namespaces, iptables, nmap, real sockets.
 //!
-//! KNOCKD_BIN and KNOCK_BIN name other programs to test, such as a release build or knockd 0.8 itself.
+//! KNOCKD_BIN and KNOCK_BIN select other programs to test, such as a release build or knockd 0.8
+//! itself.
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod any;
@@ -41,10 +42,10 @@ use lab::lines;
 use libtest_mimic::{Arguments, Completion, Trial};
 use std::sync::{PoisonError, RwLock};
 
-/// A name and what to do.
+/// A name and a function.
 type Test = (&'static str, fn());
 
-/// Tests that bear company.
+/// Tests that can run in parallel.
 const TESTS: &[&[Test]] = &[
     story::TESTS,
     links::TESTS,
@@ -78,7 +79,7 @@ const TESTS: &[&[Test]] = &[
     filter::TESTS,
 ];
 
-/// Held by every test while it runs; a test that measures time holds it alone.
+/// Held shared by every test while it runs. A test that measures time holds it exclusively.
 static QUIET: RwLock<()> = RwLock::new(());
 
 fn main() -> std::process::ExitCode {
@@ -86,7 +87,7 @@ fn main() -> std::process::ExitCode {
     if args.list {
         return libtest_mimic::run(&args, trials(&args, None, None)).exit_code();
     }
-    // The tests mostly wait, so more of them than processors run at once.
+    // The tests mostly wait, so more of them run at once than there are CPUs.
     args.test_threads.get_or_insert(6);
     let missing = lab::missing();
     match &missing {
@@ -102,7 +103,7 @@ fn main() -> std::process::ExitCode {
     conclusion.exit_code()
 }
 
-/// All tests; `missing`: why none can run, `no_systemd`: why those of the unit cannot.
+/// All tests. `missing` says why none can run, `no_systemd` why those of the unit cannot.
 fn trials(args: &Arguments, missing: Option<String>, no_systemd: Option<String>) -> Vec<Trial> {
     let mut trials = Vec::new();
     for &(name, test) in TESTS.iter().copied().flatten() {
@@ -130,7 +131,7 @@ fn trials(args: &Arguments, missing: Option<String>, no_systemd: Option<String>)
         true,
         &missing,
     ));
-    // Too long for every run: scripts/test-scans asks for it.
+    // Too long for every run; scripts/test-scans requests it.
     if args.ignored {
         let scans = trial("full_nmap_scans", scans::full_nmap_scans, false, &missing);
         trials.push(scans.with_ignored_flag(true));

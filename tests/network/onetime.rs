@@ -1,4 +1,4 @@
-//! One-time lists: a sequence opens once, is marked on disk, and is then worth nothing.
+//! One-time lists: a sequence opens once, is marked on disk, and never opens again.
 
 use crate::Test;
 use crate::lab::{CLIENT, CLIENT6, Daemon, Home, ROUTER, ROUTER6, Scene, wait_for};
@@ -29,7 +29,7 @@ fn one_time_list_v6() {
     one_time_list(CLIENT6, ROUTER6);
 }
 
-/// A door with the list, and another one that must go on living.
+/// Starts a daemon with the list and another door, which must keep working.
 fn start(scene: &Scene) -> Daemon {
     scene.daemon(
         "[Once]
@@ -99,7 +99,7 @@ fn one_time_list_after_a_restart() {
     daemon.await_count(&opened, 1);
 }
 
-/// The sequence of the present turn is no longer in the file, so it cannot be marked.
+/// The current sequence is no longer in the file, so it cannot be marked.
 fn a_list_that_was_rewritten_does_not_log_an_opening() {
     let scene = Scene::new();
     scene.home.write("list", LIST);

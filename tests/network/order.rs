@@ -1,4 +1,4 @@
-//! What one address's knocks cause runs in the order of the knocks.
+//! Commands caused by one address run in the order of its knocks.
 
 use crate::Test;
 use crate::commands::{long_time, most_at_once, sleepers, uptime};
@@ -31,7 +31,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// Sends these knocks of one step at once: sources and ports.
+/// Sends these one-step knocks at once, each a source and a port.
 fn send(scene: &Scene, knocks: &[(&str, u16)]) {
     for (source, port) in knocks {
         scene.wire.send(&packet::udp(source, ROUTER, *port));
@@ -44,7 +44,8 @@ fn seconds_since_boot() -> f64 {
     first.parse().expect("uptime")
 }
 
-/// The door is open still when its start command is undone, so another knock at it must not just renew its time.
+/// The door is still open while its start command is undone, so another knock must do more than
+/// restart the timer.
 fn an_open_after_a_close_leaves_it_open() {
     let scene = Scene::new();
     let rule = "INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
@@ -70,7 +71,7 @@ fn an_open_after_a_close_leaves_it_open() {
     assert_eq!(rules(&scene), 1);
 }
 
-/// The command that opens is slow, the one that closes is not; with and without a stop command.
+/// The command that opens is slow, the one that closes is fast. With and without a stop command.
 fn a_close_after_an_open_leaves_nothing_open() {
     let scene = Scene::new();
     let rule = "INPUT -s %IP% -p tcp --dport 22 -j ACCEPT";
@@ -128,7 +129,7 @@ fn a_command_that_hangs_delays_its_own_address_alone() {
     let [other, client] = [OTHER, CLIENT].map(|source| uptime(&scene, source) - knocked);
     assert!(other < 1.9, "{other} s");
     assert!((1.98..3.5).contains(&client), "{client} s");
-    // It has run for 2 s, so it delays nothing more.
+    // It has run for 2 s, so it no longer delays anything.
     let knocked = seconds_since_boot();
     send(&scene, &[(CLIENT, 9000)]);
     await_notes(&scene, "later", 1);
@@ -141,7 +142,7 @@ fn a_command_that_hangs_delays_its_own_address_alone() {
     assert_eq!(daemon.count(&lines::opened(CLIENT, "Later")), 1);
 }
 
-/// A daemon whose door `first` runs until the file `hold` is gone.
+/// A daemon whose door `first` runs until the file `hold` is removed.
 fn held(scene: &Scene, options: &str, next: &str) -> Daemon {
     scene.home.write("hold", "");
     scene.daemon_with_options(
@@ -176,7 +177,7 @@ fn a_command_that_waits_for_its_turn_takes_no_place() {
     assert_eq!(daemon.errors(), "");
 }
 
-/// With `Reknock = stack` and without a stop command, as knockd 0.8's do.
+/// With `Reknock = stack` and without a stop command they overlap, as in knockd 0.8.
 fn starts_of_one_door_overlap() {
     let scene = Scene::new();
     let command = |name: &str| format!("echo + >>@HOME@/{name}; sleep 1; echo - >>@HOME@/{name}");
@@ -204,7 +205,7 @@ fn starts_of_one_door_overlap() {
     assert_eq!(daemon.errors(), "");
 }
 
-/// That command may be the one that closes.
+/// The waiting command may be the one that closes.
 fn term_waits_for_a_command_that_waits_for_its_turn() {
     let scene = Scene::new();
     let mut daemon = held(&scene, "", "command = echo next >>@HOME@/notes");

@@ -1,4 +1,5 @@
-//! An open and a close door on the same ports, as most public configs have them, with real rules and real clients.
+//! An open and a close door on the same ports, as in most published configs, with real rules and
+//! clients.
 
 use crate::Test;
 use crate::lab::{CLIENT, ROUTER, Scene, lines, wait_within};
@@ -66,7 +67,8 @@ fn closing_again_and_again_leaves_the_door_shut() {
     }
 }
 
-/// The firewall drops the SYNs, so the client's kernel sends each of them again after 1 s, 2 s and so on.
+/// The firewall drops the SYNs, so the client's kernel retransmits each of them after 1 s, 2 s and
+/// so on.
 fn retransmitted_steps_open_once_and_close_nothing() {
     let scene = Scene::new();
     let daemon = scene.daemon(&pair(&["7000", "8000", "9000"], &["9000", "8000", "7000"]));

@@ -12,7 +12,7 @@ const HERE6: &str = "2001:db8:64::1";
 const PEER6: &str = "2001:db8:64::2";
 const DOOR: &str = "[A]\nsequence = 1:udp,2:tcp,3:udp\ntcpflags = syn\n";
 
-/// Dials: makes `ppp0` with both addresses, up.
+/// Dials: creates `ppp0` with both addresses and sets it up.
 fn dial(router: &Namespace) -> Tun {
     let line = Tun::new(router, "ppp0");
     router.run(&format!(
@@ -37,7 +37,7 @@ fn ppp() {
     let daemon = Daemon::start(&router, &home, &["-i", "ppp0"]);
     send_door(&line, PEER, HERE);
     daemon.await_text(&lines::opened(PEER, "A"));
-    // Not for us.
+    // For another destination.
     send_door(&line, "10.64.0.3", "10.64.0.99");
     fence(&daemon, PEER, || line.send(&packet::udp(PEER, HERE, 9)));
     assert_eq!(daemon.count("10.64.0.3"), 0);
@@ -57,7 +57,7 @@ fn ppp_redial() {
     for _ in 0..3 {
         let before = router.index("ppp0").expect("ppp0");
         drop(line);
-        // A program that another test is just starting may have its descriptor a moment longer.
+        // A program that another test is starting can hold its descriptor for a moment longer.
         wait_for("the link to go", || {
             router.index("ppp0").is_none().then_some(())
         });

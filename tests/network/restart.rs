@@ -1,4 +1,4 @@
-//! The journal, and what a daemon that was killed leaves to the next one.
+//! The journal, and what a killed daemon leaves to the next one.
 
 use crate::Test;
 use crate::lab::{CLIENT, Daemon, ROUTER, Scene, children, packet, signal, wait_for};
@@ -49,7 +49,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// The instance's journal.
+/// The path of the instance's journal.
 fn journal_path(scene: &Scene) -> PathBuf {
     scene.home.instance().join("journal")
 }
@@ -73,7 +73,7 @@ pub fn start(scene: &Scene) -> Daemon {
     Daemon::start(&scene.router, &scene.home, &["-i", "wan0"])
 }
 
-/// In each line about it.
+/// Part of each log line about it.
 const OF_THE_JOURNAL: &str = "/journal: ";
 
 fn said_of_the_journal(daemon: &Daemon) -> usize {
@@ -106,8 +106,8 @@ fn the_journal_is_written_before_each_command() {
     });
 }
 
-/// The same from outside, where a command could be quicker than the journal: by the order of the keeper's system calls. A command that
-/// was forked waits for a byte in a pipe.
+/// The same observed from outside, by the order of the keeper's system calls, because a command
+/// could outrun the journal. A forked command waits for a byte in a pipe.
 fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(1));
@@ -141,7 +141,7 @@ fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
     assert_eq!(let_go, 2, "{}", scene.home.read("trace"));
 }
 
-/// What a daemon that is killed now leaves in its journal.
+/// Waits until the journal contains an open lease, as a daemon killed now would leave it.
 pub fn await_open_lease(scene: &Scene) {
     wait_for("an open lease in the journal", || {
         let open = fs::read_to_string(journal_path(scene)).unwrap();
@@ -149,7 +149,8 @@ pub fn await_open_lease(scene: &Scene) {
     });
 }
 
-/// The stop command of an overdue lease notes how many children the keeper has: it alone.
+/// The stop command of an expired lease notes how many children the keeper has. It must be the only
+/// one.
 fn overdue_doors_close_before_anything_else() {
     let scene = Scene::new();
     let daemon = scene.daemon(
@@ -163,7 +164,7 @@ fn overdue_doors_close_before_anything_else() {
     await_notes(&scene, "start", 1);
     await_open_lease(&scene);
     kill(daemon);
-    // The door's time passes.
+    // Let the lease expire.
     std::thread::sleep(Duration::from_millis(1100));
     let daemon = start(&scene);
     assert_eq!(
@@ -179,13 +180,13 @@ fn overdue_doors_close_before_anything_else() {
         timeout.is_some() && timeout < place(lines::LISTENING),
         "{output:?}"
     );
-    // A restart that has nothing to close starts its listener at once.
+    // A restart with nothing to close starts its listener at once.
     wait_for("the listener", || {
         (children(daemon.pid()).len() == 1).then_some(())
     });
 }
 
-/// Whatever the start fails for, and with a lease that is not over yet.
+/// Whatever the reason for the failed start, and even with a lease that has not expired.
 fn a_start_without_a_config_still_closes_doors() {
     type Spoil = fn(&Scene);
     let faults: [(&str, Spoil); 3] = [
@@ -215,7 +216,7 @@ fn a_start_without_a_config_still_closes_doors() {
         let daemon = scene.daemon(&door(600));
         open(&scene, &daemon);
         spoil(&scene);
-        // While a daemon runs, its doors are its own.
+        // The doors of a running daemon remain its own.
         let mut second = Daemon::spawn(&scene.router, &scene.home, &[]);
         assert_eq!(second.wait().code(), Some(1));
         assert_eq!(notes(&scene, "stop"), 0);
@@ -225,7 +226,7 @@ fn a_start_without_a_config_still_closes_doors() {
         failing.await_text(problem);
         assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1), "{problem}");
     }
-    // Without a journal nothing is made.
+    // Without a journal, nothing is created.
     let scene = Scene::new();
     scene.home.config("nonsense");
     let mut failing = Daemon::spawn(&scene.router, &scene.home, &[]);
@@ -233,7 +234,7 @@ fn a_start_without_a_config_still_closes_doors() {
     assert!(!scene.home.path("state").exists());
 }
 
-/// Uptime in ms, as a shell command that notes it.
+/// A shell command that notes the uptime in seconds.
 const NOTE_TIME: &str = "cut -d' ' -f1 /proc/uptime";
 
 fn a_lease_keeps_its_deadline_through_a_kill() {
@@ -250,7 +251,7 @@ fn a_lease_keeps_its_deadline_through_a_kill() {
     await_notes(&scene, "start", 1);
     await_open_lease(&scene);
     kill(daemon);
-    // A part of the door's time.
+    // Part of the lease.
     std::thread::sleep(Duration::from_millis(1500));
     let daemon = start(&scene);
     daemon.await_text("1 open doors taken over");
@@ -296,7 +297,7 @@ fn nothing_is_run_in_another_namespace_or_boot() {
     kill(daemon);
     assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
 
-    // No line where no door was open, and none for a journal of ours.
+    // No line if no door was open, and none for a journal of this boot.
     other_boot.leases.clear();
     write_journal(&scene, &other_boot);
     let daemon = start(&scene);
@@ -310,7 +311,7 @@ fn nothing_is_run_in_another_namespace_or_boot() {
     assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
 }
 
-/// Three leases; the byte at `spoil` within the text of the journal is changed, or the text cut there.
+/// Three leases. The byte at `spoil` in the journal's text is changed, or the text is cut there.
 fn a_broken_journal_is_used_as_far_as_it_is_sound() {
     let scene = Scene::new();
     let daemon = scene.daemon(
@@ -424,7 +425,7 @@ fn a_journal_that_is_not_ours_is_not_used() {
         assert_eq!(daemon.errors().lines().count(), 1, "{fault}");
         assert!(daemon.errors().contains(fault), "{}", daemon.errors());
         assert_eq!(rules(&scene), 1, "{fault}");
-        // A new journal has taken its place.
+        // A new journal has replaced it.
         let found = fs::symlink_metadata(&path).expect("journal");
         assert!(found.is_file(), "{fault}");
         assert_eq!((found.mode() & 0o7777, found.uid()), (0o600, 0), "{fault}");
@@ -433,8 +434,8 @@ fn a_journal_that_is_not_ours_is_not_used() {
     assert_eq!(notes(&scene, "stop"), 0);
 }
 
-/// A command's leader has ended, and its number is by now that of somebody else's group, whose leader has ended as well: of what a daemon
-/// that puts itself into the background started.
+/// The leader of a command's process group has exited, and its PID now belongs to a foreign group,
+/// whose leader has also exited: that of a daemon that puts itself into the background.
 fn a_takeover_ends_nobody_elses_processes() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));

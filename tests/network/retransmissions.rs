@@ -1,4 +1,5 @@
-//! Clients that send each packet more than once, and lines that lose, double and reorder: the knock opens in one try.
+//! Clients that send each packet more than once, and lines that lose, duplicate and reorder
+//! packets. The knock opens at the first try.
 
 use crate::Test;
 use crate::lab::{CLIENT, Daemon, Faults, Home, Namespace, ROUTER, Relay, Scene, packet};
@@ -42,7 +43,7 @@ fn real_connects_open_though_the_line_loses() {
     });
 }
 
-/// The copy of a step comes after the next step.
+/// The copy of each step arrives after the next step.
 fn real_connects_open_though_the_line_doubles_and_reorders() {
     over(Faults {
         lose_every_other: false,
@@ -57,7 +58,8 @@ fn real_connects_open_though_the_line_does_all_of_it() {
     });
 }
 
-/// One after the other connects with nc, which waits for 2 s: the kernel sends each SYN again after 1 s.
+/// Connects with nc, one after the other, waiting 2 s each. The kernel retransmits each SYN after 1
+/// s.
 fn over(faults: Faults) {
     let (wan, router, home) = (Namespace::new("wan"), Namespace::new("router"), Home::new());
     let relay = Relay::between((&wan, "eth0"), (&router, "wan0"), faults);
@@ -78,7 +80,7 @@ fn over(faults: Faults) {
     );
 }
 
-/// Sends for each step these packets: source port and sequence number, 20 ms apart.
+/// Sends these packets for each step, 20 ms apart: source port and sequence number.
 fn send(scene: &Scene, each: &[(u16, u32)]) {
     for (step, port) in (0..).zip(STEPS) {
         for (source_port, sequence_number) in each {
@@ -95,7 +97,7 @@ fn start(scene: &Scene) -> Daemon {
     Daemon::start(&scene.router, &scene.home, &["-i", "wan0"])
 }
 
-/// As browsers do: two connections at once, and of both the SYN once more.
+/// Like browsers: two connections at once, and the SYN of each is retransmitted.
 fn two_connects_at_once_for_each_step_open() {
     let scene = Scene::new();
     let daemon = start(&scene);
@@ -108,7 +110,7 @@ fn two_connects_at_once_for_each_step_open() {
     assert_eq!(daemon.count(&lines::opened(CLIENT, "A")), 1);
 }
 
-/// As Windows does where the port answers with a reset: three SYNs, of one sequence number or of three.
+/// Like Windows when the port sends a reset: three SYNs with equal or different sequence numbers.
 fn syns_again_after_a_reset_open() {
     let scene = Scene::new();
     scene

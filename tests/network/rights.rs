@@ -1,4 +1,4 @@
-//! What the processes may do, seen from outside.
+//! The rights of the processes, seen from outside.
 
 use crate::Test;
 use crate::lab::{
@@ -42,7 +42,7 @@ const NOBODY: &str = "65534";
 const NONE: &str = "0000000000000000";
 pub const USER: u32 = 65532;
 
-/// What no listener has: capabilities, a way to get some, system calls beyond its own, open files.
+/// Checks what no listener has: capabilities, a way to get any, further system calls, open files.
 fn check_listener(pid: u32, user: &str) {
     check_confined(pid, user);
     let open = open_files(pid);
@@ -52,7 +52,7 @@ fn check_listener(pid: u32, user: &str) {
     }
 }
 
-/// What neither the listener nor the lookup process has.
+/// Checks what neither the listener nor the lookup process has.
 fn check_confined(pid: u32, user: &str) {
     for ids in ["Uid:", "Gid:"] {
         assert_eq!(status(pid, ids), [user; 4], "{ids}");
@@ -63,7 +63,7 @@ fn check_confined(pid: u32, user: &str) {
     }
     assert_eq!(status(pid, "NoNewPrivs:"), ["1"]);
     assert_eq!(status(pid, "Seccomp:"), ["2"]);
-    // Also where there is no seccomp.
+    // This holds without seccomp too.
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
     for (name, most) in [
         ("Max processes", "0"),
@@ -78,7 +78,7 @@ fn check_confined(pid: u32, user: &str) {
     }
 }
 
-/// It asks the DNS for the names of clients (`-l`).
+/// It queries the DNS for client names (`-l`).
 fn the_lookup_process_has_no_rights() {
     let scene = Scene::new();
     scene.home.config("[A]\nsequence = 7000:udp\n");
@@ -108,7 +108,7 @@ fn the_lookup_process_has_no_rights() {
 fn the_listener_has_no_rights() {
     let scene = Scene::new();
     scene.home.config("");
-    // Root is often in other groups too.
+    // Root often has supplementary groups.
     let mut command = scene.router.command("setpriv");
     command
         .args(["--groups", "4,24"])
@@ -123,7 +123,7 @@ fn the_listener_has_no_rights() {
         let pid = listener(&daemon);
         check_listener(pid, NOBODY);
         assert_eq!(status(pid, "CapBnd:"), [NONE]);
-        // Nothing to see where it is.
+        // Its root directory is empty.
         let root = fs::read_link(format!("/proc/{pid}/root")).expect("root");
         assert_eq!(root, scene.home.path("state/empty"), "chroot");
         let folder = fs::read_link(format!("/proc/{pid}/cwd")).expect("cwd");
@@ -131,20 +131,21 @@ fn the_listener_has_no_rights() {
         let entries = fs::read_dir(&root).expect("root").count();
         assert_eq!(entries, 0, "files where it is");
         assert_eq!(fs::metadata(&root).expect("root").uid(), 0, "its root");
-        // So is the one of a reload.
+        // The same is true for the listener of a reload.
         let before = daemon.count(lines::IN_FORCE);
         daemon.signal(libc::SIGHUP);
         daemon.await_count(lines::IN_FORCE, before + 1);
     }
 }
 
-/// The bounding set of the unit in Debian's package of knockd 0.8, and a user namespace with one user.
+/// The bounding set of the unit in Debian's knockd 0.8 package, and a user namespace with one user.
 const CONFINEMENTS: &[&[&str]] = &[
     &["setpriv", "--bounding-set", "-all,+net_raw,+net_admin"],
     &["unshare", "--user", "--map-root-user"],
 ];
 
-/// The daemon under that confinement, called through these words. In a user namespace, the router's network is not its own.
+/// The daemon under that confinement, started through `words`. In a user namespace, the router's
+/// network is foreign.
 fn confined(scene: &Scene, words: &[&str], interface: &str) -> Daemon {
     let mut command = scene.router.command(words[0]);
     command
@@ -185,7 +186,7 @@ fn root_that_cannot_be_given_up_is_confined() {
     assert_eq!(status(listener(&daemon), "Seccomp:"), ["2"]);
 }
 
-/// A kernel without it, as strace plays.
+/// strace simulates a kernel without it.
 fn root_that_cannot_be_given_up_needs_seccomp() {
     let scene = Scene::new();
     scene.home.config("");
@@ -208,7 +209,7 @@ fn root_that_cannot_be_given_up_needs_seccomp() {
     assert_eq!(daemon.count(lines::LISTENING), 0);
 }
 
-/// As `setcap cap_net_raw+ep` does (struct vfs_cap_data, revision 2).
+/// Like `setcap cap_net_raw+ep` (struct vfs_cap_data, revision 2).
 fn set_capability(path: &Path) {
     const CAP_NET_RAW: u32 = 13;
     let words = [0x0200_0001, 1 << CAP_NET_RAW, 0, 0, 0];
@@ -223,7 +224,8 @@ fn set_capability(path: &Path) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// Capabilities on the file: for a group of users, not for all. The set-user-ID bit: never.
+/// File capabilities are accepted for a group of users but not for everyone. The set-user-ID bit is
+/// never accepted.
 fn a_file_that_gives_rights_to_everybody_is_refused() {
     let scene = Scene::new();
     scene.home.config("");
@@ -258,7 +260,7 @@ fn a_file_that_gives_rights_to_everybody_is_refused() {
     scene.fence(&daemon);
 }
 
-/// `knockd -v -c HOME/knockd.conf ARGS` as [`USER`], with CAP_NET_RAW or without.
+/// Runs `knockd -v -c HOME/knockd.conf ARGS` as [`USER`], with or without CAP_NET_RAW.
 fn as_user(scene: &Scene, capability: &str, args: &[&str]) -> Daemon {
     let mut command = scene.router.command("setpriv");
     let user = USER.to_string();
@@ -275,7 +277,7 @@ fn as_user(scene: &Scene, capability: &str, args: &[&str]) -> Daemon {
 
 fn an_ordinary_user_can_run_it() {
     let scene = Scene::new();
-    // As an administrator would make them.
+    // As an administrator would create them.
     for folder in ["state", "own"] {
         let path = scene.home.path(folder);
         fs::create_dir(&path).expect("folder");
@@ -292,7 +294,7 @@ fn an_ordinary_user_can_run_it() {
     let mut daemon = as_user(&scene, "-all,+net_raw", &["-l"]);
     daemon.await_text(lines::LISTENING);
     check_listener(listener(&daemon), &USER.to_string());
-    // Of a process that can be dumped it would be the user's.
+    // The user would own the files of a dumpable process.
     for pid in [daemon.pid(), listener(&daemon)] {
         let environment = fs::metadata(format!("/proc/{pid}/environ")).expect("environ");
         assert_eq!(environment.uid(), 0, "{pid} can be dumped");
@@ -303,7 +305,7 @@ fn an_ordinary_user_can_run_it() {
         "the keeper opens sockets"
     );
     scene.knock(ROUTER, STEPS);
-    // Nor has the one that asks the DNS.
+    // The lookup process has none either.
     wait_for("no capabilities of both children", || {
         let children = children(daemon.pid());
         // A command may have ended since.

@@ -1,4 +1,4 @@
-//! Port scans on a real wire: they open nothing, and cost nothing where there are no tripwires.
+//! Port scans on a real wire: they open nothing, and cost nothing if there are no tripwires.
 
 use crate::Test;
 use crate::control::json;
@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = &[
     ("three_addresses_share_a_scan", three_addresses_share_a_scan),
 ];
 
-/// Doors that `--check` accepts, but for the transport of their steps; all ports within the first 2,000.
+/// Doors that `--check` accepts apart from the transport of their steps. All ports are below 2,000.
 pub const DOORS: &str = "[TCP]
     sequence = 700,250,1500,411
     tcpflags = syn
@@ -38,7 +38,7 @@ pub const DOORS: &str = "[TCP]
     sequence = 1803:udp,803,303:udp,103
     tcpflags = syn\n";
 
-/// No door but the fence has opened for anybody.
+/// Checks that no door except the fence has opened.
 fn assert_nothing_opened(scene: &Scene, daemon: &Daemon, what: &str) {
     scene.fence(daemon);
     assert_eq!(
@@ -48,18 +48,19 @@ fn assert_nothing_opened(scene: &Scene, daemon: &Daemon, what: &str) {
     );
 }
 
-/// The doors open to whoever knows them, whatever was scanned before.
+/// Checks that the doors still open to a correct knock after the scan.
 fn assert_knock_opens(scene: &Scene, daemon: &Daemon) {
     scene.knock(ROUTER, &["700", "250", "1500", "411"]);
     daemon.await_text(&lines::opened(CLIENT, "TCP"));
 }
 
-/// All ports up, down, and all over the place: by the multiples of four numbers, modulo a prime.
+/// All ports ascending, descending, and in four mixed orders: multiples of a number, modulo a
+/// prime.
 fn orders() -> Vec<Vec<u16>> {
     let up: Vec<u16> = (1..=u16::MAX).collect();
     let down: Vec<u16> = up.iter().rev().copied().collect();
     let strides = [12_345_u64, 40_503, 7_919, 2_654_435_769];
-    // 65,537 is a prime: each port once, and 65,536, which is left out.
+    // 65,537 is prime, so this yields each port once, and 65,536, which is skipped.
     let by = |stride: &u64| {
         (1..=65_536_u64)
             .map(move |n| n * stride % 65_537)
@@ -91,7 +92,7 @@ fn own_full_scans_open_nothing() {
     assert_knock_opens(&scene, &daemon);
 }
 
-/// nmap with these options, from address CLIENT or CLIENT6, and whether packets of such a scan are knocks.
+/// nmap options, the target, and whether the packets of such a scan count as knocks.
 const NMAP: &[(&str, &str, bool)] = &[
     ("-sS", ROUTER, true),
     ("-sS -r", ROUTER, true),
@@ -102,7 +103,7 @@ const NMAP: &[(&str, &str, bool)] = &[
     ("-sF", ROUTER, false),
     ("-sX", ROUTER, false),
     ("-sS -D 198.51.100.3,198.51.100.4,ME", ROUTER, true),
-    // Fragments of 8 bytes: none has the flags.
+    // Fragments of 8 bytes: none contains the flags.
     ("-sS -f", ROUTER, false),
     ("-sS -T5", ROUTER, true),
     ("-6 -sS", ROUTER6, true),
@@ -115,7 +116,7 @@ fn nmap_scans_open_nothing() {
 
 const ALL_PORTS: &str = "1-65535";
 
-/// The same with all ports; takes minutes. `scripts/test-scans` runs it.
+/// Scans all ports, which takes minutes. `scripts/test-scans` runs it.
 pub fn full_nmap_scans() {
     nmap_scans(ALL_PORTS);
 }
@@ -158,7 +159,7 @@ fn nmap_scans(ports: &str) {
         let report = String::from_utf8_lossy(&output.stdout);
         assert!(report.contains("1 host up"), "nmap {options}: {report}");
         assert_nothing_opened(&scene, &daemon, options);
-        // One is of the fence, and scans have more steps and tripwires than that.
+        // One is the fence's. Scans hit more steps and tripwires than that.
         let seen = knocks() - before;
         assert_eq!(seen > 10, *knocks_there, "nmap {options}: {seen} knocks");
     }
@@ -174,7 +175,7 @@ fn a_scan_of_other_ports_wakes_nobody() {
         .filter_map(|word| word.parse().ok())
         .collect();
     let listener = children(daemon.pid())[0];
-    // What the fence started has ended when neither runs for a while.
+    // The fence's command has ended when neither process runs for a while.
     wait_for("an idle daemon", || {
         let before = (ran_at(daemon.pid()), ran_at(listener));
         std::thread::sleep(Duration::from_millis(200));
@@ -192,7 +193,7 @@ fn a_scan_of_other_ports_wakes_nobody() {
     assert_ne!(before.1, ran_at(listener), "it runs when somebody knocks");
 }
 
-/// 20 doors, and tripwires that are too many for an exact filter.
+/// 20 doors, and too many tripwires for an exact filter.
 fn a_thousand_tripwires_attach_and_attach_again() {
     let scene = Scene::new();
     let wires: Vec<String> = (0..1000).map(|n| (10_000 + 2 * n).to_string()).collect();
@@ -216,7 +217,7 @@ fn a_thousand_tripwires_attach_and_attach_again() {
             &["9005", "10000", "20003", "11998", "503:udp", "29993"],
         )
     };
-    // The filter joins wires that are near, the exact check does not.
+    // The filter merges nearby tripwires; the exact check does not.
     let beside = || {
         scene.knock(
             ROUTER,
@@ -235,7 +236,7 @@ fn a_thousand_tripwires_attach_and_attach_again() {
         scene.fence(&daemon);
         assert_eq!(daemon.count(&opened), round, "the second tripwire ends it");
         match round {
-            // Another address: another filter. Then another listener.
+            // A new address needs a new filter. The other case replaces the listener.
             1 => {
                 scene.router.run("ip addr add 198.51.100.77/24 dev wan0");
                 crate::lab::knock_until(&daemon, &lines::opened(CLIENT, "2"), || {
@@ -256,7 +257,8 @@ fn a_thousand_tripwires_attach_and_attach_again() {
     );
 }
 
-/// The story of the DD-WRT wiki: three addresses take turns in a scan of 2,000 ports in random order.
+/// Replays the scenario of the DD-WRT wiki: three addresses take turns in a scan of 2,000 ports in
+/// random order.
 fn three_addresses_share_a_scan() {
     let scene = Scene::new();
     let daemon = scene.daemon_with_options("Tripwire = auto", DOORS);

@@ -1,4 +1,4 @@
-//! What opened closes, also when commands hang or are slow, and when the next daemon starts in another way.
+//! Open doors close, even if commands hang or are slow, and if the next daemon starts differently.
 
 use crate::Test;
 use crate::control::{json, refused};
@@ -56,12 +56,12 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// An upgrade writes the new program into the room of the old one as soon as the daemon has ended.
+/// An upgrade overwrites the old program as soon as the daemon has ended.
 fn the_daemon_outlives_its_listener() {
     let scene = Scene::new();
     let mut daemon = scene.daemon("[SSH]\nsequence = 7000,8000\ncommand = true\n");
     let listener = children(daemon.pid())[0];
-    // A process has not ended before its tracer knows, and this one is stopped.
+    // A process has not ended until its tracer is notified, and this tracer is stopped.
     let mut tracer = Command::new("strace");
     tracer.args(["-o", "/dev/null", "-p", &listener.to_string()]);
     let mut tracer = Daemon::run(tracer);
@@ -98,7 +98,8 @@ fn term_ends_a_hanging_start_command() {
     assert_eq!(notes(&scene, "stop"), 1);
 }
 
-/// It has as long as one that begins at SIGTERM, which is longer than a start command that runs has.
+/// It gets as long as one that starts at SIGTERM, which is longer than a running start command
+/// gets.
 fn term_lets_a_stop_command_that_runs_finish() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(
@@ -123,7 +124,7 @@ fn a_stop_command_that_hangs_runs_at_the_next_start() {
     await_notes(&scene, "start", 1);
     daemon.await_text(&lines::running("SSH", ""));
     daemon.signal(libc::SIGTERM);
-    // As long as a test waits for anything.
+    // The usual deadline of the tests.
     assert_eq!(daemon.wait().code(), Some(15));
     daemon.await_text("its stop command did not end in time");
     assert_eq!(notes(&scene, "stop"), 0);
@@ -132,7 +133,8 @@ fn a_stop_command_that_hangs_runs_at_the_next_start() {
     await_notes(&scene, "stop", 1);
 }
 
-/// 40 doors whose stop commands take 3 s, 16 at a time, need 9 s; 8 are allowed. Whatever was not done is done later.
+/// 40 doors whose stop commands take 3 s, 16 at a time, need 9 s; 8 s are allowed. The next start
+/// runs the remaining ones.
 fn more_stop_commands_than_time() {
     const DOORS: usize = 40;
     let scene = Scene::new();
@@ -207,7 +209,7 @@ fn a_start_that_fails_still_closes_doors() {
     daemon.signal(libc::SIGKILL);
     daemon.wait();
     drop(daemon);
-    // It may not capture.
+    // It has no right to capture.
     let mut command = scene.router.command("setpriv");
     command
         .args(["--bounding-set", "-net_raw"])
@@ -228,7 +230,7 @@ fn another_state_dir_at_reload_is_taken() {
     let daemon = scene.daemon(&door(600));
     open(&scene, &daemon);
     let text = scene.home.read("knockd.conf");
-    // These are the same folder.
+    // Both paths lead to the same directory.
     symlink("state", scene.home.path("link")).expect("link");
     for (number, same) in (1..).zip(["./state//.", "link"]) {
         let changed = text.replace("/state\n", &format!("/{same}\n"));
@@ -238,7 +240,7 @@ fn another_state_dir_at_reload_is_taken() {
         daemon.await_count(lines::IN_FORCE, number);
         assert_eq!(daemon.count(REFUSED), 0, "{same}");
     }
-    // This one others can write to.
+    // Other users can write to this one.
     let exposed = scene.home.path("exposed");
     fs::create_dir(&exposed).expect("folder");
     fs::set_permissions(&exposed, Permissions::from_mode(0o777)).expect("mode");
@@ -258,7 +260,7 @@ fn another_state_dir_at_reload_is_taken() {
     change("other", 4);
     assert_eq!(daemon.count(REFUSED), 1);
     assert!(!journal.exists(), "it is elsewhere now");
-    // Whoever reads the config finds it.
+    // Any process with this config can find it.
     assert_eq!(json(&scene)["process"], daemon.pid());
     let second = refused(&scene, &["-i", "wan0"]);
     assert!(
@@ -273,8 +275,8 @@ fn another_state_dir_at_reload_is_taken() {
     assert_eq!(rules(&scene), 0);
 }
 
-/// The first example of the config that ships, with nothing changed but that it is no comment any more, on a router whose INPUT chain
-/// ends in DROP.
+/// The first example of the shipped config, changed only by removing the comment signs, on a router
+/// whose INPUT chain ends in DROP.
 fn the_shipped_example_works_as_it_is() {
     const SHIPPED: &str = include_str!("../../files/etc/knockd.conf");
     let example = SHIPPED.split("#[SSH]\n").nth(1).expect("the example");
@@ -302,7 +304,7 @@ fn the_shipped_example_works_as_it_is() {
     assert_eq!(scene.rules(), before);
 }
 
-/// 40 commands that do not end, of a door without a stop command.
+/// 40 commands that never end, of a door without a stop command.
 fn endless_commands_do_not_keep_doors_open() {
     let scene = Scene::new();
     let daemon = scene.daemon(&format!(

@@ -1,4 +1,5 @@
-//! The two processes: the listener has no root, is disposable, and heeds nobody but the keeper.
+//! The two processes: the listener has no root, is disposable, and takes orders only from the
+//! keeper.
 
 use crate::Test;
 use crate::lab::{
@@ -41,7 +42,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// The listener: the only child while no command runs.
+/// The PID of the listener: the only child while no command runs.
 pub fn listener(daemon: &Daemon) -> u32 {
     wait_for("one listener", || match children(daemon.pid())[..] {
         [pid] => Some(pid),
@@ -82,7 +83,7 @@ fn a_reload_replaces_a_stopped_listener() {
     open(&scene, &daemon);
 }
 
-/// As a listener that was taken over could, if it found a way to fork.
+/// Like a compromised listener that found a way to fork.
 fn whoever_keeps_the_listeners_socket_holds_nothing_up() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
@@ -102,9 +103,9 @@ fn whoever_keeps_the_listeners_socket_holds_nothing_up() {
     daemon.await_count(&lines::opened(CLIENT, "SSH"), before + 1);
 }
 
-/// The socket that a process has as its standard input.
+/// The socket that is a process's standard input.
 pub fn socket_of(pid: u32) -> OwnedFd {
-    // SAFETY: no pointers; the kernel makes both descriptors for us alone.
+    // SAFETY: no pointers; the kernel returns new descriptors that nothing else owns.
     unsafe {
         let process = libc::syscall(libc::SYS_pidfd_open, pid, 0);
         assert!(process >= 0, "{}", std::io::Error::last_os_error());
@@ -132,7 +133,7 @@ fn the_listener_knows_no_command() {
     scene.fence(&daemon);
 }
 
-/// Whether the memory of a process holds these bytes.
+/// Whether the memory of a process contains these bytes.
 fn holds(pid: u32, bytes: &[u8]) -> bool {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
     let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("mem");
@@ -147,7 +148,7 @@ fn holds(pid: u32, bytes: &[u8]) -> bool {
             let [start, end] =
                 [range.0, range.1].map(|text| u64::from_str_radix(text, 16).expect("hex"));
             let mut part = vec![0; (end - start) as usize];
-            // What cannot be read (a guard page) holds nothing.
+            // Unreadable memory (a guard page) contains nothing.
             let length = memory.read_at(&mut part, start).unwrap_or(0);
             part[..length]
                 .windows(bytes.len())
@@ -155,7 +156,7 @@ fn holds(pid: u32, bytes: &[u8]) -> bool {
         })
 }
 
-/// `pkill -HUP knockd` of a log rotation, and the like.
+/// For example `pkill -HUP knockd` after a log rotation.
 fn signals_to_both_processes() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&door(600));
@@ -178,8 +179,9 @@ fn signals_to_both_processes() {
     assert_eq!(rules(&scene), 0);
 }
 
-/// The commands of scripts and monitors, in a PID namespace where this daemon is the only one. The program's second name is for the `pidof`
-/// of busybox and procps. Each reload is waited for: a listener that was just forked is called as the keeper until it is executed.
+/// The commands that scripts and monitors use, in a PID namespace with only this daemon. The
+/// program's second name is for `pidof` of busybox and procps. Waits for each reload, because a
+/// newly forked listener has the keeper's name until it calls exec.
 fn pidof_finds_the_keeper_alone() {
     let scene = Scene::new();
     scene.home.config("");
@@ -233,7 +235,8 @@ fn the_listener_ends_with_the_keeper() {
     });
 }
 
-/// The interface goes and comes back while the listener does not look: one look shows no difference.
+/// The interface disappears and returns while the listener does not look, so a single look shows no
+/// difference.
 fn an_interface_comes_back_under_its_number() {
     let scene = Scene::new();
     let other = Namespace::new("other");
@@ -259,8 +262,9 @@ fn an_interface_comes_back_under_its_number() {
     });
 }
 
-/// From the SIGKILL of the listener to a knock that opens. A knock that comes too early is lost, so one comes each 2 ms. Other work
-/// on the machine only makes it longer, so one run of a few shows what the daemon needs.
+/// From the SIGKILL of the listener until a knock opens. Knocks that come too early are lost, so
+/// one is sent every 2 ms. Other load only makes it longer, so the fastest of several runs shows
+/// what the daemon needs.
 pub fn a_killed_listener_is_back_within_100_ms() {
     let mut times = Vec::new();
     for _ in 0..10 {
@@ -277,7 +281,7 @@ pub fn a_killed_listener_is_back_within_100_ms() {
         let took = loop {
             scene.wire.send(&packet::udp("198.51.100.77", ROUTER, 9));
             std::thread::sleep(Duration::from_millis(2));
-            // A knock that the old one has heard does not count.
+            // A knock seen by the old listener does not count.
             if daemon.count(&opened) > 0 && children(daemon.pid()) != [listener] {
                 break begin.elapsed();
             }

@@ -1,4 +1,5 @@
-//! While the listener starts, the keeper does all else: it closes doors, reaps commands and handles signals.
+//! While the listener starts, the keeper does everything else: it closes doors, reaps commands and
+//! handles signals.
 
 use crate::Test;
 use crate::lab::{Daemon, ROUTER, Scene, children, daemon_binary, wait_for};
@@ -26,7 +27,7 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// Three doors of one step.
+/// Three one-step doors.
 fn doors(seconds: u32) -> String {
     let door = |port| {
         format!(
@@ -52,7 +53,7 @@ fn leave_doors_open(scene: &Scene, seconds: u32) {
     kill(daemon);
 }
 
-/// A daemon whose listener needs this many seconds more to get ready: the listener alone calls chroot(2).
+/// A daemon whose listener needs `seconds` longer to start: only the listener calls chroot(2).
 fn start_slowly(scene: &Scene, seconds: u32) -> Daemon {
     let mut strace = scene.router.command("strace");
     strace
@@ -81,13 +82,13 @@ fn a_signal_ends_a_daemon_whose_listener_starts() {
     wait_for("the listener", || {
         (!children(daemon.pid()).is_empty()).then_some(())
     });
-    // Not before: what the start waits for by itself.
+    // Only now: the start itself waits for this.
     daemon.await_text("taken over");
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(15));
     assert_eq!(notes(&scene, "stop"), 3);
     assert_eq!(daemon.count(lines::LISTENING), 0);
-    // Nothing is left for the next one.
+    // Nothing is left for the next daemon.
     assert_eq!(start(&scene).count("taken over"), 0);
 }
 
@@ -107,7 +108,7 @@ fn a_daemon_that_cannot_fork_still_closes_doors() {
     assert_eq!(notes(&scene, "stop"), 3);
 }
 
-/// With so few that the config can be read (4) up to so many that a listener starts.
+/// From just enough descriptors to read the config (4) up to enough to start a listener.
 fn a_start_without_descriptors_closes_doors_or_says_that_they_stay_open() {
     let (mut said, mut closed) = (0, 0);
     for limit in 4.. {

@@ -1,4 +1,4 @@
-//! SIGHUP again and again: nothing is lost, nothing grows, and doors still open.
+//! Repeated SIGHUPs: nothing is lost, nothing grows, and doors still open.
 
 use crate::Test;
 use crate::lab::{
@@ -23,7 +23,8 @@ pub const TESTS: &[Test] = &[
 
 const STORM: Duration = Duration::from_secs(30);
 
-/// One door that closes in the storm, one that outlives it, and one that is knocked at all the time.
+/// One door that closes during the storm, one that outlives it, and one that is knocked at
+/// continuously.
 const DOORS: &str = "[Short]
     sequence = 1001:udp
     cmd_timeout = 9
@@ -38,10 +39,10 @@ const DOORS: &str = "[Short]
     [K]
     sequence = 1:udp,2:udp,3:udp\n";
 
-/// This door must never come to be: the line after it is wrong.
+/// This door must never exist: the line after it is invalid.
 const BROKEN: &str = "[Bad]\nsequence = 5000:udp\n[Worse]\nsequence = 70000\n";
 
-/// Descriptors and resident memory (kB) of keeper and listener, which must be all there is.
+/// Descriptors and resident memory (kB) of keeper and listener, which must be the only processes.
 fn size(daemon: &Daemon) -> [(usize, u64); 2] {
     settled(daemon);
     let all = children(daemon.pid());
@@ -78,7 +79,7 @@ fn reload_storm() {
             let start = Instant::now();
             let mut knocks = Vec::new();
             while start.elapsed() < STORM {
-                // Wrong for 3 s of every 10.
+                // The config is broken for 3 s of every 10.
                 match knocks.len() % 100 {
                     20 => replace(&format!("{good}{BROKEN}")),
                     50 => {
@@ -92,7 +93,7 @@ fn reload_storm() {
                     101 + knocks.len() / 200,
                     1 + knocks.len() % 200
                 );
-                // The pace of people.
+                // At human speed.
                 for port in 1..=3 {
                     scene.wire.send(&packet::udp(&source, ROUTER, port));
                     std::thread::sleep(Duration::from_millis(15));
@@ -107,7 +108,7 @@ fn reload_storm() {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
 
-    // The last SIGHUP is obeyed too: the new door is there.
+    // The last SIGHUP has an effect too: the new door works.
     replace(&format!("{good}[Last]\nsequence = 6000:udp\n"));
     daemon.signal(libc::SIGHUP);
     crate::lab::knock_until(&daemon, &lines::opened(CLIENT, "Last"), || {
@@ -152,7 +153,8 @@ fn reload_storm() {
     assert_eq!((notes(&scene, "stop"), rules(&scene)), (1, 0));
 }
 
-/// Also the knocks that come while a reload has two listeners: the keeper stops before it can let the new one go.
+/// Covers knocks that arrive while a reload has two listeners. Stops the keeper before it can
+/// release the new one.
 fn each_knock_opens_once_through_reloads() {
     const RELOADS: usize = 2;
     let scene = Scene::new();
@@ -163,11 +165,11 @@ fn each_knock_opens_once_through_reloads() {
         let mut stopped = 0;
         for number in 1.. {
             signal(keeper, libc::SIGHUP);
-            // On a busy machine the old listener may have ended before it is looked at: then once more.
+            // On a busy machine the old listener may exit before the check sees it. Then try again.
             while daemon.count(lines::IN_FORCE) < number && children(keeper).len() < 2 {}
             signal(keeper, libc::SIGSTOP);
             stopped += usize::from(children(keeper).len() == 2);
-            // The new listener opens, binds and reports: when that is done is not seen from here.
+            // The new listener opens, binds and reports. The test cannot see when it is done.
             std::thread::sleep(Duration::from_millis(300));
             signal(keeper, libc::SIGCONT);
             daemon.await_count(lines::IN_FORCE, number);

@@ -1,4 +1,4 @@
-//! The seed story: a closed router, a knock, SSH to a LAN host for a while, closed again.
+//! The basic story: a closed router, a knock, SSH to a LAN host for a while, closed again.
 
 use crate::Test;
 use crate::lab::{Banner, CLIENT, LAN_HOST, Namespace, OTHER, ROUTER, Scene, open_ports, wait_for};
@@ -13,7 +13,7 @@ fn story() {
     let lan = scene.add_lan();
     let _ssh = Banner::listen(&lan, &format!("{LAN_HOST}:22"));
     let rules = scene.rules();
-    // In place before the first scan: what it sees, it sees in spite of a daemon.
+    // Started before the first scan, so that the scan result is that of a router with a daemon.
     let daemon = scene.daemon(&format!(
         "[SSH]
          sequence = 22:udp,22:udp,151:tcp,15:udp
@@ -46,7 +46,7 @@ fn story() {
     assert_eq!(greeting(&scene.wan, CLIENT), "");
     assert_eq!(open_ports(&scene.wan, ROUTER, "1-1024"), [0u16; 0]);
 
-    // nmap can see it: the same scan while the door is open.
+    // nmap sees it: the same scan while the door is open.
     scene.knock(ROUTER, SEQUENCE);
     daemon.await_count(&lines::opened(CLIENT, "SSH"), 2);
     wait_for("port 22 in a scan", || {
@@ -58,7 +58,7 @@ fn story() {
     });
 }
 
-/// What port 22 of the router says to that address within a second; empty: nothing.
+/// What port 22 of the router sends to that address within a second; empty if nothing.
 fn greeting(wan: &Namespace, source: &str) -> String {
     let output = wan.attempt(&format!("nc -n -s {source} -w 1 {ROUTER} 22"));
     String::from_utf8_lossy(&output.stdout).trim().to_string()

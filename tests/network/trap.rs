@@ -1,4 +1,4 @@
-//! The scan trap: a door on 1,2,3,4,5 that takes the WAN down for a while.
+//! The scan trap: a door on 1,2,3,4,5 that shuts down the WAN for a while.
 
 use crate::Test;
 use crate::lab::{CLIENT, ROUTER, Scene, knock_until, wait_for};
@@ -27,7 +27,7 @@ fn scan_trap() {
     knock_until(&daemon, &lines::opened(CLIENT, "A"), || {
         scene.knock(ROUTER, &["7000", "8000:udp", "9000"]);
     });
-    // And it can be sprung again.
+    // It can be triggered again.
     scene.knock(ROUTER, &["1", "2", "3", "4", "5"]);
     daemon.await_count(&lines::opened(CLIENT, "Trap"), 2);
     daemon.await_count(&lines::timeout(CLIENT, "Trap"), 2);

@@ -1,4 +1,5 @@
-//! Of one config and one `-i` one daemon runs: what another `-i` makes, what a second start does, and what two do when somebody has removed the state folder between them.
+//! There is one daemon for each pair of config and `-i`. Tests a second start, other values of
+//! `-i`, and two daemons that run because the state directory was removed in between.
 
 use crate::Test;
 use crate::control::{ask, json, refused, said as said_by};
@@ -87,11 +88,11 @@ fn a_second_start_in_the_background_is_a_success() {
     assert_eq!(daemon.count(&lines::opened(CLIENT, "SSH")), 1);
 }
 
-/// The path of its control socket is longer than one may be.
+/// The path of its control socket exceeds the limit.
 fn a_second_start_needs_no_control_socket() {
     let scene = Scene::new();
     drop(scene.daemon(&door(600)));
-    // What cannot be removed.
+    // A file that cannot be removed.
     let socket = scene.home.instance().join("control");
     let _ = std::fs::remove_file(&socket);
     std::fs::create_dir(&socket).expect("folder");
@@ -109,12 +110,12 @@ fn a_second_start_needs_no_control_socket() {
         String::from_utf8_lossy(&second.stderr).contains(&said),
         "{second:?}"
     );
-    // It waits 20 s for one that starts or ends.
+    // It would wait 20 s for a daemon that is starting or exiting.
     assert!(begin.elapsed() < DEADLINE, "{:?}", begin.elapsed());
     assert!(daemon.is_alive());
 }
 
-/// It has got SIGTERM: until then a second start finds a daemon that is up.
+/// It has received SIGTERM. Until then a second start finds a running daemon.
 const CLOSING: &str = "waiting for child processes...";
 
 /// An init script with a time limit, or Ctrl-C.
@@ -132,7 +133,7 @@ fn a_start_whose_starter_is_gone_leaves_a_daemon() {
         .arg("-p")
         .arg(scene.home.path("pid"));
     let mut starter = command.spawn().unwrap();
-    // What will be the daemon waits for the old one.
+    // The future daemon waits for the old one.
     wait_for("its child", || {
         (!children(starter.id()).is_empty()).then_some(())
     });
@@ -156,7 +157,7 @@ fn kill_and_start_at_once_leaves_a_daemon() {
     let mut daemon = scene.daemon(&slow);
     open(&scene, &daemon);
     let pid_file = scene.home.path("pid");
-    // As a script does: the old one takes its time to close the door.
+    // Like a script: the old daemon takes its time to close the door.
     daemon.signal(libc::SIGTERM);
     daemon.await_text(CLOSING);
     let second = ask(
@@ -196,11 +197,12 @@ fn a_state_folder_that_was_removed_is_made_anew() {
     assert_eq!(rules(&scene), 0);
 }
 
-/// The folder comes back after the daemon has missed it and before it makes a new one; a second daemon starts before it goes on.
+/// The directory reappears after the daemon has missed it and before it creates a new one. A second
+/// daemon starts before the first continues.
 fn a_state_folder_that_comes_back_stays_locked() {
     let scene = Scene::new();
     scene.home.config(&door(600));
-    // Three folders are made at the start, and one control socket.
+    // The start creates three directories and one control socket.
     let mut strace = scene.router.command("strace");
     strace
         .args(["-D", "-o", "/dev/null", "-e", "trace=mkdir,bind"])
@@ -240,7 +242,7 @@ fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
     open(&scene, &first);
     fs::rename(scene.home.path("state"), scene.home.path("moved")).expect("rename");
     let mut second = start(&scene);
-    // Both hear it; what the second does is a second rule.
+    // Both see the knock. The second one's action is a second rule.
     scene.knock(ROUTER, STEPS);
     second.await_text(&lines::opened(CLIENT, "SSH"));
     first.await_text(GONE);
@@ -248,7 +250,7 @@ fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
     assert_eq!(first.wait().code(), Some(1));
     await_notes(&scene, "start", 2);
     assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 1));
-    // Its journal and control socket are its own.
+    // It has its own journal and control socket.
     assert_eq!(read_journal(&scene).leases.len(), 1);
     assert_eq!(json(&scene)["process"], second.pid());
     second.signal(libc::SIGTERM);
@@ -256,7 +258,8 @@ fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
     assert_eq!(rules(&scene), 0);
 }
 
-/// Two daemons of one config that has named another interface since, because somebody removed the folder between their starts.
+/// Two daemons of one config that now has another Interface. Both run because the directory was
+/// removed between their starts.
 fn what_another_daemon_left_in_a_new_state_folder_closes() {
     let scene = Scene::new();
     let start = |interface: &str| {
@@ -279,7 +282,7 @@ fn what_another_daemon_left_in_a_new_state_folder_closes() {
     assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 2));
 }
 
-/// Two configs, one pid file: the default.
+/// Two configs with the same, default pid file.
 fn the_pid_file_of_another_daemon_stays() {
     let scene = Scene::new();
     let pid_file = scene.home.path("pid");
@@ -308,7 +311,8 @@ fn the_pid_file_of_another_daemon_stays() {
     assert!(!pid_file.exists(), "its own it removes");
 }
 
-/// As with 0.8: a service for each line. `-d` here, since that is where a second start of the same is a success.
+/// One service per line, as with 0.8. With `-d`, because there a second start of the same daemon
+/// succeeds.
 fn two_daemons_of_one_config_listen_on_two_interfaces() {
     let scene = Scene::new();
     scene.home.config(&door(600));
@@ -330,7 +334,7 @@ fn two_daemons_of_one_config_listen_on_two_interfaces() {
     let (lo, said) = start("lo");
     assert_eq!(said, "");
     assert_ne!(wan, lo);
-    // The same again is the same daemon.
+    // The same arguments find the same daemon.
     let (again, said) = start("lo");
     assert_eq!(again, lo);
     assert!(
@@ -382,7 +386,7 @@ fn config(scene: &Scene) -> String {
     scene.home.path("knockd.conf").display().to_string()
 }
 
-/// Its own next start may never come: somebody has given the service another interface.
+/// That daemon may never start again: the user has changed the interface of the service.
 fn what_a_dead_daemon_of_another_interface_left_closes() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
@@ -391,7 +395,8 @@ fn what_a_dead_daemon_of_another_interface_left_closes() {
     assert_eq!(rules(&scene), 1);
     let mut other = Daemon::start(&scene.router, &scene.home, &["-i", "lo"]);
     other.await_text("1 open doors taken over");
-    // The first one again, while the other has its door: nothing is left for it, and what is the other's stays.
+    // Start the first one again while the other has an open door. There is nothing left to close,
+    // and the other one's door stays open.
     let mut first = start(&scene);
     scene.fence(&first);
     assert_eq!(first.count("taken over"), 0);
@@ -399,7 +404,7 @@ fn what_a_dead_daemon_of_another_interface_left_closes() {
     first.signal(libc::SIGTERM);
     assert_eq!(first.wait().code(), Some(15));
     assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 0));
-    // It is in the other's journal.
+    // The door is in the other one's journal.
     other.signal(libc::SIGKILL);
     other.wait();
     let mut last = start(&scene);
@@ -409,7 +414,7 @@ fn what_a_dead_daemon_of_another_interface_left_closes() {
     assert_eq!((rules(&scene), notes(&scene, "stop")), (0, 1));
 }
 
-/// A start can neither close it nor put it aside: its own next start closes it.
+/// A start can neither close it nor quarantine it. The next start in its own namespace closes it.
 fn what_another_interface_of_another_namespace_left_stays() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));

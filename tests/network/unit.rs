@@ -1,4 +1,4 @@
-//! The systemd unit as it ships, under a real systemd that runs as process 1 of namespaces of its own.
+//! The shipped systemd unit under a real systemd that runs as process 1 in its own namespaces.
 
 use crate::Test;
 use crate::lab::{
@@ -64,7 +64,7 @@ pub fn missing() -> Option<String> {
     }
 }
 
-/// Where cgroup2 is mounted.
+/// The mount point of cgroup2.
 fn cgroup2() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").ok()?;
     let line = mounts
@@ -73,7 +73,7 @@ fn cgroup2() -> Option<PathBuf> {
     Some(PathBuf::from(line.split(' ').nth(1)?))
 }
 
-/// Removes a cgroup and those below it, the innermost first, as far as they are empty.
+/// Removes a cgroup and those below it, innermost first, as far as they are empty.
 fn remove_groups(group: &Path) {
     let _ = Command::new("find")
         .arg(group)
@@ -81,7 +81,8 @@ fn remove_groups(group: &Path) {
         .output();
 }
 
-/// A copy of the unit for systemd-analyze: the program that it starts must exist, and any will do.
+/// A copy of the unit for systemd-analyze. The program that it starts must exist, and any program
+/// will do.
 fn copy_of_unit(scene: &Scene) -> PathBuf {
     let text = fs::read_to_string(UNIT)
         .expect("unit")
@@ -89,7 +90,7 @@ fn copy_of_unit(scene: &Scene) -> PathBuf {
     scene.home.write("knockd.service", &text)
 }
 
-/// systemd knows each line of the drop-in, and thinks better of the unit with it.
+/// systemd knows each line of the drop-in and rates the unit better with it.
 fn hardened_unit_is_safer() {
     let scene = Scene::new();
     let unit = copy_of_unit(&scene);
@@ -112,7 +113,7 @@ fn hardened_unit_is_safer() {
         output.status.success() && !said.contains("knockd"),
         "{said}"
     );
-    // In tenths; the unit alone has 95.
+    // In tenths. The unit alone has 95.
     let output = analyze(&["security", "--offline=true", "--threshold=39"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
@@ -121,7 +122,7 @@ fn hardened_unit_is_safer() {
 
 fn hardened_unit_opens_and_closes() {
     let scene = Scene::new();
-    // Its /tmp is another, so nothing is noted there.
+    // It has a private /tmp, so nothing is noted there.
     let config = "[SSH]
         sequence = 7000,8000:udp,9000
         tcpflags = syn
@@ -163,12 +164,13 @@ struct Machine {
 }
 
 impl Machine {
-    /// Boots with this `/etc/knockd.conf`. `options`: KNOCKD_OPTS of /etc/default/knockd; empty: there is no such file.
+    /// Boots with this `/etc/knockd.conf`. `options` is KNOCKD_OPTS in /etc/default/knockd; if
+    /// empty, that file does not exist.
     fn boot(scene: &Scene, config: &str, options: &str) -> Machine {
         Machine::boot_hardened(scene, config, options, None)
     }
 
-    /// The same with this drop-in for the unit.
+    /// Like [`Machine::boot`], with this drop-in for the unit.
     fn boot_hardened(scene: &Scene, config: &str, options: &str, drop_in: Option<&str>) -> Machine {
         let home: &Path = scene.home.as_ref();
         let config = config.replace("@HOME@", &home.display().to_string());
@@ -195,7 +197,7 @@ impl Machine {
             .arg(UNIT);
         inside.arg(scene.home.path("unit.conf")).arg(options);
         inside.args(drop_in);
-        // Into the group first: `ip netns exec` mounts another /sys, where there is none.
+        // Enter the cgroup first, because `ip netns exec` mounts another /sys without cgroups.
         let mut command = Command::new("sh");
         command
             .args(["-ec", "echo $$ > \"$0/cgroup.procs\"; exec \"$@\""])
@@ -207,7 +209,7 @@ impl Machine {
             group,
             console,
         };
-        // A whole machine boots, beside all other tests.
+        // A whole machine boots in parallel with all other tests.
         let patience = Duration::from_secs(60);
         let pause = Duration::from_millis(100);
         wait_within(patience, pause, "systemd to answer", || {
@@ -219,7 +221,7 @@ impl Machine {
         machine
     }
 
-    /// Runs systemctl inside; its words, or its words as an error.
+    /// Runs systemctl inside. Returns its output, on failure as the error.
     fn systemctl(&self, arguments: &str) -> Result<String, String> {
         let process1 = *children(self.systemd.pid())
             .first()
@@ -250,7 +252,8 @@ impl Machine {
             .expect(name)
     }
 
-    /// Waits until the unit runs a process other than `last`, and gives its id as seen inside.
+    /// Waits until the main process of the unit is not `last` and returns its PID inside the
+    /// machine.
     fn await_main(&self, last: &str) -> String {
         wait_for("a running unit", || {
             let pid = self.property("MainPID");
@@ -267,7 +270,7 @@ impl Drop for Machine {
             let (status, last) = (ask("status knockd"), ask("show knockd -p ExecMainStatus"));
             eprintln!("{status}\n{last}\n{console}");
         }
-        // Process 1 dies, and with it all of its processes; then the groups can go.
+        // Killing process 1 kills all of its processes, after which the cgroups can be removed.
         for pid in children(self.systemd.pid()) {
             signal(pid, libc::SIGKILL);
         }
@@ -283,7 +286,8 @@ impl Drop for Machine {
     }
 }
 
-/// Knocks until there is a rule: the unit is active before the daemon listens, and nobody sees its log.
+/// Knocks until there is a rule: the unit is active before the daemon listens, and its log is not
+/// visible here.
 fn open(scene: &Scene) {
     wait_for("an open door", || {
         scene.knock(ROUTER, STEPS);
@@ -296,7 +300,7 @@ fn unit_starts_reloads_and_stops() {
     scene
         .router
         .run(&format!("ip route add default via {CLIENT}"));
-    // Without options the interface is the config's.
+    // Without options, the config specifies the interface.
     let config = format!("[options]\nInterface = wan0\n{}", door(600));
     let machine = Machine::boot(&scene, &config, "");
     let main = machine.await_main("0");
@@ -318,7 +322,7 @@ fn unit_starts_reloads_and_stops() {
     });
     assert_eq!(machine.property("MainPID"), main, "a reload is no restart");
 
-    // A stop runs the stop command and is no failure.
+    // A stop runs the stop command and is not a failure.
     machine.systemctl("stop knockd").expect("stop");
     assert_eq!(machine.property("ActiveState"), "inactive");
     assert_eq!(machine.property("Result"), "success");
@@ -338,15 +342,16 @@ fn unit_restarts_after_a_kill() {
         .expect("kill");
     let second = machine.await_main(&first);
     assert_eq!(machine.property("NRestarts"), "1");
-    // The journal of leases was not lost with it.
+    // The journal of leases has survived.
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
-    // The note comes after the rule.
+    // The note is written after the rule.
     wait_for("the note", || (notes(&scene, "stop") >= 1).then_some(()));
     open(&scene);
     assert_eq!(machine.property("MainPID"), second);
 }
 
-/// With a config that is wrong a start and a reload fail aloud; nothing tries again until the user does.
+/// A start or reload with an invalid config fails with a message. There is no retry until the user
+/// acts.
 fn unit_refuses_a_broken_config() {
     let scene = Scene::new();
     let machine = Machine::boot(&scene, &door(600), "-i wan0");
@@ -369,7 +374,7 @@ fn unit_refuses_a_broken_config() {
     machine.systemctl("restart knockd").expect("restart");
     machine.await_main(&main);
 
-    // What a crash leaves open is closed all the same.
+    // What a crash leaves open closes nevertheless.
     open(&scene);
     fs::write(&config, "[SSH]\nsequence = none\n").expect("config");
     machine

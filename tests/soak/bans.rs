@@ -1,10 +1,10 @@
-//! Scanners, who are banned, and what the firewall shows of it.
+//! Scanners: which of them are banned, and what the firewall shows.
 
 use crate::doors::{Link, Step};
 use crate::model::Ms;
 use crate::soak::Soak;
 
-/// Ports 20 to 40 are no door's.
+/// No door uses ports 20 to 40.
 pub const OPTIONS: &str = "Tripwire = 20-40
     TripwireHits = 2
     BanTime = 3
@@ -12,30 +12,30 @@ pub const OPTIONS: &str = "Tripwire = 20-40
     BanCommand = iptables -w -I INPUT -s %IP% -j DROP
     UnbanCommand = iptables -w -D INPUT -s %IP% -j DROP\n";
 const BAN_TIME: Ms = 3_000;
-/// From a tripwire to the rule, and from the end to the rule's end, without load.
+/// From a tripwire hit to the rule, and from the ban's end to the rule's removal, without load.
 const SLACK: Ms = 2_000;
 
-/// Hosts of the Internet: 203.0.113.0 and so on. More than may be banned at once.
+/// Internet hosts 203.0.113.0 and following. There are more than can be banned at once.
 const SCANNERS: usize = 8;
 
-/// What is known of them.
+/// What is known about them.
 #[derive(Default)]
 pub struct Bans {
-    /// Until then each may be banned.
+    /// Each can be banned until this time.
     until: [Ms; SCANNERS],
     scans: usize,
-    /// In how many looks somebody was.
+    /// The number of looks in which some scanner was banned.
     seen: usize,
 }
 
-/// The scanner that this rule of INPUT drops.
+/// The scanner that this INPUT rule drops.
 pub fn scanner_of(rule: &str) -> Option<usize> {
     let number = rule.strip_prefix("-A INPUT -s 203.0.113.")?;
     number.strip_suffix("/32 -j DROP")?.parse().ok()
 }
 
 impl Soak {
-    /// One of them touches some tripwires.
+    /// A scanner hits some tripwires.
     pub fn scan(&mut self) {
         if !self.world.is_usable(Link::Wan, false) {
             return;
@@ -56,7 +56,7 @@ impl Soak {
         self.bans.until[scanner] = self.now() + BAN_TIME;
     }
 
-    /// A daemon has just started: what the one before left must soon be undone.
+    /// A daemon has just started and must soon undo the bans of its predecessor.
     pub fn bans_taken_over(&mut self) {
         let now = self.now();
         for until in &mut self.bans.until {
@@ -64,14 +64,14 @@ impl Soak {
         }
     }
 
-    /// Whether nobody can be banned any more.
+    /// Whether no ban can be active any more.
     pub fn nobody_is_banned(&self) -> bool {
         let slack = SLACK + self.model.load();
         let now = self.now();
         self.bans.until.iter().all(|until| until + slack < now)
     }
 
-    /// What a look at the firewall from that moment on shows.
+    /// Judges what a look at the firewall that began at `from` shows.
     pub fn judge_bans(&mut self, text: &str, from: Ms) {
         let mut rules = [0; SCANNERS];
         for scanner in text.lines().filter_map(scanner_of) {
@@ -91,7 +91,7 @@ impl Soak {
         }
     }
 
-    /// At the end: somebody must have been banned, or all this has seen nothing.
+    /// At the end, some scanner must have been banned; otherwise the run has tested nothing.
     pub fn judge_scans(&mut self) {
         if self.bans.scans > 30 && self.bans.seen == 0 {
             self.violation("nobody was ever banned");

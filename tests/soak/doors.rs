@@ -1,4 +1,4 @@
-//! The doors of the soak, who knocks at them, and the configs that say so.
+//! The doors of the soak, the sources that knock, and the configs.
 
 use crate::model::{Key, Times};
 use std::fmt::Write;
@@ -9,13 +9,14 @@ pub struct Door {
     pub name: &'static str,
     /// cmd_timeout in seconds.
     lease: u64,
-    /// `@RULE@` becomes iptables or ip6tables with `-I`; empty: a note is written.
+    /// `@RULE@` is replaced by iptables or ip6tables with `-I`. If empty, the command writes a
+    /// note.
     start: &'static str,
-    /// Likewise with `-D`.
+    /// The same with `-D`.
     stop: &'static str,
-    /// What they sleep, in milliseconds.
+    /// How long the two commands sleep, in milliseconds.
     sleeps: (u64, u64),
-    /// Only every so many sources knock at it: only 16 start and 16 stop commands run at once.
+    /// Only every n-th source knocks at it, because only 16 start and 16 stop commands run at once.
     every: usize,
 }
 
@@ -30,7 +31,7 @@ const fn door(name: &'static str, lease: u64) -> Door {
     }
 }
 
-/// All of them. The rule of the n-th is for port 1000 + n.
+/// All doors. The rule of the n-th is for port 1000 + n.
 pub const DOORS: &[Door] = &[
     door("blink", 0),
     door("short", 1),
@@ -75,18 +76,18 @@ pub const DOORS: &[Door] = &[
     },
 ];
 
-/// The door with a one-time list.
+/// The index of the door with a one-time list.
 pub const ONCE: usize = DOORS.len() - 2;
-/// The door without a stop command.
+/// The index of the door without a stop command.
 pub const NOTE: usize = DOORS.len() - 1;
 
-/// Lines of the one-time list.
+/// The number of lines in the one-time list.
 pub const LIST_LINES: usize = 600;
 
-/// An attempt lasts this long (seconds).
+/// seq_timeout in seconds.
 pub const SEQ_TIMEOUT: u64 = 3;
 
-/// Where a source knocks from.
+/// The link through which a source knocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// wan0, a veth.
@@ -98,11 +99,11 @@ pub enum Link {
 /// All links.
 pub const LINKS: [Link; 2] = [Link::Wan, Link::Ppp];
 
-/// Who knocks.
+/// A client.
 pub struct Source {
     pub address: &'static str,
     pub link: Link,
-    /// He never knocks as he should.
+    /// It never knocks correctly.
     pub stranger: bool,
 }
 
@@ -120,7 +121,7 @@ const fn source(address: &'static str, link: Link, stranger: bool) -> Source {
     }
 }
 
-/// All of them; the first two can run the real client.
+/// All sources. The first two can run the real client.
 pub const SOURCES: &[Source] = &[
     source("198.51.100.2", Link::Wan, false),
     source("2001:db8::2", Link::Wan, false),
@@ -147,7 +148,7 @@ pub fn times() -> Vec<Times> {
     DOORS.iter().map(times).collect()
 }
 
-/// Whether that source may knock at that door as he should.
+/// Whether that source may knock correctly at that door.
 pub fn is_customer(key: Key) -> bool {
     !SOURCES[key.source].stranger && key.source.is_multiple_of(DOORS[key.door].every)
 }
@@ -158,7 +159,7 @@ pub fn hangs(door: usize) -> bool {
     start.max(stop) >= 1000
 }
 
-/// One step.
+/// One step of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub port: u16,
@@ -195,18 +196,18 @@ fn text(steps: &[Step]) -> String {
     texts.join(",")
 }
 
-/// The words of the client for these steps.
+/// The client's arguments for these steps.
 pub fn words(steps: &[Step]) -> Vec<String> {
     text(steps).split(',').map(str::to_string).collect()
 }
 
-/// A one-time list with nothing used.
+/// An unused one-time list.
 pub fn list() -> String {
     let lines: Vec<String> = (0..LIST_LINES).map(|line| text(&listed(line))).collect();
     lines.join("\n") + "\n"
 }
 
-/// The doors of the config in that variant; the files are in `home`.
+/// The doors of the config in that variant. Their files are in `home`.
 pub fn config(variant: u16, home: &Path) -> String {
     let home = home.display();
     let mut config = String::new();
@@ -253,7 +254,7 @@ pub fn config(variant: u16, home: &Path) -> String {
     config
 }
 
-/// What a config can be instead that must change nothing.
+/// Broken configs, which must change nothing.
 pub const BROKEN: &[&str] = &[
     "sequence = 1,2\n",
     "[A]\nsequence = 1,99999\n",
@@ -265,7 +266,7 @@ pub const BROKEN: &[&str] = &[
     "[A]\nsequence = 1\none_time_sequences = /nonexistent/list\n",
 ];
 
-/// The keys of a rule as `iptables -S` shows it; `None`: it is not one of a door's.
+/// The key of a rule as `iptables -S` shows it; `None` if it is not a door's rule.
 pub fn key_of(rule: &str) -> Option<Key> {
     let words: Vec<&str> = rule.split(' ').collect();
     let after = |flag: &str| {

@@ -1,4 +1,4 @@
-//! What happens to the daemon beside knocks.
+//! Everything that happens to the daemon apart from knocks.
 
 use crate::doors::{BROKEN, LINKS, Link};
 use crate::lab::signal;
@@ -8,10 +8,10 @@ use crate::soak::Soak;
 use crate::world::Breakage;
 use std::time::Duration;
 
-/// How many variants of the config there are.
+/// The number of variants of the config.
 const VARIANTS: u16 = 5;
 
-/// What can happen.
+/// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happening {
     Knock,
@@ -35,14 +35,15 @@ pub enum Happening {
 
 use Happening::*;
 
-/// What happens how often, for a time.
+/// The frequency of each event during a part of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Era {
     pub name: &'static str,
     weights: &'static [(Happening, usize)],
 }
 
-/// Without calm times nothing would be open for long; without long lives no leak would show.
+/// Without calm parts nothing would be open for long. Without long-lived daemons no leak would
+/// show.
 pub const ERAS: &[Era] = &[
     Era {
         name: "calm",
@@ -122,7 +123,7 @@ pub const ERAS: &[Era] = &[
 ];
 
 impl Soak {
-    /// One thing of that era.
+    /// Plays one event of that era.
     pub fn happen(&mut self, era: Era) {
         let Some(what) = self.random.weighted(era.weights) else {
             return;
@@ -230,7 +231,7 @@ impl Soak {
     }
 
     fn kill_listener(&mut self) {
-        // The keeper waits ever longer before it starts the next.
+        // The keeper waits longer before each further restart.
         if self.listener_kills >= 3 {
             return;
         }
@@ -256,7 +257,7 @@ impl Soak {
         signal(victim, libc::SIGSTOP);
         let end = self.now() + time;
         while self.now() < end {
-            // Packets wait for the listener in its socket.
+            // Packets are queued in the listener's socket.
             self.knock_fast();
             self.pass(150);
         }
@@ -286,7 +287,8 @@ impl Soak {
         self.start_again();
     }
 
-    /// As an init does; now and then while an interface is missing, which the daemon waits for.
+    /// Starts the daemon like an init system; sometimes while an interface is missing, for which
+    /// the daemon then waits.
     fn start_again(&mut self) {
         if LINKS.iter().any(|link| !self.world.is_there(*link)) {
             if self.random.percent(50) {
@@ -314,7 +316,7 @@ impl Soak {
         self.unsettle(Some(link));
         self.world.break_link(link, how);
         if how == Breakage::Delete && self.random.percent(50) {
-            // A redial: at once, with a new index.
+            // A redial: immediately, with a new index.
             self.repair_link(link);
         }
     }
@@ -350,7 +352,8 @@ impl Soak {
         }
     }
 
-    /// The journal is written again within a second (`limits::JOURNAL_RETRY_MS`); until then a kill would leave doors open.
+    /// The journal is written again within a second (`limits::JOURNAL_RETRY_MS`). Until then a kill
+    /// would leave doors open.
     pub fn empty_state(&mut self) {
         if self.state_full.take().is_some() {
             self.note("state folder has room", "");
@@ -367,7 +370,7 @@ impl Soak {
         } else {
             self.note("log has room", "");
             self.world.empty("log");
-            // And is rotated: SIGHUP opens a new one.
+            // The log is rotated as well: SIGHUP opens a new file.
             let _ = std::fs::remove_file(self.world.home.path("log/knockd.log"));
             if self.reloading {
                 self.reload();
@@ -376,7 +379,8 @@ impl Soak {
         }
     }
 
-    /// A daemon that cannot write its state folder works; only a kill it cannot bear.
+    /// A daemon that cannot write its state directory works, but does not survive a kill without
+    /// losing state.
     fn run_without_state(&mut self) {
         self.note("state folder read-only", "");
         self.terminate();
@@ -396,7 +400,7 @@ impl Soak {
         self.start();
     }
 
-    /// Nothing is open and nothing runs: all must be as at the start.
+    /// With nothing open and nothing running, everything must be as at the start.
     pub fn rest(&mut self) {
         self.note("rest", "");
         self.empty_state();

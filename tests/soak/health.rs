@@ -1,18 +1,19 @@
-//! What the daemon takes: descriptors, memory, processes.
+//! The daemon's resources: descriptors, memory, processes.
 
 use crate::lab::children;
 use crate::model::Ms;
 use crate::soak::Soak;
 use std::fs;
 
-/// Resident memory may vary by this (kB) between two rests.
+/// Resident memory may vary by this much (kB) between two rests.
 const RSS_MARGIN: usize = 2048;
-/// While it works: a replacement of the listener, and commands that are about to begin. More than these are soon fewer.
+/// Extra descriptors while it works: a replacement listener, and commands that are about to start.
+/// A higher number must soon drop.
 const BUSY_DESCRIPTORS: usize = 4;
-/// A zombie is reaped, and what is not needed closed, within this time.
+/// A zombie is reaped, and unneeded descriptors are closed, within this time.
 const REAPED_WITHIN: Ms = 2_000;
 
-/// What keeper and listener took when nothing was open the first time.
+/// The resources of keeper and listener at the first rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AtRest {
     descriptors: Option<[usize; 2]>,
@@ -20,7 +21,7 @@ pub struct AtRest {
 }
 
 impl Soak {
-    /// While it works.
+    /// Checks a working daemon.
     pub fn judge_health(&mut self) {
         if self.has_ended() {
             return self.violation("the daemon has ended by itself");
@@ -53,7 +54,7 @@ impl Soak {
         }
     }
 
-    /// When nothing is open and no command runs: the firewall is as at the start, and the daemon as at the first rest.
+    /// Checks an idle daemon: the firewall is as at the start, and the daemon as at the first rest.
     pub fn judge_rest(&mut self) {
         let moment = self.now();
         let look = self.look_after(moment);
@@ -97,7 +98,7 @@ impl Soak {
         }
     }
 
-    /// What keeper and listener take at rest, for the report.
+    /// The resources of keeper and listener at rest, for the report.
     pub fn show_health(&self) -> String {
         let [descriptors, memory] = [self.at_rest.descriptors, self.at_rest.memory].map(|found| {
             found.map_or("?".to_string(), |[keeper, listener]| {
@@ -112,7 +113,7 @@ fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count())
 }
 
-/// Resident kB.
+/// Resident memory in kB.
 fn memory(pid: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

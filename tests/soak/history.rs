@@ -1,29 +1,29 @@
-//! What was done and what was wrong, for whoever has to find out why.
+//! Records events and violations, to help find the cause of a failure.
 
 use crate::model::Ms;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Events that a failure shows.
+/// The number of events shown for a failure.
 const SHOWN: usize = 50;
 
 #[derive(Default)]
 pub struct History {
     last: VecDeque<String>,
     counts: BTreeMap<&'static str, usize>,
-    /// What was wrong.
+    /// The violations.
     pub violations: Vec<String>,
     pub openings: usize,
     pub closings: usize,
 }
 
 impl History {
-    /// An event.
+    /// Records an event.
     pub fn note(&mut self, at: Ms, name: &'static str, detail: &str) {
         *self.counts.entry(name).or_default() += 1;
         self.tell(at, &format!("{name} {detail}"));
     }
 
-    /// What belongs to an event, uncounted.
+    /// Records a detail of an event, without counting it.
     pub fn tell(&mut self, at: Ms, text: &str) {
         if self.last.len() == SHOWN {
             self.last.pop_front();
@@ -31,7 +31,7 @@ impl History {
         self.last.push_back(format!("{} {text}", time(at)));
     }
 
-    /// Something is wrong.
+    /// Records a violation.
     pub fn violation(&mut self, at: Ms, text: &str) {
         self.violations.push(format!("{} {text}", time(at)));
     }

@@ -5,7 +5,8 @@ use crate::service::Kill;
 use crate::soak::Soak;
 
 impl Soak {
-    /// Kills both so many times, each time followed by a start, and sees that nothing is left open.
+    /// Kills both `number` times, restarts the daemon each time, and checks that nothing is left
+    /// open.
     pub fn play_kills(&mut self, number: usize) {
         let mut at_command = 0;
         self.hurry = true;

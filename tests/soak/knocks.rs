@@ -1,4 +1,4 @@
-//! Knocks of all kinds, and what each must do.
+//! Knocks of all kinds, and the effect that each must have.
 
 use crate::doors::{
     self, DOORS, LIST_LINES, NOTE, ONCE, SEQ_TIMEOUT, SOURCES, Step, listed, sequence,
@@ -9,11 +9,11 @@ use crate::soak::Soak;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Between two steps that must not overtake one another.
+/// Between two steps that must not be reordered.
 const GAP: Duration = Duration::from_millis(20);
 
 impl Soak {
-    /// One of the kinds.
+    /// Sends a knock of a random kind.
     pub fn knock(&mut self) {
         match self.random.below(100) {
             0..50 => self.knock_as_should(),
@@ -26,7 +26,7 @@ impl Soak {
         }
     }
 
-    /// Some customers whose packets can come in, each a source and a door of its own.
+    /// Some customers whose packets can arrive, each with its own source and door.
     fn customers(&mut self, most: usize) -> Vec<Key> {
         let mut keys = BTreeSet::new();
         let number = 1 + self.random.below(most);
@@ -46,7 +46,7 @@ impl Soak {
             }
         }
         let mut keys: Vec<Key> = keys.into_iter().collect();
-        // The one-time list has one sequence at a time.
+        // The one-time list has only one valid sequence at a time.
         let once: Vec<Key> = keys
             .iter()
             .copied()
@@ -57,7 +57,7 @@ impl Soak {
         keys
     }
 
-    /// The sequence that opens this door now, as far as is known.
+    /// The sequence that currently opens this door, as far as is known.
     fn due(&self, door: usize) -> Option<Vec<Step>> {
         match door {
             ONCE => self.used_lines().iter().position(|used| !used).map(listed),
@@ -79,7 +79,7 @@ impl Soak {
             .send(source.address, source.link, step, &mut self.random);
     }
 
-    /// What the model must know before the last packet of a whole knock.
+    /// Updates the model before the last packet of a complete knock.
     fn may_open(&mut self, key: Key) {
         let sent = self.now();
         self.record(Event::Knocked {
@@ -89,7 +89,7 @@ impl Soak {
         });
     }
 
-    /// And after it. The last packet did not leave before `earliest`.
+    /// Updates the model after it. The last packet was sent at `earliest` or later.
     fn has_knocked(&mut self, key: Key, certain: bool, steps: &[Step], earliest: Ms) {
         let sent = self.now();
         for (certain, sent) in [(false, sent), (certain, earliest)] {
@@ -105,13 +105,14 @@ impl Soak {
         if key.door == ONCE {
             let line = (0..LIST_LINES).find(|line| listed(*line) == steps);
             self.uses.knocked(line.expect("a line"), certain, sent);
-            // The listener must hear of the next line first.
+            // The listener must first receive the next line.
             self.unsettle(None);
             self.once_until = sent + 1000;
         }
     }
 
-    /// As a person does who wants to come in: nothing disturbs it, so it must open. Several at once, step by step.
+    /// Knocks like a user who wants to get in. Nothing disturbs the knock, so it must open. Several
+    /// users knock in parallel, step by step.
     fn knock_as_should(&mut self) {
         let keys = self.customers(3);
         for key in &keys {
@@ -154,7 +155,7 @@ impl Soak {
         }
     }
 
-    /// All packets at once, whatever goes on: it may open.
+    /// Sends all packets at once, whatever else is going on. The door may open.
     pub fn knock_fast(&mut self) {
         for key in self.customers(4) {
             let variant = self.random.pick(&[self.variant, self.stale]);
@@ -173,7 +174,7 @@ impl Soak {
         }
     }
 
-    /// The real client.
+    /// Knocks with the real client.
     fn knock_with_client(&mut self) {
         let key = Key {
             door: self.random.below(ONCE),
@@ -202,7 +203,7 @@ impl Soak {
         self.has_knocked(key, certain && in_time, &steps, begin);
     }
 
-    /// Somebody and a door that he has not touched of late; strangers and customers.
+    /// Any source, customer or not, and a door at which it has not knocked recently.
     fn anybody(&mut self) -> Option<Key> {
         let key = Key {
             door: self.random.below(DOORS.len()),
@@ -211,7 +212,7 @@ impl Soak {
         (self.is_clean(key) && self.world.can_send(&SOURCES[key.source])).then_some(key)
     }
 
-    /// Not to the end: opens nothing.
+    /// Sends an incomplete knock, which opens nothing.
     fn knock_half(&mut self) {
         let Some(key) = self.anybody() else { return };
         let Some(mut steps) = self.due(key.door) else {
@@ -229,7 +230,7 @@ impl Soak {
         }
     }
 
-    /// The right ports in a wrong order, or over the wrong transport: opens nothing.
+    /// Sends the right ports in a wrong order or over the wrong transport, which opens nothing.
     fn knock_in_wrong_order(&mut self) {
         let Some(key) = self.anybody() else { return };
         let Some(mut steps) = self.due(key.door) else {
@@ -253,7 +254,7 @@ impl Soak {
         }
     }
 
-    /// The sequence of the config before: opens nothing.
+    /// Sends the sequence of the previous config, which opens nothing.
     fn knock_stale(&mut self) {
         let Some(key) = self.anybody() else { return };
         let source = &SOURCES[key.source];
@@ -270,7 +271,7 @@ impl Soak {
         }
     }
 
-    /// A line of the one-time list that was used: opens nothing, ever.
+    /// Sends a used line of the one-time list, which never opens anything.
     fn replay(&mut self) {
         let used = self.used_lines();
         let used: Vec<usize> = (0..LIST_LINES).filter(|line| used[*line]).collect();

@@ -1,7 +1,9 @@
-//! The soak: random events for so many seconds, and an oracle that knows what must be open. `scripts/soak` runs it.
+//! The soak: random events for a given time, and an oracle that knows what must be open. Run it
+//! with `scripts/soak`.
 //!
-//! `soak SECONDS [--seed N]` plays everything; `soak --kills N [--seed N]` kills keeper and listener N times. With other arguments or
-//! none, as in a plain `cargo test`, it runs the tests of the oracle.
+//! `soak SECONDS [--seed N]` plays everything. `soak --kills N [--seed N]` kills keeper and
+//! listener N times. With other arguments or none, as in a plain `cargo test`, it runs the tests of
+//! the oracle.
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod bans;
@@ -23,7 +25,7 @@ use libtest_mimic::{Arguments, Trial};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 
-/// Set inside the namespaces: the folder for temporary files there.
+/// Set inside the namespaces: the directory for temporary files.
 const INSIDE: &str = "KNOCKD_SOAK_INSIDE";
 
 /// What to play.
@@ -79,8 +81,8 @@ fn fresh_seed() -> u64 {
     RandomState::new().hash_one(0) % 1_000_000
 }
 
-/// Runs this program again where mounts and processes are its own: what it starts ends with it, however it ends. The shell is the
-/// init of that place, which reaps what a killed daemon leaves.
+/// Runs this program again in its own mount and PID namespaces, so that everything it starts ends
+/// with it, however it ends. A shell is the init there and reaps what a killed daemon leaves.
 fn enter(plan: Plan, seed: u64) -> ExitCode {
     let plan = match plan {
         Plan::Seconds(seconds) => vec![seconds.to_string()],
@@ -123,7 +125,7 @@ fn enter(plan: Plan, seed: u64) -> ExitCode {
     }
 }
 
-/// Plays it and reports. `false`: something was wrong.
+/// Plays the plan and reports. Returns `false` if there was a violation.
 fn run(plan: Plan, seed: u64) -> bool {
     println!("seed {seed}");
     let mut soak = soak::Soak::new(seed);

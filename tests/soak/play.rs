@@ -1,17 +1,17 @@
-//! The run from start to end.
+//! A run from start to end.
 
 use crate::events::ERAS;
 use crate::model::Ms;
 use crate::soak::Soak;
 use std::fs;
 
-/// Between two rests, in which nothing is open.
+/// Between two rests, during which nothing is open.
 const REST_EVERY: Ms = 45_000;
-/// Between two looks at descriptors and zombies.
+/// Between two checks of descriptors and zombies.
 const HEALTH_EVERY: Ms = 2_000;
 
 impl Soak {
-    /// Random events for so many seconds.
+    /// Plays random events for `seconds`.
     pub fn play(&mut self, seconds: u64) {
         self.start();
         let begin = self.now();
@@ -52,7 +52,7 @@ impl Soak {
         }
     }
 
-    /// SIGTERM: then all is as it was before the first start, and the journal is empty.
+    /// Sends SIGTERM. Then everything is as before the first start, and the journal is empty.
     pub fn finish(&mut self) {
         self.note("the last SIGTERM", "");
         self.terminate();
@@ -87,7 +87,7 @@ impl Soak {
     }
 }
 
-/// Whether a lease or a ban is in it.
+/// Whether the journal contains a lease or a ban.
 fn has_lease(journal: &str) -> bool {
     let mut lines = journal.lines();
     lines.any(|line| line.starts_with("lease ") || line.starts_with("ban "))

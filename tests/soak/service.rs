@@ -1,4 +1,4 @@
-//! The daemon's life as an init has it: started, killed, asked to end, started again.
+//! The daemon's life under an init system: started, killed, stopped, started again.
 
 use crate::doors::{LINKS, SOURCES, Step};
 use crate::lab::{Daemon, children, lines, signal};
@@ -7,13 +7,13 @@ use crate::soak::Soak;
 use crate::{doors, lab};
 use std::fs;
 
-/// A daemon is ready within this time after its start.
+/// A daemon must be ready within this time after its start.
 const READY_WITHIN: Ms = 8_000;
-/// After SIGTERM it is gone within this time (`limits::SHUTDOWN_MS`).
+/// A daemon must exit within this time after SIGTERM (`limits::SHUTDOWN_MS`).
 const GONE_WITHIN: Ms = 13_000;
-/// A link that is whole is heard within this time.
+/// The listener must receive from a working link within this time.
 const DEAF_FOR: Ms = 3_000;
-/// A reload is done within this time.
+/// A reload must be done within this time.
 const RELOADED_WITHIN: Ms = 8_000;
 const KEEPING: &str = "keeping the doors as they were";
 
@@ -30,7 +30,8 @@ impl Soak {
         self.daemon.as_ref().expect("a daemon")
     }
 
-    /// Signals the keeper, or all processes of the name `knockd` as killall does: those of the others must not mind.
+    /// Sends a signal to the keeper, or to all processes named `knockd` like killall. The other
+    /// processes must ignore it.
     pub fn signal(&mut self, number: i32) {
         if self.random.percent(30) {
             for pid in self.listeners() {
@@ -45,10 +46,9 @@ impl Soak {
         self.daemon = Some(daemon);
     }
 
-    /// Starts it.
     pub fn start(&mut self) {
         self.spawn();
-        // While it gets ready somebody may look, too.
+        // A look can also fall into the time before the daemon is ready.
         self.bans_taken_over();
         let is_ready = |soak: &mut Soak| soak.daemon().is_ready();
         let ready = self.wait_until(READY_WITHIN, |soak| is_ready(soak) || soak.has_ended());
@@ -69,7 +69,7 @@ impl Soak {
             .is_none_or(|daemon| daemon.ended().is_some())
     }
 
-    /// The listeners of the present daemon.
+    /// The listeners of the current daemon.
     pub fn listeners(&self) -> Vec<u32> {
         let is_listener = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Soak {
             .collect()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self, what: Kill) {
         let listeners = match what {
             Kill::Keeper => Vec::new(),
@@ -100,7 +100,7 @@ impl Soak {
         self.bury();
     }
 
-    /// Waits for its end and reads what it has said.
+    /// Waits for the exit and reads the remaining output.
     fn bury(&mut self) -> Option<i32> {
         let mut daemon = self.daemon.take().expect("a daemon");
         let status = daemon.wait();
@@ -108,7 +108,7 @@ impl Soak {
         status.code()
     }
 
-    /// SIGTERM: everything is closed when it is gone.
+    /// Sends SIGTERM. After the exit everything is closed.
     pub fn terminate(&mut self) {
         self.record(Event::Closing);
         self.signal(libc::SIGTERM);
@@ -119,7 +119,7 @@ impl Soak {
         if !self.wait_until(GONE_WITHIN, Soak::has_ended) {
             self.violation("the daemon does not end");
         }
-        // With its last lines.
+        // Including its last lines.
         if let Some(daemon) = &mut self.daemon {
             daemon.wait();
         }
@@ -137,7 +137,7 @@ impl Soak {
         }
     }
 
-    /// What it says that it could not close in time.
+    /// What it reports as not closed in time.
     fn unfinished(&self) -> Vec<Key> {
         let errors = self.daemon().errors();
         let parse = |line: &str| {
@@ -157,7 +157,7 @@ impl Soak {
             .collect()
     }
 
-    /// What no daemon may say, however its life was.
+    /// Checks for log lines that no daemon may print, whatever happened to it.
     pub fn judge_log(&mut self, daemon: &Daemon) {
         if daemon.count("panicked") > 0 {
             self.violation("the daemon panicked");
@@ -174,7 +174,8 @@ impl Soak {
         }
     }
 
-    /// How long the keeper may wait before it starts the next listener (`limits::MAX_RESTART_DELAY_MS`).
+    /// How long the keeper may wait before it starts the next listener
+    /// (`limits::MAX_RESTART_DELAY_MS`).
     fn restart_delay(&self) -> Ms {
         match self.listener_kills {
             0 | 1 => 0,
@@ -182,8 +183,9 @@ impl Soak {
         }
     }
 
-    /// Makes sure that the listener hears that link and family: packets from a new address to the one-step door, until one
-    /// opens it. The daemon's word is enough here: what it does is seen in the firewall.
+    /// Makes sure that the listener receives from that link and address family: sends packets from
+    /// new addresses to the one-step door until one opens it. The log line is sufficient here; the
+    /// firewall shows its effect.
     pub fn settle(&mut self, link: doors::Link, ipv6: bool) -> bool {
         if self.settled[link as usize][usize::from(ipv6)] {
             return true;
@@ -214,7 +216,7 @@ impl Soak {
         heard
     }
 
-    /// SIGHUP with a good config in place, until it is in force.
+    /// Puts a good config in place, sends SIGHUP, and waits until the reload is done.
     pub fn reload(&mut self) {
         let reloads = self.daemon().count(lines::RELOADING);
         let refusals = self.daemon().count(KEEPING);
@@ -226,7 +228,7 @@ impl Soak {
                     || daemon.count(KEEPING) > refusals)
         });
         let refused = self.daemon().count(KEEPING) > refusals;
-        // A refusal may be of a reload before, whose listener was killed.
+        // The refusal may belong to an earlier reload whose listener was killed.
         if refused && self.reloading && self.listener_kills_in_life > 0 {
             self.reloading = false;
             return self.reload();
@@ -239,7 +241,7 @@ impl Soak {
         self.unsettle(None);
     }
 
-    /// SIGHUP with a broken config, until it is refused; then the good one is put back.
+    /// Sends SIGHUP with a broken config, waits for the refusal, and restores the good config.
     pub fn reload_broken(&mut self, text: Option<&str>) {
         let config = self.world.home.path("knockd.conf");
         match text {
@@ -257,7 +259,8 @@ impl Soak {
         }
     }
 
-    /// Everything that makes the next knock certain on that link and family. `false`: something is wrong.
+    /// Does everything that makes the next knock on that link and address family certain. Returns
+    /// `false` if that fails.
     pub fn make_certain(&mut self, link: doors::Link, ipv6: bool) -> bool {
         if self.reloading {
             self.reload();
@@ -265,7 +268,7 @@ impl Soak {
         self.settle(link, ipv6)
     }
 
-    /// Another daemon with the same config: must refuse, and disturb nothing.
+    /// Starts another daemon with the same config, which must refuse to start and disturb nothing.
     pub fn start_second(&mut self) {
         let output = self
             .world
@@ -283,7 +286,7 @@ impl Soak {
         }
     }
 
-    /// Repairs what hinders a start.
+    /// Repairs everything that would prevent a start.
     pub fn repair_all(&mut self) {
         for link in LINKS {
             if !self.world.is_whole(link) {

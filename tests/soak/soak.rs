@@ -1,4 +1,4 @@
-//! One run: the world, the daemon and the oracle, and the clock that they share.
+//! One run: the world, the daemon and the oracle, and their common clock.
 
 use crate::bans::{Bans, scanner_of};
 use crate::doors::{self, DOORS, Link, NOTE, SOURCES, key_of};
@@ -16,12 +16,12 @@ pub struct Soak {
     pub random: Random,
     pub model: Model,
     pub bans: Bans,
-    /// Runs of the command of the door without a stop command, for each source.
+    /// For each source, the runs of the command of the door without a stop command.
     pub runs: Runs,
-    /// Uses of the lines of the one-time list.
+    /// The uses of each line of the one-time list.
     pub uses: Runs,
     pub history: History,
-    /// The daemon, while one runs.
+    /// The running daemon, if any.
     pub daemon: Option<Daemon>,
     watch: Watch,
     pub world: World,
@@ -31,27 +31,28 @@ pub struct Soak {
     pub rules: String,
     base: BTreeSet<String>,
     before: BTreeMap<Key, usize>,
-    /// Until then what a source has sent to a door may become a whole knock with what it sends next.
+    /// Until this time, packets that a source has sent to a door can form a complete knock with its
+    /// next packets.
     pub dirty: BTreeMap<Key, Ms>,
-    /// The listener surely sees what comes in by that link and family.
+    /// Whether the listener certainly receives packets by that link and address family.
     pub settled: [[bool; 2]; 2],
-    /// The variant that the config file holds, and the one before.
+    /// The current variant of the config file, and the previous one.
     pub variant: u16,
     pub stale: u16,
-    /// A reload may be under way.
+    /// Whether a reload may be in progress.
     pub reloading: bool,
-    /// How often the present listener's predecessors were killed since the last restart or reload.
+    /// How many listeners were killed since the last restart or reload.
     pub listener_kills: u32,
-    /// How often in the life of this daemon.
+    /// How many were killed in the life of this daemon.
     pub listener_kills_in_life: usize,
-    /// The state folder is full since then.
+    /// Since when the state directory's file system is full.
     pub state_full: Option<Ms>,
     pub log_full: bool,
-    /// The journal may not be written until then: no kill.
+    /// Until then the journal may not be written, so the daemon must not be killed.
     pub no_kill_until: Ms,
     pub once_until: Ms,
     pub fences: usize,
-    /// Few knocks at doors that hang.
+    /// Whether to knock rarely at doors with slow commands.
     pub hurry: bool,
     pub longest_load: Ms,
     pub at_rest: crate::health::AtRest,
@@ -100,7 +101,7 @@ impl Soak {
         since(self.epoch)
     }
 
-    /// Whether something was wrong.
+    /// Whether there was a violation.
     pub fn failed(&self) -> bool {
         !self.history.violations.is_empty()
     }
@@ -113,7 +114,7 @@ impl Soak {
         self.history.violation(since(self.epoch), text);
     }
 
-    /// Judges what the firewall showed meanwhile, then tells the model.
+    /// Judges what the firewall has shown so far, then updates the model.
     pub fn record(&mut self, event: Event) {
         self.look_until(0);
         if matches!(event, Event::Killed | Event::Closing) {
@@ -124,7 +125,7 @@ impl Soak {
         self.model.apply(since(self.epoch), &event);
     }
 
-    /// Lets time pass, and judges.
+    /// Lets time pass and judges.
     pub fn pass(&mut self, time: Ms) {
         self.look_until(self.now() + time);
     }
@@ -135,7 +136,7 @@ impl Soak {
         }
     }
 
-    /// Judges until a look that began at that moment or later.
+    /// Judges until a look that began at `moment` or later.
     pub fn look_after(&mut self, moment: Ms) -> Look {
         loop {
             let deadline = self.now() + 60_000;
@@ -181,7 +182,8 @@ impl Soak {
         self.before.clone_from(&seen.rules);
     }
 
-    /// Waits until it is so, and judges meanwhile. `false`: it is not so within that time, plus what the load adds.
+    /// Waits until `is_so` holds, and judges in the meantime. Returns `false` if it does not hold
+    /// within that time, extended by the load.
     pub fn wait_until(&mut self, within: Ms, mut is_so: impl FnMut(&mut Soak) -> bool) -> bool {
         let begin = self.now();
         loop {
@@ -199,13 +201,13 @@ impl Soak {
         self.dirty.get(&key).is_none_or(|until| *until < self.now())
     }
 
-    /// What that source has sent to that door may still count for some time.
+    /// Records that packets sent by this source to this door may still count for some time.
     pub fn soil(&mut self, key: Key) {
         let until = self.now() + doors::SEQ_TIMEOUT * 1000 + 1500 + self.model.load();
         self.dirty.insert(key, until);
     }
 
-    /// Whether the listener's view of that link must be established anew.
+    /// Records that the listener's view of that link must be verified again. `None`: of all links.
     pub fn unsettle(&mut self, link: Option<Link>) {
         match link {
             Some(link) => self.settled[link as usize] = [false; 2],
@@ -213,8 +215,8 @@ impl Soak {
         }
     }
 
-    /// How often the command of the door without a stop command ran for each source, and which lines of the one-time list are
-    /// used, as it must be.
+    /// Checks how often the command of the door without a stop command ran for each source, and
+    /// which lines of the one-time list are used.
     pub fn judge_notes(&mut self) {
         let notes = self.world.home.read("notes");
         let found = |source: usize| {
@@ -229,7 +231,7 @@ impl Soak {
         }
         let used = self.used_lines();
         for (line, least, found, _) in self.uses.judge(|line| usize::from(used[line])) {
-            // Whoever knocks with a line a second time uses nothing.
+            // A second knock with the same line uses nothing.
             if found < least.min(1) {
                 self.violation(&format!(
                     "line {line} of the one-time list was used and is not marked"

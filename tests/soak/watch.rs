@@ -1,4 +1,4 @@
-//! Looks at the firewall again and again, from a shell that stays in the router.
+//! Looks at the firewall repeatedly, through a shell that stays on the router.
 
 use crate::doors::key_of;
 use crate::lab::Namespace;
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(200);
 const END: &str = "-- end";
 
-/// One look.
+/// One look at the firewall.
 pub struct Look {
-    /// What `iptables -S` and `ip6tables -S` printed.
+    /// The output of `iptables -S` and `ip6tables -S`.
     pub text: String,
-    /// What that means.
+    /// The rules in it.
     pub seen: Seen,
-    /// How long it took, or how much too late it began: the longer.
+    /// How long the look took or how late it began, whichever is longer.
     pub load: Ms,
 }
 
@@ -35,7 +35,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks at this namespace's INPUT chains from now on.
+    /// Starts to look at this namespace's INPUT chains.
     pub fn start(namespace: &Namespace, epoch: Instant) -> Watch {
         let script = format!(
             "while read -r _; do iptables -w -S INPUT; ip6tables -w -S INPUT; echo '{END}'; done"
@@ -92,7 +92,7 @@ impl Watch {
         }
     }
 
-    /// The next look, waited for until then.
+    /// The next look; `None` if there is none until `until`.
     pub fn next(&self, until: Ms) -> Option<Look> {
         let wait = until.saturating_sub(since(self.epoch));
         match self.looks.recv_timeout(Duration::from_millis(wait)) {
@@ -103,7 +103,7 @@ impl Watch {
     }
 }
 
-/// Milliseconds since then.
+/// Milliseconds since `epoch`.
 pub fn since(epoch: Instant) -> Ms {
     epoch.elapsed().as_millis() as Ms
 }
@@ -112,7 +112,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // With it the shell's input ends, and so the shell.
+            // This closes the shell's input, which ends the shell.
             let _ = thread.join();
         }
         let _ = self.shell.wait();

@@ -1,4 +1,5 @@
-//! The router of the soak: two links that can break in every way, a firewall, and file systems that can be full.
+//! The soak's router: two links that can break in every way, a firewall, and file systems that can
+//! be full.
 
 use crate::bans::OPTIONS;
 use crate::doors::{self, Link, Source, Step};
@@ -6,7 +7,7 @@ use crate::lab::Random;
 use crate::lab::{Home, Namespace, Tun, Wire, link, packet};
 use std::process::Command;
 
-/// The router's addresses on wan0: it has one of them at a time.
+/// The router's addresses on wan0, of which it has one at a time.
 const WAN_ADDRESSES: [&str; 2] = ["198.51.100.1", "198.51.100.7"];
 const WAN_ADDRESS6: &str = "2001:db8::1";
 const PPP_ADDRESSES: [&str; 2] = ["10.64.0.1", "10.64.0.7"];
@@ -20,13 +21,13 @@ const BASE_RULES: &str = "
         $program -w -A INPUT -j DROP
     done";
 
-/// How one link is.
+/// The state of one link.
 #[derive(Clone, Copy)]
 pub struct Health {
     exists: bool,
     renamed: bool,
     up: bool,
-    /// Which IPv4 address it has.
+    /// Its IPv4 address.
     address: Option<usize>,
     address6: bool,
 }
@@ -73,7 +74,7 @@ fn addresses(link: Link) -> ([&'static str; 2], &'static str) {
 }
 
 impl World {
-    /// Makes it, with both links up.
+    /// Creates the world with both links up.
     pub fn new() -> World {
         let (wan, router) = (Namespace::new("wan"), Namespace::new("router"));
         router.run(BASE_RULES);
@@ -107,13 +108,13 @@ impl World {
         self.home.config_with_options(&options, &doors);
     }
 
-    /// Whether an interface of that name is there.
+    /// Whether that interface exists.
     pub fn is_there(&self, link: Link) -> bool {
         let health = self.links[link as usize];
         health.exists && !health.renamed
     }
 
-    /// Whether a knock can come in there.
+    /// Whether a knock can arrive there.
     pub fn is_usable(&self, link: Link, ipv6: bool) -> bool {
         let health = self.links[link as usize];
         let has_address = if ipv6 {
@@ -124,12 +125,12 @@ impl World {
         self.is_there(link) && health.up && has_address
     }
 
-    /// Whether it is as it was at the start, but perhaps for the address.
+    /// Whether it is as at the start, apart from the address.
     pub fn is_whole(&self, link: Link) -> bool {
         self.is_usable(link, false) && self.is_usable(link, true)
     }
 
-    /// Breaks a link that is whole.
+    /// Breaks a working link.
     pub fn break_link(&mut self, link: Link, how: Breakage) {
         let interface = name(link);
         let (four, _) = addresses(link);
@@ -174,7 +175,7 @@ impl World {
         }
     }
 
-    /// Makes a link whole again.
+    /// Repairs a link.
     pub fn repair(&mut self, link: Link) {
         let interface = name(link);
         let (four, six) = addresses(link);
@@ -220,7 +221,7 @@ impl World {
         }
     }
 
-    /// The address that one knocks at there.
+    /// The address to knock at on that link.
     pub fn target(&self, link: Link, ipv6: bool) -> &'static str {
         let (four, six) = addresses(link);
         let index = self.links[link as usize].address.unwrap_or(0);
@@ -245,26 +246,26 @@ impl World {
         self.is_usable(source.link, source.is_ipv6())
     }
 
-    /// Flushes INPUT and sets up the base rules, as the restart of a firewall does.
+    /// Flushes INPUT and sets up the base rules, like a firewall restart.
     pub fn flush(&self) {
         self.router.run(&format!(
             "iptables -w -F INPUT; ip6tables -w -F INPUT{BASE_RULES}"
         ));
     }
 
-    /// Fills the file system of that folder.
+    /// Fills the file system of that directory.
     pub fn fill(&self, folder: &str) {
         let path = self.home.path(folder).join("fill");
-        // It fails, of course: no space left on device.
+        // This fails as intended: no space left on device.
         let _ = std::fs::write(path, vec![0; 1 << 20]);
     }
 
-    /// The contrary.
+    /// Frees the space again.
     pub fn empty(&self, folder: &str) {
         let _ = std::fs::remove_file(self.home.path(folder).join("fill"));
     }
 
-    /// Makes the state folder read-only or writable again; no daemon may run.
+    /// Makes the state directory read-only or writable again. No daemon may be running.
     pub fn set_read_only(&self, read_only: bool) {
         let options = if read_only {
             "remount,ro"
@@ -274,7 +275,7 @@ impl World {
         mount(&["-o", options], &self.home, "state");
     }
 
-    /// All rules, to compare.
+    /// All rules, for comparison.
     pub fn rules(&self) -> String {
         self.router.run("iptables -w -S; ip6tables -w -S")
     }

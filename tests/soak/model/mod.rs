@@ -1,9 +1,11 @@
-//! The oracle: what must be open, what must be closed, and what may be either, from what was done and when. It has no clock,
-//! no firewall and no daemon, and knows nothing that the daemon says.
+//! The oracle. From the events and their times it derives what must be open, what must be closed,
+//! and what can be either. It has no clock, no firewall and no daemon, and ignores what the daemon
+//! prints.
 //!
-//! A door for a source (a [`Key`]) is open for sure while a *promise* holds: a whole knock that nothing disturbed, until
-//! cmd_timeout after it. It is closed for sure when its last possible deadline is over and a daemon has run since, or when
-//! nobody knocked since it was. Else it may be either.
+//! A door for a source (a [`Key`]) must be open while a *promise* holds: from an undisturbed
+//! complete knock until cmd_timeout after it. It must be closed once its last possible deadline has
+//! passed while a daemon has been running, or if no one has knocked since it was closed. Otherwise
+//! it can be either.
 
 mod runs;
 pub mod tests;
@@ -14,22 +16,26 @@ use std::collections::{BTreeMap, VecDeque};
 /// Milliseconds since the run began.
 pub type Ms = u64;
 
-/// A whole knock that nothing disturbs has opened its door within this time, plus what its commands take ...
+/// An undisturbed complete knock opens its door within this time plus the duration of its commands
+/// ...
 pub const OPEN_WITHIN: Ms = 1000;
-/// ... and what is due is closed within this, plus what its commands take.
+/// ... and an expired lease is closed within this time plus the duration of its commands.
 pub const CLOSE_WITHIN: Ms = 1200;
-/// A daemon that was started after a kill lets commands of the one before end for 2 s (`limits::ORPHAN_MS`).
+/// A daemon started after a kill lets the commands of its predecessor finish for 2 s
+/// (`limits::ORPHAN_MS`).
 pub const ORPHANS: Ms = 2500;
-/// What a source's knock causes waits at most this long for what its earlier knocks at other doors caused (`limits::ORDER_MS`).
+/// The commands of a source's knock wait at most this long for those of its earlier knocks at other
+/// doors (`limits::ORDER_MS`).
 pub const ORDER: Ms = 2000;
-/// After SIGUSR1 every open door has its rule again within this time, plus twice what its commands take.
+/// After SIGUSR1 every open door has its rule again within this time plus twice the duration of its
+/// commands.
 pub const REAPPLY_WITHIN: Ms = 1500;
-/// All of these are longer by this many times the load: what it took to list the firewall's rules of late. Some commands may share the
-/// processors with the one that counts ...
+/// All bounds are extended by the load times this factor. The load is the recent time to list the
+/// firewall's rules. Several commands can share the CPUs with the one in question ...
 pub const LOAD_FACTOR: Ms = 10;
 /// ... and after SIGUSR1 all of them do.
 const REAPPLY_FACTOR: Ms = 3;
-/// How long the longest listing of late is remembered.
+/// How long the slowest recent listing is remembered.
 pub const LOAD_MEMORY: Ms = 10_000;
 
 /// A door for a source; both are indexes.
@@ -39,25 +45,26 @@ pub struct Key {
     pub source: usize,
 }
 
-/// What a door takes.
+/// The times of a door.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     /// cmd_timeout.
     pub lease: Ms,
-    /// What its start command sleeps.
+    /// How long its start command sleeps.
     pub start: Ms,
-    /// What its stop command sleeps.
+    /// How long its stop command sleeps.
     pub stop: Ms,
-    /// Its start command fails: the next knock stops it and starts it again.
+    /// Its start command fails, so the next knock stops it and starts it again.
     pub fails: bool,
 }
 
-/// What was done.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Listing the rules took this long, or began so much too late.
+    /// Listing the rules took this long, or began this late.
     Load(Ms),
-    /// The last packet of a whole knock leaves now and has left at `sent`. `certain`: the daemon must see it whole.
+    /// The last packet of a complete knock is about to be sent, and has been sent at `sent`.
+    /// `certain` says that the daemon must see the complete knock.
     Knocked { key: Key, certain: bool, sent: Ms },
     /// The keeper is killed.
     Killed,
@@ -67,13 +74,13 @@ pub enum Event {
     Flushing,
     /// SIGUSR1 was sent.
     Reapplied,
-    /// SIGTERM is sent, which closes all that is open.
+    /// SIGTERM is sent, which closes everything that is open.
     Closing,
-    /// That daemon has ended; it has said that it could not close these in time.
+    /// That daemon has exited and reported that it could not close `unfinished` in time.
     Ended { unfinished: Vec<Key> },
 }
 
-/// What must be.
+/// The required state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Expected {
     Open,
@@ -81,7 +88,8 @@ pub enum Expected {
     Either,
 }
 
-/// What the firewall showed at some moment from `from` to `to`: how many rules each key had.
+/// What the firewall showed at some moment between `from` and `to`: the number of rules for each
+/// key.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub from: Ms,
@@ -89,7 +97,7 @@ pub struct Seen {
     pub rules: BTreeMap<Key, usize>,
 }
 
-/// What must not be.
+/// A state that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub key: Key,
@@ -106,22 +114,23 @@ struct Promise {
 #[derive(Clone, Debug, Default)]
 struct State {
     promises: Vec<Promise>,
-    /// It may be open, until then if a daemon runs; `None`: closed.
+    /// If a daemon runs, it can be open until then. `None`: it is closed.
     deadline: Option<Ms>,
     closed_since: Ms,
-    /// Its commands may run or wait until then, apart from the load, and later knocks of the source wait for them.
+    /// Until then, apart from the load, its commands can run or wait, and later knocks of the
+    /// source wait for them.
     busy_until: Ms,
 }
 
-/// SIGUSR1 takes rules away and puts them back.
+/// The period in which SIGUSR1 removes rules and adds them again.
 #[derive(Clone, Copy, Debug)]
 struct Disturbance {
     since: Ms,
-    /// `None`: SIGUSR1 is still to come.
+    /// `None`: SIGUSR1 has not been sent yet.
     until: Option<Ms>,
 }
 
-/// All keys.
+/// The state of all keys.
 pub struct Model {
     doors: Vec<Times>,
     states: BTreeMap<Key, State>,
@@ -145,7 +154,7 @@ impl Model {
         }
     }
 
-    /// What the load adds to each bound.
+    /// The extension of each bound by the load.
     pub fn load(&self) -> Ms {
         let longest = self.loads.iter().map(|(_, lasted)| *lasted).max();
         LOAD_FACTOR * longest.unwrap_or(0)
@@ -164,7 +173,7 @@ impl Model {
         CLOSE_WITHIN + self.commands(key) + self.load()
     }
 
-    /// How long the commands of a knock at that moment may have to wait for those of the source's earlier knocks.
+    /// How long the commands of a knock at `at` can wait for those of the source's earlier knocks.
     pub fn wait(&self, key: Key, at: Ms) -> Ms {
         let precedes = |(other, state): &(&Key, &State)| {
             other.source == key.source
@@ -190,7 +199,7 @@ impl Model {
         }
     }
 
-    /// What a look at the firewall between these moments must show.
+    /// What a look at the firewall between `from` and `to` must show.
     pub fn expected(&self, key: Key, from: Ms, to: Ms) -> Expected {
         let Some(state) = self.states.get(&key) else {
             return Expected::Closed;
@@ -209,13 +218,13 @@ impl Model {
         Expected::Either
     }
 
-    /// Whether nothing may be open any more.
+    /// Whether everything must be closed.
     pub fn all_closed(&self, now: Ms) -> bool {
         let closed = |(key, state): (&Key, &State)| self.must_be_closed(*key, state, now);
         self.states.iter().all(closed)
     }
 
-    /// What is wrong with what was seen.
+    /// The violations in what was seen.
     pub fn judge(&mut self, seen: &Seen) -> Vec<Violation> {
         let mut keys: Vec<Key> = self.states.keys().copied().collect();
         keys.extend(seen.rules.keys());
@@ -242,7 +251,7 @@ impl Model {
         violations
     }
 
-    /// Something was done; `at` never goes back.
+    /// Applies an event. `at` never decreases.
     pub fn apply(&mut self, at: Ms, event: &Event) {
         if let Event::Load(lasted) = event {
             self.loads.push_back((at, *lasted));
@@ -279,7 +288,7 @@ impl Model {
         }
     }
 
-    /// Whatever must be closed now is closed until somebody knocks again.
+    /// Marks every door that must be closed now, until the next knock.
     fn settle(&mut self, at: Ms) {
         let is_closed = |key: &Key, state: &State| {
             state.deadline.is_some() && self.must_be_closed(*key, state, at)
@@ -331,7 +340,8 @@ impl Model {
         }
     }
 
-    /// What is surely in the journal as open stays so; what was at a command is stopped by the next daemon.
+    /// A door certainly recorded as open in the journal stays open. The next daemon stops one whose
+    /// command was running.
     fn killed(&mut self, at: Ms) {
         self.running = false;
         let mut states = std::mem::take(&mut self.states);
@@ -354,7 +364,7 @@ impl Model {
                 until: Some(at),
             }),
         }
-        // The deadline may come while it is stopped and started again, twice.
+        // The deadline can pass while it is stopped and started again, twice.
         self.extend(|commands| at + 2 * commands);
         for (key, state) in &mut self.states {
             if state.deadline.is_some() {
@@ -371,7 +381,8 @@ impl Model {
         }
     }
 
-    /// What may be open may be so until then, whatever its deadline; the argument is what its commands take.
+    /// Doors that may be open can stay open until then, whatever their deadline. The argument of
+    /// `until` is the duration of their commands.
     fn extend(&mut self, until: impl Fn(Ms) -> Ms) {
         let doors = &self.doors;
         for (key, state) in &mut self.states {

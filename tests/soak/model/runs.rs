@@ -1,5 +1,5 @@
-//! What cannot be seen in the firewall: how often the command of a door without a stop command must have run and may have run, and how
-//! often a line of a one-time list was knocked with.
+//! Counts what the firewall does not show: how often the command of a door without a stop command
+//! must have run and can have run, and how often a line of a one-time list was used.
 
 use super::{Ms, OPEN_WITHIN};
 use std::collections::BTreeMap;
@@ -14,12 +14,13 @@ pub struct Runs {
 struct Counts {
     surely: usize,
     at_most: usize,
-    /// Certain knocks whose command may not have begun.
+    /// Certain knocks whose command may not have started yet.
     fresh: Vec<Ms>,
 }
 
 impl Runs {
-    /// A whole knock that has left at `sent`, or whose command may have had to wait until then.
+    /// Records a complete knock that was sent at `sent`, or whose command may have had to wait
+    /// until then.
     pub fn knocked(&mut self, source: usize, certain: bool, sent: Ms) {
         let counts = self.sources.entry(source).or_default();
         counts.at_most += 1;
@@ -28,7 +29,7 @@ impl Runs {
         }
     }
 
-    /// Time has passed, with this load.
+    /// Records that time has passed, with this load.
     pub fn passed(&mut self, now: Ms, load: Ms) {
         for counts in self.sources.values_mut() {
             let before = counts.fresh.len();
@@ -37,7 +38,7 @@ impl Runs {
         }
     }
 
-    /// The daemon was ended: what may not have begun never may.
+    /// Records that the daemon has exited: a command that may not have started may never start.
     pub fn ended(&mut self, now: Ms, load: Ms) {
         self.passed(now, load);
         self.sources
@@ -50,7 +51,7 @@ impl Runs {
         self.sources.contains_key(&source)
     }
 
-    /// The sources whose command did not run as often as it must: index, least, found, most.
+    /// The sources whose command did not run as often as required: index, minimum, found, maximum.
     pub fn judge(&self, found: impl Fn(usize) -> usize) -> Vec<(usize, usize, usize, usize)> {
         let all = self.sources.iter();
         all.map(|(source, counts)| (*source, counts.surely, found(*source), counts.at_most))

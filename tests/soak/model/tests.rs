@@ -1,8 +1,9 @@
-//! The oracle by itself: it must find what is wrong and nothing else. (`cargo test` has no harness here: main runs these.)
+//! Tests of the oracle alone: it must find all violations and nothing else. (`cargo test` has no
+//! harness here, so main runs them.)
 
 use super::*;
 
-/// Names the tests.
+/// Lists the tests with their names.
 macro_rules! tests {
     ($($test:ident),*,) => {
         pub const TESTS: &[(&str, fn())] = &[$((stringify!($test), $test)),*];
@@ -162,7 +163,7 @@ fn a_knock_waits_for_the_commands_of_an_earlier_one_of_its_source() {
     assert_eq!(expected(&model, closed + 1200), Expected::Closed);
     knock(&mut model, KEY, true, 20000);
     assert_eq!(expected(&model, 20001 + OPEN_WITHIN), Expected::Open);
-    // It need not wait for its own door.
+    // It does not have to wait for its own door.
     knock(&mut model, SLOW, true, 40000);
     assert_eq!(model.wait(SLOW, 40100), 0);
     assert_eq!(model.wait(KEY, 40100), 1200);

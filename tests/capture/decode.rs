@@ -1,4 +1,5 @@
-//! What is a knock: `packet::decode` on packets built by hand and by etherparse, cut at every length, and on noise.
+//! What counts as a knock: `packet::decode` on packets built by hand and by etherparse, truncated
+//! at every length, and on random bytes.
 
 use etherparse::{PacketBuilder, PacketBuilderStep};
 use knockd_rs::capture::packet::{TCP_NEED, UDP_NEED, decode};
@@ -190,7 +191,7 @@ proptest! {
 
     #[test]
     fn noise_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..SNAP_LENGTH + 50), version in 0..4) {
-        // Half of it has a version, so that it gets further.
+        // Give half of them a valid version, so that they get further.
         match (version, bytes.first_mut()) {
             (0, Some(first)) => *first = 0x45,
             (1, Some(first)) => *first = 0x60,

@@ -1,4 +1,4 @@
-//! The kernel filter, run by our own interpreter, against the plain rule.
+//! Compares the kernel filter, run by an interpreter of our own, with the plain rule.
 
 use super::packets::packet;
 use super::world::{ETH_P_IP, ETH_P_IPV6, World, ip, world};
@@ -37,7 +37,7 @@ pub fn tcp(ports: &[u16]) -> Pattern {
     door(&steps, SYN, None)
 }
 
-/// A filter for one door, 7000:tcp,8000:udp,9000:tcp with syn, on 10.0.0.1 and 2001:db8::1.
+/// A filter for one door, 7000:tcp,8000:udp,9000:tcp with SYN, on 10.0.0.1 and 2001:db8::1.
 fn one_door() -> Filter {
     let steps = [
         (Protocol::Tcp, 7000),
@@ -53,7 +53,7 @@ fn one_door() -> Filter {
     )
 }
 
-/// A SYN to 10.0.0.1 port 7000 with these words of IPv4 options and this fragment field.
+/// A SYN to 10.0.0.1 port 7000 with `options` words of IPv4 options and this fragment field.
 pub fn syn_v4(options: usize, fragment: u16) -> Vec<u8> {
     let mut bytes = vec![0x45 + options as u8, 0, 0, 40 + 4 * options as u8, 0, 1];
     bytes.extend(fragment.to_be_bytes());
@@ -67,7 +67,8 @@ const TCP_SYN: [u8; 20] = [
     0x30, 0x39, 0x1b, 0x58, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0,
 ];
 
-/// A SYN to 2001:db8::1 port 7000 behind these bytes of extension headers, the first of this kind.
+/// A SYN to 2001:db8::1 port 7000 behind these extension headers, the first of which is of this
+/// kind.
 fn syn_v6(kind: u8, extensions: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x60, 0, 0, 0, 0, 20 + extensions.len() as u8, kind, 64];
     for last in [9, 1] {
@@ -265,7 +266,7 @@ fn options_and_first_fragments_pass_later_fragments_do_not() {
 fn extension_headers_are_followed_up_to_three() {
     let filter = one_door();
     assert!(passes(&filter, &syn_v6(6, &[])));
-    // Invisible for knockd 0.8.
+    // knockd 0.8 does not see these.
     assert!(
         passes(&filter, &syn_v6(60, &[6, 0, 1, 4, 0, 0, 0, 0])),
         "destination options"

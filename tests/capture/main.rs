@@ -1,4 +1,5 @@
-//! From bytes to knocks: what a packet is decoded to, and what the kernel filter, run by our own interpreter, lets pass.
+//! From bytes to knocks: how packets are decoded, and what the kernel filter passes when our own
+//! interpreter runs it.
 #![forbid(unsafe_code)]
 
 mod decode;

@@ -1,4 +1,4 @@
-//! Random packets that are nearly right for the doors of a world.
+//! Random packets that almost match the doors of a world.
 #![forbid(unsafe_code)]
 
 use super::world::{ETH_P_IP, ETH_P_IPV6, World, ip};
@@ -36,40 +36,41 @@ const SOURCES_V6: [&str; 11] = [
     "ff02::1",
 ];
 
-/// A packet that is right in most ways for one of the doors. What depends on the doors is drawn by index.
+/// A packet that matches one of the doors in most respects. Whatever depends on the doors is an
+/// index.
 #[derive(Clone, Debug)]
 pub struct Packet {
     v6: bool,
     door: Index,
     step: Index,
-    /// `None`: the door's; so below.
+    /// `None` in this and the following fields: the door's value.
     protocol: Option<u8>,
     source: Index,
     destination: Index,
-    /// Any address, not one that the door accepts.
+    /// Any address, instead of one that the door accepts.
     stray: bool,
-    /// How far from the step's.
+    /// The difference to the step's port.
     port: i8,
     flags: Option<u8>,
-    /// IPv4: 32-bit words of options.
+    /// IPv4: number of 32-bit words of options.
     options: usize,
     /// IPv4: flags and fragment offset.
     fragment: u16,
-    /// IPv6: (kind, length in 8 bytes without the first 8, bytes 2 and 3).
+    /// IPv6: (kind, length in units of 8 bytes without the first 8, bytes 2 and 3).
     extensions: Vec<(u8, u8, u16)>,
     payload: usize,
     length: Length,
-    /// One byte that is overwritten: which of the first 60, and with what.
+    /// One overwritten byte: its offset within the first 60, and its value.
     damage: Option<(usize, u8)>,
-    /// How many bytes are left at most.
+    /// The maximum length; the rest is cut off.
     cut: usize,
 }
 
-/// What the IP header says of the packet's length.
+/// The packet length in the IP header.
 #[derive(Clone, Debug)]
 enum Length {
     True,
-    /// So much more than the transport header needs.
+    /// The length of the transport header plus this.
     Need(i8),
     Lie(u16),
 }
@@ -155,7 +156,7 @@ fn extensions() -> impl Strategy<Value = Vec<(u8, u8, u16)>> {
     ]
 }
 
-/// What a packet takes from the doors.
+/// The values that a packet takes from the doors.
 struct Choice {
     protocol: u8,
     port: u16,
@@ -164,7 +165,7 @@ struct Choice {
 }
 
 impl Packet {
-    /// By the link's header.
+    /// As in the link header.
     pub fn ethertype(&self) -> u16 {
         if self.v6 { ETH_P_IPV6 } else { ETH_P_IP }
     }
@@ -255,7 +256,7 @@ impl Packet {
             let start = chain.len();
             chain.extend([*next, units]);
             chain.extend(word.to_be_bytes());
-            // In a fragment header the second byte is reserved, and does not count.
+            // In a fragment header the second byte is reserved and does not count.
             let units = if kind == 44 { 0 } else { units };
             chain.resize(start + 8 + 8 * usize::from(units), 0);
         }

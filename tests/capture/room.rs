@@ -1,4 +1,5 @@
-//! How many instructions a filter has, what becomes of it where they would be too many, and how many of them run.
+//! The size of filters, how they are simplified when they would be too large, and how many
+//! instructions run.
 #![forbid(unsafe_code)]
 
 use super::filter::{KERNEL, SYN, door, none, passes, syn_v4, tcp};
@@ -16,7 +17,7 @@ fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {
             let ports: Vec<u16> = (0..MAX_STEPS as u16)
                 .map(|step| 256 * step + n + 1000)
                 .collect();
-            // Every second port, so that none are neighbours.
+            // Every second port, so that none are adjacent.
             tcp(&ports.iter().map(|port| port * 2).collect::<Vec<_>>())
         })
         .collect();
@@ -40,7 +41,7 @@ fn too_many_ports_become_ranges_and_flags_and_addresses_stay() {
     assert!(!passes(&filter, &packet), "the address is still tested");
 }
 
-/// Every second port, so that none are neighbours, with 20 doors.
+/// Every second port, so that none are adjacent, with 20 doors.
 #[test]
 fn a_thousand_tripwires_become_ranges_and_none_is_missed() {
     let doors: Vec<Pattern> = (0..20).map(|n| tcp(&[60_000 + n, 7001 + 2 * n])).collect();
@@ -68,7 +69,7 @@ fn a_thousand_tripwires_become_ranges_and_none_is_missed() {
 
 #[test]
 fn nearest_ports_are_joined_first() {
-    // Threes of ports that are 2 apart, in a sea of 100 between them.
+    // Groups of three ports that are 2 apart, with gaps of 100 between the groups.
     let threes = |count: u16| -> Vec<Pattern> {
         (0..count)
             .map(|n| 1000 + 100 * n)
@@ -104,7 +105,7 @@ fn typical_sizes() {
         SYN,
         None,
     )];
-    // These figures stand in the documentation of `filter`.
+    // The documentation of `filter` contains these figures.
     for (what, patterns, local, size) in [
         ("1 door, 1 address", &one[..], &three[..1], 30),
         ("1 door, 1 IPv4 and 2 IPv6 addresses", &one, &three, 132),
@@ -120,7 +121,7 @@ fn typical_sizes() {
         println!("{what}: {} instructions", filter.program.len());
         assert_eq!((filter.program.len(), filter.exact), (size, true), "{what}");
     }
-    // And with `Tripwire = auto`.
+    // The same with `Tripwire = auto`.
     let mut seed = 7_u64;
     let tripwires = Tripwires::auto(&[], || {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -131,7 +132,8 @@ fn typical_sizes() {
     assert!(filter.exact && filter.program.len() < 400);
 }
 
-/// `Tripwire = auto` has eight guards on each side of a step. The bounds are the sizes with one on each side.
+/// `Tripwire = auto` has eight guards on each side of a step. The bounds are the sizes with one
+/// guard on each side.
 #[test]
 fn guards_cost_no_instruction() {
     const ANY: FlagRule = FlagRule { set: 0, clear: 0 };
@@ -166,7 +168,7 @@ fn guards_cost_no_instruction() {
         ("5 steps UDP", one(5, 0, SYN), [262, 367]),
         ("open and close", pair, [275, 380]),
         ("near each other", near, [264, 369]),
-        // With one port on each side the second took 478, in the shorter and slower form.
+        // With one port on each side the second one took 478, in the shorter and slower form.
         ("10 doors of 3 steps", ten, [458, 550]),
     ] {
         for (local, size) in [&v4[..], &three[..]].into_iter().zip(sizes) {
@@ -183,8 +185,9 @@ fn guards_cost_no_instruction() {
     }
 }
 
-/// Frames as a router's interface got them from nmap: SYN, UDP, connect, ACK, Xmas and protocol scans, fragments, two addresses, IPv6, ARP.
-/// The link's protocol, then the packet, in hexadecimal.
+/// Frames sent by nmap, as a router's interface received them: SYN, UDP, connect, ACK, Xmas and
+/// protocol scans, fragments, two addresses, IPv6, ARP. Each is the link's protocol followed by the
+/// packet in hexadecimal.
 fn capture() -> Vec<(u16, Vec<u8>)> {
     let byte = |digits: &[u8]| {
         u8::from_str_radix(std::str::from_utf8(digits).expect("ASCII"), 16).expect("hex")
@@ -197,7 +200,7 @@ fn capture() -> Vec<(u16, Vec<u8>)> {
     include_str!("capture.txt").lines().map(frame).collect()
 }
 
-/// What a packet costs, with n ranges of ports: the bounds of the documentation of `filter`.
+/// The cost of a packet with n port ranges: the bounds in the documentation of `filter`.
 #[test]
 fn few_instructions_run_for_each_packet() {
     let wire = |port: u16| PortRange {
@@ -220,7 +223,7 @@ fn few_instructions_run_for_each_packet() {
                 KERNEL,
                 false,
             );
-            // Of the config: where they are too many, the program has fewer.
+            // The ranges of the config. If there are too many, the program has fewer.
             let ranges = 3 + 2 * usize::from(wires);
             let log = ranges.next_power_of_two().ilog2() as usize;
             let mut worst = [0; 5];
@@ -243,7 +246,7 @@ fn few_instructions_run_for_each_packet() {
             for (protocol, packet) in capture() {
                 probe(protocol, &packet);
             }
-            // And one to each port, with SYN and with ACK, over UDP too.
+            // Also one packet to each port with SYN, with ACK, and over UDP.
             let mut packet = syn_v4(0, 0);
             for port in 1..=u16::MAX {
                 packet[22..24].copy_from_slice(&port.to_be_bytes());

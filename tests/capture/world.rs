@@ -1,4 +1,4 @@
-//! What filters are made from, at random, and the plain rule of what they pass.
+//! Random inputs of filters, and the plain rule for what they pass.
 #![forbid(unsafe_code)]
 
 use knockd_rs::capture::filter::{self, Filter, Kernel};
@@ -13,7 +13,8 @@ use std::net::IpAddr;
 pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
 
-/// Few enough that targets, local addresses and packets meet; neighbours, and IPv6 addresses that differ in each word.
+/// Few enough that targets, local addresses and packets often coincide. Includes adjacent
+/// addresses, and IPv6 addresses that differ in each word.
 pub const ADDRESSES: [&str; 14] = [
     "10.0.0.1",
     "10.0.0.2",
@@ -31,7 +32,7 @@ pub const ADDRESSES: [&str; 14] = [
     "::ffff:10.0.0.1",
 ];
 
-/// What a filter is made from.
+/// The inputs of a filter.
 #[derive(Clone, Debug)]
 pub struct World {
     pub patterns: Vec<Pattern>,
@@ -54,7 +55,8 @@ impl World {
         )
     }
 
-    /// What the filter may pass: what is wanted, and IPv4 packets that are but for lengths or the version in their header.
+    /// What the filter may pass: packets that are wanted, and IPv4 packets that would be wanted
+    /// apart from lengths or version in their header.
     pub fn may_pass(&self, bytes: &[u8], protocol: u16) -> bool {
         self.wants(bytes, protocol)
             || protocol == ETH_P_IP && self.is_nearly_wanted(bytes).is_some()
@@ -95,8 +97,8 @@ impl World {
         })
     }
 
-    /// The plain rule: whether this packet, with this protocol by the link's header, is a knock that some door wants, or hits a
-    /// tripwire where a door can be knocked at.
+    /// The plain rule: whether this packet, with this protocol in the link header, is a knock that
+    /// a door wants, or hits a tripwire where a door can be knocked at.
     pub fn wants(&self, bytes: &[u8], protocol: u16) -> bool {
         packet::decode(bytes).is_some_and(|knock| {
             let expected = if knock.destination.is_ipv4() {
@@ -111,7 +113,7 @@ impl World {
     }
 }
 
-/// Whether any packet at all is a knock at this door.
+/// Whether any packet at all can be a knock at this door.
 fn is_possible(pattern: &Pattern) -> bool {
     let flags = (0..64).any(|flags| pattern.flags.fits(flags));
     let mut steps = pattern
@@ -139,7 +141,7 @@ fn flag_rule() -> impl Strategy<Value = FlagRule> {
     ]
 }
 
-/// Ports from a small set, so that doors share them and runs of neighbours arise; or any.
+/// Ports from a small set, so that doors share them and adjacent ports occur; or any port.
 fn step(spread: u16) -> impl Strategy<Value = Step> {
     let port = prop_oneof![
         6 => (0..spread).prop_map(|n| n.wrapping_add(7000)),
@@ -165,7 +167,7 @@ fn pattern(max_steps: usize, spread: u16) -> impl Strategy<Value = Pattern> {
     )
 }
 
-/// Around the ports of [`step`], so that doors and tripwires meet; or by chance, or a thousand.
+/// Near the ports of [`step`], so that doors and tripwires overlap; or random; or a thousand.
 fn tripwires() -> impl Strategy<Value = Tripwires> {
     let range = (0..14_u16, 0..4_u16).prop_map(|(low, more)| PortRange {
         low: 6999 + low,
@@ -191,7 +193,7 @@ pub fn world() -> impl Strategy<Value = World> {
         2 => prop::collection::vec(pattern(MAX_STEPS, 3000), 0..30),
         1 => prop::collection::vec(pattern(MAX_STEPS, 60_000), 100..=256),
     ];
-    // Addresses of a host with very many, too.
+    // Include the addresses of a host that has very many.
     let more = prop_oneof![
         20 => Just(Vec::new()),
         1 => prop::collection::vec(any::<[u8; 4]>().prop_map(IpAddr::from), 0..700),

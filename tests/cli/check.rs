@@ -1,9 +1,10 @@
-//! What `knockd --check` says of files and of this machine, which the config alone does not tell.
+//! What `knockd --check` reports about files and this machine, which the config alone does not
+//! contain.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Output};
 
-/// Runs `knockd --check` in a directory of its own with this config and a one-time list `once`.
+/// Runs `knockd --check` in its own directory with this config and a one-time list `once`.
 fn check_beside(config: &str, list_mode: u32) -> Output {
     use std::os::unix::fs::PermissionsExt;
     let (process, thread) = (std::process::id(), std::thread::current().id());
@@ -23,7 +24,7 @@ fn check_beside(config: &str, list_mode: u32) -> Output {
     output
 }
 
-/// The same; its standard output.
+/// Like [`check_beside`], but returns standard output.
 fn check(config: &str) -> String {
     let output = check_beside(config, 0o600);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -42,7 +43,8 @@ fn check_refuses_a_list_that_others_can_write_as_a_start_does() {
     );
 }
 
-/// The last line of `--check`, for this number of warnings, and one more for each file if an ordinary user owns it.
+/// The last line of `--check` for this number of warnings, plus one for each file if an
+/// unprivileged user owns it.
 fn verdict(doors: &str, warnings: usize, files: usize) -> String {
     let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
     match warnings + if is_root { 0 } else { files } {
@@ -51,7 +53,7 @@ fn verdict(doors: &str, warnings: usize, files: usize) -> String {
     }
 }
 
-/// A start takes `auto` where there is no eth0.
+/// Without eth0 a start uses `auto`.
 #[test]
 fn check_does_not_miss_an_interface_that_nobody_named() {
     let said = check("[A]\nsequence = 9,4,7,4\ntcpflags = syn\n");

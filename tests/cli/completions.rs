@@ -1,4 +1,5 @@
-//! The completions for shells offer the options of the help texts: no more, no fewer, and values where these take some.
+//! The shell completions offer exactly the options of the help texts, with values where an option
+//! takes one.
 
 use knockd_rs::cli::{KNOCK, KNOCKD};
 use std::collections::BTreeSet;
@@ -8,10 +9,10 @@ const BASH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/files/completions/knock
 const ZSH: &str = include_str!("../../files/completions/knockd.zsh");
 const FISH: &str = include_str!("../../files/completions/knockd.fish");
 
-/// An option: its names with their dashes, the short one first, and whether a value follows.
+/// An option: its names with their dashes, short name first, and whether a value follows.
 type Options = BTreeSet<(Vec<String>, bool)>;
 
-/// The options of a help text: `  -i, --interface <if>   listen ...`.
+/// Parses the options of a help text: `  -i, --interface <if>   listen ...`.
 fn of_usage(usage: &str) -> Options {
     let lines = usage.lines().map(str::trim_start);
     lines
@@ -54,7 +55,7 @@ fn of_fish(program: &str) -> Options {
         .collect()
 }
 
-/// What bash's function for this program offers for the word after the previous one.
+/// The completions that bash's function for this program offers for `word` after `previous`.
 fn bash_offers(program: &str, word: &str, previous: &str) -> BTreeSet<String> {
     let script = format!(
         ". '{BASH}' && complete -p {program} > /dev/null && _{program} \"$@\" && printf '%s\\n' \"${{COMPREPLY[@]}}\""

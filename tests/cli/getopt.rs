@@ -1,5 +1,6 @@
-//! The command lines against the C library's own `getopt_long`: the same options in the same order, the same operands
-//! after permutation, the same message. glibc only, since other C libraries word their messages differently.
+//! Compares the command-line parser with the C library's `getopt_long`: the same options in the
+//! same order, the same operands after permutation, the same message. Only for glibc, because other
+//! C libraries use other messages.
 #![cfg(target_env = "gnu")]
 
 use knockd_rs::cli::getopt::{Opt, scan};
@@ -33,7 +34,7 @@ unsafe extern "C" {
     static mut stderr: *mut FILE;
 }
 
-/// getopt and its variables are one per process.
+/// getopt's variables are global to the process.
 static GETOPT: Mutex<()> = Mutex::new(());
 
 #[derive(Debug, PartialEq)]
@@ -43,7 +44,7 @@ struct Read {
     error: Option<String>,
 }
 
-/// What the C library makes of the words, up to the first error. `table` holds options of 0.8 only.
+/// How the C library parses the words, up to the first error. `table` contains only options of 0.8.
 fn by_libc(table: &[Opt], words: &[String]) -> Read {
     let _alone = GETOPT.lock().unwrap_or_else(|e| e.into_inner());
     let c = |text: &str| CString::new(text).unwrap();
@@ -84,10 +85,10 @@ fn by_libc(table: &[Opt], words: &[String]) -> Read {
         error: None,
     };
     let (mut text, mut length) = (ptr::null_mut(), 0);
-    // SAFETY: all strings, tables and pointers above live to the end of this function, argv ends with a null pointer, and
-    // getopt only changes the order of the pointers. The lock keeps others from its variables and from `stderr`,
-    // which glibc documents as assignable; it is put back before the memory stream is closed, and the
-    // stream's text is freed once.
+    // SAFETY: all strings, tables and pointers above live to the end of this function, argv ends
+    // with a null pointer, and getopt only changes the order of the pointers. The lock keeps others
+    // from its variables and from `stderr`, which glibc documents as assignable. `stderr` is
+    // restored before the memory stream is closed, and the stream's text is freed once.
     unsafe {
         let terminal = stderr;
         stderr = libc::open_memstream(&mut text, &mut length);
@@ -126,7 +127,7 @@ fn by_libc(table: &[Opt], words: &[String]) -> Read {
         stderr = terminal;
         libc::free(text.cast());
     }
-    // optarg keeps its old value for an option that takes none.
+    // optarg keeps its previous value for an option without a value.
     for (letter, value) in &mut read.options {
         if !table
             .iter()
@@ -161,9 +162,10 @@ fn options_of_0_8(table: &'static [Opt]) -> &'static [Opt] {
     &table[..count]
 }
 
-/// Words that are hard to read: clusters, abbreviations, values joined and apart, operands, repeats of all of them.
-/// No letter behind a dash is beyond ASCII: of those glibc shows the first byte, we the whole letter.
-/// Never `--check` or `--strict`, which 0.8 did not have, but what looks like them.
+/// Difficult words: clusters, abbreviations, attached and separate values, operands, and
+/// repetitions of all of them. Letters after a dash are ASCII, because glibc prints only the first
+/// byte of others and we print the whole letter. Never `--check` or `--strict`, which 0.8 did not
+/// have, but words similar to them.
 fn words(table: &'static [Opt]) -> impl Strategy<Value = Vec<String>> {
     let value = prop::sample::select(vec![
         "eth0", "", "-", "--", "=", "7", "-5", "300", "help", "--help", "x=y",
@@ -215,7 +217,7 @@ fn argv(words: &[String]) -> Vec<OsString> {
         .collect()
 }
 
-/// What both programs do before they look at what the options say.
+/// What both programs do before they interpret the options.
 fn early<T>(read: &Read) -> Option<Outcome<T>> {
     for (letter, _) in &read.options {
         match letter {
@@ -269,12 +271,12 @@ proptest! {
         } else {
             let given = |letter| read.options.iter().any(|(l, _)| *l == letter);
             let last = |letters: &str| read.options.iter().rfind(|(l, _)| letters.contains(*l));
-            // Blanks around a number do not matter.
+            // White space around a number does not matter.
             let delay = last("d").map_or("0", |(_, v)| v.as_deref().unwrap()).trim_ascii();
             match outcome {
                 Outcome::Refuse(_) => prop_assert!(!matches!(delay.parse(), Ok(0..=i32::MAX))),
                 Outcome::Run(args) => {
-                    // Signed: -0 is a delay.
+                    // Signed, because -0 is a valid delay.
                     let delay: i32 = delay.parse().unwrap();
                     prop_assert_eq!(args.delay, delay as u64);
                     prop_assert_eq!(args.verbose, given('v'));

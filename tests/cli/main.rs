@@ -1,5 +1,5 @@
-//! The command lines: what each says, the words of each error, what goes before what.
-#![allow(clippy::unwrap_used)] // a test may fail
+//! The command lines: the output of each, the text of each error, and which error has priority.
+#![allow(clippy::unwrap_used)] // A test may panic.
 
 mod check;
 mod completions;
@@ -95,7 +95,7 @@ fn questions_to_the_daemon_are_checked() {
         usage_error(knockd("--close")),
         "knockd: option '--close' requires an argument"
     );
-    // As with all options of ours, no abbreviation.
+    // No abbreviations, as for all of our own options.
     assert_eq!(
         usage_error(knockd("--stat")),
         "knockd: unrecognized option '--stat'"
@@ -352,7 +352,8 @@ fn the_config_is_found_beside_the_program() {
     }
 }
 
-/// Lines of a help text that name options, as their short names; `-` for an option without one.
+/// The lines of a help text that name options, reduced to their short names; `-` for an option
+/// without one.
 fn option_lines(usage: &str) -> String {
     let options = usage
         .lines()
@@ -425,7 +426,7 @@ fn every_option_is_in_the_man_page() {
     }
 }
 
-/// Runs the built daemon; only with arguments that make it stop before it does anything.
+/// Runs the built daemon, only with arguments with which it exits before it does anything.
 fn built(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_knockd"))
         .args(args)
@@ -455,7 +456,7 @@ fn knockd_exits_0_after_help_and_after_a_wrong_option() {
     );
 }
 
-/// As a shell's `<(program)` gives it.
+/// As from a shell's `<(program)`.
 #[test]
 fn a_config_may_be_an_inherited_descriptor() {
     for check in ["", "--check "] {

@@ -1,5 +1,5 @@
-//! What leaves an interface, seen from inside the kernel's sending path: when the sender has returned from its
-//! system call, its packets are here.
+//! Captures what leaves an interface inside of the kernel's send path: when the sender's system
+//! call returns, its packets have been captured.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use std::ffi::CString;
@@ -7,10 +7,10 @@ use std::mem::{size_of, zeroed};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// The first port of those that the kernel gives to clients; no step of a test is as high.
+/// The first ephemeral port. No test uses a step this high.
 const FIRST_EPHEMERAL: u16 = 32768;
 
-/// One packet.
+/// A captured packet.
 #[derive(Debug)]
 pub struct Seen {
     pub to: IpAddr,
@@ -21,7 +21,7 @@ pub struct Seen {
     /// Byte 13 of the TCP header; 0 for UDP.
     pub flags: u8,
     pub payload: Vec<u8>,
-    /// The whole packet, without what differs from one to the next: see [`without_chance`].
+    /// The whole packet, without the parts that differ each time, see [`without_chance`].
     pub bytes: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ impl Seen {
 pub struct Capture(OwnedFd);
 
 impl Capture {
-    /// Starts to capture on that interface of this thread's namespace.
+    /// Starts to capture on that interface in this thread's namespace.
     pub fn on(interface: &str) -> Capture {
         let all = (libc::ETH_P_ALL as u16).to_be();
         let name = CString::new(interface).unwrap();
@@ -45,7 +45,7 @@ impl Capture {
             "packet socket: {}",
             std::io::Error::last_os_error()
         );
-        // SAFETY: the descriptor is new and ours; sockaddr_ll is plain data; the name is a C string.
+        // SAFETY: we own the new descriptor; sockaddr_ll is plain data; the name is a C string.
         let result = unsafe {
             let mut address: libc::sockaddr_ll = zeroed();
             address.sll_family = libc::AF_PACKET as u16;
@@ -60,7 +60,7 @@ impl Capture {
         Capture(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// All packets up to now that left from a client's port.
+    /// All packets so far that left from an ephemeral port.
     pub fn sent_by_client(&self) -> Vec<Seen> {
         let mut seen = Vec::new();
         while let Some((bytes, outgoing)) = self.next() {
@@ -69,7 +69,7 @@ impl Capture {
         seen
     }
 
-    /// The next packet, and whether it leaves.
+    /// The next packet, and whether it is outgoing.
     fn next(&self) -> Option<(Vec<u8>, bool)> {
         let fd = self.0.as_raw_fd();
         let mut poll = libc::pollfd {
@@ -125,8 +125,8 @@ fn parse(packet: &[u8]) -> Option<Seen> {
     })
 }
 
-/// The packet with zeros for what no two packets share: identification, flow label, checksums, source port, sequence
-/// number and timestamp.
+/// The packet with zeros for the parts that differ each time: identification, flow label,
+/// checksums, source port, sequence number and timestamp.
 fn without_chance(packet: &[u8]) -> Vec<u8> {
     let mut bytes = packet.to_vec();
     let (protocol, start) = if bytes[0] >> 4 == 4 {

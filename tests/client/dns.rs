@@ -1,4 +1,5 @@
-//! Names that a DNS server knows. The server is ours; the files that lead to it are ours in the namespace of the thread.
+//! Names from a DNS server. Server and resolver files belong to the test and exist only in the
+//! namespace of its thread.
 
 use super::network::{run, with_silent_hosts};
 use super::{THEIR_CLIENT, folder, knock, run as run_program};
@@ -9,11 +10,11 @@ use std::time::{Duration, Instant};
 const A: u8 = 1;
 const AAAA: u8 = 28;
 
-/// What the server does with a question.
+/// How the server answers a query.
 enum Answer {
-    /// A response code and records of the question's name: a kind and its data.
+    /// A response code and records for the name in the query: type and data.
     Reply(u8, Vec<(u8, Vec<u8>)>),
-    /// The same, but with another id, as from somebody who guesses.
+    /// The same with a wrong ID, like the response of an attacker who guesses.
     Forged(Vec<(u8, Vec<u8>)>),
     Silence,
 }
@@ -29,10 +30,10 @@ fn v6(text: &str) -> (u8, Vec<u8>) {
     (AAAA, address.octets().to_vec())
 }
 
-/// A namespace with silent hosts and these files of /etc.
+/// A namespace with silent hosts and these files in /etc.
 fn with_files(files: &[(&str, &str)]) {
     with_silent_hosts();
-    // SAFETY: no pointers; the thread gets mounts and a working directory of its own.
+    // SAFETY: no pointers; the thread gets its own mounts and working directory.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     assert_eq!(result, 0, "unshare: {}", std::io::Error::last_os_error());
     run("mount --make-rprivate /");
@@ -45,7 +46,8 @@ fn with_files(files: &[(&str, &str)]) {
     }
 }
 
-/// Answers at that address; `answer` gets the name, the kind, and how many questions came before.
+/// Runs a server at that address. `answer` gets the name, the type, and the number of previous
+/// queries.
 fn serve(address: &str, mut answer: impl FnMut(&str, u8, usize) -> Vec<Answer> + Send + 'static) {
     let socket = UdpSocket::bind((address, 53)).unwrap();
     std::thread::spawn(move || {
@@ -62,7 +64,7 @@ fn serve(address: &str, mut answer: impl FnMut(&str, u8, usize) -> Vec<Answer> +
     });
 }
 
-/// The messages that answer a question.
+/// The responses to a query.
 fn replies(question: &[u8], answer: impl FnOnce(&str, u8) -> Vec<Answer>) -> Vec<Vec<u8>> {
     let mut labels = Vec::new();
     let mut at = 12;
@@ -97,7 +99,7 @@ const ONE_SERVER: (&str, &str) = (
 );
 const NO_HOSTS: (&str, &str) = ("hosts", "");
 
-/// Where the client's knock goes.
+/// The address to which the client's knock goes.
 fn hits(line: &str) -> String {
     let ran = knock(&format!("-v {line} 7000:udp"));
     assert_eq!((ran.status, ran.stderr.as_str()), (Some(0), ""), "{line}");
@@ -118,7 +120,7 @@ pub fn names_are_asked_of_a_dns_server() {
         };
         let mut records = vec![(5, b"\xc0\x0c".to_vec())];
         records.extend(all.into_iter().filter(|(its, _)| *its == kind));
-        // Somebody guesses first.
+        // A forged response arrives first.
         vec![Forged(vec![(A, vec![10, 9, 0, 66])]), Reply(0, records)]
     });
     assert_eq!(hits("both.example"), "fd00:9::9");
@@ -182,7 +184,8 @@ pub fn a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one
         ),
         NO_HOSTS,
     ]);
-    // Nobody is at the first, the second never answers, and the fourth is one too many.
+    // Nothing listens at the first address, the second never answers, and the fourth exceeds the
+    // limit.
     serve("::1", |_, _, _| vec![Reply(0, vec![v4()])]);
     let began = Instant::now();
     assert_eq!(hits("-4 a.example"), "10.9.0.9");
@@ -192,7 +195,7 @@ pub fn a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one
     assert_eq!(hits("-4 a.example"), "10.9.0.9");
 }
 
-/// The client is not run before both have answered.
+/// The client does not run before both servers have answered.
 pub fn of_two_answers_at_once_an_address_counts_and_the_first_servers() {
     with_files(&[
         (
@@ -203,8 +206,8 @@ pub fn of_two_answers_at_once_an_address_counts_and_the_first_servers() {
     ]);
     let servers = ["127.0.0.1", "127.0.0.2", "127.0.0.3"];
     let servers = servers.map(|address| UdpSocket::bind((address, 53)).unwrap());
-    // All on one processor, and the server first.
-    // SAFETY: zero is a valid set of processors, which has room for number 0 and is live.
+    // Run everything on one CPU, and the server first.
+    // SAFETY: zero is a valid CPU set; the set has a bit for CPU 0 and is live.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(0, &mut set);
@@ -304,6 +307,6 @@ pub fn hosts_comes_before_the_dns() {
     });
     assert_eq!(hits("a.example"), "10.9.0.9");
     assert_eq!(hits("NEAR"), "10.9.0.9");
-    // Where resolv.conf names no server, this machine is asked.
+    // If resolv.conf names no server, the client queries this machine.
     assert_eq!(hits("-4 b.example"), "10.9.0.1");
 }

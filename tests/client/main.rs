@@ -1,6 +1,7 @@
-//! The client `knock` as people run it, against a capture. Each test makes a network namespace of its own, which
-//! ends with it. Needs root and iproute2; where something is missing, the tests that need it say why, and fail for root.
-#![allow(clippy::unwrap_used)] // a test may fail
+//! The client `knock`, run like a user does, observed by a capture. Each test uses its own network
+//! namespace, which ends with it. Needs root and iproute2. If something is missing, the tests that
+//! need it report why, and fail for root.
+#![allow(clippy::unwrap_used)] // A test may panic.
 
 mod capture;
 mod dns;
@@ -41,17 +42,18 @@ fn run(program: impl AsRef<Path>, line: &str) -> Ran {
     }
 }
 
-/// A folder of this run with the built program under the name that makes it the client.
+/// A directory of this run that contains the built program under the client's name.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("client-{}", std::process::id()))
 }
 
-/// Our client in the namespace of this thread.
+/// Runs our client in this thread's namespace.
 fn knock(line: &str) -> Ran {
     run(folder().join("knock"), line)
 }
 
-/// What the client sends over that interface; it exits 0 and has nothing to complain of.
+/// The packets that the client sends through that interface. It must exit with 0 and print no
+/// error.
 fn sends(interface: &str, line: &str) -> Vec<Seen> {
     let capture = Capture::on(interface);
     let ran = knock(line);
@@ -70,7 +72,7 @@ fn steps(seen: &[Seen]) -> Vec<String> {
         .collect()
 }
 
-/// What the client says when it does not knock; nothing may have left.
+/// The client's error message when it does not knock. It must not send anything.
 fn refuses(line: &str) -> String {
     let capture = Capture::on("lo");
     let ran = knock(line);
@@ -111,7 +113,7 @@ fn each_step_is_one_packet_with_a_source_port_of_its_own() {
 
 fn a_syn_that_nobody_answers_is_not_sent_again() {
     with_silent_hosts();
-    // The kernel's first retransmission would come after 1 s, while the client waits.
+    // The kernel's first retransmission would be sent after 1 s, while the client waits.
     for host in ["10.9.0.9", "fd00:9::9"] {
         let seen = sends("v0", &format!("-d 1300 {host} 7000"));
         assert_eq!(steps(&seen), ["tcp 7000"]);
@@ -262,7 +264,7 @@ fn no_route_is_told_and_is_a_failure() {
     }
 }
 
-/// Over UDP the kernel finds one by itself, as for knock 0.8; over TCP it does not.
+/// Over UDP the kernel finds a zone by itself, as for knock 0.8. Over TCP it does not.
 fn an_address_that_needs_a_zone_is_refused_before_the_first_knock() {
     with_silent_hosts();
     let capture = Capture::on("v0");
@@ -309,7 +311,7 @@ fn an_icmp_answer_that_comes_at_once_is_no_failure() {
     }
 }
 
-/// Every line is one that both programs take to mean the same.
+/// Every line means the same to both programs.
 fn the_packets_are_those_of_the_original() {
     with_silent_hosts();
     let bytes = |seen: &[Seen]| seen.iter().map(|s| s.bytes.clone()).collect::<Vec<_>>();
@@ -338,7 +340,8 @@ fn the_packets_are_those_of_the_original() {
     }
 }
 
-/// Wrong command lines and hosts: the same words on stderr, the same exit status. Usage and version are our own text.
+/// Invalid command lines and hosts: the same text on stderr and the same exit status. Usage and
+/// version are our own text.
 fn the_errors_are_those_of_the_original() {
     loopback_only();
     for line in [
@@ -383,7 +386,7 @@ fn the_errors_are_those_of_the_original() {
     }
 }
 
-/// Only lines at which the original exits before it does anything.
+/// Only lines with which the original exits before it does anything.
 fn the_daemons_errors_are_those_of_the_original() {
     for line in [
         "-h", "-V", "-hz", "--=", "--=x", "--d", "--l", "--lo", "--v", "--ver", "--bogus", "-z",
@@ -479,7 +482,7 @@ fn main() {
         &network => dns::hosts_comes_before_the_dns,
     ];
 
-    let _ = std::fs::remove_dir_all(folder()); // of a run that was killed
+    let _ = std::fs::remove_dir_all(folder()); // left by a run that was killed
     std::fs::create_dir_all(folder()).unwrap();
     symlink(env!("CARGO_BIN_EXE_knockd"), folder().join("knock")).unwrap();
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -501,6 +504,6 @@ fn trial(name: &str, missing: &Option<String>, test: fn()) -> Trial {
             Ok(())
         }
     };
-    // Who is root wants it run.
+    // Root is expected to run every test.
     Trial::test(name, run).with_ignored_flag(missing.is_some() && !is_root)
 }

@@ -1,8 +1,9 @@
-//! A network namespace for the thread that asks; child processes inherit it, and it ends with its last user.
+//! A network namespace for the calling thread. Child processes inherit it, and it ends with its
+//! last user.
 
 use std::process::Command;
 
-/// Why namespaces cannot be made here; `None`: they can.
+/// Why namespaces cannot be created here; `None` if they can.
 pub fn missing() -> Option<&'static str> {
     // SAFETY: no arguments.
     if unsafe { libc::geteuid() } != 0 {
@@ -14,7 +15,7 @@ pub fn missing() -> Option<&'static str> {
     }
 }
 
-/// A new namespace with nothing but `lo`.
+/// Creates a namespace with only `lo`.
 pub fn loopback_only() {
     // SAFETY: no pointers; CLONE_NEWNET changes the calling thread alone.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
@@ -22,7 +23,8 @@ pub fn loopback_only() {
     run("ip link set lo up");
 }
 
-/// A new namespace with `lo` and `v0`, behind which 10.9.0.9, fd00:9::9 and fe80::9 are, which never answer.
+/// Creates a namespace with `lo` and `v0`, behind which are 10.9.0.9, fd00:9::9 and fe80::9, which
+/// never answer.
 pub fn with_silent_hosts() {
     loopback_only();
     run(

@@ -1,4 +1,5 @@
-//! What `knockd --check` says: advice to the letter where it matters, and the description of a config.
+//! The output of `knockd --check`: advice, verbatim where that matters, and the description of a
+//! config.
 
 use knockd_rs::check;
 use knockd_rs::config::parse;
@@ -12,7 +13,7 @@ fn advice(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether one of the lines of advice has this part.
+/// Whether a line of advice contains `part`.
 fn says(text: &str, part: &str) -> bool {
     advice(text).iter().any(|line| line.contains(part))
 }
@@ -326,13 +327,13 @@ fn doors_that_open_one_another_are_named_once_a_pair() {
     ] {
         assert_eq!(pair(a, b), [format!("k:1: door 'A': {text}")]);
     }
-    // Gaps and reversals: neither opens with the other's knock.
+    // Gaps and reversals: neither door opens with the other one's knock.
     for b in ["9,4,5,7", "5,7,4,9", "9,4,1,7,5"] {
         assert_eq!(pair("9,4,7,5", b), [""; 0], "{b}");
     }
 }
 
-/// Advice about commands only: of a door that is good otherwise.
+/// Only the advice about commands. The rest of the door is good.
 fn of_commands(keys: &str) -> Vec<String> {
     let text = format!("[A]\nsequence=9,4,7,4\ntcpflags=syn\n{keys}\n");
     let advice = advice(&text).into_iter();

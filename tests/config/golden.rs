@@ -1,6 +1,6 @@
-// Config cases recorded from the real knockd 0.8 (Debian 0.8-2) with `-D`: what it prints while parsing, and its error.
-// Class C is contract; class Q are quirks, where knockd-rs may choose. K132, a line too long for knockd, is a test of
-// its own.
+// Config cases recorded from the real knockd 0.8 (Debian 0.8-2) with `-D`: what it prints while
+// parsing, and its error. Class C must be matched; class Q are quirks, where knockd-rs may choose.
+// K132, a line too long for knockd, has a test of its own.
 
 /// One recorded case.
 pub struct Golden {

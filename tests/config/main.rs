@@ -1,4 +1,5 @@
-//! The config parser against knockd 0.8's recorded behaviour, every error and warning to the letter, and bad files.
+//! The config parser against knockd 0.8's recorded behaviour, every error and warning verbatim, and
+//! broken files.
 
 use knockd_rs::config::{Commands, Config, Diagnostic, key_names, options_of_broken, parse};
 use knockd_rs::knock::Matching;
@@ -42,12 +43,12 @@ fn recorded_quirks_are_kept_with_a_warning_or_refused_as_documented() {
         let (result, trace) = parse_with_trace(case.conf.as_bytes());
         let label = format!("{} {}", case.id, case.title);
         match case.id {
-            // Accepted by knockd 0.8, though no knock can match as written.
+            // knockd 0.8 accepts these, although no knock can match them as written.
             "K116" | "K117" | "K118" | "K120" => {
                 assert_eq!(case.error, None, "{label}");
                 assert!(result.is_err(), "{label}");
             }
-            // Refused by knockd 0.8.
+            // knockd 0.8 refuses this.
             "K127" => {
                 let config = result.unwrap();
                 assert_eq!(config.warnings.len(), 1, "{label}");

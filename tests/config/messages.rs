@@ -1,4 +1,4 @@
-// Every error and every warning of the parser: config text -> what a person is shown.
+// Every error and warning of the parser: the config text, and the message shown to the user.
 
 pub const ERRORS: &[(&[u8], &str)] = &[
     (b"junk\n", "config: line 1: all directives must belong to a section\nk.conf:1:1: unknown word 'junk'; a config begins with [options] or a door's [name]"),

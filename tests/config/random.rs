@@ -1,5 +1,5 @@
-//! 100,000 random configs: none makes the parser, the description or the advice panic, and an accepted one, written
-//! out anew from what was understood, is understood the same.
+//! Parses 100,000 random configs. The parser, the description and the advice must not panic, and an
+//! accepted config must have the same meaning when it is written out and parsed again.
 
 use knockd_rs::check::{advice, describe, mode_advice};
 use knockd_rs::config::{Config, parse};
@@ -9,7 +9,7 @@ use knockd_rs::knock::{TCP_FLAGS, Trigger};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// xorshift64*, so that a failure can be repeated from its number.
+/// xorshift64*, so that a failure can be reproduced from its number.
 struct Random(u64);
 
 impl Random {
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// Any bytes, most of them ones that mean something.
+/// Arbitrary bytes, most of them meaningful to the parser.
 fn noise(random: &mut Random) -> Vec<u8> {
     let letters = b"[]=#:,!\n\r \t\x0b;0123456789-+abcAsyn_\xff\xc3\xa4%/\0";
     let length = random.below(200);
@@ -92,10 +92,10 @@ const KEYS: [&str; 34] = [
     "stop_command_6",
 ];
 
-/// So many of them, the first, belong below `[options]`.
+/// The first 20 keys belong in `[options]`.
 const OPTIONS: usize = 20;
 
-/// A value that is mostly right for its key.
+/// A value that is usually valid for its key.
 fn value(random: &mut Random, key: &str) -> Vec<u8> {
     if random.one_in(30) {
         return random.bytes(20);
@@ -165,7 +165,7 @@ fn value(random: &mut Random, key: &str) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// A config that is mostly right.
+/// A config that is mostly valid.
 fn plausible(random: &mut Random) -> Vec<u8> {
     let mut text = Vec::new();
     if random.one_in(10) {
@@ -215,7 +215,7 @@ fn plausible(random: &mut Random) -> Vec<u8> {
     text
 }
 
-/// The config in our own hand.
+/// Writes the config out as text.
 fn written(config: &Config) -> Vec<u8> {
     let mut out = b"[options]\n".to_vec();
     let mut put = |key: &str, value: &[u8]| {
@@ -325,7 +325,7 @@ fn written(config: &Config) -> Vec<u8> {
     out
 }
 
-/// Without what depends on where things stand.
+/// Removes whatever depends on line numbers.
 fn meaning(mut config: Config) -> Config {
     config.warnings.clear();
     for door in &mut config.doors {
@@ -369,7 +369,7 @@ fn random_configs_never_panic_and_accepted_ones_keep_their_meaning() {
         };
         accepted += u32::from(check(case, &text));
     }
-    // Else the generator has lost touch with the grammar and the test says little.
+    // Otherwise the generator no longer matches the grammar and the test shows little.
     assert!(
         accepted > 10_000,
         "only {accepted} of 100,000 were accepted"

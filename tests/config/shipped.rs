@@ -1,5 +1,5 @@
-//! The config that ships, as it ships: no door is active, and each example is a good door once its '#' are gone.
-//! And what the reference and the man page show and list.
+//! The shipped config: no door is active, and each example is a valid door without its '#'. Also
+//! what the config reference and the man page show and list.
 
 use knockd_rs::check;
 use knockd_rs::config::{Config, parse};
@@ -21,7 +21,7 @@ fn accepted(text: &str) -> Config {
     config
 }
 
-/// The lines about bans, whose '#' has blanks after it.
+/// The lines about bans, which have a space after the '#'.
 #[test]
 fn the_example_of_bans_bans() {
     let lines = SHIPPED
@@ -39,7 +39,7 @@ fn the_example_of_bans_bans() {
     assert_eq!(check::advice(&config), []);
 }
 
-/// An example begins with `#[`, and each of its lines with '#' and no blank.
+/// An example starts with `#[`. Each of its lines starts with '#' without a following space.
 fn examples() -> Vec<String> {
     let mut examples: Vec<String> = Vec::new();
     let mut inside = false;
@@ -125,7 +125,7 @@ fn the_examples_do_what_their_comments_say() {
     assert!(matches!(door("SSH once").trigger, Trigger::OneTime(_)));
 }
 
-/// The text between the first two such lines.
+/// The text between the first line `begin` and the next line `end`.
 fn first_block<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let (_, after) = text.split_once(begin).expect(begin);
     after.split_once(end).expect(end).0
@@ -149,7 +149,7 @@ fn the_examples_of_the_documents_are_good_configs() {
 
 #[test]
 fn the_documents_list_every_key() {
-    // The parser lists them itself.
+    // The parser lists the keys itself.
     let error =
         |section: &str| parse(format!("[{section}]\nx\n").as_bytes(), &mut |_| ()).unwrap_err();
     for section in ["options", "A"] {

@@ -7,10 +7,10 @@ use crate::table::{Row, Table};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Measures ours and the original.
+/// Measures knockd-rs and the original.
 type Measure = fn(&Subject, &Subject, &mut Table);
 
-/// All of them.
+/// All measurements.
 pub const ALL: &[(&str, Measure)] = &[
     ("disk", footprint),
     ("latency", latency),
@@ -29,7 +29,7 @@ const DOOR: &str = "[A]\nsequence = 7000,8000,9000\nseq_timeout = 3600\ntcpflags
 
 const ROUNDS: usize = 7;
 
-/// A measurement of each round: A B, B A, so that neither is always first.
+/// Measures once per program in each round, in the order A B, B A, so that neither is always first.
 fn in_turn(
     rounds: usize,
     mut ours: impl FnMut() -> f64,
@@ -129,12 +129,12 @@ fn idle(ours: &Subject, original: &Subject, table: &mut Table) {
     });
 }
 
-/// Nanoseconds per packet of the daemon while these are sent; the packets must all get in.
+/// Nanoseconds of CPU time per packet while the daemon receives these. No packet may be lost.
 fn cost(running: &Running, flood: &Flood, number: usize, per_second: u32) -> f64 {
     let _ = running.packets();
     let before = running.cpu();
     flood.send_all(&running.scene.wire, number, per_second);
-    // The last of them are read within this time.
+    // The last packets are read within this time.
     std::thread::sleep(Duration::from_millis(200));
     let spent = running.cpu() - before;
     let (seen, dropped) = running.packets();
@@ -169,14 +169,14 @@ fn cpu_in_a_flood(ours: &Subject, original: &Subject, table: &mut Table) {
 }
 
 fn cpu_with_attempts(ours: &Subject, original: &Subject, table: &mut Table) {
-    // Room for all of them: knockd 0.8 has no bound.
+    // No limit is reached, because knockd 0.8 has none.
     let options = "LogRate = 1\nMaxAttempts = 60000\n";
     let (ours, original) = (ours.start(options, DOOR), original.start("", DOOR));
     let mut open = 0;
     for attempts in [100, 1_000, 10_000, 50_000] {
         for running in [&ours, &original] {
             let flood = Flood::new(&running.scene.wire, 7000, open, attempts - open);
-            // Slowly enough for the original, whose cost grows with their number.
+            // Slow enough for the original, whose cost grows with their number.
             let rate = if running.daemon.pid() == ours.daemon.pid() {
                 20_000
             } else {
@@ -205,7 +205,7 @@ fn cpu_with_attempts(ours: &Subject, original: &Subject, table: &mut Table) {
 }
 
 fn cpu_of_a_scan(ours: &Subject, original: &Subject, table: &mut Table) {
-    // Without tripwires, as knockd has none.
+    // Without tripwires, because knockd 0.8 has none.
     let (ours, original) = (ours.start("", DOOR), original.start("", DOOR));
     let others = || (1..=65_535).filter(|port| ![7000, 8000, 9000].contains(port));
     let make = |running: &Running| Flood::scan(&running.scene.wire, "10.1.1.1", others());
@@ -238,7 +238,8 @@ fn cpu_of_a_scan(ours: &Subject, original: &Subject, table: &mut Table) {
 
 fn memory_after_a_flood(ours: &Subject, original: &Subject, table: &mut Table) {
     const SOURCES: u32 = 1_000_000;
-    /// The original takes time that grows with their square: so many are sent, and the rest is reckoned.
+    /// The original's time grows with the square of the number, so fewer are sent and the rest is
+    /// extrapolated.
     const ORIGINAL_SOURCES: u32 = 30_000;
     let grown = |running: &Running, sources: u32, per_second: u32| {
         let before = [running.resident(), running.private()];
@@ -273,7 +274,8 @@ fn memory_after_a_flood(ours: &Subject, original: &Subject, table: &mut Table) {
     }
 }
 
-/// Knocks with 100 ms between the steps, as each of these sources, interleaved; how many of them got in within a second.
+/// Knocks from each of these sources, interleaved, with 100 ms between the steps. Returns how many
+/// open the door within a second.
 fn knock(running: &Running, sources: &[String]) -> usize {
     let before = running.count("opened");
     for (step, port) in [7000, 8000, 9000].into_iter().enumerate() {
@@ -316,7 +318,7 @@ fn success_in_a_flood(ours: &Subject, original: &Subject, table: &mut Table) {
             let stop = AtomicBool::new(false);
             let opened = std::thread::scope(|scope| {
                 scope.spawn(|| flood.send(&running.scene.wire, 10_000_000, per_second, &stop));
-                // The flood is at its full size before the user comes.
+                // The flood has reached its full size before the user knocks.
                 let filled = Duration::from_secs_f64(f64::from(sources) / f64::from(per_second));
                 std::thread::sleep(filled.min(Duration::from_secs(5)));
                 let user =

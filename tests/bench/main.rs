@@ -1,5 +1,6 @@
-//! The figures beside knockd 0.8: both daemons in one run, in turn, on networks of their own. See scripts/bench.
-#![allow(clippy::unwrap_used)] // What cannot be measured ends the run.
+//! Compares figures with knockd 0.8: both daemons in one run, in turn, each on its own network. See
+//! scripts/bench.
+#![allow(clippy::unwrap_used)] // A failed measurement ends the run.
 
 mod figures;
 mod subject;

@@ -1,11 +1,11 @@
-//! The two programs that are compared, and what can be asked of a daemon that runs.
+//! The two programs under comparison, and what can be measured on a running daemon.
 
 use crate::lab::{Daemon, Scene, descendants, lines};
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// Where Debian has knockd 0.8.
+/// The path of knockd 0.8 on Debian.
 pub const ORIGINAL: &str = "/usr/sbin/knockd";
 
 /// One of the programs.
@@ -15,14 +15,15 @@ pub struct Subject {
     pub is_original: bool,
 }
 
-/// A daemon of it on a network of its own. Packets end right after the packet sockets have seen them.
+/// A running daemon on its own network. The firewall drops packets right after the packet sockets
+/// have seen them.
 pub struct Running {
     pub scene: Scene,
     pub daemon: Daemon,
 }
 
 impl Subject {
-    /// Starts it without `-v`, pinned to the last processor; the sender has the first.
+    /// Starts it without `-v`, pinned to the last CPU. The sender uses the first one.
     pub fn start(&self, options: &str, doors: &str) -> Running {
         let scene = Scene::new();
         scene
@@ -56,20 +57,20 @@ impl Subject {
     }
 }
 
-/// How many processors there are.
+/// The number of CPUs.
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Running {
-    /// Its processes.
+    /// The PIDs of its processes.
     pub fn processes(&self) -> Vec<u32> {
         let mut all = descendants(self.daemon.pid());
         all.insert(0, self.daemon.pid());
         all
     }
 
-    /// Nanoseconds on a processor so far, all its processes together.
+    /// CPU time in nanoseconds so far, the sum of all its processes.
     pub fn cpu(&self) -> u64 {
         let of = |pid: &u32| {
             let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
@@ -81,7 +82,7 @@ impl Running {
         self.processes().iter().map(of).sum()
     }
 
-    /// How often they went to sleep or were put off a processor.
+    /// The number of context switches, voluntary or not.
     pub fn switches(&self) -> u64 {
         self.sum("status", "voluntary_ctxt_switches:")
             + self.sum("status", "nonvoluntary_ctxt_switches:")
@@ -92,12 +93,12 @@ impl Running {
         self.sum("smaps_rollup", "Rss:")
     }
 
-    /// Memory that is theirs alone, in kB.
+    /// Private memory in kB.
     pub fn private(&self) -> u64 {
         self.sum("smaps_rollup", "Private_Dirty:") + self.sum("smaps_rollup", "Private_Clean:")
     }
 
-    /// Memory with what is shared divided by who shares it, in kB.
+    /// Proportional set size in kB: shared memory divided by the number of users.
     pub fn proportional(&self) -> u64 {
         self.sum("smaps_rollup", "Pss:")
     }
@@ -112,8 +113,8 @@ impl Running {
         self.processes().iter().map(of).sum()
     }
 
-    /// Packets that its filters let through since this was asked last, and how many of these found no room (PACKET_STATISTICS, read
-    /// through pidfd_getfd).
+    /// Packets that passed its filters since the last call, and how many of them were dropped
+    /// because the buffer was full (PACKET_STATISTICS, read through pidfd_getfd).
     pub fn packets(&self) -> (u64, u64) {
         let (mut seen, mut dropped) = (0, 0);
         for pid in self.processes() {
@@ -125,7 +126,7 @@ impl Running {
         (seen, dropped)
     }
 
-    /// How many attempts are open, as ours says.
+    /// The number of open attempts that `--status` reports.
     pub fn attempts(&self) -> u64 {
         let home = self.scene.home.as_ref().display();
         let binary = crate::lab::daemon_binary();
@@ -137,7 +138,7 @@ impl Running {
         status["listener"]["attempts"].as_u64().expect("a number")
     }
 
-    /// Lines of a file that its commands write.
+    /// The number of lines in a file written by its commands.
     pub fn count(&self, file: &str) -> usize {
         self.scene.home.read(file).lines().count()
     }
@@ -146,12 +147,12 @@ impl Running {
 /// The counters of each packet socket of a process.
 fn statistics(pid: u32) -> Vec<(u32, u32)> {
     let mut found = Vec::new();
-    // SAFETY: numbers only; a descriptor or -1 comes back.
+    // SAFETY: passes only integers; returns a descriptor or -1.
     let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
     if process < 0 {
         return found;
     }
-    // SAFETY: the kernel has just made this descriptor.
+    // SAFETY: the kernel has just created this descriptor.
     let process = unsafe { OwnedFd::from_raw_fd(process) };
     let entries = fs::read_dir(format!("/proc/{pid}/fd"))
         .into_iter()
@@ -159,16 +160,16 @@ fn statistics(pid: u32) -> Vec<(u32, u32)> {
         .flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     for number in numbers {
-        // SAFETY: numbers only.
+        // SAFETY: passes only integers.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
         if fd < 0 {
             continue;
         }
-        // SAFETY: the kernel has just made this descriptor.
+        // SAFETY: the kernel has just created this descriptor.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let mut counters = [0u32; 3];
         let mut length = size_of_val(&counters) as libc::socklen_t;
-        // SAFETY: the buffer is writable for the length given; other sockets refuse the question.
+        // SAFETY: the buffer is writable for the length given; other sockets reject the call.
         let result = unsafe {
             libc::getsockopt(
                 fd.as_raw_fd(),
@@ -185,7 +186,7 @@ fn statistics(pid: u32) -> Vec<(u32, u32)> {
     found
 }
 
-/// What it takes on a disk: the program and every library that it loads, in bytes.
+/// Its size on disk in bytes: the program, and all libraries that it loads.
 pub fn disk(binary: &Path) -> (u64, u64) {
     let size = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
     let list = std::process::Command::new("ldd").arg(binary).output();

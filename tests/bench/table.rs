@@ -1,4 +1,4 @@
-//! What was measured, as a table and as JSON.
+//! The results, as a table and as JSON.
 
 use serde_json::{Value, json};
 
@@ -8,19 +8,19 @@ pub struct Table(Vec<Row>);
 
 /// One figure of both programs.
 pub struct Row {
-    /// What it is.
+    /// What was measured.
     pub what: String,
     /// Its unit.
     pub unit: &'static str,
-    /// knockd 0.8's, a round each.
+    /// knockd 0.8's values, one per round.
     pub original: Vec<f64>,
-    /// Ours, a round each.
+    /// Our values, one per round.
     pub ours: Vec<f64>,
-    /// What it means that this row has nothing to compare with, or how it was made.
+    /// How the value was obtained, or why there is nothing to compare with.
     pub note: String,
 }
 
-/// The middle one of those that are numbers: a round that is void is none.
+/// The median of the numbers. Ignores NaN, which marks a void round.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted: Vec<f64> = values
         .iter()
@@ -40,14 +40,14 @@ fn most(values: &[f64]) -> f64 {
 }
 
 impl Row {
-    /// ours / original, round by round.
+    /// ours / original for each round.
     fn ratios(&self) -> Vec<f64> {
         let rounds = self.ours.iter().zip(&self.original);
         let ratios = rounds.map(|(ours, original)| ours / original);
         ratios.filter(|ratio| ratio.is_finite()).collect()
     }
 
-    /// Rounds in which a packet got lost.
+    /// The number of rounds in which a packet was lost.
     fn void(&self) -> usize {
         let all = self.ours.iter().chain(&self.original);
         all.filter(|value| value.is_nan()).count()
@@ -55,13 +55,13 @@ impl Row {
 }
 
 impl Table {
-    /// Adds a row and shows it.
+    /// Adds a row and prints it.
     pub fn add(&mut self, row: Row) {
         eprint!("{}", line(&row));
         self.0.push(row);
     }
 
-    /// For people.
+    /// For humans.
     pub fn text(&self) -> String {
         let mut text = format!(
             "\n{:<58} {:>6} {:>10} {:>10}  ratio ours/knockd: median (min to max)\n",
@@ -71,7 +71,7 @@ impl Table {
         text
     }
 
-    /// For programs: rounds and all.
+    /// For programs, with all rounds.
     pub fn json(&self) -> String {
         let rows: Vec<Value> = self
             .0

@@ -1,30 +1,31 @@
-//! Recorded cases: what was given to knockd 0.8, and what it did. `golden.json` is what was recorded first, `more.json`
-//! what came later; `ours.json` says where this program differs, and by which row of docs/differences.md.
+//! Recorded cases: the input of knockd 0.8 and its reaction. `golden.json` has the first
+//! recordings, `more.json` later ones. `ours.json` lists how this program differs, and the row of
+//! docs/differences.md for it.
 
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What a daemon did with a case.
+/// A daemon's reaction to a case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// It came to listen.
+    /// Whether it started to listen.
     pub started: bool,
-    /// Its exit code, or minus the signal that killed it; `None`: it still runs.
+    /// Its exit code, or minus the signal that killed it; `None` if it still runs.
     pub exit: Option<i32>,
-    /// Lines of the log about knocks.
+    /// Log lines about knocks.
     pub matcher_log: Vec<String>,
-    /// Lines of the log about commands.
+    /// Log lines about commands.
     pub command_log: Vec<String>,
-    /// Other lines of the log, without `starting up` and the like.
+    /// Other log lines, without `starting up` and the like.
     pub other_log: Vec<String>,
     pub stderr: Vec<String>,
-    /// What `-D` says of the config; only of cases about configs.
+    /// The config as `-D` prints it. Only in cases about configs.
     pub debug_config: Option<Vec<String>>,
-    /// The file that the case is about.
+    /// The contents of the file that the case is about.
     pub file: Option<String>,
 }
 
-/// A case.
+/// A recorded case.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub id: String,
@@ -33,12 +34,12 @@ pub struct Case {
     pub title: String,
     pub conf: String,
     pub args: String,
-    /// Files that are there before the start.
+    /// Files that exist before the start.
     pub files: Vec<(String, String)>,
     pub packets: String,
     /// Seconds to wait after the last packet.
     pub post: f64,
-    /// The file to look at afterwards.
+    /// The file to inspect afterwards.
     pub out: Option<String>,
     pub about_config: bool,
     pub recorded: Outcome,
@@ -105,17 +106,18 @@ pub fn all() -> Vec<Case> {
 /// How this program differs in one case.
 #[derive(Clone, Debug, Default)]
 pub struct Difference {
-    /// Rows of docs/differences.md that explain it.
+    /// The rows of docs/differences.md that explain it.
     pub rows: Vec<String>,
-    /// What of the outcome is different with `--strict`.
+    /// The parts of the outcome that differ with `--strict`.
     strict: Map<String, Value>,
-    /// It prints `FILE:LINE:COLUMN: text`, which the comparison leaves out.
+    /// Whether it prints `FILE:LINE:COLUMN: text`, which the comparison ignores.
     pub tells_places: bool,
-    /// What opens with the default matching, if that is something else than with `--strict`: `SOURCE: DOOR` in order.
+    /// The doors that open with the default matching, if they differ from `--strict`: `SOURCE:
+    /// DOOR` in order.
     pub default_opens: Option<Vec<String>>,
 }
 
-/// Differences by the id of their case.
+/// The differences by case ID.
 pub fn differences() -> BTreeMap<String, Difference> {
     let all: BTreeMap<String, Value> =
         serde_json::from_str(include_str!("ours.json")).expect("ours.json");
@@ -170,7 +172,7 @@ pub fn expected_of_ours(case: &Case, difference: Option<&Difference>) -> Outcome
             "{}: {key} in ours.json is no difference",
             case.id
         );
-        // The wording of libpcap's errors cannot be ours; nothing else of the contract may differ.
+        // The text of libpcap's errors cannot be ours. Nothing else in the contract may differ.
         assert!(
             case.class != 'C' || key == "stderr" || key == "debug_config",
             "{}: {key} is contract",
@@ -186,7 +188,7 @@ pub fn expected_of_ours(case: &Case, difference: Option<&Difference>) -> Outcome
 }
 
 impl Outcome {
-    /// As JSON, in the form of `golden.json`.
+    /// Converts it to JSON in the format of `golden.json`.
     pub fn json(&self) -> Value {
         let mut out = json!({
             "started": self.started,

@@ -1,4 +1,4 @@
-//! Random configs, and random knocks that are nearly right.
+//! Random configs, and random knocks that are almost correct.
 
 use crate::lab::Random;
 use crate::model::Door;
@@ -6,20 +6,20 @@ use crate::packet::{Packet, SERVER, SERVER_SECOND, SERVER6, SYN};
 use knockd_rs::knock::TCP_FLAGS;
 use std::net::IpAddr;
 
-/// Streams that one pair of daemons gets.
+/// The number of streams for one pair of daemons.
 pub const STREAMS: usize = 50;
 
-/// A config and what is sent.
+/// A config and the packets sent.
 #[derive(Clone, Debug)]
 pub struct Session {
     pub doors: Vec<Door>,
     pub packets: Vec<Packet>,
-    /// In how many parts the packets are sent, two seconds apart.
+    /// The number of parts in which the packets are sent, two seconds apart.
     pub parts: usize,
 }
 
 impl Session {
-    /// The parts; one at least.
+    /// The parts, at least one.
     pub fn chunks(&self) -> Vec<&[Packet]> {
         let size = self.packets.len().div_ceil(self.parts).max(1);
         self.packets.chunks(size).collect()
@@ -30,12 +30,13 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("address")
 }
 
-/// A session of so many streams.
+/// A session with `streams` streams.
 pub fn session(random: &mut Random, streams: usize) -> Session {
     let mut doors = doors(random);
     let mut packets = Vec::new();
     if random.percent(70) {
-        // An attempt that never ends and is the oldest of all: with it, knockd 0.8 forgets nobody.
+        // An attempt that never ends and is older than all others. While it exists, knockd 0.8
+        // forgets no attempt.
         doors.push(Door {
             steps: vec![(64_001, true), (64_002, true)],
             ..plain_door("guard")
@@ -60,8 +61,8 @@ pub fn session(random: &mut Random, streams: usize) -> Session {
     }
 }
 
-/// A session in which attempts time out. Parts are two seconds apart and times are odd, so that what counts whole seconds and what
-/// counts exactly agree (D-MAT-03).
+/// A session in which attempts time out. Parts are two seconds apart and times are odd, so that
+/// counting whole seconds and exact times give the same result (D-MAT-03).
 pub fn timed_session(random: &mut Random) -> Session {
     let mut session = session(random, 8);
     for door in session.doors.iter_mut().filter(|door| door.name != "guard") {
@@ -140,7 +141,7 @@ fn doors(random: &mut Random) -> Vec<Door> {
     doors
 }
 
-/// Few doors of one step run something: each opening is some processes.
+/// Only a few one-step doors run something, because each opening starts several processes.
 fn commands(random: &mut Random, door: &mut Door) {
     if !random.percent(if door.steps.len() == 1 { 15 } else { 60 }) {
         return;
@@ -155,7 +156,7 @@ fn commands(random: &mut Random, door: &mut Door) {
     door.start_6 = random.percent(30).then_some(start_6);
     if random.percent(30) && door.steps.len() > 1 {
         door.cmd_timeout = random.below(2) as u32;
-        // An empty stop command is another matter (D-CFG-27).
+        // An empty stop command is a different case (D-CFG-27).
         door.stop = Some(stop).filter(|stop| !stop.is_empty());
         door.stop_6 = Some(stop_6).filter(|stop| !stop.is_empty() && random.percent(50));
     }
@@ -165,13 +166,13 @@ fn destinations() -> [IpAddr; 5] {
     [SERVER, SERVER_SECOND, "10.9.0.99", SERVER6, "fd00:9::99"].map(address)
 }
 
-/// Those of the source's family.
+/// The server's addresses in the source's family.
 fn near(source: IpAddr) -> Vec<IpAddr> {
     let all = destinations().into_iter();
     all.filter(|d| d.is_ipv6() == source.is_ipv6()).collect()
 }
 
-/// One to three sources, each on its way through a door.
+/// One to three sources, each progressing through a door.
 fn stream(random: &mut Random, doors: &[Door], sources: &[IpAddr], packets: &mut Vec<Packet>) {
     let mut ways: Vec<Vec<Packet>> = (0..1 + random.below(3))
         .map(|_| {
@@ -189,8 +190,9 @@ fn stream(random: &mut Random, doors: &[Door], sources: &[IpAddr], packets: &mut
     }
 }
 
-/// Where a door and a later one differ only in that the later has the server's second address for its target: a knock at both in which
-/// the first door starts anew, so that its attempt is the younger one (as in M026).
+/// For a door and a later one that differ only in the later one's target, the server's second
+/// address: a knock at both in which the first door starts over, so that its attempt is the younger
+/// one (as in M026).
 fn turned(random: &mut Random, doors: &[Door], source: IpAddr) -> Option<Vec<Packet>> {
     if source.is_ipv6() || !random.percent(20) {
         return None;

@@ -1,5 +1,6 @@
-//! Part 2: generated cases. Both daemons sniff the same wire at the same time; each must log to the letter what [`crate::model`] says of
-//! it. Where the two habits of 0.8 in which the programs differ play no part, that is the same for both.
+//! Part 2: generated cases. Both daemons capture on the same wire at the same time. Each must log
+//! exactly what [`crate::model`] predicts for it. The predictions are equal unless one of the two
+//! habits of 0.8 that this program does not share matters.
 
 use crate::generate::{STREAMS, Session, session, timed_session};
 use crate::lab::Random;
@@ -16,19 +17,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const THEIRS: &str = "/usr/sbin/knockd";
-/// Packets between two fences. The buffers of both daemons hold more, and ours leaves out lines that its keeper is too slow for (D-LOG-02).
+/// Packets between two fences. Both daemons' buffers hold more, and ours drops log lines for which
+/// its keeper is too slow (D-LOG-02).
 const BURST: usize = 40;
 const FENCE: &str = "10.9.0.250";
-/// Sessions in which attempts time out; they take eight seconds each.
+/// Sessions in which attempts time out. Each takes eight seconds.
 const TIMED: u64 = 16;
-/// How long a difference is made smaller.
+/// How long to reduce a failing case.
 const SHRINK: Duration = Duration::from_secs(90);
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect(variable))
 }
 
-/// The daemon of ours: the one under test, unless that is the original.
+/// The binary of our daemon: the one under test, unless that is the original.
 fn our_binary() -> PathBuf {
     match is_original() {
         true => PathBuf::from(env!("CARGO_BIN_EXE_knockd")),
@@ -36,15 +38,15 @@ fn our_binary() -> PathBuf {
     }
 }
 
-/// Why these cannot run.
+/// Why these cases cannot run.
 pub fn missing() -> Option<String> {
     let there = Path::new(THEIRS).exists();
     (!there).then(|| format!("no {THEIRS} (Debian package knockd; scripts/compat installs it)"))
 }
 
-/// A trial for each session. `COMPAT_SEED` and `COMPAT_STREAMS` say which and how many.
+/// One trial for each session. `COMPAT_SEED` and `COMPAT_STREAMS` select which and how many.
 pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
-    /// Two sessions at a time: they are what keeps the machine busy.
+    /// Two sessions at a time, because they keep the machine busy.
     static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
     let seed = number("COMPAT_SEED", 1);
     let mut left = number("COMPAT_STREAMS", 2000) as usize;
@@ -111,7 +113,7 @@ fn check(lane: &Lane, session: &Session) {
     );
 }
 
-/// Leaves out packets, then doors, as long as a difference stays.
+/// Removes packets, then doors, as long as the difference remains.
 fn shrink(lane: &Lane, session: &Session) -> (Session, Option<String>) {
     let end = Instant::now() + SHRINK;
     let (mut best, mut last) = (session.clone(), None);
@@ -149,11 +151,11 @@ fn shrink(lane: &Lane, session: &Session) -> (Session, Option<String>) {
     (best, last)
 }
 
-/// Sends a session to both and compares.
+/// Sends a session to both daemons and compares them.
 fn run(lane: &Lane, session: &Session) -> Result<(), String> {
     let theirs = Side::start(lane, session, Path::new(THEIRS), Rule::Original);
     let ours = Side::start(lane, session, &our_binary(), Rule::Strict);
-    // The fences are packets too; they come from a source of their own, and end at once.
+    // The fences are packets too. They come from their own source and end immediately.
     let fence = Packet {
         source: FENCE.parse().expect("address"),
         destination: SERVER.parse().expect("address"),
@@ -163,7 +165,7 @@ fn run(lane: &Lane, session: &Session) -> Result<(), String> {
     let mut sent = Vec::new();
     for (part, packets) in (0u32..).zip(session.chunks()) {
         if session.parts > 1 {
-            // At an odd second and some; an even number of seconds after the last part.
+            // At an odd second and a fraction, an even number of seconds after the last part.
             await_second();
             if wall_seconds().is_multiple_of(2) {
                 await_second();
@@ -184,7 +186,7 @@ fn run(lane: &Lane, session: &Session) -> Result<(), String> {
     ours.compare(&play(&ours.doors, &sent, OURS), "ours")
 }
 
-/// The generator must not drift into cases that show nothing.
+/// Guards against a generator that produces only trivial cases.
 pub fn generated_cases_show_enough() {
     let (mut alike, mut forgotten, mut ordered, mut opened, mut stages) = (0, 0, 0, 0, 0);
     for seed in 0..200 {
@@ -262,7 +264,7 @@ impl Side {
             .await_count(&lines::opened(FENCE, "fence"), self.fences.get());
     }
 
-    /// Its log against what it should be, once its commands are over.
+    /// Compares its log with the expected one, after its commands have ended.
     fn compare(&self, expected: &Logged, name: &str) -> Result<(), String> {
         // 0.8 prints a line before it logs it.
         let opened = lines::opened(FENCE, "fence");
@@ -271,7 +273,7 @@ impl Side {
             let fences = logged.knocks.iter().filter(|line| **line == opened).count();
             (fences == self.fences.get()).then_some(logged)
         });
-        // What times out after the last packet is told of by ours alone (D-MAT-02).
+        // Only our daemon reports what times out after the last packet (D-MAT-02).
         let last = logged.knocks.iter().rposition(|line| *line == opened);
         let knocks = in_order(&logged.knocks[..last.map_or(0, |at| at + 1)]);
         difference(
@@ -306,7 +308,7 @@ impl Side {
     }
 }
 
-/// Time-outs that come together have no order.
+/// Sorts time-outs of the same moment, which have no order.
 fn in_order(lines: &[String]) -> Vec<String> {
     let mut lines = lines.to_vec();
     let is_timeout = |line: &String| line.contains(": sequence timeout (");
@@ -321,7 +323,7 @@ fn wall_seconds() -> u64 {
     now.expect("time").as_secs()
 }
 
-/// That door without flags, target and commands.
+/// The door without flags, target and commands.
 fn plain(door: Door) -> Door {
     Door {
         set: 0,
@@ -357,7 +359,7 @@ fn difference(found: &[String], expected: &[String], what: &str) -> Result<(), S
     ))
 }
 
-/// The config of these doors.
+/// The config text for these doors.
 fn config(doors: &[Door]) -> String {
     let mut out = String::new();
     for door in doors {

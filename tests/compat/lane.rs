@@ -1,11 +1,13 @@
-//! The place where a case runs: a server with the interface `s0`, and a wire to send it packets from anybody.
+//! Where a case runs: a server with the interface `s0`, and a wire that sends it packets from any
+//! source.
 
 use crate::lab::{Daemon, Home, Namespace, Wire, link};
 use crate::packet::{SERVER, SERVER_SECOND, SERVER6};
 use std::path::Path;
 use std::sync::Mutex;
 
-/// A server and its wire. Making one takes some ten processes, so cases that leave nothing behind share them.
+/// A server and its wire. Creating one takes about ten processes, so cases that leave nothing
+/// behind share lanes.
 pub struct Lane {
     pub server: Namespace,
     pub client: Namespace,
@@ -21,7 +23,8 @@ impl Lane {
              ip addr add {SERVER_SECOND}/24 dev s0
              ip addr add {SERVER6}/64 dev s0 nodad"
         ));
-        // The clients have to be there for the server's answers, or it would ask for them for ever.
+        // The clients' addresses must exist for the server's replies; otherwise it would keep
+        // sending ARP requests.
         client.run(
             "ip addr add 10.9.0.2/24 dev c0
              ip addr add 10.9.0.3/24 dev c0
@@ -36,12 +39,12 @@ impl Lane {
     }
 }
 
-/// Lanes that wait for the next case.
+/// Lanes that are free for the next case.
 #[derive(Default)]
 pub struct Lanes(Mutex<Vec<Lane>>);
 
 impl Lanes {
-    /// Calls the job with a lane that nobody else uses. A lane whose job failed is not used again.
+    /// Calls `job` with a lane that nothing else uses. A lane whose job failed is not used again.
     pub fn with<T>(&self, job: impl FnOnce(&Lane) -> T) -> T {
         let waiting = self.0.lock().expect("lanes").pop();
         let lane = waiting.unwrap_or_else(Lane::new);
@@ -51,7 +54,8 @@ impl Lanes {
     }
 }
 
-/// Starts `binary ARGS` in `home`, which is also its `/run` and `/var/log`, so that its files are apart from all others.
+/// Starts `binary ARGS` in `home`, which is also mounted as its `/run` and `/var/log`, so that its
+/// files are separate from all others.
 pub fn start(binary: &Path, namespace: &Namespace, home: &Home, args: &[String]) -> Daemon {
     let mut command = namespace.command("sh");
     std::fs::create_dir_all(home.path("run")).expect("folder");

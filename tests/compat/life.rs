@@ -1,5 +1,6 @@
-//! Part 3: signals, reloads, interfaces, odd frames, command lines. Each test asserts what knockd 0.8 was seen to do when it is the
-//! daemon under test, and what this program does when that is; the rows of docs/differences.md stand beside its name.
+//! Part 3: signals, reloads, interfaces, unusual frames, command lines. Each test asserts the
+//! observed behaviour of knockd 0.8 if that is the daemon under test, and this program's behaviour
+//! otherwise. The rows of docs/differences.md are listed next to each test's name.
 
 mod capture;
 mod daemonized;
@@ -13,10 +14,10 @@ use crate::packet::parse;
 use crate::play::{Rule, log_lines, send};
 use std::time::Duration;
 
-/// A name, the rows that it shows, and what to do.
+/// A name, the rows that it shows, and a function.
 pub type Test = (&'static str, &'static [&'static str], fn());
 
-/// All of them.
+/// All tests.
 pub fn tests() -> impl Iterator<Item = Test> {
     [
         signals::TESTS,
@@ -30,21 +31,22 @@ pub fn tests() -> impl Iterator<Item = Test> {
     .copied()
 }
 
-/// A door of two steps.
+/// A two-step door.
 const DOOR: &str = "[A]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ncommand=true\n";
-/// Every config of these tests ends with this door of one step, whose packet comes from an address of its own.
+/// Every config of these tests ends with this one-step door, whose packet comes from its own
+/// address.
 const FENCE: &str = "[fence]\nsequence=9:udp\n";
 const FENCE_PACKET: &str = ".250:9/udp";
 const FENCE_OPENED: &str = "10.9.0.250: fence: OPEN SESAME";
 
-/// A lane of its own and the daemon's folder.
+/// A new lane and the daemon's directory.
 struct Life {
     lane: Lane,
     home: Home,
 }
 
 impl Life {
-    /// With a config of these doors, in which `@W@` is the folder.
+    /// Writes a config with these doors. `@W@` stands for the directory.
     fn new(doors: &str) -> Life {
         let life = Life {
             lane: Lane::new(),
@@ -67,25 +69,25 @@ impl Life {
         self.home.write("conf", &text);
     }
 
-    /// `knockd -v -c conf -g log ARGS`, with strict matching; does not wait.
+    /// Runs `knockd -v -c conf -g log ARGS` with strict matching, without waiting.
     fn spawn(&self, args: &str) -> Daemon {
         let strict = if is_original() { "" } else { "--strict" };
         self.spawn_by_default(&format!("{args} {strict}"))
     }
 
-    /// The same with the default matching.
+    /// Like [`Life::spawn`], with the default matching.
     fn spawn_by_default(&self, args: &str) -> Daemon {
         let args = format!("-v -c {} -g {} {args}", self.path("conf"), self.path("log"));
         self.run(&args)
     }
 
-    /// Any command line, in the folder.
+    /// Runs any command line in the directory.
     fn run(&self, args: &str) -> Daemon {
         let args: Vec<String> = args.split_whitespace().map(String::from).collect();
         start(&daemon_binary(), &self.lane.server, &self.home, &args)
     }
 
-    /// The same, and waits until it listens on `s0`.
+    /// Like [`Life::spawn`], but waits until it listens on `s0`.
     fn start(&self) -> Daemon {
         let daemon = self.spawn("-i s0");
         daemon.await_text(lines::LISTENING);
@@ -101,14 +103,14 @@ impl Life {
         send(&self.lane, &parse(tokens));
     }
 
-    /// Waits until the daemon has dealt with all packets sent before.
+    /// Waits until the daemon has handled all packets sent before.
     fn fence(&self, daemon: &Daemon) {
         let before = daemon.count(FENCE_OPENED);
         self.send(FENCE_PACKET);
         daemon.await_count(FENCE_OPENED, before + 1);
     }
 
-    /// The messages of a log file, without the fence's.
+    /// The messages in a log file, without the fence's.
     fn log(&self, name: &str) -> Vec<String> {
         let rule = if is_original() {
             Rule::Original
@@ -136,12 +138,13 @@ impl Life {
     }
 }
 
-/// For what does not happen: the time that it would have needed, and some more.
+/// Waits for something that must not happen: as long as it would take, plus a margin.
 fn let_pass(milliseconds: u64) {
     std::thread::sleep(Duration::from_millis(milliseconds));
 }
 
-/// SIGHUP. 0.8 reloads within the signal's handler: while it prints a line it may crash or hang, so it gets time.
+/// Sends SIGHUP. 0.8 reloads inside the signal handler and can crash or hang if it is printing a
+/// line, so it gets time.
 fn hangup(daemon: &Daemon) {
     if is_original() {
         let_pass(100);

@@ -1,7 +1,8 @@
-//! The same answer as knockd 0.8: one suite that runs against it and against this program.
+//! The same behaviour as knockd 0.8: one suite that runs against it and against this program.
 //!
-//! KNOCKD_BIN and KNOCK_BIN name the programs to test; `scripts/compat` sets them. What is recorded of knockd 0.8 is in
-//! `golden.json` and `more.json`, where this program differs in `ours.json`, each with a row of docs/differences.md.
+//! KNOCKD_BIN and KNOCK_BIN select the programs to test; `scripts/compat` sets them. The recordings
+//! of knockd 0.8 are in `golden.json` and `more.json`. `ours.json` lists this program's
+//! differences, each with a row of docs/differences.md.
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod case;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 
 fn main() -> std::process::ExitCode {
     let mut args = Arguments::from_args();
-    // The cases mostly wait, so more of them than processors run at once.
+    // The cases mostly wait, so more of them run at once than there are CPUs.
     args.test_threads.get_or_insert(10);
     let missing = if args.list { None } else { lab::missing() };
     match &missing {

@@ -1,5 +1,6 @@
-//! knockd 0.8's rule of matching once more, small and slow, as its specification tells it; with its two habits that this program
-//! does not share, each to be switched. So the generated cases say exactly what each program has to log.
+//! A second implementation of knockd 0.8's matching rule, small and slow, following its
+//! specification. The two habits of 0.8 that this program does not share can be switched on and
+//! off. The model thus predicts exactly what each program must log.
 
 use crate::packet::{Packet, SERVER, SERVER_SECOND, SERVER6};
 use std::net::IpAddr;
@@ -47,9 +48,10 @@ impl Door {
 /// What 0.8 does and this program does not.
 #[derive(Clone, Copy)]
 pub struct Habits {
-    /// When the oldest of all attempts has ended, the others are forgotten (D-MAT-01).
+    /// When the oldest attempt of all has ended, the others are forgotten (D-MAT-01).
     pub forgets: bool,
-    /// One packet's attempts come in the order of their creation instead of the config's (D-MAT-08).
+    /// The attempts that one packet advances are in the order of their creation instead of the
+    /// config (D-MAT-08).
     pub creation_order: bool,
 }
 
@@ -70,19 +72,20 @@ struct Attempt {
     over: bool,
 }
 
-/// What is logged: lines about knocks in order, lines about commands sorted.
+/// The log: lines about knocks in order, lines about commands sorted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logged {
     pub knocks: Vec<String>,
     pub commands: Vec<String>,
 }
 
-/// Plays the packets, each with its second. An attempt that has timed out is told of with the next packet.
+/// Plays the packets, each with its second. An attempt that has timed out is reported with the next
+/// packet.
 pub fn play(doors: &[Door], packets: &[(u32, Packet)], habits: Habits) -> Logged {
     let mut logged = Logged::default();
     let mut attempts: Vec<Attempt> = Vec::new();
     for (now, packet) in packets {
-        // Only what some door wants gets through the filter.
+        // The filter passes only packets that some door wants.
         if !doors.iter().any(|door| door.wants(packet)) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! The packets of a case, as the recorded cases write them: `.3:7000/udp>10.9.0.11`, `6:7000@syn,ack`, `wait1.2`, `sec`.
+//! The packets of a case, in the notation of the recorded cases: `.3:7000/udp>10.9.0.11`,
+//! `6:7000@syn,ack`, `wait1.2`, `sec`.
 
 use etherparse::{IpNumber, PacketBuilder};
 use knockd_rs::knock::TCP_FLAGS;
@@ -10,19 +11,19 @@ pub const SERVER: &str = "10.9.0.1";
 pub const SERVER_SECOND: &str = "10.9.0.11";
 pub const SERVER6: &str = "fd00:9::1";
 
-/// Bit of SYN in byte 13 of the TCP header.
+/// The SYN bit in byte 13 of the TCP header.
 pub const SYN: u8 = 0x02;
 
-/// What a case does next.
+/// The next action of a case.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Token {
     Send(Packet),
     Wait(Duration),
-    /// Waits for the start of a second of the wall clock.
+    /// Wait until the wall clock reaches the next second.
     Second,
 }
 
-/// One packet to send. Flags of `None`: UDP.
+/// A packet to send. Flags of `None` mean UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     pub source: IpAddr,
@@ -31,7 +32,7 @@ pub struct Packet {
     pub flags: Option<u8>,
 }
 
-/// Reads the tokens of a case.
+/// Parses the tokens of a case.
 pub fn parse(tokens: &str) -> Vec<Token> {
     tokens.split_whitespace().map(token).collect()
 }
@@ -109,7 +110,7 @@ impl Packet {
         format!("{source}{}{flags}{destination}", self.port)
     }
 
-    /// Its bytes from the IP header on.
+    /// Its bytes, from the IP header on.
     pub fn bytes(&self, sequence_number: u32) -> Vec<u8> {
         let mut out = Vec::new();
         let ip = match (self.source, self.destination) {
@@ -124,7 +125,8 @@ impl Packet {
         match self.flags {
             None => ip.udp(40000, self.port).write(&mut out, &[0]),
             Some(flags) => {
-                // The header is put together by hand: the builder has no way to set flags as a byte. Nobody checks the checksum.
+                // Build the header by hand, because the builder cannot set the flags as a byte. The
+                // checksum is not checked.
                 let mut tcp = [0u8; 20];
                 tcp[..2].copy_from_slice(&40000u16.to_be_bytes());
                 tcp[2..4].copy_from_slice(&self.port.to_be_bytes());
@@ -139,7 +141,7 @@ impl Packet {
     }
 }
 
-/// Sleeps to the start of the next second of the wall clock.
+/// Sleeps until the wall clock reaches the next second.
 pub fn await_second() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("time");
     std::thread::sleep(Duration::from_nanos(

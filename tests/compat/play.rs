@@ -1,4 +1,4 @@
-//! Plays a case to a daemon and notes what it does.
+//! Plays a case to a daemon and records its reaction.
 
 use crate::case::{Case, Outcome};
 use crate::lab::{Daemon, Home, lines, wait_for};
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 /// Between two packets.
 const GAP: Duration = Duration::from_millis(30);
-/// A packet later than this after its time spoils the case, which is then played again.
+/// If a packet is sent later than this after its time, the case is played again.
 const LATE: Duration = Duration::from_millis(60);
-/// How long more lines than expected are waited for.
+/// How long to wait for lines beyond the expected ones.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// Which rule of matching our program is asked for; the original takes no such option.
+/// The matching rule that our program uses. The original has no such option.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Rule {
     Original,
@@ -25,17 +25,18 @@ pub enum Rule {
 
 pub struct Played {
     pub outcome: Outcome,
-    /// Lines that only our program prints and that are left out of the outcome, see [`is_place`].
+    /// The number of lines left out because only our program prints them, see [`is_place`].
     pub places: usize,
     /// Lines about knocks and commands on standard output, sorted.
     printed: Vec<String>,
-    /// The same of the log.
+    /// The same lines in the log.
     logged: Vec<String>,
-    /// Openings, `SOURCE: DOOR`, each with the number of packets that the daemon had seen (ours only, which says so with `-D`).
+    /// Openings, `SOURCE: DOOR`, each with the number of packets that the daemon had seen. Only for
+    /// our program, which logs that with `-D`.
     pub openings: Vec<(usize, String)>,
 }
 
-/// Plays a case. Waits until the daemon has said what is expected and then a while for more.
+/// Plays a case. Waits until the daemon has printed what is expected, and then a while for more.
 pub fn play(binary: &Path, lane: &Lane, case: &Case, rule: Rule, expected: &Outcome) -> Played {
     for _ in 0..5 {
         if let Some(played) = attempt(binary, lane, case, rule, expected) {
@@ -92,7 +93,7 @@ fn attempt(
     Some(played)
 }
 
-/// Sends the packets at their times; false if one was late.
+/// Sends the packets at their times. Returns `false` if one was late.
 pub fn send(lane: &Lane, tokens: &[Token]) -> bool {
     let mut due = Instant::now();
     let mut in_time = true;
@@ -123,7 +124,7 @@ fn is_enough(now: &Outcome, expected: &Outcome) -> bool {
         && now.stderr.len() >= expected.stderr.len()
 }
 
-/// The kinds of lines in a log.
+/// The kinds of log lines.
 #[derive(PartialEq)]
 enum Kind {
     Matcher,
@@ -155,7 +156,8 @@ fn kind(line: &str) -> Kind {
     }
 }
 
-/// The messages of a log file. `[2026-11-23 18:00] message`; knockd 0.8 writes an empty line after some (D-LOG-01).
+/// The messages in a log file: `[2026-11-23 18:00] message`. knockd 0.8 writes an empty line after
+/// some (D-LOG-01).
 pub fn log_lines(text: &str, rule: Rule) -> Vec<String> {
     let mut out = Vec::new();
     for line in text.lines() {
@@ -173,8 +175,9 @@ pub fn log_lines(text: &str, rule: Rule) -> Vec<String> {
     out
 }
 
-/// The lines that only our program prints (D-CFG-01): `FILE:LINE:COLUMN: text`, without the column where a whole line is meant,
-/// without both where the file is; a warning has the word before.
+/// The lines that only our program prints (D-CFG-01): `FILE:LINE:COLUMN: text`, without the column
+/// if a whole line is meant, without line and column if the file is meant. A warning starts with
+/// that word.
 pub fn is_place(line: &str, files: &[String]) -> bool {
     let line = line.strip_prefix("warning: ").unwrap_or(line);
     let Some(rest) = files
@@ -256,7 +259,7 @@ fn observe(daemon: &mut Daemon, home: &Home, folder: &str, case: &Case, rule: Ru
     let errors = all_errors.lines().filter(|line| !is_ours(line));
     let debug = || {
         let lines = output.iter().filter(|line| line.starts_with("config: "));
-        // The recorder kept this much of a line.
+        // The recorder kept only this much of a line.
         lines
             .map(|line| anonymous(line).chars().take(160).collect())
             .collect()
@@ -282,7 +285,7 @@ fn observe(daemon: &mut Daemon, home: &Home, folder: &str, case: &Case, rule: Ru
         },
         places,
         printed: events(&output),
-        // With an empty LogFile there is none (M019).
+        // With an empty LogFile there is no log (M019).
         logged: if home.path("log").exists() {
             events(&log)
         } else {

@@ -7,7 +7,7 @@ use crate::play::{Played, Rule, play};
 use serde_json::json;
 use std::sync::Arc;
 
-/// A trial for each case: its name and what to do.
+/// One trial for each case: its name and a function.
 pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
     let mut differences = case::differences();
     let mut trials: Vec<(String, Box<dyn FnOnce() + Send>)> = Vec::new();
@@ -48,7 +48,8 @@ fn check(lanes: &Lanes, case: &Case, difference: Option<&Difference>) {
     });
 }
 
-/// What to wait for with the default rule: as many openings as there will be; other lines may be fewer or more.
+/// What to wait for with the default rule: all openings. There can be fewer or more of the other
+/// lines.
 fn with_openings(strict: &Outcome, more: Option<&[String]>) -> Outcome {
     let opens = |line: &&String| line.ends_with(": OPEN SESAME");
     let mut expected = strict.clone();
@@ -64,7 +65,7 @@ fn with_openings(strict: &Outcome, more: Option<&[String]>) -> Outcome {
 fn compare(case: &Case, observed: &Outcome, expected: &Outcome) {
     let mut observed = observed.clone();
     if case.id == "K094" && is_original() {
-        // 0.8 prints the name of a door from memory that it does not own (D-OTS-02).
+        // 0.8 prints the door name from memory that is not its own (D-OTS-02).
         for (line, recorded) in observed.stderr.iter_mut().zip(&expected.stderr) {
             let end = ": port 99999 is invalid";
             if line.starts_with("config: section ") && line.ends_with(end) {
@@ -74,7 +75,7 @@ fn compare(case: &Case, observed: &Outcome, expected: &Outcome) {
     }
     let mut expected = expected.clone();
     for outcome in [&mut observed, &mut expected] {
-        // The commands of two doors are two processes, whose lines may come in any order.
+        // The commands of two doors are two processes, whose lines can come in any order.
         outcome.command_log.sort_by_key(|line| door_of(line));
     }
     let (observed, expected) = (observed.json(), expected.json());
@@ -102,8 +103,9 @@ fn door_of(line: &str) -> String {
     }
 }
 
-/// At each moment that strict opens, the default has opened then or since strict's last opening, unless `claimed`: another door claims a
-/// knock (D-MAT-10). What else opens by default is listed.
+/// Whenever strict opens a door, the default must have opened it then or since strict's previous
+/// opening, unless `claimed`: another door claims a knock (D-MAT-10). All other openings by default
+/// are listed.
 fn compare_openings(strict: &Played, default: &Played, other: Option<&[String]>, claimed: bool) {
     let mut last: Vec<(&str, usize)> = Vec::new();
     for (moment, who) in &strict.openings {

@@ -1,4 +1,5 @@
-//! docs/differences.md against the suite: a row without a case fails, and a case that differs without a row.
+//! Checks docs/differences.md against the suite: fails for a row without a case and for a differing
+//! case without a row.
 
 use crate::{case, life, wild};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The generated cases explain differences by these rows.
 pub const GENERATED: [&str; 3] = ["D-MAT-01", "D-MAT-02", "D-MAT-08"];
 
-/// What shows each row, as its last column says.
+/// The tests of each row, from its last column.
 fn rows() -> BTreeMap<String, BTreeSet<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/differences.md");
     let text = fs::read_to_string(path).expect("docs/differences.md");
@@ -30,7 +31,7 @@ fn rows() -> BTreeMap<String, BTreeSet<String>> {
     rows
 }
 
-/// What the suite shows of each row.
+/// The rows that the suite's tests show.
 fn shown() -> BTreeMap<String, BTreeSet<String>> {
     let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut add = |row: &str, case: String| {
@@ -55,7 +56,7 @@ fn shown() -> BTreeMap<String, BTreeSet<String>> {
     shown
 }
 
-/// Whether another test program has this test: `PROGRAM::FUNCTION`, or the program as a whole.
+/// Whether another test program has this test: `PROGRAM::FUNCTION`, or the name of the program.
 fn is_elsewhere(name: &str) -> bool {
     let (program, function) = name.split_once("::").unwrap_or((name, "main"));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,5 +1,6 @@
-//! Configs as people have them (`wild/*.conf`). Both programs must accept or refuse each alike, or a row of
-//! docs/differences.md says why not; and what `--check` of ours says is as in `wild/*.check`, which somebody has read.
+//! Configs that people use (`wild/*.conf`). Both programs must accept or refuse each of them alike,
+//! or a row of docs/differences.md explains why not. Our `--check` must print what is in
+//! `wild/*.check`, which was reviewed.
 
 use crate::lab::{Home, daemon_binary, is_original, wait_for};
 use crate::lane::{Lanes, start};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-/// Configs that only one of the programs takes, and by which row.
+/// Configs that only one of the programs accepts, and the row for it.
 pub const UNLIKE: &[(&str, &str)] = &[
     ("mistake-flags", "D-CFG-10"),
     ("mistake-quotes", "D-CFG-02"),
@@ -20,7 +21,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/wild")
 }
 
-/// A trial for each file.
+/// One trial for each file.
 pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
     let mut names: Vec<String> = fs::read_dir(folder())
         .expect("wild")
@@ -67,7 +68,7 @@ fn check(lanes: &Lanes, name: &str) {
     });
     let unlike = UNLIKE.iter().any(|(known, _)| *known == name);
     let accepted = match (unlike, is_original()) {
-        // The original refuses blanks, ours refuses quotes.
+        // The original refuses spaces, ours refuses quotes.
         (true, original) => original == (name == "mistake-quotes"),
         (false, _) => !REFUSED.contains(&name),
     };
@@ -88,8 +89,8 @@ fn check(lanes: &Lanes, name: &str) {
     }
 }
 
-/// What `--check` says, without what depends on the machine: missing programs and interfaces, and how many warnings there are. Of the
-/// options those that the config has.
+/// The output of `--check` without what depends on the machine: missing programs and interfaces,
+/// and the number of warnings. Only those options that the config contains.
 fn reading(home: &Home, accepted: bool) -> String {
     use std::os::unix::fs::PermissionsExt;
     let conf = home.path("conf");

@@ -1,4 +1,4 @@
-//! Odd frames and packets: which of them knock.
+//! Unusual frames and packets: which of them count as knocks.
 
 use super::{Life, Test};
 use crate::lab::{Wire, is_original};
@@ -42,7 +42,7 @@ fn opened_by(send: impl FnOnce(&Life)) -> usize {
     daemon.count(": A: OPEN SESAME")
 }
 
-/// L40, both alike: IP options and first fragments count, later fragments do not.
+/// L40, both alike: packets with IP options and first fragments count, later fragments do not.
 fn options_and_fragments() {
     let mut with_options = packet("7000");
     with_options.splice(20..20, [1u8; 12]);
@@ -74,7 +74,7 @@ fn extension_headers() {
     assert_eq!(opened, usize::from(!is_original()));
 }
 
-/// Both alike: the destination address decides.
+/// Both alike: the destination IP address decides.
 fn another_mac_address() {
     let opened = opened_by(|life| {
         let other = [2, 9, 9, 9, 9, 9];
@@ -100,7 +100,7 @@ fn impossible_sources() {
     }
 }
 
-/// The IP header says that only four bytes of TCP are there; what follows is padding of the frame.
+/// According to the IP header there are only four bytes of TCP; the rest is padding of the frame.
 fn cut_headers() {
     let mut bytes = packet("7000");
     bytes[3] = 24;
@@ -109,7 +109,8 @@ fn cut_headers() {
     assert_eq!(opened, usize::from(is_original()));
 }
 
-/// L40: invisible on this kernel for both; VLAN 0, which is none, for 0.8 only.
+/// L40: on this kernel neither sees tagged frames. Only 0.8 does not see VLAN 0, which means
+/// untagged.
 fn vlan_tags() {
     let opened = opened_by(|life| {
         life.lane.wire.send_tagged(0, &packet("7000"));

@@ -20,7 +20,7 @@ pub const TESTS: &[Test] = &[
     ("empty_pid_file", &["D-CFG-25"], empty_pid_file),
 ];
 
-/// Starts `knockd -d ARGS`, and gives the daemon's id from the pid file.
+/// Starts `knockd -d ARGS` and returns the daemon's PID from the pid file.
 fn daemonize(life: &Life, args: &str, pid_file: &str) -> u32 {
     let strict = if is_original() { "" } else { "--strict" };
     let mut parent = life.run(&format!("-d -g {} {args} {strict}", life.path("log")));
@@ -44,7 +44,7 @@ fn await_end(pid: u32) {
 
 fn pid_file() {
     let life = Life::new(DOOR);
-    // -p is overridden by PidFile.
+    // PidFile overrides -p.
     life.conf(&format!("[options]\nPidFile=@W@/pid\n{DOOR}"));
     let pid = daemonize(
         &life,
@@ -121,7 +121,7 @@ fn relative_config() {
         assert!(Path::new(&life.path("pid")).exists());
     } else {
         life.await_log("log", "the new config is in force");
-        // The new listener may still be about to set its filter.
+        // The new listener may not have set its filter yet.
         wait_for("a knock that opens", || {
             life.send("4000");
             let log = life.home.read("log");

@@ -1,4 +1,4 @@
-//! Interfaces that come, go and change, and such without addresses.
+//! Interfaces that appear, disappear and change, and interfaces without addresses.
 
 use super::{DOOR, Life, Test, hangup, let_pass};
 use crate::lab::{Tun, is_original, lines};
@@ -84,7 +84,7 @@ fn address_added() {
     assert_eq!(daemon.count("10.9.0.2: A: OPEN SESAME"), 2 * seen);
 }
 
-/// L24: what has no fence's address either.
+/// L24. The fence cannot be used without an address.
 fn no_address() {
     let life = Life::new(&format!(
         "{DOOR}[B]\nsequence=7000,8000\nseq_timeout=10\ntcpflags=syn\ntarget=10.9.0.99\n"
@@ -94,7 +94,7 @@ fn no_address() {
     life.send("7000 8000 7000>10.9.0.99 8000>10.9.0.99");
     daemon.await_text("10.9.0.2: B: OPEN SESAME");
     assert_eq!(daemon.count(": A: "), 0);
-    // An address that comes later.
+    // An address is added later.
     life.lane.server.run("ip addr add 10.9.0.1/24 dev s0");
     let_pass(300);
     life.send("7000 8000 wait.5");
@@ -171,7 +171,7 @@ fn labels() {
     life.fence(&daemon);
     assert_eq!(daemon.count(": A: OPEN"), usize::from(!is_original()));
     drop(daemon);
-    // The label alone means its addresses alone.
+    // The label alone selects only its addresses.
     let daemon = life.spawn("-i s0:1");
     daemon.await_text("listening on s0:1...");
     life.send(".3:7000 .4:7000>10.9.0.77");
@@ -198,7 +198,7 @@ fn lo() {
     // The first packet ends the attempt.
     crate::lab::knock(&life.lane.server, "127.0.0.1", &["9:udp", "9:udp"]);
     daemon.await_text("127.0.0.1: fence: OPEN SESAME");
-    // Each packet counts once, and an address of another interface does not.
+    // Each packet counts once, and packets to an address of another interface do not count.
     let log: Vec<String> = life.log("log").into_iter().skip(1).collect();
     assert_eq!(log, ["127.0.0.1: A: Stage 1", "::1: A: Stage 1"]);
 }

@@ -1,4 +1,5 @@
-//! Command lines and config files that `more.json` cannot hold. `tests/client` compares the rest of the command lines.
+//! Command lines and config files that do not fit into `more.json`. `tests/client` compares the
+//! other command lines.
 
 use super::{DOOR, Life, Test, let_pass};
 use crate::lab::{Daemon, daemon_binary, is_original, knock_binary, lines, wait_for};
@@ -91,7 +92,7 @@ fn our_options() {
         assert_eq!(daemon.count(&text), usize::from(is_original()));
         match (is_original(), option) {
             (true, _) | (false, "--check") => assert_eq!(status, Some(0)),
-            // It starts, and there is no such config; nobody is there to ask.
+            // It starts but there is no such config, or there is no daemon to query.
             (false, _) => assert_eq!(status, Some(1)),
         }
     }
@@ -108,7 +109,7 @@ fn config_beside_the_program() {
     let args = ["-i", "nosuch"].map(String::from);
     let mut daemon = start(&program, &life.lane.server, &life.home, &args);
     assert_eq!(daemon.wait().code(), Some(1));
-    // 0.8 reads /etc/knockd.conf, or says that there is none.
+    // 0.8 reads /etc/knockd.conf, or reports that it is missing.
     assert_eq!(
         daemon.count("etc/knockd.conf:1:"),
         usize::from(!is_original()),
@@ -141,12 +142,12 @@ fn posixly_correct() {
         .arg(life.home.path("conf"));
     command.args(["-i", "nosuch", "operand", "-V"]);
     let mut daemon = Daemon::run(command);
-    // What stands behind the operand: 0.8 does not see it, and wants the interface.
+    // The option after the operand: 0.8 does not see it, and requires the interface.
     let version = daemon.wait().code() == Some(0);
     assert_eq!(version, !is_original(), "{}", daemon.errors());
 }
 
-/// Starts the daemon as nobody with these capabilities.
+/// Starts the daemon as user nobody with these capabilities.
 fn start_as_nobody(life: &Life, capabilities: &str) -> Daemon {
     let mut command = life.lane.server.command("setpriv");
     for what in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
@@ -179,7 +180,7 @@ fn no_right_to_capture() {
     }
 }
 
-/// L14: CAP_NET_RAW is enough. Then the daemon may start no process for a while.
+/// L14: CAP_NET_RAW is sufficient. Then the daemon cannot fork for a while.
 fn fork_fails() {
     let life = Life::new("[A]\nsequence=7000\ntcpflags=syn\ncommand=echo it ran\n");
     let daemon = start_as_nobody(&life, "-all,+net_raw");
@@ -223,7 +224,7 @@ fn option_beyond_ascii() {
     assert_eq!(whole, usize::from(!is_original()), "{}", daemon.errors());
 }
 
-/// The name means another address from the second step on.
+/// The name resolves to another address from the second step on.
 fn names_are_looked_up_once() {
     let life = Life::new(DOOR);
     let hosts = life.home.write("hosts", "10.9.0.1 moving\n");

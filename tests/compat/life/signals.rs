@@ -1,4 +1,4 @@
-//! Signals to a daemon in the foreground, and what they do to open doors.
+//! Signals to a daemon in the foreground, and their effect on open doors.
 
 use super::{DOOR, Life, Test, hangup, let_pass};
 use crate::lab::{Daemon, children, is_original, lines, signal, wait_for};
@@ -81,7 +81,7 @@ fn exit_codes() {
     }
 }
 
-/// L03, L04: 0.8 waits for the first stop command's time, and the second runs after its end.
+/// L03, L04: 0.8 waits for the first stop command's time, and the second one runs after its exit.
 fn term_with_open_doors() {
     let life = Life::new(STOPPING);
     let mut daemon = life.start();
@@ -96,7 +96,7 @@ fn term_with_open_doors() {
             "{:?}",
             begin.elapsed()
         );
-        // Where this machine is busy the second may have run by now.
+        // On a busy machine the second command may have run by now.
         assert!(life.home.read("out").starts_with("s\ns\np\n"));
         life.await_file("out", "s\ns\np\np\n");
     } else {
@@ -144,7 +144,7 @@ fn term_with_open_doors() {
     }
 }
 
-/// L05: in 0.8 a child of the daemon waits; in ours the next daemon does it.
+/// L05: with 0.8 a child of the daemon waits; with ours the next daemon closes the door.
 fn kill_with_an_open_door() {
     let life = Life::new(STOPPING);
     let mut daemon = life.start();
@@ -168,7 +168,7 @@ fn signal_to_children(number: i32) -> (Life, Daemon) {
     let daemon = life.start();
     life.send("1");
     life.await_file("out", "s\n");
-    // The start command itself has ended when a child of 0.8 is asleep.
+    // When a child of 0.8 sleeps, the start command itself has ended.
     let_pass(200);
     let found = children(daemon.pid());
     assert!(!found.is_empty());
@@ -209,10 +209,11 @@ fn hangup_with_an_open_door() {
     daemon.await_text("10.9.0.2: A: command timeout");
 }
 
-/// Waits until the reload is over.
+/// Waits until the reload is done.
 fn await_reload(daemon: &Daemon) {
     if is_original() {
-        // It tells when it begins; the door is there at the latest when it sees the next packet.
+        // The daemon logs when it begins. The door works at the latest for the next packet that it
+        // sees.
         daemon.await_text(lines::RELOADING);
         let_pass(300);
     } else {
@@ -317,7 +318,7 @@ fn hangup_rotates_the_log() {
         life.log("rotated")
             .contains(&"10.9.0.2: A: OPEN SESAME".to_string())
     );
-    // L18: LogFile beats -g.
+    // L18: LogFile overrides -g.
     assert_eq!(life.home.read("log"), "");
 }
 
@@ -336,7 +337,7 @@ fn usr1() {
     }
 }
 
-/// Here the default matching is what differs; K085 is the same with `--strict`.
+/// Only the default matching differs; K085 is the same with `--strict`.
 fn a_second_knock_while_open() {
     let life = Life::new(STOPPING);
     let daemon = life.spawn_by_default("-i s0");
@@ -415,7 +416,7 @@ fn what_commands_inherit() {
         .unwrap()
         .count();
     match is_original() {
-        // The packet socket, the log and more.
+        // The packet socket, the log and others.
         true => assert!(open > 4, "{open}"),
         false => assert_eq!(open, 3),
     }

@@ -1,5 +1,5 @@
-/* What an emulated program executes to run itself again (tests/package/emulated): the emulator, for the same CPU and program,
- * under the name that was asked for. EMULATOR, CPU and PROGRAM: by -D. */
+/* Lets an emulated program execute itself (tests/package/emulated): runs the emulator for the same
+ * CPU and program under the requested name. -D defines EMULATOR, CPU and PROGRAM. */
 #include <stdio.h>
 #include <unistd.h>
 

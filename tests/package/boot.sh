@@ -1,5 +1,6 @@
 #!/bin/sh
-# Boots the Debian below ROOT, a mount point, with its own systemd. Run in new pid, mount, ipc, uts, cgroup and network namespaces:
+# Boots the Debian system in ROOT, a mount point, with its own systemd. Run it in new pid, mount,
+# ipc, uts, cgroup and network namespaces:
 #     boot.sh ROOT CONSOLE
 set -eu
 root=$1 console=$2

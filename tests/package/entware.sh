@@ -1,5 +1,5 @@
-# Entware's package, on a router whose firmware has a knockd of its own. Each test is a function; sourced by scripts/test-package after
-# openwrt.sh.
+# Entware's package, on a router whose firmware has its own knockd. Each test is a function. Sourced
+# by scripts/test-package after openwrt.sh.
 # shellcheck shell=sh disable=SC2154,SC2034 # shared with root.sh, steps.sh and openwrt.sh
 
 entware_install() { # entware_install RELEASE
@@ -20,7 +20,7 @@ ours() {
     cat "$root/opt/var/run/knockd.pid" 2> /dev/null
 }
 
-# Our daemon runs, once, and another than the PID given.
+# Exactly one daemon of ours runs, and its PID is not the given one.
 ours_runs() { # ours_runs [PID]
     # shellcheck disable=SC2046 # counts words
     set -- "${1-}" $(keepers | grep -vx "$foreign")
@@ -47,7 +47,7 @@ entware_knocks() {
     await "the knock opens" is_open
 }
 
-# The script for Asuswrt-Merlin that README shows: the firmware runs it when it has made its rules anew.
+# README's script for Asuswrt-Merlin, which the firmware runs after it has rebuilt its rules.
 merlin_restarts_firewall() {
     router iptables -F
     sed -n '/firewall-start << /,/^ *END$/p' README.md | sed '1d; $d; s/^ *//' > "$root/packages/firewall-start"
@@ -77,7 +77,7 @@ test_entware() {
     is "$(stat -c %a "$config")" 600
     is "$(cd "$root/opt" && find . ! -type d ! -path './lib/*' | sort | tr '\n' ' ')" "./bin/knock ./etc/init.d/S95knockd ./etc/knockd.conf \
 ./sbin/knockd ./sbin/knockd-listener ./share/knockd/door.sh ./share/knockd/knockd.conf ./share/knockd/made ./share/knockd/make-door ./var/run/knockd.pid "
-    sed -i 's/--dport 2222 /--dport 22 /' "$config" # as is_open asks
+    sed -i 's/--dport 2222 /--dport 22 /' "$config" # the port that is_open tests
     await "our daemon runs" ours_runs
     await "busybox's pidof shows the daemons alone" two_are_shown
     service reconfigure || lost "no reload"

@@ -1,9 +1,10 @@
-# A Debian made here, in which commands run, and which can boot. Sourced by tests/package/debian and fresh-debian, which set test, a
-# name, and base, a Debian that stays as it is.
+# Runs commands in a Debian system that it creates and can boot. Sourced by tests/package/debian and
+# fresh-debian, which set test, a name, and base, a Debian system that is not changed.
 # shellcheck shell=sh disable=SC2154 # set by them
 # shellcheck disable=SC2016 # much is for the shell inside
 
-# Sets: folder, and group, a cgroup2 in which a machine boots; empty if none can be made. Both are removed at the end.
+# Sets folder, and group: a cgroup2 in which a machine boots, or empty if none can be created. Both
+# are removed at the end.
 make_folder() {
     folder=$(mktemp -d /tmp/knockd-debian.XXXXXX)
     group=$(sed -n 's/^[^ ]* \([^ ]*\) cgroup2 .*/\1/p' /proc/mounts | head -n 1)
@@ -33,7 +34,7 @@ await() {
     await_for 20 "$@"
 }
 
-# A machine of its own for each test; what it writes is lost with it.
+# Creates a new machine for each test. Its changes are discarded.
 new_machine() {
     root=$folder/$test/root
     mkdir -p "$root" "$folder/$test/upper" "$folder/$test/work"
@@ -43,7 +44,7 @@ new_machine() {
     mount -t tmpfs tmpfs "$root/run"
 }
 
-# inside COMMAND: in the machine; fails as the command does. What it says is in $folder/said, too.
+# inside COMMAND: runs it in the machine and fails if it fails. The output is also in $folder/said.
 inside() {
     if [ -n "${process1-}" ]; then
         set -- nsenter -t "$process1" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root sh -ec "$1"
@@ -61,15 +62,15 @@ fails() {
     ! must='' inside "$1" || lost "should have failed: $1"
 }
 
-said() { # said TEXT: the last command did
+said() { # said TEXT: the last command printed it
     grep -q -- "$1" "$folder/said" || lost "did not say \"$1\""
 }
 
-silent() { # dpkg asks nothing
+silent() { # dpkg asks no questions
     ! grep -q -e '^ ==> ' -e 'What would you like' "$folder/said" || lost "asked about a config"
 }
 
-daemon() { # the daemon of this machine is the file "$1", and alone
+daemon() { # the only running daemon is the file "$1"
     inside 'pidof knockd'
     pid=$(cat "$folder/said")
     inside "readlink /proc/$pid/exe"
@@ -93,7 +94,7 @@ open_now() {
     [ "$(rules)" -gt 0 ]
 }
 
-# The machine boots: process 1 is the real systemd.
+# Boots the machine: process 1 is the real systemd.
 boot() {
     : > "$folder/console"
     sh -ec 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$group" \

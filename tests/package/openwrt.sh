@@ -1,9 +1,11 @@
-# OpenWrt's package: a router with a real nft ruleset of the shape of its firewall (fw4), and with stand-ins for its settings (uci), its
-# services (rc.common, procd) and its package managers (tests/package/openwrt). KNOCKD_OPENWRT: a folder that is copied over these, with
-# the real programs, to see that nothing comes out differently; its /etc/begin is run first, its /etc/end last. Each test is a function; sourced by scripts/test-package after steps.sh.
+# OpenWrt's package on a router with a real nft ruleset like that of its firewall (fw4), and with
+# stand-ins for its settings (uci), its services (rc.common, procd) and its package managers
+# (tests/package/openwrt). KNOCKD_OPENWRT: a directory with the real programs, copied over these to
+# check that the results are the same. Its /etc/begin runs first, its /etc/end last. Each test is a
+# function. Sourced by scripts/test-package after steps.sh.
 # shellcheck shell=sh disable=SC2154,SC2034 # shared with root.sh and steps.sh
 
-# Turns the router into one with OpenWrt, with fw4.
+# Turns the router into an OpenWrt router with fw4.
 openwrt_root() {
     reboot_router
     for folder_of_host in lib usr/lib; do
@@ -25,7 +27,7 @@ openwrt_root() {
     ip addr replace 2001:db8::1/64 dev vlan1 nodad
     ip -n "$wan" addr replace 2001:db8::2/64 dev eth0 nodad
     ip route add default via 198.51.100.2
-    # What listens on dropbear's port.
+    # A listener on dropbear's port.
     chroot "$root" /bin/busybox httpd -f -p '[::]:2222' -h /packages &
     sshd=$!
     : > "$root/var/log/messages"
@@ -37,7 +39,7 @@ openwrt_root() {
 no_openwrt_root() {
     [ -z "${KNOCKD_OPENWRT-}" ] || router /etc/end
     kill "$sshd"
-    # A supervisor that waits for its daemon, or to start it again.
+    # Supervisors that wait for their daemon, or to restart it.
     for instance in "$root"/var/run/procd/*.instance; do
         [ ! -e "$instance" ] || kill -USR2 "$(cat "$instance")"
     done
@@ -55,7 +57,7 @@ no_openwrt_root() {
     ln -s ../host/usr/lib "$root/usr/lib"
 }
 
-# All that an installation may change: files, settings, rules.
+# Everything that an installation can change: files, settings, rules.
 router_state() {
     (cd "$root" && find . -xdev \( -path ./packages -o -path ./host \) -prune -o ! -type d ! -path './usr/lib/opkg/*' ! -path './lib/apk/db/*' -print | sort)
     router uci show firewall
@@ -70,7 +72,7 @@ cannot_connect() {
     ! can_connect "$1"
 }
 
-# make_packages SYSTEM: of our program, as scripts/build-ipk packs them: releases 1 to 4
+# make_packages SYSTEM: packs our program like scripts/build-ipk, as releases 1 to 4
 make_packages() {
     rm -rf "$folder/made"
     [ -n "${KNOCKD_OPENWRT-}" ] || PATH=$PWD/tests/package/openwrt-sdk:$PATH
@@ -80,7 +82,8 @@ make_packages() {
     done
 }
 
-# What the package managers do. opkg and apk hand a package's files and scripts over in another way and order.
+# The package managers' part. opkg and apk pass a package's files and scripts differently and in
+# another order.
 opkg_install() { # opkg_install RELEASE
     cp "$folder"/made/*-"$1"_*.ipk "$root/packages/openwrt.ipk"
     router "opkg install /packages/openwrt.ipk" > "$folder/said" 2>&1
@@ -92,7 +95,7 @@ opkg_remove() {
 
 apk_install() {
     cp "$folder"/made/*/*-r"$1".apk "$root/packages/openwrt.apk"
-    # It marks what scripts say.
+    # apk indents the output of scripts.
     router "apk --allow-untrusted add /packages/openwrt.apk 2>&1; echo \$? > /tmp/rc" | sed 's/^  \* //' > "$folder/said"
     [ "$(cat "$root/tmp/rc")" = 0 ]
 }
@@ -101,7 +104,8 @@ apk_remove() {
     router "apk del knockd-rs" > "$folder/said" 2>&1
 }
 
-# Installs and waits until the daemon listens. What was said is in $folder/said, the knock in $folder/knock-shown.
+# Installs and waits until the daemon listens. The output is in $folder/said, the knock in
+# $folder/knock-shown.
 installs() { # installs RELEASE
     : > "$root/var/log/messages"
     "${manager}_install" "$1" || lost "the installation fails"
@@ -125,7 +129,7 @@ knocks_and_connects() {
     done
 }
 
-# The whole life of the package, with a package manager: opkg or apk.
+# The whole life of the package with one package manager: opkg or apk.
 openwrt_life() { # openwrt_life MANAGER
     manager=$1
     config=$root/etc/knockd.conf
@@ -152,7 +156,7 @@ openwrt_life() { # openwrt_life MANAGER
 
     test="OpenWrt, $manager: the firewall is reloaded, restarted, and started again"
     router fw4 reload
-    # For a moment each door is closed, since it is opened again.
+    # Each door is closed for a moment, because it is re-applied.
     await "the door is open still" can_connect 198.51.100.1
     router fw4 restart
     await "the door is open again" can_connect 198.51.100.1
@@ -289,7 +293,8 @@ test_openwrt() {
     no_openwrt_root
 }
 
-# An image that the package is built into: postinst runs on another machine, and uci-defaults at the first boot, before the firewall is up.
+# An image with the package built in: postinst runs on another machine, and uci-defaults at the
+# first boot, before the firewall is up.
 test_openwrt_image() {
     test="OpenWrt: an image"
     make_packages openwrt
@@ -348,7 +353,7 @@ test_openwrt_fw3() {
     no_openwrt_root
 }
 
-# A package for apk, of OpenWrt 25 and later.
+# A package for apk, for OpenWrt 25 and later.
 test_openwrt_apk() {
     test="a package for apk, without one"
     mkdir "$folder/without-apk"

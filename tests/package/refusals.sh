@@ -1,8 +1,8 @@
-# What must be refused, in one line that says why, and without harm to what is there. Each test is a function; sourced by
-# scripts/test-package after steps.sh.
+# Cases that must be refused with one line that says why, and without damage. Each test is a
+# function. Sourced by scripts/test-package after steps.sh.
 # shellcheck shell=sh disable=SC2154,SC2034 # shared with root.sh and steps.sh
 
-# refuses_with TEXT COMMAND...: it fails and says so in one line
+# refuses_with TEXT COMMAND...: the command fails with one line that contains TEXT
 refuses_with() {
     text=$1
     shift
@@ -13,7 +13,7 @@ refuses_with() {
     grep -qF -- "$text" "$folder/said" || lost "$* says something else"
 }
 
-# What scripts/build-ipk and its helpers say where something is wrong. Here is no network.
+# Errors of scripts/build-ipk and its helpers. There is no network here.
 test_build() {
     test="building what cannot be built"
     refuses_with 'unknown architecture "sparc"; use one of: mipsel' scripts/build-ipk sparc
@@ -54,7 +54,7 @@ test_release() {
     refuses_with 'the tag v99.0 does not match the version in Cargo.toml' "$clone/scripts/release"
 }
 
-# The architecture that a package names.
+# Prints the architecture in a package.
 architecture() { # architecture FILE
     tar -xzOf "$1" ./control.tar.gz | tar -xzOf - ./control | sed -n 's/^Architecture: //p'
 }
@@ -81,7 +81,8 @@ test_feed() {
     : > "$folder/key"
     refuses_with 'no such key' scripts/build-feed --key "$folder/no-key" "$feed"
     refuses_with "needs OpenWrt's usign" scripts/build-feed --key "$folder/key" "$feed"
-    # Stands in for usign: what the real one is called with here, and the form of what it writes.
+    # A stand-in for usign: checks the arguments that the real one gets here and writes the same
+    # format.
     mkdir "$folder/bin"
     cat > "$folder/bin/usign" << 'END'
 #!/bin/sh
@@ -101,7 +102,7 @@ END
     fi
 }
 
-# What is installed, without the package manager's own files and leftovers.
+# The installed files, without the package manager's own files and leftovers.
 sum() {
     (cd "$root/jffs" && find usr/sbin usr/bin etc .init ! -type d -exec md5sum {} +)
 }
@@ -230,7 +231,8 @@ test_full_flash() {
         else
             [ "$installations" = 0 ] || lost "with $room kB it fails, with less it did not"
             is "$(find "$root/jffs/usr/sbin" "$root/jffs/etc" ! -type d 2> /dev/null)" ""
-            # Without room for one copy the package manager itself fails before it asks the package.
+            # Without space for one copy, the package manager fails before it runs the package's
+            # script.
             if ! grep -q '^tar: ' "$folder/said"; then
                 refusals=$((refusals + 1))
                 is "$(grep -c '^knockd-rs: not installed: not enough space in /jffs/: needs ' "$folder/said")" 1
@@ -260,7 +262,7 @@ test_full_flash() {
     refused install /packages/knockd-rs_1.0.0-1_all.ipk
 }
 
-# On trial in RAM: /tmp is everyone's.
+# During a trial in RAM: /tmp is world-writable.
 test_planted_links() {
     reboot_router
     nvram wan_proto=dhcp wan_ifname=vlan1
@@ -295,7 +297,8 @@ test_planted_links() {
     rm "$root/etc/victim"
 }
 
-# An installation ends, and says that it made no door, where no sequence can be drawn.
+# If no random sequence can be generated, the installation succeeds and reports that it created no
+# door.
 test_no_random_numbers() {
     mv "$root/dev/urandom" "$root/dev/true-urandom"
     for kind in nothing nines; do
@@ -315,7 +318,7 @@ test_no_random_numbers() {
     mv "$root/dev/true-urandom" "$root/dev/urandom"
 }
 
-# Every user sees the arguments of all processes.
+# Every user can see the arguments of all processes.
 test_secret() {
     test="the sequence in the arguments of a process"
     cp files/etc/knockd.conf "$folder/secret.conf"

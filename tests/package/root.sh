@@ -1,11 +1,12 @@
-# A router to install packages on: busybox in a root of its own, with a fake nvram, in namespaces that end with the test.
-# Sourced by scripts/test-package, inside those namespaces. Sets: $root; $wan is the namespace of the Internet.
+# A router on which packages are installed: busybox in its own root directory, with a fake nvram, in
+# namespaces that end with the test. Sourced by scripts/test-package inside of those namespaces.
+# Sets $root, and $wan, the namespace of the Internet.
 # shellcheck shell=sh disable=SC2154 # test-package and the tests set the rest
 
 root=$folder/root
 wan=internet
 
-# router COMMAND...: what a shell on the router does with these words; standard input is no terminal
+# router COMMAND...: runs it in a shell on the router; standard input is not a terminal
 router() {
     chroot "$root" /usr/bin/env -i PATH=/usr/bin:/usr/sbin:/bin:/sbin \
         /bin/sh -c "$*" < /dev/null
@@ -16,7 +17,7 @@ make_root() {
         "$root/var" "$root/tmp" "$root/jffs" "$root/packages" "$root/host" "$root/run"
     cp "$(command -v busybox)" "$root/bin/busybox"
     chroot "$root" /bin/busybox --install -s
-    # iptables, and a daemon that is not static, need the libraries of the host.
+    # iptables, and a dynamically linked daemon, need the host's libraries.
     mount --bind / "$root/host"
     mount -o remount,ro,bind "$root/host"
     ln -s host/lib "$root/lib"
@@ -45,13 +46,13 @@ END
 }
 
 make_network() {
-    mount -t tmpfs run /run # iproute2 keeps its namespaces there, this way for us alone
+    mount -t tmpfs run /run # iproute2 keeps its namespaces there; this makes it private
     ip link set lo up
     ip netns add "$wan"
     link vlan1
 }
 
-# link NAME: the router's link to the Internet is called so
+# link NAME: gives the router's link to the Internet this name
 link() {
     ip link add "$1" type veth peer name eth0 netns "$wan"
     ip addr add 198.51.100.1/24 dev "$1"
@@ -60,9 +61,10 @@ link() {
     ip -n "$wan" link set eth0 up
 }
 
-# A router after a reboot: /tmp and /var are empty, no process of the package runs, no rule is there.
+# A reboot: /tmp and /var are empty, no process of the package runs, and there are no rules.
 reboot_router() {
-    # In this namespace there are only processes of ours. Scripts that wait to start a daemon go first.
+    # This namespace contains only our processes. Scripts that are waiting to start a daemon are
+    # killed first.
     for pid in $(pgrep -f 'knockd.startup|info/.*preinst') $(keepers) $(pidof knockd); do
         kill -9 "$pid" 2> /dev/null || :
     done
@@ -76,17 +78,18 @@ nvram() {
     printf '%s\n' sys_enable_jffs2=1 "$@" > "$root/etc/nvram"
 }
 
-# jffs KILOBYTES: a new, empty one
+# jffs KILOBYTES: mounts a new, empty one
 jffs() {
     reboot_router
     umount "$root/jffs" 2> /dev/null || :
     mount -t tmpfs -o "size=${1}k,mode=755" jffs "$root/jffs"
 }
 
-# The daemons, without their listeners. A process that one has just forked, or that finds that one runs, looks like one for a moment.
+# The PIDs of the daemons without their listeners. A process that a daemon has just forked, or that
+# only checks for a running daemon, is indistinguishable for a moment.
 keepers() {
     for pid in $(pidof knockd); do
-        # A listener is called so in its command line.
+        # A listener has this name in its command line.
         { tr '\0' ' ' < "/proc/$pid/cmdline"; } 2> /dev/null | grep -q '^knockd-' || echo "$pid"
     done
 }
@@ -98,7 +101,7 @@ is_one() {
     esac
 }
 
-# The daemon, as soon as nothing else looks like one.
+# Waits until there is exactly one candidate.
 keeper() {
     await "there is one daemon" is_one
     echo "$only"
@@ -126,7 +129,7 @@ logged() {
     grep -qF "$1" "$root/var/log/messages"
 }
 
-# pack VERSION FILE [ARCH]: a package of the program $knockd, in the form that scripts/build-ipk makes
+# pack VERSION FILE [ARCH]: packs the program $knockd in the format of scripts/build-ipk
 pack() {
     rm -rf "$folder/pack"
     mkdir -p "$folder/pack/data/usr/sbin" "$folder/pack/data/usr/bin" "$folder/pack/data/etc" "$folder/pack/control"
@@ -152,7 +155,7 @@ archive() {
     tar -C "$folder/pack/$1" --format=ustar --owner=0 --group=0 -czf "$folder/pack/$1.tar.gz" .
 }
 
-# await WHAT COMMAND...: until the command succeeds, for 20 seconds
+# await WHAT COMMAND...: repeats the command until it succeeds, for 20 seconds
 await() {
     await_for 20 "$@"
 }
@@ -174,7 +177,7 @@ is() {
     [ "$1" = "$2" ] || lost "expected \"$2\", found \"$1\""
 }
 
-# ipkg ARGUMENTS: succeeds; what it said is in $folder/said
+# ipkg ARGUMENTS: must succeed; the output is in $folder/said
 ipkg() {
     router "ipkg $*" > "$folder/said" 2>&1 || lost "ipkg $* failed"
 }

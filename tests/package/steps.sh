@@ -1,11 +1,12 @@
-# What the tests of several files do and ask, on the router of root.sh. Sourced by scripts/test-package.
+# Steps and checks that several test files use, on the router of root.sh. Sourced by
+# scripts/test-package.
 # shellcheck shell=sh disable=SC2154,SC2034,SC2119,SC2120 # shared with root.sh and the tests
 
 sequence_of() {
     sed -n 's/^sequence *= *//p' "$root$1/etc/knockd.conf"
 }
 
-# The knock command as it was shown, sent from the Internet.
+# Sends the printed knock command from the Internet.
 knock_as_shown() { # knock_as_shown [ADDRESS OF THE ROUTER]
     words=$(sed -n 's/^ *knock ROUTER \([0-9a-z: ]*\) && ssh .*/\1/p' "$folder/knock-shown")
     [ -n "$words" ] || lost "no knock command was shown"
@@ -29,7 +30,8 @@ shown_alone() {
     is_one && [ "$(router pidof knockd)" = "$only" ]
 }
 
-# A daemon on vlan1 that opens for the knock that was shown, and opens again when the firewall was flushed. Ends with an open door.
+# Checks for a daemon on vlan1 that opens after the printed knock, and opens again when the firewall
+# was flushed. Ends with an open door.
 works() { # works TREE
     await "one daemon runs" one_daemon
     await "it listens" logged "listening on ${interface:-vlan1}"
@@ -65,12 +67,12 @@ nothing_left() { # nothing_left DESTINATION TREE [FILE]
     is "$left" "${3:-}"
 }
 
-# What the package manager notes of the config, in the tree of a destination.
+# Prints what the package manager has recorded about the config, in the tree of a destination.
 noted() { # noted TREE
     sed -n 's,^Conffiles:.* /etc/knockd.conf ,,p' "$root$1/jffs/usr/lib/ipkg/status"
 }
 
-# What an installation puts down on its way is gone, whether it succeeded or not.
+# Checks that an installation, successful or not, leaves no temporary files.
 nothing_staged() { # nothing_staged TREE
     is "$(find "$root$1/tmp/ipkg" ! -type d; ls "$root$1"/jffs/usr/lib/ipkg/info/*.control "$root$1"/jffs/usr/lib/ipkg/info/*inst 2> /dev/null)" ""
     is "$(find "$root$1" -maxdepth 1 -name '.knockd*')" ""

@@ -1,5 +1,5 @@
-# What may happen to a package that can be installed: its whole life, boots, and the routers that it finds. Each test is a
-# function; sourced by scripts/test-package after steps.sh.
+# What can happen to an installable package: its whole life, boots, and different routers. Each test
+# is a function. Sourced by scripts/test-package after steps.sh.
 # shellcheck shell=sh disable=SC2154,SC2034 # shared with root.sh and steps.sh
 
 # Everything that can happen to a package, in the tree of one destination.
@@ -90,7 +90,7 @@ test_install() {
     life root /jffs knockd-rs.ipk knockd-rs_1.0.0-2_all.ipk
 }
 
-# A client that unpacks where the package cannot look, and keeps its files elsewhere, as opkg does.
+# A client that, like opkg, unpacks where the package cannot look, and keeps its files elsewhere.
 test_other_client() {
     test="a client of another kind: install"
     jffs 4096
@@ -200,7 +200,8 @@ test_reboot() {
     is "$(cat "$root/jffs/.init")" '# my own'
 }
 
-# DD-WRT's images for ARM install below /opt, and look there into etc/init.d alone: S* at a boot, *.wanup after a firewall restart.
+# DD-WRT's images for ARM install into /opt and look only into its etc/init.d: S* at boot, *.wanup
+# after a firewall restart.
 test_opt() {
     test="below /opt"
     reboot_router
@@ -229,7 +230,7 @@ test_opt() {
     rm -r "$root/opt" "$root/etc/ipkg.conf"
 }
 
-# The commands that README gives for a flash without room for two copies.
+# README's commands for a flash without space for two copies.
 one_copy() {
     sed -n '/^   p=.*ddwrt/,/^   ```/p' README.md | sed '$d; s,^ *p=.*,p=/packages/'"$1"',; s,~,/jffs,g' > "$root/packages/one-copy"
     [ -s "$root/packages/one-copy" ] || lost "README has no such commands"
@@ -260,7 +261,7 @@ test_one_copy() {
     works /jffs
 }
 
-# starts_on INTERFACE SETTING...: with these settings in nvram, and whatever the config says
+# starts_on INTERFACE SETTING...: with these settings in nvram, whatever the config contains
 starts_on() {
     test="a router with $(shift; echo "$*")"
     reboot_router
@@ -289,7 +290,7 @@ test_interfaces() {
     starts_on auto
     mv "$root/usr/sbin/nvram.away" "$root/usr/sbin/nvram"
 
-    # The daemon takes the last of two, without blanks around it; so must the hooks.
+    # The daemon uses the last of two, without surrounding white space. The hooks must do the same.
     sed -i 's/^Interface = auto/Interface = ppp7\nInterface = vlan1 \t\r\nPidFile = \/var\/run\/of-old\nPidFile = \/var\/run\/knockd.pid \r/' "$config"
     starts_on vlan1 wan_proto=pppoe
     works /jffs
@@ -328,7 +329,7 @@ test_two_trees() {
     is "$(find "$root/tmp" ! -type d ! -name status)" ""
     knock_as_shown
     await "the knock opens" is_open
-    # They had the same pid file.
+    # They shared a pid file.
     rm -f "$root/var/run/knockd.pid"
     router iptables -F
     router /jffs/etc/config/knockd.wanup
@@ -336,8 +337,8 @@ test_two_trees() {
     ipkg remove knockd-rs
 }
 
-# The installed daemon and its commands, where the kernel has nothing that 2.6.24 lacks. Only with musl: the C library of this
-# machine itself needs calls that are newer.
+# The installed daemon and its commands on a kernel without anything newer than 2.6.24. Only with
+# musl, because the C library of this machine needs newer system calls.
 test_old_kernel() {
     test="a kernel as old as 2.6.24"
     jffs 4096
@@ -382,7 +383,7 @@ one_listener() {
     [ "$(listeners | wc -l)" = 1 ]
 }
 
-# A reload ends attempts, so one knock may meet the listener that goes.
+# A reload ends attempts, so one knock may reach the old listener.
 knock_until_open() {
     knock_as_shown
     is_open

@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What OpenWrt's packages call after an installation and before a removal, for tests.
+# What OpenWrt's packages run after an installation and before a removal, for tests.
 files_of_package() { # files_of_package SCRIPT PATTERN
     name=${1##*/}
     for list in "${IPKG_INSTROOT-}/usr/lib/opkg/info/${name%.*}.list" "${IPKG_INSTROOT-}/lib/apk/packages/${name%.*}.list"; do

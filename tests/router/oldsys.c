@@ -1,8 +1,11 @@
-/* oldsys [-r | -t] PROGRAM ARGUMENTS...: runs PROGRAM, and all that it starts, as if on the router kernel 2.6.24 of DD-WRT:
- * seccomp answers ENOSYS to every system call that came later, and to futex, epoll, signalfd, eventfd and timerfd, which
- * that kernel is built without; EINVAL to flags that it does not know. -r: the futex calls are allowed.
- * -t: instead as if on a new kernel without CONFIG_COMPAT_32BIT_TIME, that is without the calls that know times of 32 bits.
- * For x86_64 (without -t), i386, 32-bit ARM and MIPS; not under qemu-user. The kernel below needs SECCOMP_FILTER. */
+/* oldsys [-r | -t] PROGRAM ARGUMENTS...: runs PROGRAM and everything it starts as if on DD-WRT's
+ * router kernel 2.6.24. seccomp fails all newer system calls with ENOSYS, as well as futex, epoll,
+ * signalfd, eventfd and timerfd, which that kernel is built without. Unknown flags fail with EINVAL.
+ * -r: permits the futex calls.
+ * -t: simulates a new kernel without CONFIG_COMPAT_32BIT_TIME instead, which lacks the calls with
+ * 32-bit times.
+ * For x86_64 (without -t), i386, 32-bit ARM and MIPS; not under qemu-user. The real kernel needs
+ * SECCOMP_FILTER. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/filter.h>
@@ -15,7 +18,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* NEWEST: the last call of 2.6.24. HOLE: a number below it that was given later (timerfd_create, or fallocate). */
+/* NEWEST: the last call of 2.6.24. HOLE: a lower number that was assigned later (timerfd_create or
+ * fallocate). */
 #if defined __mips__ && _MIPS_SIM == _ABIO32
 enum { NEWEST = 4320, HOLE = 4318 };
 #elif defined __arm__
@@ -41,7 +45,7 @@ static void load_number(void) { load(offsetof(struct seccomp_data, nr)); }
 static void answer(unsigned value) { add(BPF_RET | BPF_K, 0, 0, value); }
 static void deny(int error) { answer(SECCOMP_RET_ERRNO | (unsigned)error); }
 
-/* The low half of an argument. */
+/* Loads the low half of an argument. */
 static void load_argument(int index)
 {
     size_t offset = offsetof(struct seccomp_data, args) + 8 * (size_t)index;
@@ -57,7 +61,7 @@ static void missing(unsigned call)
     deny(ENOSYS);
 }
 
-/* Where call's argument compares so with value: that error. */
+/* Fails call with error if the comparison of its argument with value is true. */
 static void wrong(unsigned call, int argument, unsigned short compare, unsigned value, int error)
 {
     add(BPF_JMP | BPF_JEQ | BPF_K, 0, 4, call);
@@ -67,7 +71,8 @@ static void wrong(unsigned call, int argument, unsigned short compare, unsigned 
     load_number();
 }
 
-/* CONFIG_COMPAT_32BIT_TIME of the kernel's Kconfig, as far as sys_ni.c says; musl calls some of them by another name. */
+/* The calls of CONFIG_COMPAT_32BIT_TIME (kernel Kconfig) that sys_ni.c lists. musl has other names
+ * for some of them. */
 static void no_times_of_32_bits(void)
 {
 #ifdef SYS_clock_gettime64
@@ -105,14 +110,16 @@ static void as_2_6_24(int with_futex)
     missing(SYS_eventfd);
     missing(SYS_fallocate);
 
-    /* SOCK_CLOEXEC and SOCK_NONBLOCK: 2.6.27. i386 has them behind socketcall, out of sight. */
+    /* SOCK_CLOEXEC and SOCK_NONBLOCK: 2.6.27. i386 passes them to socketcall, where seccomp cannot
+     * see them. */
 #ifdef SYS_socket
     wrong(SYS_socket, 1, BPF_JSET, SOCK_CLOEXEC | SOCK_NONBLOCK, EINVAL);
     wrong(SYS_socketpair, 1, BPF_JSET, SOCK_CLOEXEC | SOCK_NONBLOCK, EINVAL);
 #endif
-    /* MSG_CMSG_CLOEXEC is ignored there, as any flag is. F_DUPFD_CLOEXEC: 2.6.24 has it. F_SETPIPE_SZ: 2.6.35. */
+    /* 2.6.24 ignores MSG_CMSG_CLOEXEC like any flag and has F_DUPFD_CLOEXEC. F_SETPIPE_SZ: 2.6.35. */
     wrong(SYS_fcntl, 1, BPF_JGT, 1030, EINVAL);
-    /* PR_SET_NO_NEW_PRIVS 3.5, PR_SET_SECCOMP: not configured there. The rest above 28: 2.6.26 and later. */
+    /* PR_SET_NO_NEW_PRIVS: 3.5. PR_SET_SECCOMP: not configured in that kernel. All others above 28:
+     * 2.6.26 and later. */
     wrong(SYS_prctl, 0, BPF_JGT, 28, EINVAL);
     wrong(SYS_prctl, 0, BPF_JEQ, PR_SET_SECCOMP, EINVAL);
     /* CLOCK_MONOTONIC_RAW 2.6.28, _COARSE 2.6.32, BOOTTIME 2.6.39. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """usage: tests/bench/draw.py BENCH.json OUT.svg
 
-Draws what scripts/bench has measured: processor time for each knock, success under floods, memory and latency.
+Draws the results of scripts/bench: CPU time per knock, success under floods, memory and latency.
 """
 import json
 import sys

@@ -55,7 +55,7 @@ fn verdict(doors: &str, warnings: usize, files: usize) -> String {
 
 /// Without eth0 a start uses `auto`.
 #[test]
-fn check_does_not_miss_an_interface_that_nobody_named() {
+fn check_accepts_a_missing_interface_that_no_key_names() {
     let said = check("[A]\nsequence = 9,4,7,4\ntcpflags = syn\n");
     assert!(!said.contains("no interface"), "{said}");
 }

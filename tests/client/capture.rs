@@ -21,7 +21,7 @@ pub struct Seen {
     /// Byte 13 of the TCP header; 0 for UDP.
     pub flags: u8,
     pub payload: Vec<u8>,
-    /// The whole packet, without the parts that differ each time, see [`without_chance`].
+    /// The whole packet, without the parts that differ each time, see [`without_random_fields`].
     pub bytes: Vec<u8>,
 }
 
@@ -110,7 +110,7 @@ fn parse(packet: &[u8]) -> Option<Seen> {
             port: tcp.destination_port(),
             flags: tcp.slice()[13],
             payload: tcp.payload().to_vec(),
-            bytes: without_chance(packet),
+            bytes: without_random_fields(packet),
         },
         TransportSlice::Udp(udp) => Seen {
             to,
@@ -119,7 +119,7 @@ fn parse(packet: &[u8]) -> Option<Seen> {
             port: udp.destination_port(),
             flags: 0,
             payload: udp.payload().to_vec(),
-            bytes: without_chance(packet),
+            bytes: without_random_fields(packet),
         },
         _ => return None,
     })
@@ -127,7 +127,7 @@ fn parse(packet: &[u8]) -> Option<Seen> {
 
 /// The packet with zeros for the parts that differ each time: identification, flow label,
 /// checksums, source port, sequence number and timestamp.
-fn without_chance(packet: &[u8]) -> Vec<u8> {
+fn without_random_fields(packet: &[u8]) -> Vec<u8> {
     let mut bytes = packet.to_vec();
     let (protocol, start) = if bytes[0] >> 4 == 4 {
         bytes[4..6].fill(0);

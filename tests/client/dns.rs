@@ -135,7 +135,7 @@ pub fn names_are_asked_of_a_dns_server() {
     assert_eq!(hits("-4 router"), "10.9.0.9", "searched for in two domains");
 }
 
-pub fn a_name_that_the_dns_does_not_know_is_told_as_the_original_does() {
+pub fn an_unknown_name_is_reported_as_the_original_does() {
     with_files(&[
         ONE_SERVER,
         NO_HOSTS,
@@ -176,7 +176,7 @@ pub fn a_name_that_the_dns_does_not_know_is_told_as_the_original_does() {
     }
 }
 
-pub fn a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one() {
+pub fn a_missing_silent_or_broken_server_does_not_matter_if_another_works() {
     with_files(&[
         (
             "resolv.conf",
@@ -196,7 +196,7 @@ pub fn a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one
 }
 
 /// The client does not run before both servers have answered.
-pub fn of_two_answers_at_once_an_address_counts_and_the_first_servers() {
+pub fn of_two_simultaneous_replies_an_address_and_the_first_server_win() {
     with_files(&[
         (
             "resolv.conf",
@@ -267,7 +267,7 @@ pub fn a_server_that_fails_for_one_kind_or_domain_is_asked_for_the_others() {
     assert!(ran.stderr.contains(words), "{}", ran.stderr);
 }
 
-pub fn a_question_that_was_lost_is_asked_again_and_then_given_up() {
+pub fn a_lost_query_is_repeated_and_then_given_up() {
     with_files(&[ONE_SERVER, NO_HOSTS]);
     serve("127.0.0.1", |_, _, count| match count {
         1 => vec![Reply(0, vec![v4()])],

@@ -111,7 +111,7 @@ fn each_step_is_one_packet_with_a_source_port_of_its_own() {
     }
 }
 
-fn a_syn_that_nobody_answers_is_not_sent_again() {
+fn an_unanswered_syn_is_not_retransmitted() {
     with_silent_hosts();
     // The kernel's first retransmission would be sent after 1 s, while the client waits.
     for host in ["10.9.0.9", "fd00:9::9"] {
@@ -246,7 +246,7 @@ fn a_wrong_host_or_port_stops_it_before_the_first_knock() {
     assert!(refuses("-d 1s 127.0.0.1 7000").contains("\"1s\" is not a number"));
 }
 
-fn no_route_is_told_and_is_a_failure() {
+fn no_route_is_reported_as_a_failure() {
     loopback_only();
     for host in ["10.9.0.9", "fd00:9::9"] {
         let error = refuses(&format!("{host} 7000 8000:udp"));
@@ -461,7 +461,7 @@ fn main() {
         &client => the_packets_are_those_of_the_original,
         &iptables => an_icmp_answer_that_comes_at_once_is_no_failure,
         &network => each_step_is_one_packet_with_a_source_port_of_its_own,
-        &network => a_syn_that_nobody_answers_is_not_sent_again,
+        &network => an_unanswered_syn_is_not_retransmitted,
         &network => an_open_port_gets_one_syn_too,
         &network => udp_overrides_tcp_and_options_may_follow_operands,
         &network => forty_steps_arrive_in_order,
@@ -470,15 +470,15 @@ fn main() {
         &network => an_address_with_a_zone_is_reached,
         &network => an_unknown_protocol_is_warned_of_and_sent_over_tcp,
         &network => a_wrong_host_or_port_stops_it_before_the_first_knock,
-        &network => no_route_is_told_and_is_a_failure,
+        &network => no_route_is_reported_as_a_failure,
         &network => a_refused_step_is_a_failure_and_the_others_are_sent,
         &network => an_address_that_needs_a_zone_is_refused_before_the_first_knock,
         &network => dns::names_are_asked_of_a_dns_server,
-        &client => dns::a_name_that_the_dns_does_not_know_is_told_as_the_original_does,
-        &network => dns::a_server_that_is_gone_silent_or_broken_does_not_matter_beside_a_sound_one,
-        &network => dns::of_two_answers_at_once_an_address_counts_and_the_first_servers,
+        &client => dns::an_unknown_name_is_reported_as_the_original_does,
+        &network => dns::a_missing_silent_or_broken_server_does_not_matter_if_another_works,
+        &network => dns::of_two_simultaneous_replies_an_address_and_the_first_server_win,
         &network => dns::a_server_that_fails_for_one_kind_or_domain_is_asked_for_the_others,
-        &network => dns::a_question_that_was_lost_is_asked_again_and_then_given_up,
+        &network => dns::a_lost_query_is_repeated_and_then_given_up,
         &network => dns::hosts_comes_before_the_dns,
     ];
 

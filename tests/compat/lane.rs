@@ -58,7 +58,7 @@ impl Lanes {
 /// files are separate from all others.
 pub fn start(binary: &Path, namespace: &Namespace, home: &Home, args: &[String]) -> Daemon {
     let mut command = namespace.command("sh");
-    std::fs::create_dir_all(home.path("run")).expect("folder");
+    std::fs::create_dir_all(home.path("run")).expect("directory");
     command
         .current_dir(home)
         .arg("-c")

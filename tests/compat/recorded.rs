@@ -34,7 +34,7 @@ fn check(lanes: &Lanes, case: &Case, difference: Option<&Difference>) {
         let strict = play(&binary, lane, case, Rule::Strict, &expected);
         compare(case, &strict.outcome, &expected);
         if difference.is_some_and(|difference| difference.tells_places) {
-            assert!(strict.places > 0, "it tells no place");
+            assert!(strict.places > 0, "it reports no location");
         }
         if case.packets.is_empty() {
             return;

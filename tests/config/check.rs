@@ -130,7 +130,7 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn bans_that_mean_nothing_are_told() {
+fn bans_without_effect_are_reported() {
     let of = |options: &str| warnings(&format!("[options]\n{options}[A]\nsequence = 500\n"));
     assert_eq!(
         of("Tripwire = auto\nTripwireHits = 3\nBanCommand = b %IP%\nUnbanCommand = u %IP%\n"),
@@ -165,7 +165,7 @@ fn bans_that_mean_nothing_are_told() {
 }
 
 #[test]
-fn ban_commands_that_strike_everybody_or_nobody_are_named() {
+fn ban_commands_that_hit_everyone_or_no_one_are_reported() {
     let of = |command: &str| {
         let door = "[A]\nsequence=9,4,7,4\ntcpflags=syn\n";
         advice(&format!(
@@ -188,7 +188,7 @@ fn ban_commands_that_strike_everybody_or_nobody_are_named() {
 }
 
 #[test]
-fn the_description_tells_who_is_banned_and_how() {
+fn the_description_says_who_is_banned_and_how() {
     let text = "[options]\nTripwire = auto\nTripwireHits = 3\nTripwireWindow = 60\nAllow = 10.0.0.0/8, ::1\n\
                 BanCommand = ban %IP%\nBanCommand_6 =\n[A]\nsequence = 5\n";
     let mut config = parse(text.as_bytes(), &mut |_| ()).unwrap();
@@ -200,7 +200,7 @@ fn the_description_tells_who_is_banned_and_how() {
 }
 
 #[test]
-fn a_tripwire_that_is_none_is_told_with_its_place() {
+fn an_invalid_tripwire_is_reported_with_its_location() {
     assert_eq!(
         warnings("[options]\nTripwire = 1-1023, 5000, 500\n[A]\nsequence = 500,5000:udp\n"),
         [

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     let arguments = arguments();
     let left_out = plan::calls_left_out();
     if !left_out.is_empty() {
-        eprintln!("src/sys calls functions that no test can make fail: {left_out:?}");
+        eprintln!("src/sys calls functions for which no fault can be injected: {left_out:?}");
         return ExitCode::FAILURE;
     }
     if let Some(reason) = lab::missing() {

@@ -71,7 +71,11 @@ impl Report {
             }
             Err(violation) => {
                 row.injected += 1;
-                println!("VIOLATED {}: {violation}\n{}", case.name(), way(case.site));
+                println!(
+                    "VIOLATED {}: {violation}\n{}",
+                    case.name(),
+                    call_path(case.site)
+                );
             }
         }
     }
@@ -105,7 +109,7 @@ impl Report {
         line("all", &all);
         println!("in {:.0} s", self.begin.elapsed().as_secs_f32());
         if all.missed * 10 > all.injected {
-            println!("too many calls were not reached: the test does not see what it is for");
+            println!("too many calls were not reached, so this run tested too little");
             return false;
         }
         all.injected > 0 && all.injected == all.survived
@@ -113,7 +117,7 @@ impl Report {
 }
 
 /// The call path through the program, if binutils are installed.
-fn way(site: &Site) -> String {
+fn call_path(site: &Site) -> String {
     let output = Command::new("addr2line")
         .args(["-Cfpse"])
         .arg(lab::daemon_binary())

@@ -3,7 +3,7 @@
 use crate::board::{Board, Fault, Kind};
 use crate::lab::{CLIENT, Daemon, Home, OTHER, ROUTER, Scene, daemon_binary, knock_binary, packet};
 use crate::library::preload;
-use crate::subject::{End, Subject, has_ended, inhabitants};
+use crate::subject::{End, Subject, has_ended, processes_in};
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const DESCRIPTORS: usize = 13;
 
 /// A log line with one of these texts admits that a door may be open, and until when.
-const CONFESSIONS: &[&str] = &["did not end in time", "will stay open", "may still be open"];
+const ADMISSIONS: &[&str] = &["did not end in time", "will stay open", "may still be open"];
 
 /// The keeper was killed, as the fault intended.
 pub struct Killed;
@@ -86,7 +86,7 @@ impl<'a> Stage<'a> {
     /// Adds a syslog daemon. A daemon started with `-d` sees it as /dev/log.
     pub fn with_syslog(scene: &'a Scene, fault: Option<Fault>) -> Stage<'a> {
         let mut stage = Stage::with(scene, fault, "UseSyslog");
-        fs::create_dir(stage.home.path("dev")).expect("folder");
+        fs::create_dir(stage.home.path("dev")).expect("directory");
         let syslog = UnixDatagram::bind(stage.home.path("dev/log")).expect("socket");
         syslog.set_nonblocking(true).expect("socket");
         stage.syslog = Some(syslog);
@@ -109,7 +109,7 @@ impl<'a> Stage<'a> {
         home.config_with_options(&options, CONFIG);
         let list = LIST.map(|port| format!("{port}:tcp,{}:udp\n", port + 1));
         home.write("list", &list.concat());
-        fs::create_dir(home.path("rules")).expect("folder");
+        fs::create_dir(home.path("rules")).expect("directory");
         Stage {
             scene,
             board: Board::create(&home.path("board"), fault).expect("board"),
@@ -173,7 +173,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts a daemon without a fault, which must succeed.
-    pub fn start_sound(&self) -> Subject {
+    pub fn start_without_fault(&self) -> Subject {
         let mut daemon = self.spawn(&[], false);
         match self.await_start(&mut daemon) {
             Ok(Start::Listening) => daemon,
@@ -189,7 +189,7 @@ impl<'a> Stage<'a> {
             let detached = daemon.detached(&self.scene.router, "knockd.conf");
             let ready = ["listening on ", "starting up, waiting for "];
             let is_ready = || ready.iter().any(|words| self.said(daemon, words));
-            if detached || daemon.tells_exit_code() && is_ready() {
+            if detached || daemon.exit_code_is_known() && is_ready() {
                 return Ok(Start::Listening);
             }
             if let Some(end) = daemon.ended() {
@@ -200,10 +200,10 @@ impl<'a> Stage<'a> {
                 self.check_killed(end)?;
                 let why = self.await_errors(daemon);
                 assert_eq!(end.code, Some(1), "a start that failed");
-                assert!(!why.trim().is_empty(), "refused without a word");
+                assert!(!why.trim().is_empty(), "refused without an error message");
                 return Ok(Start::Refused(why));
             }
-            assert!(Instant::now() < end, "neither listens nor refuses");
+            assert!(Instant::now() < end, "neither listens nor refuses to start");
             pause();
         }
     }
@@ -239,7 +239,7 @@ impl<'a> Stage<'a> {
                 self.check_killed(end)?;
                 panic!("the daemon ended ({end:?}) before {what}");
             }
-            assert!(Instant::now() < end, "waited {limit:?} in vain for {what}");
+            assert!(Instant::now() < end, "timed out after {limit:?}: {what}");
             pause();
         }
         Ok(())
@@ -335,7 +335,7 @@ impl<'a> Stage<'a> {
     /// Waits until no door is open.
     pub fn await_closed(&self, daemon: &mut Subject) -> Result<(), Killed> {
         self.await_alive(daemon, TIMEOUT + SLACK, "a closed door", |daemon| {
-            self.rules("") == 0 || CONFESSIONS.iter().any(|words| self.said(daemon, words))
+            self.rules("") == 0 || ADMISSIONS.iter().any(|words| self.said(daemon, words))
         })
     }
 
@@ -361,7 +361,11 @@ impl<'a> Stage<'a> {
         self.fence(daemon)?;
         assert!(self.uses() <= self.marks(), "a sequence opened twice");
         if self.said(daemon, "error while disabling used one time sequence") {
-            assert_eq!(self.uses(), before, "opened without a mark on the disk");
+            assert_eq!(
+                self.uses(),
+                before,
+                "opened before the line was marked on disk"
+            );
         }
         Ok(())
     }
@@ -409,11 +413,11 @@ impl<'a> Stage<'a> {
             if let Some(how) = daemon.ended() {
                 break how;
             }
-            assert!(Instant::now() < end, "SIGTERM does not end it");
+            assert!(Instant::now() < end, "SIGTERM did not end the daemon");
             pause();
         };
         self.check_killed(how)?;
-        if daemon.tells_exit_code() {
+        if daemon.exit_code_is_known() {
             assert_eq!(how.code, Some(libc::SIGTERM), "the exit code");
         }
         Ok(())
@@ -427,7 +431,7 @@ impl<'a> Stage<'a> {
             let folder = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
             let open = folder.map_or(0, Iterator::count);
             // With -d also syslog and the lookup process.
-            let most = DESCRIPTORS + if daemon.tells_exit_code() { 0 } else { 2 };
+            let most = DESCRIPTORS + if daemon.exit_code_is_known() { 0 } else { 2 };
             if open <= most {
                 return;
             }
@@ -453,23 +457,23 @@ impl<'a> Stage<'a> {
     /// it did not exit properly, so commands and open doors can remain until the next start.
     pub fn check_end(&self, killed: bool, errors: &str) {
         if !killed {
-            self.await_nobody();
+            self.await_no_processes();
         }
         if killed || self.rules("") > 0 {
             let log = self.home.read("log");
             let told = |words: &&&str| errors.contains(**words) || log.contains(**words);
             assert!(
-                killed || CONFESSIONS.iter().any(|words| told(&words)),
-                "{} doors stay open, and nobody says so",
+                killed || ADMISSIONS.iter().any(|words| told(&words)),
+                "{} doors stay open without a log line that says so",
                 self.rules("")
             );
-            let mut daemon = self.start_sound();
+            let mut daemon = self.start_without_fault();
             let unharmed = self
                 .await_closed(&mut daemon)
                 .and_then(|()| self.end(&mut daemon));
             assert!(unharmed.is_ok(), "killed");
             assert_eq!(self.rules(""), 0, "open after the next start");
-            self.await_nobody();
+            self.await_no_processes();
         }
         assert_eq!(
             self.home.read(&format!("notes.{OTHER}")),
@@ -477,7 +481,10 @@ impl<'a> Stage<'a> {
             "half a knock opened"
         );
         let notes = self.home.read(&format!("notes.{CLIENT}"));
-        assert!(!notes.contains('/'), "commands get the library: {notes}");
+        assert!(
+            !notes.contains('/'),
+            "commands inherit the library: {notes}"
+        );
         let marks: Vec<u32> = self
             .home
             .read("once")
@@ -488,19 +495,19 @@ impl<'a> Stage<'a> {
         let marked = (1..)
             .zip(&marks)
             .all(|(use_number, marks)| use_number <= *marks);
-        assert!(marked, "opened without a mark: {marks:?}");
+        assert!(marked, "opened before the line was marked: {marks:?}");
         assert!(!self.board.panicked(), "a process panicked");
     }
 
     /// Waits until no process is left on the router.
-    fn await_nobody(&self) {
+    fn await_no_processes(&self) {
         let end = Instant::now() + Duration::from_secs(3);
         loop {
-            let left = inhabitants(&self.scene.router);
+            let left = processes_in(&self.scene.router);
             if left.is_empty() {
                 return;
             }
-            assert!(Instant::now() < end, "processes are left: {left:?}");
+            assert!(Instant::now() < end, "processes were left behind: {left:?}");
             pause();
         }
     }

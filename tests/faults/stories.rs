@@ -67,7 +67,7 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
 /// fault is injected into the next daemon.
 fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
-    let mut first = stage.start_sound();
+    let mut first = stage.start_without_fault();
     let opened = stage
         .open_slow(&mut first)
         .and_then(|()| stage.open(&mut first));
@@ -105,14 +105,14 @@ fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
         stage.end(&mut daemon)
     })();
     let pid_file = fault.is_none() && stage.home.path("pid").exists();
-    assert!(!pid_file, "the pid file is left");
+    assert!(!pid_file, "the pid file was left behind");
     finish(&stage, told, &daemon.called.errors(), refusal)
 }
 
 /// The client's own calls: it either knocks or reports why it cannot.
 fn client(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
-    let mut daemon = stage.start_sound();
+    let mut daemon = stage.start_without_fault();
     let output = stage.client();
     let words = check_program(&output);
     let opens = stage.await_alive(&mut daemon, Duration::from_secs(2), "its door", |_| {
@@ -125,7 +125,7 @@ fn client(scene: &Scene, fault: Option<Fault>) -> Outcome {
 /// The calls of `knockd --status` and `--close`.
 fn asker(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
-    let mut daemon = stage.start_sound();
+    let mut daemon = stage.start_without_fault();
     let mut words = None;
     let told = (|| {
         stage.open(&mut daemon)?;
@@ -148,7 +148,7 @@ fn check_program(output: &std::process::Output) -> Option<String> {
     match output.status.code() {
         Some(0) if errors.is_empty() => None,
         Some(0 | 1) if !errors.trim().is_empty() => Some(errors),
-        _ => panic!("it failed without a word: {output:?}"),
+        _ => panic!("it failed without an error message: {output:?}"),
     }
 }
 

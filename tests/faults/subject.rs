@@ -38,7 +38,7 @@ impl Subject {
         if !self.detaches || self.called.ended().and_then(|status| status.code()) != Some(0) {
             return false;
         }
-        let daemon = inhabitants(namespace)
+        let daemon = processes_in(namespace)
             .into_iter()
             .find(|(_, line)| line.contains(argument));
         self.behind = daemon.map(|(pid, _)| pid);
@@ -73,7 +73,7 @@ impl Subject {
     }
 
     /// Whether the daemon's exit code can be observed.
-    pub fn tells_exit_code(&self) -> bool {
+    pub fn exit_code_is_known(&self) -> bool {
         !self.detaches
     }
 }
@@ -87,7 +87,7 @@ pub fn has_ended(pid: u32) -> bool {
 }
 
 /// The processes in a namespace, each with PID and command line.
-pub fn inhabitants(namespace: &Namespace) -> Vec<(u32, String)> {
+pub fn processes_in(namespace: &Namespace) -> Vec<(u32, String)> {
     let place = fs::metadata(format!("/run/netns/{}", namespace.name())).expect("namespace");
     let place = format!("net:[{}]", place.ino());
     let processes = fs::read_dir("/proc").expect("/proc").flatten();

@@ -21,7 +21,7 @@ pub fn daemon_binary() -> PathBuf {
 /// The program that cargo built for this test, which itself is in the `deps` directory next to it.
 fn built() -> PathBuf {
     let test = std::env::current_exe().expect("this program");
-    let profile = test.ancestors().nth(2).expect("folder");
+    let profile = test.ancestors().nth(2).expect("directory");
     profile.join("knockd")
 }
 
@@ -47,7 +47,7 @@ pub fn knock_binary() -> PathBuf {
     }
     static LINK: OnceLock<PathBuf> = OnceLock::new();
     LINK.get_or_init(|| {
-        std::fs::create_dir_all(knock_folder()).expect("folder");
+        std::fs::create_dir_all(knock_folder()).expect("directory");
         let link = knock_folder().join("knock");
         std::os::unix::fs::symlink(daemon_binary(), &link).expect("link");
         link
@@ -155,7 +155,7 @@ impl Daemon {
             let left = end.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "waited {DEADLINE:?} in vain for line {count} with {text:?}"
+                "timed out after {DEADLINE:?}: line {count} with {text:?}"
             );
             lines = self.log.grew.wait_timeout(lines, left).expect("log").0;
         }
@@ -247,7 +247,7 @@ impl Drop for Daemon {
                 .iter()
                 .map(|(error, l)| format!("    {}{l}\n", if *error { "stderr: " } else { "" }))
                 .collect();
-            eprintln!("{} said:\n{}", self.label, text.concat());
+            eprintln!("output of {}:\n{}", self.label, text.concat());
         }
     }
 }

@@ -15,7 +15,7 @@ impl Home {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("kt-{}-{number}", std::process::id()));
-        fs::create_dir(&path).expect("temporary folder");
+        fs::create_dir(&path).expect("temporary directory");
         Home(path)
     }
 
@@ -59,13 +59,13 @@ impl Home {
 
 /// The directory of the only daemon that uses this StateDir.
 pub fn instance_in(state: &Path) -> PathBuf {
-    let entries = fs::read_dir(state).expect("state folder");
+    let entries = fs::read_dir(state).expect("state directory");
     let is_instance = |entry: &fs::DirEntry| {
         let name = entry.file_name();
         name.to_string_lossy().starts_with("knockd.conf-")
     };
     let instance = entries.flatten().find(is_instance);
-    instance.expect("the folder of a daemon").path()
+    instance.expect("the directory of a daemon").path()
 }
 
 impl AsRef<Path> for Home {

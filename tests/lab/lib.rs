@@ -56,7 +56,7 @@ pub fn wait_within<T>(
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < end, "waited {deadline:?} in vain: {what}");
+        assert!(Instant::now() < end, "timed out after {deadline:?}: {what}");
         std::thread::sleep(pause);
     }
 }

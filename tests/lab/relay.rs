@@ -79,7 +79,7 @@ fn open(index: u32) -> File {
     address.sll_family = libc::AF_PACKET as u16;
     address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
     address.sll_ifindex = index as i32;
-    let patience = libc::timeval {
+    let timeout = libc::timeval {
         tv_sec: 0,
         tv_usec: 5_000,
     };
@@ -89,7 +89,7 @@ fn open(index: u32) -> File {
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_RCVTIMEO,
-            (&raw const patience).cast(),
+            (&raw const timeout).cast(),
             size_of::<libc::timeval>() as libc::socklen_t,
         ) | libc::bind(
             socket.as_raw_fd(),

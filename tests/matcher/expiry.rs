@@ -32,10 +32,10 @@ fn each_attempt_times_out_at_its_own_moment() {
         lab.knocks("7");
         lab.wait(1_000);
         lab.knocks_from(host(3), "7");
-        assert_eq!(lab.told(), "A1 B1 A1 B1");
+        assert_eq!(lab.take_events(), "A1 B1 A1 B1");
         lab.wait(1_999);
-        assert_eq!(lab.told(), "");
-        for (wait, told) in [
+        assert_eq!(lab.take_events(), "");
+        for (wait, expected) in [
             (1, "B~1"),
             (999, ""),
             (1, "B~1"),
@@ -44,7 +44,7 @@ fn each_attempt_times_out_at_its_own_moment() {
             (1_000, "A~1"),
         ] {
             lab.wait(wait);
-            assert_eq!(lab.told(), told);
+            assert_eq!(lab.take_events(), expected);
         }
     }
 }
@@ -60,13 +60,13 @@ fn expire_before_its_time_does_nothing() {
 
 /// The log lines are then in the order of the events, however late the listener wakes.
 #[test]
-fn a_knock_first_tells_what_timed_out_for_others() {
+fn a_knock_first_reports_the_time_outs_of_others() {
     for matching in BOTH {
         let mut lab = Lab::new(&[door("7,8", 5_000)], matching);
         lab.knocks_from(host(3), "7");
         lab.now += 5_000;
         lab.knocks("7");
-        assert_eq!(lab.told(), "1 ~1 1");
+        assert_eq!(lab.take_events(), "1 ~1 1");
     }
 }
 
@@ -78,9 +78,9 @@ fn without_time_only_one_step_opens() {
         assert_eq!(lab.matcher.next_expiry(), Some(lab.now));
         lab.wait(0);
         lab.knocks("8 9");
-        assert_eq!(lab.told(), "A1 A~1 B1 B!");
+        assert_eq!(lab.take_events(), "A1 A~1 B1 B!");
         lab.knocks("7 8");
-        assert_eq!(lab.told(), "A1 A~1");
+        assert_eq!(lab.take_events(), "A1 A~1");
     }
 }
 
@@ -91,7 +91,7 @@ fn endless_time_never_ends() {
         lab.knocks("7");
         lab.wait(1 << 50);
         lab.knocks("8");
-        assert_eq!(lab.told(), "1 2 !");
+        assert_eq!(lab.take_events(), "1 2 !");
     }
 }
 
@@ -105,7 +105,7 @@ fn many_deadlines_do_not_cost_a_look_each() {
             lab.knocks_from(stranger(n), "7");
             lab.wait(1);
         }
-        lab.told();
+        lab.take_events();
         lab.wait(5_000 - u64::from(many));
         let (mut looks, mut lines) = (0, 0);
         while let Some(due) = lab.matcher.next_expiry() {
@@ -138,10 +138,10 @@ fn a_late_line_does_not_make_a_late_knock_good() {
         lab.wait(4_998);
         // Check once now, so that the next check is some time away.
         lab.knocks_from(stranger(9_999), "7");
-        lab.told();
+        lab.take_events();
         lab.now += 1;
         lab.knocks("8");
-        assert_eq!(lab.told(), "~1");
+        assert_eq!(lab.take_events(), "~1");
     }
 }
 
@@ -152,15 +152,18 @@ fn a_new_sequence_ends_the_attempts_of_its_door_alone() {
         for n in 2..6 {
             lab.knocks_from(host(n), "1");
         }
-        lab.told();
+        lab.take_events();
         lab.matcher.set_sequence(0, Some(sequence("3,2,4,5,6,7")));
-        assert_eq!(lab.told(), "");
+        assert_eq!(lab.take_events(), "");
         lab.knocks("2");
-        assert_eq!(lab.told(), if matching == Strict { "Bx1" } else { "" });
+        assert_eq!(
+            lab.take_events(),
+            if matching == Strict { "Bx1" } else { "" }
+        );
         lab.knocks_from(host(3), "3");
-        assert_eq!(lab.told(), "B2 B!", "the knock is used up");
+        assert_eq!(lab.take_events(), "B2 B!", "the knock is used up");
         lab.knocks_from(host(9), "3 2 4 5 6 7");
-        assert_eq!(lab.told(), "A1 A2 A3 A4 A5 A6 A!");
+        assert_eq!(lab.take_events(), "A1 A2 A3 A4 A5 A6 A!");
     }
 }
 
@@ -171,12 +174,12 @@ fn a_door_without_sequence_opens_when_it_gets_the_longest() {
         let mut lab = Lab::new(&[door("1", 5_000)], matching);
         lab.matcher.set_sequence(0, None);
         lab.knocks("1");
-        assert_eq!(lab.told(), "");
+        assert_eq!(lab.take_events(), "");
         lab.matcher
             .set_sequence(0, Some(sequence(&steps.join(","))));
         lab.matcher.set_sequence(7, Some(sequence("1")));
         lab.knocks(&steps.join(" "));
-        assert!(lab.told().ends_with(" 32 !"));
+        assert!(lab.take_events().ends_with(" 32 !"));
     }
 }
 

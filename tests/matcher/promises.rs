@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use std::net::IpAddr;
 
 /// The indexes of the packets at which `door` opened for `source`.
-fn openings(told: &[(usize, Event)], door: u16, source: IpAddr) -> Vec<usize> {
+fn openings(events: &[(usize, Event)], door: u16, source: IpAddr) -> Vec<usize> {
     let opened = Event::Opened { door, source };
-    told.iter()
+    events
+        .iter()
         .filter(|(_, event)| *event == opened)
         .map(|(at, _)| *at)
         .collect()
@@ -28,7 +29,7 @@ fn any_matching() -> impl Strategy<Value = Matching> {
 fn another_door_claims(
     doors: &[Pattern],
     packets: &[Packet],
-    told: &[(usize, Event)],
+    events: &[(usize, Event)],
     door: u16,
     (first, last): (usize, usize),
 ) -> bool {
@@ -37,7 +38,7 @@ fn another_door_claims(
         .zip(doors)
         .filter(|(other, _)| *other != door)
         .any(|(other, pattern)| {
-            let opened = openings(told, other, source);
+            let opened = openings(events, other, source);
             let took_one = opened.iter().any(|at| (first..=last).contains(at));
             took_one
                 || (0..first).any(|start| fits_every_knock(doors, pattern, &packets[start..=last]))
@@ -142,11 +143,11 @@ proptest! {
         matching in any_matching(),
         (doors, packets) in doors_and_packets(true, true),
     ) {
-        let told = run(&doors, matching, &packets);
+        let events = run(&doors, matching, &packets);
         for source in (2..5).map(host) {
             for (door, pattern) in (0u16..).zip(&doors) {
                 let mut after = 0;
-                for at in openings(&told, door, source) {
+                for at in openings(&events, door, source) {
                     let now = packets[at].0;
                     let in_time = |time| time == now || now - time < pattern.seq_timeout;
                     let mut left = pattern.sequence.iter().flat_map(|s| s.steps()).rev().peekable();
@@ -169,8 +170,8 @@ proptest! {
         (doors, packets) in doors_and_packets(true, true),
     ) {
         let events_for = |packets: &[Packet]| -> Vec<Event> {
-            let told = run(&doors, matching, packets).into_iter().map(|(_, event)| event);
-            told.filter(|event| parts(event).1 == host(2)).collect()
+            let events = run(&doors, matching, packets).into_iter().map(|(_, event)| event);
+            events.filter(|event| parts(event).1 == host(2)).collect()
         };
         let alone: Vec<Packet> =
             packets.iter().filter(|(_, packet, _)| packet.source == host(2)).copied().collect();
@@ -197,13 +198,13 @@ proptest! {
         let first = packets.len();
         let knock = plain_knock(&doors[door], 1 << 20);
         packets.extend(knock.into_iter().map(|(packet, local)| (now, packet, local)));
-        let told = run(&doors, Matching::Tolerant, &packets);
+        let events = run(&doors, Matching::Tolerant, &packets);
         if doors[door].sequence.is_some() {
-            let opened = openings(&told, door as u16, host(2));
+            let opened = openings(&events, door as u16, host(2));
             let knocks = (first, packets.len() - 1);
             prop_assert!(
                 opened.iter().any(|at| *at >= first)
-                    || another_door_claims(&doors, &packets, &told, door as u16, knocks)
+                    || another_door_claims(&doors, &packets, &events, door as u16, knocks)
             );
         }
     }
@@ -249,20 +250,20 @@ proptest! {
         matching in any_matching(),
         (doors, packets) in doors_and_packets(true, true),
     ) {
-        let told = run(&doors, matching, &packets);
+        let events = run(&doors, matching, &packets);
         for at in 0..packets.len() {
-            let here = told.iter().filter(|(packet, _)| *packet == at).map(|(_, event)| event);
+            let here = events.iter().filter(|(packet, _)| *packet == at).map(|(_, event)| event);
             let progress: Vec<u16> = here
                 .filter(|event| !matches!(event, Event::TimedOut { .. }))
                 .map(|event| parts(event).0)
                 .collect();
             prop_assert!(progress.is_sorted());
         }
-        for (at, (_, event)) in told.iter().enumerate() {
+        for (at, (_, event)) in events.iter().enumerate() {
             if let Event::Opened { door, source } = *event {
                 let steps = doors[usize::from(door)].sequence.as_ref().map_or(0, |s| s.steps().len());
                 let stage = Event::Stage { door, source, stage: steps as u8 };
-                prop_assert_eq!(told[at - 1].1, stage);
+                prop_assert_eq!(events[at - 1].1, stage);
             }
         }
     }

@@ -156,7 +156,7 @@ impl Lab {
 
     /// The events since the last call: `1` a stage, `!` opened, `~2` timed out, `x2` failed.
     /// Sources are omitted. The door (`A`, `B`, ...) is shown only if there are several.
-    pub fn told(&mut self) -> String {
+    pub fn take_events(&mut self) -> String {
         let several = self.matcher.patterns().len() > 1;
         let words: Vec<String> = std::mem::take(&mut self.events)
             .iter()
@@ -391,16 +391,16 @@ pub fn run(doors: &[Pattern], matching: Matching, packets: &[Packet]) -> Vec<(us
     };
     let mut lab = Lab::with(doors, rules);
     lab.now = 0;
-    let mut told = Vec::new();
+    let mut events = Vec::new();
     for (at, (time, packet, local)) in packets.iter().enumerate() {
         lab.wait(time - lab.now);
         lab.packet(packet, *local);
-        told.extend(lab.events.drain(..).map(|event| (at, event)));
+        events.extend(lab.events.drain(..).map(|event| (at, event)));
     }
     lab.wait_for_all();
-    told.extend(lab.events.drain(..).map(|event| (packets.len(), event)));
+    events.extend(lab.events.drain(..).map(|event| (packets.len(), event)));
     assert_eq!(lab.matcher.next_expiry(), None);
-    told
+    events
 }
 
 /// Parses `syn,ack` into bits; `-` means no flags.

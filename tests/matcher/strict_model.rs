@@ -111,12 +111,12 @@ proptest! {
 
     #[test]
     fn the_matcher_does_what_the_plain_rule_says((doors, packets) in doors_and_packets(true, true)) {
-        let told = run(&doors, Matching::Strict, &packets);
-        let told: Vec<Event> = told.into_iter().map(|(_, event)| event).collect();
+        let events = run(&doors, Matching::Strict, &packets);
+        let events: Vec<Event> = events.into_iter().map(|(_, event)| event).collect();
         let expected = model(&doors, &packets);
         for source in (2..5).map(host) {
             for door in 0..doors.len() as u16 {
-                prop_assert_eq!(of(&told, door, source), of(&expected, door, source));
+                prop_assert_eq!(of(&events, door, source), of(&expected, door, source));
             }
         }
     }

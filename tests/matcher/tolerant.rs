@@ -10,67 +10,67 @@ fn lab(steps: &str) -> Lab {
 
 /// Checks the events when `steps` are knocked at a door with `sequence`.
 #[track_caller]
-fn assert_told(sequence: &str, steps: &str, told: &str) {
+fn assert_events(sequence: &str, steps: &str, expected: &str) {
     let mut lab = lab(sequence);
     lab.knocks(steps);
-    assert_eq!(lab.told(), told, "{sequence}: {steps}");
+    assert_eq!(lab.take_events(), expected, "{sequence}: {steps}");
 }
 
 #[test]
 fn the_sequence_in_order_opens_and_is_forgotten() {
-    assert_told("7000,8000,9000", "7000 8000 9000", "1 2 3 !");
-    assert_told("7000,8000,9000", "7000 8000 9000 9000", "1 2 3 !");
-    assert_told(
+    assert_events("7000,8000,9000", "7000 8000 9000", "1 2 3 !");
+    assert_events("7000,8000,9000", "7000 8000 9000 9000", "1 2 3 !");
+    assert_events(
         "7000,8000,9000",
         "7000 8000 9000 7000 8000 9000",
         "1 2 3 ! 1 2 3 !",
     );
-    assert_told("7,7:udp", "7 7:udp", "1 2 !");
+    assert_events("7,7:udp", "7 7:udp", "1 2 !");
 }
 
 #[test]
 fn another_order_does_not_open() {
-    assert_told("7000,8000,9000", "7000 9000 8000", "1 2");
-    assert_told("7000,8000,9000", "9000 8000 7000", "1");
+    assert_events("7000,8000,9000", "7000 9000 8000", "1 2");
+    assert_events("7000,8000,9000", "9000 8000 7000", "1");
 }
 
 #[test]
 fn a_door_of_one_step_opens_on_every_knock() {
-    assert_told("1000", "1000 1000", "1 ! 1 !");
+    assert_events("1000", "1000 1000", "1 ! 1 !");
     let mut lab = lab("1000");
     lab.knocks("1000");
     assert_eq!(lab.matcher.next_expiry(), None, "nothing is remembered");
 }
 
 #[test]
-fn repeats_are_ignored_and_tell_nothing() {
-    assert_told("7000,8000,9000", "7000 7000 8000 8000 9000", "1 2 3 !");
-    assert_told(
+fn repeats_are_ignored_and_report_nothing() {
+    assert_events("7000,8000,9000", "7000 7000 8000 8000 9000", "1 2 3 !");
+    assert_events(
         "7000,8000,9000",
         "7000 8000 8000 8000 8000 8000 9000",
         "1 2 3 !",
     );
-    assert_told("1,1,2", "1 1 1 1 2", "1 2 3 !");
-    assert_told("7,8,7,9", "7 8 7 7 9", "1 2 3 4 !");
+    assert_events("1,1,2", "1 1 1 1 2", "1 2 3 !");
+    assert_events("7,8,7,9", "7 8 7 7 9", "1 2 3 4 !");
 }
 
 #[test]
 fn a_false_start_is_forgiven() {
-    assert_told("7000,8000,9000", "7000 8000 7000 8000 9000", "1 2 1 2 3 !");
-    assert_told(
+    assert_events("7000,8000,9000", "7000 8000 7000 8000 9000", "1 2 1 2 3 !");
+    assert_events(
         "7000,8000,9000,5",
         "7000 8000 9000 7000 8000 9000 5",
         "1 2 3 1 2 3 4 !",
     );
-    assert_told("1,1,2,3", "1 1 2 1 1 2 3", "1 2 3 2 3 4 !");
+    assert_events("1,1,2,3", "1 1 2 1 1 2 3", "1 2 3 2 3 4 !");
 }
 
 #[test]
 fn strays_up_to_the_bound_are_forgiven() {
     assert_eq!(MAX_STRAYS, 2);
-    assert_told("7,8,9,10", "7 8 10 10 9 10", "1 2 3 4 !");
-    assert_told("7,8,9,10", "7 8 10 10 10 9 10", "1 2 x2");
-    assert_told("7,8,9,10", "7 8 10 10 10 7 8 9 10", "1 2 x2 1 2 3 4 !");
+    assert_events("7,8,9,10", "7 8 10 10 9 10", "1 2 3 4 !");
+    assert_events("7,8,9,10", "7 8 10 10 10 9 10", "1 2 x2");
+    assert_events("7,8,9,10", "7 8 10 10 10 7 8 9 10", "1 2 x2 1 2 3 4 !");
 }
 
 #[test]
@@ -78,9 +78,9 @@ fn only_the_doors_own_ports_count() {
     let doors = [door("1,2,3", 5_000), door("5,6", 5_000)];
     let mut lab = Lab::new(&doors, Tolerant);
     lab.knocks("1 6 6 6 6 2 6 3");
-    assert_eq!(lab.told(), "A1 A2 A3 A!");
+    assert_eq!(lab.take_events(), "A1 A2 A3 A!");
     lab.knocks("1 1:udp 2:udp 2 3");
-    assert_eq!(lab.told(), "A1 A2 A3 A!");
+    assert_eq!(lab.take_events(), "A1 A2 A3 A!");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn unfit_flags_and_other_destinations_do_not_count() {
         lab.packet(&knock(host(2), step("7"), id), false);
     }
     lab.knocks("9");
-    assert_eq!(lab.told(), "1 2 3 !");
+    assert_eq!(lab.take_events(), "1 2 3 !");
 }
 
 #[test]
@@ -107,35 +107,35 @@ fn doors_with_a_common_beginning_advance_together_in_the_order_of_the_config() {
     ];
     let mut lab = Lab::new(&doors, Tolerant);
     lab.knocks("1");
-    assert_eq!(lab.told(), "A1 B1 C1 C! D1");
+    assert_eq!(lab.take_events(), "A1 B1 C1 C! D1");
     lab.knocks("2");
-    assert_eq!(lab.told(), "A2 A! B2 D2 D!");
+    assert_eq!(lab.take_events(), "A2 A! B2 D2 D!");
     lab.knocks("3");
-    assert_eq!(lab.told(), "B3 B!");
+    assert_eq!(lab.take_events(), "B3 B!");
 }
 
-fn assert_told_at(doors: &[&str], steps: &str, told: &str) {
+fn assert_events_at(doors: &[&str], steps: &str, expected: &str) {
     let patterns: Vec<_> = doors.iter().map(|steps| door(steps, 5_000)).collect();
     let mut lab = Lab::new(&patterns, Tolerant);
     lab.knocks(steps);
-    assert_eq!(lab.told(), told, "{doors:?}: {steps}");
+    assert_eq!(lab.take_events(), expected, "{doors:?}: {steps}");
 }
 
 #[test]
 fn a_knock_that_has_opened_a_door_is_used_up() {
     // The 9 that opens A does not start B.
-    assert_told_at(&["7,8,9", "9,8,7"], "7 8 9", "A1 A2 A3 A!");
-    assert_told_at(&["7,8,9", "9,8,7"], "7 8 9 8 7", "A1 A2 A3 A! A1");
+    assert_events_at(&["7,8,9", "9,8,7"], "7 8 9", "A1 A2 A3 A!");
+    assert_events_at(&["7,8,9", "9,8,7"], "7 8 9 8 7", "A1 A2 A3 A! A1");
 }
 
 #[test]
 fn closing_again_and_again_never_opens() {
-    assert_told_at(
+    assert_events_at(
         &["7,8,9", "9,8,7"],
         "9 8 7 9 8 7 9 8 7",
         "B1 B2 B3 B! B1 B2 B3 B! B1 B2 B3 B!",
     );
-    assert_told_at(
+    assert_events_at(
         &["1,2,3", "2,3,1"],
         "2 3 1 2 3 1",
         "B1 B2 B3 B! B1 B2 B3 B!",
@@ -144,21 +144,21 @@ fn closing_again_and_again_never_opens() {
 
 #[test]
 fn a_door_within_another_is_withheld_while_the_others_attempt_fits() {
-    assert_told_at(&["2,3", "1,2,3,4"], "1 2 3 4", "B1 A1 B2 Ax1 B3 B4 B!");
-    assert_told_at(
+    assert_events_at(&["2,3", "1,2,3,4"], "1 2 3 4", "B1 A1 B2 Ax1 B3 B4 B!");
+    assert_events_at(
         &["2,3", "1,2,3,4"],
         "1 2 3 2 3",
         "B1 A1 B2 Ax1 B3 A1 A2 A! Bx3",
     );
-    assert_told_at(&["2", "1,2,3"], "1 2 3 2", "B1 B2 B3 B! A1 A!");
+    assert_events_at(&["2", "1,2,3"], "1 2 3 2", "B1 B2 B3 B! A1 A!");
 }
 
 #[test]
 fn a_longer_door_goes_on_when_its_beginning_has_opened() {
-    assert_told_at(&["1,2", "1,2,3"], "1 2 3", "A1 B1 A2 A! B2 B3 B!");
+    assert_events_at(&["1,2", "1,2,3"], "1 2 3", "A1 B1 A2 A! B2 B3 B!");
     // Then two wrong knocks are forgiven, including repeats.
-    assert_told_at(&["1,2", "1,2,3"], "1 2 2 2 3", "A1 B1 A2 A! B2 B3 B!");
-    assert_told_at(&["1,2", "1,2,3"], "1 2 2 2 2 3", "A1 B1 A2 A! B2 Bx2");
+    assert_events_at(&["1,2", "1,2,3"], "1 2 2 2 3", "A1 B1 A2 A! B2 B3 B!");
+    assert_events_at(&["1,2", "1,2,3"], "1 2 2 2 2 3", "A1 B1 A2 A! B2 Bx2");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn an_opening_at_another_address_uses_up_nothing() {
         }
         lab.packet(&packet, !elsewhere);
     }
-    assert_eq!(lab.told(), "A1 B1 A2 A! B2 B!");
+    assert_eq!(lab.take_events(), "A1 B1 A2 A! B2 B!");
 }
 
 /// The second SYN to a port counts; copies of the first one do not.
@@ -194,10 +194,10 @@ fn a_retransmission_is_no_second_knock() {
         lab.wait(pause);
         lab.packet(&first, true);
     }
-    assert_eq!(lab.told(), "1");
+    assert_eq!(lab.take_events(), "1");
     lab.packet(&knock(host(2), step("22"), 8), true);
     lab.packet(&knock(host(2), step("80"), 9), true);
-    assert_eq!(lab.told(), "2 3 !");
+    assert_eq!(lab.take_events(), "2 3 !");
 }
 
 /// The router drops SYNs, so the first port is retransmitted while the others are knocked and after
@@ -217,12 +217,12 @@ fn copies_of_every_step_never_count() {
             lab.packet(&knock(host(2), step, id), true);
         }
     }
-    assert_eq!(lab.told(), "A1 A2 A3 A!");
+    assert_eq!(lab.take_events(), "A1 A2 A3 A!");
     let mut lab = Lab::new(&doors[2..], Tolerant);
     for _ in 0..3 {
         lab.packet(&knock(host(2), packets[1], 1), true);
     }
-    assert_eq!(lab.told(), "1 !", "at a door of one step, too");
+    assert_eq!(lab.take_events(), "1 !", "at a door of one step, too");
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn what_differs_in_ports_or_serial_or_comes_late_is_no_copy() {
     };
     let other_serial = knockd_rs::knock::Knock { serial: 9, ..first };
     let wait = u64::from(FIRST_COPY_MS);
-    for (second, wait, told) in [
+    for (second, wait, expected) in [
         (first, wait, "1"),
         (first, wait + 1, "1 2 !"),
         (other_port, 0, "1 2 !"),
@@ -244,7 +244,7 @@ fn what_differs_in_ports_or_serial_or_comes_late_is_no_copy() {
         lab.packet(&first, true);
         lab.wait(wait);
         lab.packet(&second, true);
-        assert_eq!(lab.told(), told);
+        assert_eq!(lab.take_events(), expected);
     }
 }
 
@@ -253,17 +253,17 @@ fn a_copy_comes_at_most_seven_times_the_longest_pause_or_70_s_after_the_last() {
     let mut lab = Lab::new(&[door("22,22", 200_000)], Tolerant);
     let packet = knock(host(2), step("22"), 7);
     lab.packet(&packet, true);
-    for (pause, told) in [
+    for (pause, expected) in [
         (1_000, ""),
         (7_100, ""),
         (49_000, ""),
         (70_000, ""),
         (70_001, "2 !"),
     ] {
-        lab.told();
+        lab.take_events();
         lab.wait(pause);
         lab.packet(&packet, true);
-        assert_eq!(lab.told(), told, "{pause} ms");
+        assert_eq!(lab.take_events(), expected, "{pause} ms");
     }
 }
 
@@ -276,13 +276,13 @@ fn packets_without_a_serial_are_knocks_each() {
     lab.packet(&packet, true);
     lab.packet(&packet, true);
     lab.knocks("151 15:udp");
-    assert_eq!(lab.told(), "1 2 3 4 !");
+    assert_eq!(lab.take_events(), "1 2 3 4 !");
     packet = knock(host(2), step("22"), 7);
     packet.serial = 0;
     let mut lab = self::lab("22,22");
     lab.packet(&packet, true);
     lab.packet(&packet, true);
-    assert_eq!(lab.told(), "1 2 !");
+    assert_eq!(lab.take_events(), "1 2 !");
 }
 
 #[test]
@@ -293,11 +293,11 @@ fn copies_over_ipv6_are_recognised_by_address_and_sequence_number() {
     let packet = knock(source, step("22"), 7);
     lab.packet(&packet, true);
     lab.packet(&packet, true);
-    assert_eq!(lab.told(), "1");
+    assert_eq!(lab.take_events(), "1");
     lab.packet(&knock(near, step("22"), 7), true);
-    assert_eq!(lab.told(), "1", "another host with the same numbers");
+    assert_eq!(lab.take_events(), "1", "another host with the same numbers");
     lab.packet(&knock(source, step("22"), 8), true);
-    assert_eq!(lab.told(), "2 !");
+    assert_eq!(lab.take_events(), "2 !");
 }
 
 #[test]
@@ -306,9 +306,9 @@ fn a_udp_packet_is_recognised_by_its_ip_identification() {
     let packet = knock(host(2), step("22:udp"), 7);
     lab.packet(&packet, true);
     lab.packet(&packet, true);
-    assert_eq!(lab.told(), "1");
+    assert_eq!(lab.take_events(), "1");
     lab.knocks("22:udp 15:udp");
-    assert_eq!(lab.told(), "2 3 !");
+    assert_eq!(lab.take_events(), "2 3 !");
 }
 
 #[test]
@@ -320,33 +320,33 @@ fn time_runs_from_the_first_knock_that_is_kept() {
     lab.wait(4_999);
     lab.knocks("9");
     assert_eq!(
-        lab.told(),
+        lab.take_events(),
         "1 2 3 !",
         "the first 7 was too old, the second was not"
     );
     lab.knocks("7 8");
     lab.wait(5_000);
     lab.knocks("9");
-    assert_eq!(lab.told(), "1 2 ~2");
+    assert_eq!(lab.take_events(), "1 2 ~2");
 }
 
 #[test]
-fn what_was_told_last_times_out_at_its_moment() {
+fn the_last_reported_stage_times_out_on_time() {
     let mut lab = lab("1,1,2,3");
     lab.knocks("1");
     lab.wait(1_000);
     lab.knocks("1 2");
     lab.wait(3_999);
-    assert_eq!(lab.told(), "1 2 3");
+    assert_eq!(lab.take_events(), "1 2 3");
     lab.wait(1);
-    assert_eq!(lab.told(), "~3");
+    assert_eq!(lab.take_events(), "~3");
     // The second 1 can still be the first knock.
     lab.knocks("1");
-    assert_eq!(lab.told(), "2");
+    assert_eq!(lab.take_events(), "2");
     lab.wait(1_000);
-    assert_eq!(lab.told(), "~2");
+    assert_eq!(lab.take_events(), "~2");
     lab.wait_for_all();
-    assert_eq!(lab.told(), "", "what is left was never told");
+    assert_eq!(lab.take_events(), "", "the rest was never reported");
 }
 
 #[test]
@@ -355,9 +355,9 @@ fn sources_and_address_families_are_apart() {
     lab.knocks_from(host(2), "7");
     lab.knocks_from("::ffff:10.9.0.2".parse().expect("an address"), "8");
     lab.knocks_from(host(3), "8");
-    assert_eq!(lab.told(), "1");
+    assert_eq!(lab.take_events(), "1");
     lab.knocks_from(host(2), "8");
-    assert_eq!(lab.told(), "2 !");
+    assert_eq!(lab.take_events(), "2 !");
 }
 
 #[test]
@@ -365,8 +365,8 @@ fn thirty_two_steps_open() {
     let steps: Vec<String> = (1..=32).map(|port| port.to_string()).collect();
     let mut lab = lab(&steps.join(","));
     lab.knocks(&steps.join(" "));
-    assert!(lab.told().ends_with(" 31 32 !"));
+    assert!(lab.take_events().ends_with(" 31 32 !"));
     let mut lab = self::lab(&vec!["1"; 32].join(","));
     lab.knocks(&vec!["1"; 32].join(" "));
-    assert!(lab.told().ends_with(" 31 32 !"));
+    assert!(lab.take_events().ends_with(" 31 32 !"));
 }

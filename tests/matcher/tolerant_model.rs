@@ -74,7 +74,7 @@ struct Model<'a> {
     readings: Vec<Reading>,
     copies: Copies,
     /// The last reported stage of each door, and the last tripwire hit.
-    told: Vec<usize>,
+    reported: Vec<usize>,
     tripwires: Vec<Option<u16>>,
     events: Vec<Event>,
 }
@@ -99,9 +99,9 @@ impl Model<'_> {
     fn expire(&mut self, door: usize, now: Millis) {
         let (times, timeout) = (&self.times, self.doors[door].seq_timeout);
         (self.readings).retain(|r| r.door != door || now - times[r.start] < timeout);
-        let told = self.told[door];
-        if told > 0 && !self.is_there(door, told) {
-            self.told[door] = 0;
+        let reported = self.reported[door];
+        if reported > 0 && !self.is_there(door, reported) {
+            self.reported[door] = 0;
             self.tell(
                 door,
                 |door, source, stage| Event::TimedOut {
@@ -109,7 +109,7 @@ impl Model<'_> {
                     source,
                     stage,
                 },
-                told,
+                reported,
             );
         }
         self.forget_tripwire(door);
@@ -122,9 +122,9 @@ impl Model<'_> {
     }
 
     fn fail(&mut self, door: usize) {
-        let told = self.told[door];
-        if told > 0 && !self.is_there(door, told) {
-            self.told[door] = 0;
+        let reported = self.reported[door];
+        if reported > 0 && !self.is_there(door, reported) {
+            self.reported[door] = 0;
             self.tell(
                 door,
                 |door, source, stage| Event::Failed {
@@ -132,7 +132,7 @@ impl Model<'_> {
                     source,
                     stage,
                 },
-                told,
+                reported,
             );
         }
         self.forget_tripwire(door);
@@ -292,10 +292,10 @@ impl Model<'_> {
             self.copies.record(knock, *now);
         }
         for door in all {
-            let (told, reached) = (self.told[door], reached[door]);
-            let repeats = told > 0 && self.steps(door)[told - 1] == knock.step;
+            let (reported, reached) = (self.reported[door], reached[door]);
+            let repeats = reported > 0 && self.steps(door)[reported - 1] == knock.step;
             if opened.contains(&door) {
-                self.told[door] = 0;
+                self.reported[door] = 0;
                 self.tripwires[door] = None;
                 let stage = self.steps(door).len();
                 self.tell(
@@ -308,8 +308,8 @@ impl Model<'_> {
                     stage,
                 );
                 self.tell(door, |door, source, _| Event::Opened { door, source }, 0);
-            } else if reached > told || reached > 0 && !repeats {
-                self.told[door] = reached;
+            } else if reached > reported || reached > 0 && !repeats {
+                self.reported[door] = reached;
                 self.tell(
                     door,
                     |door, source, stage| Event::Stage {
@@ -335,7 +335,7 @@ pub fn model(doors: &[Pattern], source: IpAddr, packets: &[Packet]) -> Vec<Event
         times: Vec::new(),
         readings: Vec::new(),
         copies: Copies::default(),
-        told: vec![0; doors.len()],
+        reported: vec![0; doors.len()],
         tripwires: vec![None; doors.len()],
         events: Vec::new(),
     };
@@ -356,12 +356,12 @@ proptest! {
 
     #[test]
     fn the_matcher_does_what_the_plain_rule_says((doors, packets) in doors_and_packets(true, true)) {
-        let told = run(&doors, Matching::Tolerant, &packets);
-        let told: Vec<Event> = told.into_iter().map(|(_, event)| event).collect();
+        let reported = run(&doors, Matching::Tolerant, &packets);
+        let reported: Vec<Event> = reported.into_iter().map(|(_, event)| event).collect();
         for source in (2..5).map(host) {
             let expected = model(&doors, source, &packets);
             for door in 0..doors.len() as u16 {
-                prop_assert_eq!(of(&told, door, source), of(&expected, door, source));
+                prop_assert_eq!(of(&reported, door, source), of(&expected, door, source));
             }
         }
     }

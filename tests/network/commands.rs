@@ -23,8 +23,8 @@ pub const TESTS: &[Test] = &[
         commands_that_fail_or_are_killed,
     ),
     (
-        "what_a_command_leaves_behind_holds_nothing_up",
-        what_a_command_leaves_behind_holds_nothing_up,
+        "processes_left_by_a_command_delay_nothing",
+        processes_left_by_a_command_delay_nothing,
     ),
     (
         "five_hundred_openings_in_a_second",
@@ -203,7 +203,7 @@ fn commands_that_fail_or_are_killed() {
 
 /// Children that outlive the command, inside and outside of its process group, keep running.
 /// Neither the lease nor the daemon's exit waits for them.
-fn what_a_command_leaves_behind_holds_nothing_up() {
+fn processes_left_by_a_command_delay_nothing() {
     let scene = Scene::new();
     let [a, b] = [5, 6].map(long_time);
     let mut daemon = start(

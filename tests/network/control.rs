@@ -44,8 +44,8 @@ pub const TESTS: &[Test] = &[
         a_client_that_does_not_read_delays_nothing,
     ),
     (
-        "the_control_socket_is_for_its_owner_and_takes_nonsense",
-        the_control_socket_is_for_its_owner_and_takes_nonsense,
+        "the_control_socket_is_private_and_survives_malformed_requests",
+        the_control_socket_is_private_and_survives_malformed_requests,
     ),
 ];
 
@@ -198,7 +198,7 @@ fn status_of_a_stopped_listener() {
     scene.wire.send_frames(frames.iter().map(Vec::as_slice));
     signal(listener, libc::SIGCONT);
     // Its late reply is not used for another request.
-    wait_for("an answer", || {
+    wait_for("a reply", || {
         (!json(&scene)["listener"].is_null()).then_some(())
     });
     open(&scene, &daemon);
@@ -407,11 +407,11 @@ fn a_client_that_does_not_read_delays_nothing() {
     slow.read_to_end(&mut rest).unwrap();
     assert!(
         rest.len() < 400_000,
-        "it was all written at once: this test shows nothing"
+        "everything was written in one go, so this test shows nothing"
     );
 }
 
-fn the_control_socket_is_for_its_owner_and_takes_nonsense() {
+fn the_control_socket_is_private_and_survives_malformed_requests() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
     let path = socket(&scene);

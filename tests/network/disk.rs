@@ -18,7 +18,7 @@ pub const TESTS: &[Test] = &[
         "the_journal_on_a_read_only_disk",
         the_journal_on_a_read_only_disk,
     ),
-    ("a_state_dir_that_is_gone", a_state_dir_that_is_gone),
+    ("a_missing_state_dir", a_missing_state_dir),
     (
         "a_state_dir_that_cannot_be_made",
         a_state_dir_that_cannot_be_made,
@@ -48,7 +48,7 @@ impl Disk {
     /// Mounts it on the directory `disk` of the scene's home.
     fn new(scene: &Scene) -> Disk {
         let path = scene.home.path("disk");
-        std::fs::create_dir(&path).expect("folder");
+        std::fs::create_dir(&path).expect("directory");
         let mut command = scene.router.command("sh");
         command.arg("-ec").arg(format!(
             "mount -t tmpfs -o size=64k none {}; echo mounted; exec sleep 1000",
@@ -227,7 +227,7 @@ fn assert_has_no_state(daemon: &Daemon, problem: &str) {
 }
 
 /// The listener must be able to restart as well.
-fn a_state_dir_that_is_gone() {
+fn a_missing_state_dir() {
     let scene = Scene::new();
     let disk = Disk::new(&scene);
     config_on_disk(&scene, "", &door(1));

@@ -23,8 +23,8 @@ pub const TESTS: &[Test] = &[
         a_list_that_becomes_a_link_is_refused,
     ),
     (
-        "a_state_folder_of_others_is_refused",
-        a_state_folder_of_others_is_refused,
+        "a_state_directory_of_others_is_refused",
+        a_state_directory_of_others_is_refused,
     ),
     (
         "a_null_device_as_pid_file_stays",
@@ -108,9 +108,9 @@ fn files_are_private() {
 }
 
 /// A world-writable directory like /tmp.
-fn open_folder(scene: &Scene) -> std::path::PathBuf {
+fn world_writable_directory(scene: &Scene) -> std::path::PathBuf {
     let open = scene.home.path("open");
-    fs::create_dir(&open).expect("folder");
+    fs::create_dir(&open).expect("directory");
     fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).expect("chmod");
     open
 }
@@ -123,7 +123,7 @@ fn plant_link(target: &Path, link: &Path) {
 
 fn files_of_others_are_refused() {
     let scene = Scene::new();
-    let open = open_folder(&scene);
+    let open = world_writable_directory(&scene);
     let [pid, log, list] = ["pid", "log", "list"].map(|name| {
         let path = open.join(name);
         fs::write(&path, "7000:udp\n").expect("file");
@@ -196,7 +196,7 @@ fn a_config_that_others_can_write_is_warned_of() {
 
 fn links_of_others_are_refused() {
     let scene = Scene::new();
-    let open = open_folder(&scene);
+    let open = world_writable_directory(&scene);
     let target = scene.home.write("target", "precious\n");
     let link = open.join("link");
     plant_link(&target, &link);
@@ -251,7 +251,7 @@ fn links_of_others_are_refused() {
 
 fn a_list_that_becomes_a_link_is_refused() {
     let scene = Scene::new();
-    let list = open_folder(&scene).join("list");
+    let list = world_writable_directory(&scene).join("list");
     fs::write(&list, "1:udp,2:udp\n3:udp,4:udp\n").expect("list");
     let daemon = scene.daemon(&format!(
         "[A]\none_time_sequences = {}\ncommand = echo opened >> @HOME@/notes\n",
@@ -274,30 +274,30 @@ fn a_list_that_becomes_a_link_is_refused() {
 }
 
 /// The service continues without it.
-fn a_state_folder_of_others_is_refused() {
+fn a_state_directory_of_others_is_refused() {
     /// Creates the directory.
     type Make = fn(&Path);
     let cases: [(&str, &str, Make); 4] = [
         ("another user's", "belongs to another user", |path| {
-            fs::create_dir(path).expect("folder");
+            fs::create_dir(path).expect("directory");
             chown(path, Some(USER), None).expect("chown");
         }),
         ("others write", "others can write to it", |path| {
-            fs::create_dir(path).expect("folder");
+            fs::create_dir(path).expect("directory");
             fs::set_permissions(path, fs::Permissions::from_mode(0o770)).expect("chmod");
         }),
         ("like /var/run", "it holds more than knockd's", |path| {
-            fs::create_dir(path).expect("folder");
-            fs::create_dir(path.join("sshd")).expect("folder");
+            fs::create_dir(path).expect("directory");
+            fs::create_dir(path.join("sshd")).expect("directory");
         }),
         ("a link", "has a symbolic link in a directory", |path| {
-            fs::create_dir(path.with_file_name("other")).expect("folder");
+            fs::create_dir(path.with_file_name("other")).expect("directory");
             plant_link(Path::new("other"), path);
         }),
     ];
     for (what, text, make) in cases {
         let scene = Scene::new();
-        let state = open_folder(&scene).join("state");
+        let state = world_writable_directory(&scene).join("state");
         make(&state);
         // Do not follow the link: fs.protected_symlinks stops even root.
         let mode = || fs::symlink_metadata(&state).expect("state").mode();

@@ -7,7 +7,7 @@ mod interpret;
 #[path = "../capture/packets.rs"]
 #[allow(
     dead_code,
-    reason = "the tun device tells the protocol from the packet alone"
+    reason = "the tun device derives the protocol from the packet"
 )]
 mod packets;
 #[path = "../capture/world.rs"]
@@ -221,7 +221,7 @@ impl Socket {
             })?;
         }
         // Makes a fruitless wait fail.
-        let patience = libc::timeval {
+        let timeout = libc::timeval {
             tv_sec: 20,
             tv_usec: 0,
         };
@@ -231,7 +231,7 @@ impl Socket {
                 fd,
                 libc::SOL_SOCKET,
                 libc::SO_RCVTIMEO,
-                (&raw const patience).cast(),
+                (&raw const timeout).cast(),
                 size_of::<libc::timeval>() as u32,
             )
         })?;

@@ -22,14 +22,17 @@ pub const TESTS: &[Test] = &[
         each_change_of_the_default_route_is_one_line,
     ),
     ("other_routes_do_not_matter", other_routes_do_not_matter),
-    ("a_redial_at_once_is_one_line", a_redial_at_once_is_one_line),
+    (
+        "an_immediate_redial_is_one_line",
+        an_immediate_redial_is_one_line,
+    ),
     (
         "waiting_for_an_interface_never_runs",
         waiting_for_an_interface_never_runs,
     ),
     (
-        "a_mistyped_interface_is_told_at_the_terminal",
-        a_mistyped_interface_is_told_at_the_terminal,
+        "a_mistyped_interface_is_reported_on_the_terminal",
+        a_mistyped_interface_is_reported_on_the_terminal,
     ),
     (
         "one_interface_of_two_may_be_missing",
@@ -40,8 +43,8 @@ pub const TESTS: &[Test] = &[
         a_missing_interface_at_a_reload_keeps_the_old_one,
     ),
     (
-        "an_interface_that_does_not_count_is_told_at_a_reload",
-        an_interface_that_does_not_count_is_told_at_a_reload,
+        "an_ignored_interface_is_reported_on_reload",
+        an_ignored_interface_is_reported_on_reload,
     ),
 ];
 
@@ -73,13 +76,16 @@ impl Story<'_> {
         self.lines += 1;
         let found = self.daemon.await_count("ppp0", self.lines);
         let found = found.trim_start_matches("listener: ");
-        assert!(found.starts_with(line), "{found:?} in place of {line:?}");
+        assert!(
+            found.starts_with(line),
+            "expected {line:?}, found {found:?}"
+        );
     }
 }
 
 /// Checks that a knock from `source` is noticed, and that nothing about earlier changes remains to
 /// be logged.
-fn hears(daemon: &Daemon, line: &Tun, source: &str, destination: &str) {
+fn assert_receives(daemon: &Daemon, line: &Tun, source: &str, destination: &str) {
     knock_until(daemon, &lines::opened(source, "fence"), || {
         line.send(&packet::udp(source, destination, 9));
     });
@@ -109,21 +115,21 @@ fn each_change_of_an_interface_is_one_line() {
     story.next("ppp0 has no address yet");
     router.run(&format!("ip addr add {HERE6}/64 dev ppp0 nodad"));
     story.next(&format!("ppp0: listening on ppp0 at {HERE6}"));
-    hears(&daemon, &line, PEER6, HERE6);
+    assert_receives(&daemon, &line, PEER6, HERE6);
     router.run(&format!("ip addr add {HERE} peer {PEER} dev ppp0"));
     story.next(&format!("ppp0: listening on ppp0 at {HERE}, {HERE6}"));
-    hears(&daemon, &line, PEER, HERE);
-    hears(&daemon, &line, PEER6, HERE6);
+    assert_receives(&daemon, &line, PEER, HERE);
+    assert_receives(&daemon, &line, PEER6, HERE6);
 
     router.run(&format!("ip addr add {NEW} peer 10.64.0.6 dev ppp0"));
     story.next(&format!(
         "ppp0: listening on ppp0 at {HERE}, {NEW}, {HERE6}"
     ));
-    hears(&daemon, &line, PEER, NEW);
+    assert_receives(&daemon, &line, PEER, NEW);
     router.run(&format!("ip addr del {HERE} peer {PEER} dev ppp0"));
     story.next(&format!("ppp0: listening on ppp0 at {NEW}, {HERE6}"));
     line.send(&packet::udp("10.64.0.3", HERE, 9));
-    hears(&daemon, &line, PEER, NEW);
+    assert_receives(&daemon, &line, PEER, NEW);
     assert_eq!(daemon.count("10.64.0.3"), 0, "that address is gone");
 
     router.run("ip link set ppp0 down");
@@ -131,7 +137,7 @@ fn each_change_of_an_interface_is_one_line() {
     // Setting the interface down removes its IPv6 addresses.
     router.run("ip link set ppp0 up");
     story.next(&format!("ppp0: listening on ppp0 at {NEW}"));
-    hears(&daemon, &line, PEER, NEW);
+    assert_receives(&daemon, &line, PEER, NEW);
 
     // Older kernels rename an interface only while it is down.
     router.run("ip link set ppp0 down");
@@ -143,7 +149,7 @@ fn each_change_of_an_interface_is_one_line() {
     story.next("ppp0 is down: waiting for it");
     router.run("ip link set ppp0 up");
     story.next(&format!("ppp0: listening on ppp0 at {NEW}"));
-    hears(&daemon, &line, PEER, NEW);
+    assert_receives(&daemon, &line, PEER, NEW);
     assert_eq!(
         daemon.count("10.64.0.4"),
         0,
@@ -158,13 +164,13 @@ fn each_change_of_an_interface_is_one_line() {
     set_up(&router, "ppp0");
     story.next(&format!("ppp0: listening on ppp0 at {HERE}"));
     assert!(router.index("ppp0") > before);
-    hears(&daemon, &line, PEER, HERE);
+    assert_receives(&daemon, &line, PEER, HERE);
     settled(&daemon);
     assert_eq!(daemon.count("ppp0"), story.lines, "no line but these");
 }
 
 /// Everything happens within the 200 ms between a change and its log line.
-fn a_redial_at_once_is_one_line() {
+fn an_immediate_redial_is_one_line() {
     at_high_priority(redial_at_once);
 }
 
@@ -184,7 +190,7 @@ fn redial_at_once() {
         drop(line);
         line = dial();
         daemon.await_count("ppp0: listening on ppp0 at", times);
-        hears(&daemon, &line, PEER, HERE);
+        assert_receives(&daemon, &line, PEER, HERE);
     }
     settled(&daemon);
     assert_eq!(daemon.count("ppp0: listening on ppp0 at"), 5);
@@ -207,7 +213,10 @@ fn each_change_of_the_default_route_is_one_line() {
         count += 1;
         let found = daemon.await_count("auto", count);
         let found = found.trim_start_matches("listener: ");
-        assert!(found.starts_with(line), "{found:?} in place of {line:?}");
+        assert!(
+            found.starts_with(line),
+            "expected {line:?}, found {found:?}"
+        );
         count
     };
     scene.router.run("ip route add default dev wan0");
@@ -271,7 +280,7 @@ fn waiting_for_an_interface_never_runs() {
         let log = home.read("log");
         assert_eq!(log.matches(what).count(), 1, "{log}");
         assert_eq!(log.lines().count(), 2, "{log}");
-        assert_eq!(daemon.count(what), 1, "who looks on is told, too");
+        assert_eq!(daemon.count(what), 1, "not logged on the terminal");
         assert_eq!(crate::lifecycle::ran(daemon), before, "{what}");
         router.run(
             "ip link show dev ppp0 > /dev/null 2>&1 || ip link add ppp0 type veth peer name far0
@@ -284,7 +293,7 @@ fn waiting_for_an_interface_never_runs() {
     }
 }
 
-fn a_mistyped_interface_is_told_at_the_terminal() {
+fn a_mistyped_interface_is_reported_on_the_terminal() {
     let scene = Scene::new();
     scene.home.config("");
     let pid = scene.home.path("pid");
@@ -321,7 +330,7 @@ fn one_interface_of_two_may_be_missing() {
     let line = Tun::new(&scene.router, "ppp0");
     set_address(&scene.router, "ppp0", HERE.parse().unwrap());
     set_up(&scene.router, "ppp0");
-    hears(&daemon, &line, PEER, HERE);
+    assert_receives(&daemon, &line, PEER, HERE);
     scene.fence(&daemon);
 }
 
@@ -336,7 +345,7 @@ fn a_missing_interface_at_a_reload_keeps_the_old_one() {
     scene.fence(&daemon);
 }
 
-fn an_interface_that_does_not_count_is_told_at_a_reload() {
+fn an_ignored_interface_is_reported_on_reload() {
     let scene = Scene::new();
     scene.home.config("");
     let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);

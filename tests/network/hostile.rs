@@ -16,18 +16,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const TESTS: &[Test] = &[
-    ("a_hostile_listener_says_nothing", || bear(&SILENCE)),
-    ("a_hostile_listener_floods_the_log", || bear(&TEXTS)),
-    ("a_hostile_listener_floods_with_stages", || bear(&STAGES)),
-    ("a_hostile_listener_floods_with_knocks", || bear(&KNOCKS)),
-    ("a_hostile_listener_floods_with_scans", || bear(&SCANS)),
+    ("a_hostile_listener_says_nothing", || {
+        assert_survives(&SILENCE)
+    }),
+    ("a_hostile_listener_floods_the_log", || {
+        assert_survives(&TEXTS)
+    }),
+    ("a_hostile_listener_floods_with_stages", || {
+        assert_survives(&STAGES)
+    }),
+    ("a_hostile_listener_floods_with_knocks", || {
+        assert_survives(&KNOCKS)
+    }),
+    ("a_hostile_listener_floods_with_scans", || {
+        assert_survives(&SCANS)
+    }),
     ("a_hostile_listener_floods_with_openings", || {
-        bear(&OPENINGS)
+        assert_survives(&OPENINGS)
     }),
     ("a_hostile_listener_forges_no_line", forged_lines_are_marked),
     (
         "a_hostile_listener_ends_with_what_cannot_be",
-        what_cannot_be_ends_the_listener,
+        an_impossible_record_ends_the_listener,
     ),
 ];
 
@@ -158,7 +168,7 @@ fn figures(scene: &Scene, daemon: &Daemon) -> [u64; 3] {
 /// Checks what the daemon still does while the listener misbehaves: doors close on time, `--status`
 /// replies within a second, and the keeper uses less than 5 % of a CPU, no more memory, and no more
 /// log lines than allowed.
-fn bear(mode: &Mode) {
+fn assert_survives(mode: &Mode) {
     /// The first part of the flood is the permitted burst.
     const BURST: Duration = Duration::from_secs(4);
     const LOOK: Duration = Duration::from_secs(5);
@@ -251,7 +261,7 @@ fn forged_lines_are_marked() {
     }
 }
 
-fn what_cannot_be_ends_the_listener() {
+fn an_impossible_record_ends_the_listener() {
     let progress = |door, source: &str, stage| Progress {
         door,
         source: source.parse().expect("address"),

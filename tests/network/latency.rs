@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The median from the last knock to the execve of the shell stays far below that of knockd 0.8
 /// (about 26 ms), even in a debug build on a busy machine. `scripts/bench` measures it.
-pub fn is_low() {
+pub fn is_far_below_the_original() {
     let mut times: Vec<Duration> = at_high_priority(|| {
         let latency = Latency::new(&daemon_binary(), is_original());
         (0..50).map(|_| latency.round().shell).collect()

@@ -13,8 +13,8 @@ pub const TESTS: &[Test] = &[
     ("a_lease_outlives_a_reload", a_lease_outlives_a_reload),
     ("a_lease_outlives_a_kill", a_lease_outlives_a_kill),
     (
-        "a_lease_that_ended_while_nobody_ran",
-        a_lease_that_ended_while_nobody_ran,
+        "a_lease_that_expired_while_no_daemon_ran",
+        a_lease_that_expired_while_no_daemon_ran,
     ),
     (
         "usr1_puts_the_rules_back_once",
@@ -148,7 +148,7 @@ fn a_lease_outlives_a_kill() {
     open(&scene, &daemon);
 }
 
-fn a_lease_that_ended_while_nobody_ran() {
+fn a_lease_that_expired_while_no_daemon_ran() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&door(2));
     open(&scene, &daemon);
@@ -157,7 +157,7 @@ fn a_lease_that_ended_while_nobody_ran() {
     drop(daemon);
     // Let the lease expire.
     std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(rules(&scene), 1, "nobody was there to close it");
+    assert_eq!(rules(&scene), 1, "no daemon was running to close it");
     let _daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
     await_notes(&scene, "stop", 1);
@@ -237,7 +237,7 @@ fn a_killed_stop_command_runs_again() {
 }
 
 /// A door whose start command notes if there is a second rule. Both commands take `take` seconds.
-fn watchful_door(take: &str) -> String {
+fn door_that_counts_rules(take: &str) -> String {
     format!(
         "[SSH]
          sequence = 7000,8000:udp,9000
@@ -268,7 +268,7 @@ fn open_for_two(scene: &Scene, daemon: &Daemon) {
 /// run too early.
 fn usr1_fifty_times_at_once() {
     let scene = Scene::new();
-    let mut daemon = scene.daemon(&watchful_door("1"));
+    let mut daemon = scene.daemon(&door_that_counts_rules("1"));
     open_for_two(&scene, &daemon);
     let await_starts = |times: usize| {
         for source in [CLIENT, OTHER] {
@@ -297,7 +297,7 @@ fn usr1_fifty_times_at_once() {
 /// arrive between two commands. There must never be two rules, and at the end exactly one.
 fn usr1_from_fifty_hooks() {
     let scene = Scene::new();
-    let mut daemon = scene.daemon(&watchful_door("0"));
+    let mut daemon = scene.daemon(&door_that_counts_rules("0"));
     open_for_two(&scene, &daemon);
     scene.router.run(&format!(
         "for n in 1 2 3 4 5 6 7 8 9 10; do for m in 1 2 3 4 5; do

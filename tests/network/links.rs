@@ -291,7 +291,7 @@ fn address_added_later() {
     knock_until(&daemon, &opened, || send_door(&scene.wire, CLIENT6, new6));
     // An address that was removed is no longer local.
     scene.router.run(&format!("ip addr del {new}/24 dev wan0"));
-    crate::lab::wait_for("deafness to an address that is gone", || {
+    crate::lab::wait_for("a removed address to stop counting", || {
         let before = daemon.count("A: Stage");
         send_door(&scene.wire, OTHER, new);
         scene.fence(&daemon);

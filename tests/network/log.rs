@@ -24,13 +24,10 @@ pub const TESTS: &[Test] = &[
         "too_many_openings_are_counted",
         too_many_openings_are_counted,
     ),
+    ("an_unread_log_delays_nothing", an_unread_log_delays_nothing),
     (
-        "nobody_reading_the_log_holds_nothing_up",
-        nobody_reading_the_log_holds_nothing_up,
-    ),
-    (
-        "a_command_that_fills_the_output_holds_nothing_up",
-        a_command_that_fills_the_output_holds_nothing_up,
+        "a_command_that_fills_the_output_delays_nothing",
+        a_command_that_fills_the_output_delays_nothing,
     ),
     ("names_are_shown", names_are_shown),
     (
@@ -66,7 +63,7 @@ fn start_with(scene: &Scene, prepare: &str, args: &str) -> Daemon {
 
 fn syslog_gets_knockds_lines() {
     let scene = Scene::new();
-    fs::create_dir(scene.home.path("dev")).expect("folder");
+    fs::create_dir(scene.home.path("dev")).expect("directory");
     let log = UnixDatagram::bind(scene.home.path("dev/log")).expect("socket");
     log.set_read_timeout(Some(DEADLINE)).expect("timeout");
     scene.home.config_with_options("UseSyslog", DOOR);
@@ -199,9 +196,9 @@ fn too_many_openings_are_counted() {
 }
 
 /// The syslog daemon hangs and no process reads standard output. Doors open and close as usual.
-fn nobody_reading_the_log_holds_nothing_up() {
+fn an_unread_log_delays_nothing() {
     let scene = Scene::new();
-    fs::create_dir(scene.home.path("dev")).expect("folder");
+    fs::create_dir(scene.home.path("dev")).expect("directory");
     let _log = UnixDatagram::bind(scene.home.path("dev/log")).expect("socket");
     scene
         .wan
@@ -255,7 +252,7 @@ fn nobody_reading_the_log_holds_nothing_up() {
 /// A command fills the pipe that is also the daemon's standard output and error. Its reader drains
 /// a page now and then, which command and daemon race to fill. The daemon must never block in
 /// write(2). In the end no process reads at all.
-fn a_command_that_fills_the_output_holds_nothing_up() {
+fn a_command_that_fills_the_output_delays_nothing() {
     let scene = Scene::new();
     let made = Command::new("mkfifo").arg(scene.home.path("pipe")).status();
     assert!(made.expect("mkfifo").success());
@@ -428,7 +425,7 @@ fn signals_do_not_end_the_other_processes() {
     scene.knock(ROUTER, &["7000", "8000:udp"]);
     let opened = lines::opened(&format!("{CLIENT} (client.example)"), "A");
     daemon.await_text(&opened);
-    let pids = wait_for("listener and names child alone", || {
+    let pids = wait_for("only the listener and the lookup process", || {
         <[u32; 2]>::try_from(children(daemon.pid())).ok()
     });
     let mut names = pids.map(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap());
@@ -454,7 +451,7 @@ fn signals_do_not_end_the_other_processes() {
     }
     scene.knock(ROUTER, &["7000", "8000:udp"]);
     daemon.await_count(&opened, 2);
-    wait_for("both alone again", || {
+    wait_for("only these two again", || {
         (children(daemon.pid()) == pids).then_some(())
     });
 }
@@ -485,5 +482,5 @@ fn a_silent_dns_server_delays_lines_only() {
         (1500..6000).contains(&waited.as_millis()),
         "waited {waited:?}"
     );
-    assert!(asked.load(Ordering::SeqCst) > 0, "nobody asked");
+    assert!(asked.load(Ordering::SeqCst) > 0, "no DNS query was sent");
 }

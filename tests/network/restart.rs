@@ -16,12 +16,12 @@ pub const TESTS: &[Test] = &[
         the_journal_is_written_before_each_command,
     ),
     (
-        "the_keeper_writes_the_journal_and_then_lets_the_command_go",
-        the_keeper_writes_the_journal_and_then_lets_the_command_go,
+        "the_keeper_writes_the_journal_before_it_releases_the_command",
+        the_keeper_writes_the_journal_before_it_releases_the_command,
     ),
     (
-        "overdue_doors_close_before_anything_else",
-        overdue_doors_close_before_anything_else,
+        "expired_doors_close_before_anything_else",
+        expired_doors_close_before_anything_else,
     ),
     (
         "a_start_without_a_config_still_closes_doors",
@@ -36,16 +36,16 @@ pub const TESTS: &[Test] = &[
         nothing_is_run_in_another_namespace_or_boot,
     ),
     (
-        "a_broken_journal_is_used_as_far_as_it_is_sound",
-        a_broken_journal_is_used_as_far_as_it_is_sound,
+        "a_corrupt_journal_is_used_up_to_the_damage",
+        a_corrupt_journal_is_used_up_to_the_damage,
     ),
     (
         "a_journal_that_is_not_ours_is_not_used",
         a_journal_that_is_not_ours_is_not_used,
     ),
     (
-        "a_takeover_ends_nobody_elses_processes",
-        a_takeover_ends_nobody_elses_processes,
+        "a_takeover_kills_no_foreign_processes",
+        a_takeover_kills_no_foreign_processes,
     ),
 ];
 
@@ -74,10 +74,10 @@ pub fn start(scene: &Scene) -> Daemon {
 }
 
 /// Part of each log line about it.
-const OF_THE_JOURNAL: &str = "/journal: ";
+const JOURNAL_LINE: &str = "/journal: ";
 
 fn said_of_the_journal(daemon: &Daemon) -> usize {
-    daemon.count(OF_THE_JOURNAL)
+    daemon.count(JOURNAL_LINE)
 }
 
 fn the_journal_is_written_before_each_command() {
@@ -108,7 +108,7 @@ fn the_journal_is_written_before_each_command() {
 
 /// The same observed from outside, by the order of the keeper's system calls, because a command
 /// could outrun the journal. A forked command waits for a byte in a pipe.
-fn the_keeper_writes_the_journal_and_then_lets_the_command_go() {
+fn the_keeper_writes_the_journal_before_it_releases_the_command() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(1));
     let trace = scene.home.path("trace");
@@ -151,7 +151,7 @@ pub fn await_open_lease(scene: &Scene) {
 
 /// The stop command of an expired lease notes how many children the keeper has. It must be the only
 /// one.
-fn overdue_doors_close_before_anything_else() {
+fn expired_doors_close_before_anything_else() {
     let scene = Scene::new();
     let daemon = scene.daemon(
         "[SSH]
@@ -312,7 +312,7 @@ fn nothing_is_run_in_another_namespace_or_boot() {
 }
 
 /// Three leases. The byte at `spoil` in the journal's text is changed, or the text is cut there.
-fn a_broken_journal_is_used_as_far_as_it_is_sound() {
+fn a_corrupt_journal_is_used_up_to_the_damage() {
     let scene = Scene::new();
     let daemon = scene.daemon(
         "[SSH]
@@ -373,7 +373,7 @@ fn a_broken_journal_is_used_as_far_as_it_is_sound() {
         fs::write(journal_path(&scene), &text).expect("write");
         scene.home.write("notes", "");
         let mut daemon = start(&scene);
-        daemon.await_text(OF_THE_JOURNAL);
+        daemon.await_text(JOURNAL_LINE);
         assert_eq!(said_of_the_journal(&daemon), 1, "{what}");
         assert_eq!(daemon.errors().lines().count(), 1, "{what}");
         let aside = journal_path(&scene).with_extension("broken");
@@ -420,7 +420,7 @@ fn a_journal_that_is_not_ours_is_not_used() {
         let _ = fs::remove_file(path.with_extension("broken"));
         make();
         let daemon = start(&scene);
-        daemon.await_text(OF_THE_JOURNAL);
+        daemon.await_text(JOURNAL_LINE);
         assert_eq!(said_of_the_journal(&daemon), 1, "{fault}");
         assert_eq!(daemon.errors().lines().count(), 1, "{fault}");
         assert!(daemon.errors().contains(fault), "{}", daemon.errors());
@@ -436,7 +436,7 @@ fn a_journal_that_is_not_ours_is_not_used() {
 
 /// The leader of a command's process group has exited, and its PID now belongs to a foreign group,
 /// whose leader has also exited: that of a daemon that puts itself into the background.
-fn a_takeover_ends_nobody_elses_processes() {
+fn a_takeover_kills_no_foreign_processes() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
     open(&scene, &daemon);

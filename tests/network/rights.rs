@@ -28,12 +28,12 @@ pub const TESTS: &[Test] = &[
     ),
     ("an_ordinary_user_can_run_it", an_ordinary_user_can_run_it),
     (
-        "a_file_that_gives_rights_to_everybody_is_refused",
-        a_file_that_gives_rights_to_everybody_is_refused,
+        "a_file_that_gives_rights_to_everyone_is_refused",
+        a_file_that_gives_rights_to_everyone_is_refused,
     ),
     (
-        "an_ordinary_user_without_the_right_is_told",
-        an_ordinary_user_without_the_right_is_told,
+        "an_ordinary_user_without_the_right_gets_an_error",
+        an_ordinary_user_without_the_right_gets_an_error,
     ),
 ];
 
@@ -226,11 +226,11 @@ fn set_capability(path: &Path) {
 
 /// File capabilities are accepted for a group of users but not for everyone. The set-user-ID bit is
 /// never accepted.
-fn a_file_that_gives_rights_to_everybody_is_refused() {
+fn a_file_that_gives_rights_to_everyone_is_refused() {
     let scene = Scene::new();
     scene.home.config("");
     let state = scene.home.path("state");
-    fs::create_dir(&state).expect("folder");
+    fs::create_dir(&state).expect("directory");
     chown(&state, Some(USER), Some(USER)).expect("chown");
     let start = |mode: u32, has_capability: bool| {
         let binary = scene.home.path("knockd");
@@ -280,7 +280,7 @@ fn an_ordinary_user_can_run_it() {
     // As an administrator would create them.
     for folder in ["state", "own"] {
         let path = scene.home.path(folder);
-        fs::create_dir(&path).expect("folder");
+        fs::create_dir(&path).expect("directory");
         chown(&path, Some(USER), Some(USER)).expect("chown");
     }
     scene.home.config_with_options(
@@ -335,7 +335,7 @@ fn an_ordinary_user_can_run_it() {
     await_own(&format!("{user}stop\n"));
 }
 
-fn an_ordinary_user_without_the_right_is_told() {
+fn an_ordinary_user_without_the_right_gets_an_error() {
     let scene = Scene::new();
     scene.home.config("");
     let mut daemon = as_user(&scene, "-all", &[]);

@@ -12,8 +12,8 @@ pub const TESTS: &[Test] = &[
     ("own_full_scans_open_nothing", own_full_scans_open_nothing),
     ("nmap_scans_open_nothing", nmap_scans_open_nothing),
     (
-        "a_scan_of_other_ports_wakes_nobody",
-        a_scan_of_other_ports_wakes_nobody,
+        "a_scan_of_other_ports_causes_no_wake_up",
+        a_scan_of_other_ports_causes_no_wake_up,
     ),
     (
         "a_thousand_tripwires_attach_and_attach_again",
@@ -166,7 +166,7 @@ fn nmap_scans(ports: &str) {
     assert_knock_opens(&scene, &daemon);
 }
 
-fn a_scan_of_other_ports_wakes_nobody() {
+fn a_scan_of_other_ports_causes_no_wake_up() {
     let scene = Scene::new();
     let daemon = scene.daemon(DOORS);
     scene.fence(&daemon);
@@ -190,7 +190,11 @@ fn a_scan_of_other_ports_wakes_nobody() {
     }
     assert_eq!(before, (ran_at(daemon.pid()), ran_at(listener)));
     assert_knock_opens(&scene, &daemon);
-    assert_ne!(before.1, ran_at(listener), "it runs when somebody knocks");
+    assert_ne!(
+        before.1,
+        ran_at(listener),
+        "it must run when a client knocks"
+    );
 }
 
 /// 20 doors, and too many tripwires for an exact filter.

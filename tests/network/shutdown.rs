@@ -17,10 +17,7 @@ pub const TESTS: &[Test] = &[
         "endless_commands_do_not_keep_doors_open",
         endless_commands_do_not_keep_doors_open,
     ),
-    (
-        "signals_that_were_blocked_are_heard",
-        signals_that_were_blocked_are_heard,
-    ),
+    ("blocked_signals_are_handled", blocked_signals_are_handled),
     (
         "term_ends_a_hanging_start_command",
         term_ends_a_hanging_start_command,
@@ -157,7 +154,7 @@ fn more_stop_commands_than_time() {
         &steps.iter().map(String::as_str).collect::<Vec<_>>(),
     );
     let opened = || {
-        let names = fs::read_dir(scene.home.path("")).expect("folder");
+        let names = fs::read_dir(scene.home.path("")).expect("directory");
         names
             .flatten()
             .filter(|name| name.file_name().to_string_lossy().starts_with("open"))
@@ -242,7 +239,7 @@ fn another_state_dir_at_reload_is_taken() {
     }
     // Other users can write to this one.
     let exposed = scene.home.path("exposed");
-    fs::create_dir(&exposed).expect("folder");
+    fs::create_dir(&exposed).expect("directory");
     fs::set_permissions(&exposed, Permissions::from_mode(0o777)).expect("mode");
     let change = |name: &str, reloads| {
         let changed = text.replace("/state\n", &format!("/{name}\n"));
@@ -318,7 +315,7 @@ fn endless_commands_do_not_keep_doors_open() {
     await_notes(&scene, "stop", 1);
 }
 
-fn signals_that_were_blocked_are_heard() {
+fn blocked_signals_are_handled() {
     let scene = Scene::new();
     scene.home.config(&door(1));
     let mut command = scene

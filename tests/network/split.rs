@@ -23,8 +23,8 @@ pub const TESTS: &[Test] = &[
         a_killed_listener_is_replaced,
     ),
     (
-        "whoever_keeps_the_listeners_socket_holds_nothing_up",
-        whoever_keeps_the_listeners_socket_holds_nothing_up,
+        "an_open_copy_of_the_listeners_socket_delays_nothing",
+        an_open_copy_of_the_listeners_socket_delays_nothing,
     ),
     (
         "the_listener_knows_no_command",
@@ -84,7 +84,7 @@ fn a_reload_replaces_a_stopped_listener() {
 }
 
 /// Like a compromised listener that found a way to fork.
-fn whoever_keeps_the_listeners_socket_holds_nothing_up() {
+fn an_open_copy_of_the_listeners_socket_delays_nothing() {
     let scene = Scene::new();
     let daemon = scene.daemon(&door(600));
     open(&scene, &daemon);

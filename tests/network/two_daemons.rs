@@ -26,24 +26,24 @@ pub const TESTS: &[Test] = &[
         a_second_start_needs_no_control_socket,
     ),
     (
-        "a_start_whose_starter_is_gone_leaves_a_daemon",
-        a_start_whose_starter_is_gone_leaves_a_daemon,
+        "a_start_leaves_a_daemon_when_its_caller_is_gone",
+        a_start_leaves_a_daemon_when_its_caller_is_gone,
     ),
     (
         "kill_and_start_at_once_leaves_a_daemon",
         kill_and_start_at_once_leaves_a_daemon,
     ),
     (
-        "a_state_folder_that_was_removed_is_made_anew",
-        a_state_folder_that_was_removed_is_made_anew,
+        "a_removed_state_directory_is_created_again",
+        a_removed_state_directory_is_created_again,
     ),
     (
-        "a_state_folder_that_comes_back_stays_locked",
-        a_state_folder_that_comes_back_stays_locked,
+        "a_state_directory_that_reappears_stays_locked",
+        a_state_directory_that_reappears_stays_locked,
     ),
     (
-        "of_two_daemons_the_one_without_the_state_folder_gives_way",
-        of_two_daemons_the_one_without_the_state_folder_gives_way,
+        "a_daemon_without_its_state_directory_yields_to_another",
+        a_daemon_without_its_state_directory_yields_to_another,
     ),
     (
         "two_daemons_of_one_config_listen_on_two_interfaces",
@@ -62,8 +62,8 @@ pub const TESTS: &[Test] = &[
         a_start_that_fails_closes_doors_of_another_interface,
     ),
     (
-        "what_another_daemon_left_in_a_new_state_folder_closes",
-        what_another_daemon_left_in_a_new_state_folder_closes,
+        "doors_left_by_another_daemon_in_a_new_state_directory_close",
+        doors_left_by_another_daemon_in_a_new_state_directory_close,
     ),
 ];
 
@@ -95,7 +95,7 @@ fn a_second_start_needs_no_control_socket() {
     // A file that cannot be removed.
     let socket = scene.home.instance().join("control");
     let _ = std::fs::remove_file(&socket);
-    std::fs::create_dir(&socket).expect("folder");
+    std::fs::create_dir(&socket).expect("directory");
     let mut daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
     daemon.await_text("no control socket");
     let begin = Instant::now();
@@ -119,7 +119,7 @@ fn a_second_start_needs_no_control_socket() {
 const CLOSING: &str = "waiting for child processes...";
 
 /// An init script with a time limit, or Ctrl-C.
-fn a_start_whose_starter_is_gone_leaves_a_daemon() {
+fn a_start_leaves_a_daemon_when_its_caller_is_gone() {
     let scene = Scene::new();
     let slow = door(600).replace("echo stop >>", "sleep 2; echo stop >>");
     let mut daemon = scene.daemon(&slow);
@@ -180,7 +180,7 @@ fn kill_and_start_at_once_leaves_a_daemon() {
 
 const GONE: &str = "directory was removed or moved";
 
-fn a_state_folder_that_was_removed_is_made_anew() {
+fn a_removed_state_directory_is_created_again() {
     let scene = Scene::new();
     let mut daemon = scene.daemon(&door(600));
     fs::remove_dir_all(scene.home.path("state")).expect("remove");
@@ -199,7 +199,7 @@ fn a_state_folder_that_was_removed_is_made_anew() {
 
 /// The directory reappears after the daemon has missed it and before it creates a new one. A second
 /// daemon starts before the first continues.
-fn a_state_folder_that_comes_back_stays_locked() {
+fn a_state_directory_that_reappears_stays_locked() {
     let scene = Scene::new();
     scene.home.config(&door(600));
     // The start creates three directories and one control socket.
@@ -236,7 +236,7 @@ fn a_state_folder_that_comes_back_stays_locked() {
     assert_eq!(rules(&scene), 0);
 }
 
-fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
+fn a_daemon_without_its_state_directory_yields_to_another() {
     let scene = Scene::new();
     let mut first = scene.daemon(&door(600));
     open(&scene, &first);
@@ -260,7 +260,7 @@ fn of_two_daemons_the_one_without_the_state_folder_gives_way() {
 
 /// Two daemons of one config that now has another Interface. Both run because the directory was
 /// removed between their starts.
-fn what_another_daemon_left_in_a_new_state_folder_closes() {
+fn doors_left_by_another_daemon_in_a_new_state_directory_close() {
     let scene = Scene::new();
     let start = |interface: &str| {
         let option = format!("Interface = {interface}\n");

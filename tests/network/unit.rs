@@ -95,11 +95,11 @@ fn hardened_unit_is_safer() {
     let scene = Scene::new();
     let unit = copy_of_unit(&scene);
     let folder = scene.home.path("knockd.service.d");
-    fs::create_dir(&folder).expect("folder");
+    fs::create_dir(&folder).expect("directory");
     fs::copy(HARDENED, folder.join("hardened.conf")).expect("copy");
     let analyze = |args: &[&str]| {
         let mut command = Command::new("systemd-analyze");
-        let path = format!("{}:", unit.parent().expect("folder").display());
+        let path = format!("{}:", unit.parent().expect("directory").display());
         command.env("SYSTEMD_UNIT_PATH", path);
         command
             .args(args)
@@ -210,9 +210,9 @@ impl Machine {
             console,
         };
         // A whole machine boots in parallel with all other tests.
-        let patience = Duration::from_secs(60);
+        let timeout = Duration::from_secs(60);
         let pause = Duration::from_millis(100);
-        wait_within(patience, pause, "systemd to answer", || {
+        wait_within(timeout, pause, "a reply from systemd", || {
             let known = machine
                 .systemctl("is-system-running")
                 .is_ok_and(|state| state != "offline");
@@ -320,7 +320,11 @@ fn unit_starts_reloads_and_stops() {
         scene.knock(ROUTER, &["4000:udp"]);
         (notes(&scene, "new") > 0).then_some(())
     });
-    assert_eq!(machine.property("MainPID"), main, "a reload is no restart");
+    assert_eq!(
+        machine.property("MainPID"),
+        main,
+        "a reload must not restart the daemon"
+    );
 
     // A stop runs the stop command and is not a failure.
     machine.systemctl("stop knockd").expect("stop");
@@ -364,7 +368,11 @@ fn unit_refuses_a_broken_config() {
         assert!(error.contains("knockd.service"), "{what}: {error}");
     };
     fails("reload knockd");
-    assert_eq!(machine.property("MainPID"), main, "the old config holds");
+    assert_eq!(
+        machine.property("MainPID"),
+        main,
+        "the old config must stay in effect"
+    );
     fails("restart knockd");
     assert_eq!(machine.property("ActiveState"), "failed");
     assert_eq!(machine.property("NRestarts"), "0");

@@ -57,7 +57,7 @@ impl Soak {
     }
 
     /// A daemon has just started and must soon undo the bans of its predecessor.
-    pub fn bans_taken_over(&mut self) {
+    pub fn expect_old_bans_undone(&mut self) {
         let now = self.now();
         for until in &mut self.bans.until {
             *until = (*until).max(now);
@@ -65,7 +65,7 @@ impl Soak {
     }
 
     /// Whether no ban can be active any more.
-    pub fn nobody_is_banned(&self) -> bool {
+    pub fn no_ban_is_active(&self) -> bool {
         let slack = SLACK + self.model.load();
         let now = self.now();
         self.bans.until.iter().all(|until| until + slack < now)
@@ -94,7 +94,7 @@ impl Soak {
     /// At the end, some scanner must have been banned; otherwise the run has tested nothing.
     pub fn judge_scans(&mut self) {
         if self.bans.scans > 30 && self.bans.seen == 0 {
-            self.violation("nobody was ever banned");
+            self.violation("no scanner was ever banned");
         }
     }
 }

@@ -13,7 +13,7 @@ const VARIANTS: u16 = 5;
 
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happening {
+pub enum EventKind {
     Knock,
     Scan,
     Usr1,
@@ -33,13 +33,13 @@ pub enum Happening {
     Second,
 }
 
-use Happening::*;
+use EventKind::*;
 
 /// The frequency of each event during a part of the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Era {
     pub name: &'static str,
-    weights: &'static [(Happening, usize)],
+    weights: &'static [(EventKind, usize)],
 }
 
 /// Without calm parts nothing would be open for long. Without long-lived daemons no leak would
@@ -124,7 +124,7 @@ pub const ERAS: &[Era] = &[
 
 impl Soak {
     /// Plays one event of that era.
-    pub fn happen(&mut self, era: Era) {
+    pub fn play_event(&mut self, era: Era) {
         let Some(what) = self.random.weighted(era.weights) else {
             return;
         };
@@ -302,7 +302,7 @@ impl Soak {
 
     fn break_one(&mut self) {
         let link = self.random.pick(&LINKS);
-        if !self.world.is_whole(link) {
+        if !self.world.is_working(link) {
             return;
         }
         let how = self.random.pick(&[
@@ -324,7 +324,7 @@ impl Soak {
     fn repair_one(&mut self) {
         let broken: Vec<Link> = LINKS
             .into_iter()
-            .filter(|link| !self.world.is_whole(*link))
+            .filter(|link| !self.world.is_working(*link))
             .collect();
         if !broken.is_empty() {
             let link = self.random.pick(&broken);
@@ -414,7 +414,7 @@ impl Soak {
         }
         const LONGEST: Ms = 40_000;
         if !self.wait_until(LONGEST, |soak| {
-            soak.model.all_closed(soak.now()) && soak.nobody_is_banned()
+            soak.model.all_closed(soak.now()) && soak.no_ban_is_active()
         }) {
             self.violation("the oracle itself does not know when all is closed");
         }

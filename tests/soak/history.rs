@@ -20,11 +20,11 @@ impl History {
     /// Records an event.
     pub fn note(&mut self, at: Ms, name: &'static str, detail: &str) {
         *self.counts.entry(name).or_default() += 1;
-        self.tell(at, &format!("{name} {detail}"));
+        self.note_detail(at, &format!("{name} {detail}"));
     }
 
     /// Records a detail of an event, without counting it.
-    pub fn tell(&mut self, at: Ms, text: &str) {
+    pub fn note_detail(&mut self, at: Ms, text: &str) {
         if self.last.len() == SHOWN {
             self.last.pop_front();
         }

@@ -44,7 +44,7 @@ impl Soak {
                 return;
             }
         }
-        println!("{at_command} of {number} kills came while a command ran");
+        println!("{at_command} of {number} kills happened while a command was running");
         self.rest();
         self.finish();
     }

@@ -16,7 +16,7 @@ impl Soak {
     /// Sends a knock of a random kind.
     pub fn knock(&mut self) {
         match self.random.below(100) {
-            0..50 => self.knock_as_should(),
+            0..50 => self.knock_correctly(),
             50..68 => self.knock_fast(),
             68..74 => self.knock_with_client(),
             74..84 => self.knock_half(),
@@ -58,7 +58,7 @@ impl Soak {
     }
 
     /// The sequence that currently opens this door, as far as is known.
-    fn due(&self, door: usize) -> Option<Vec<Step>> {
+    fn current_sequence(&self, door: usize) -> Option<Vec<Step>> {
         match door {
             ONCE => self.used_lines().iter().position(|used| !used).map(listed),
             _ => Some(sequence(self.variant, door)),
@@ -100,7 +100,7 @@ impl Soak {
             self.runs.knocked(key.source, certain, sent + wait);
         }
         if !certain {
-            self.soil(key);
+            self.mark_dirty(key);
         }
         if key.door == ONCE {
             let line = (0..LIST_LINES).find(|line| listed(*line) == steps);
@@ -113,7 +113,7 @@ impl Soak {
 
     /// Knocks like a user who wants to get in. Nothing disturbs the knock, so it must open. Several
     /// users knock in parallel, step by step.
-    fn knock_as_should(&mut self) {
+    fn knock_correctly(&mut self) {
         let keys = self.customers(3);
         for key in &keys {
             let source = &SOURCES[key.source];
@@ -126,7 +126,7 @@ impl Soak {
         }
         let all: Option<Vec<(Key, Vec<Step>)>> = keys
             .into_iter()
-            .map(|key| Some((key, self.due(key.door)?)))
+            .map(|key| Some((key, self.current_sequence(key.door)?)))
             .collect();
         let Some(all) = all else { return };
         self.note("knock, undisturbed", &show(&all));
@@ -159,7 +159,10 @@ impl Soak {
     pub fn knock_fast(&mut self) {
         for key in self.customers(4) {
             let variant = self.random.pick(&[self.variant, self.stale]);
-            let steps = match (self.reloading && key.door != ONCE, self.due(key.door)) {
+            let steps = match (
+                self.reloading && key.door != ONCE,
+                self.current_sequence(key.door),
+            ) {
                 (true, _) => sequence(variant, key.door),
                 (false, Some(steps)) => steps,
                 (false, None) => continue,
@@ -204,7 +207,7 @@ impl Soak {
     }
 
     /// Any source, customer or not, and a door at which it has not knocked recently.
-    fn anybody(&mut self) -> Option<Key> {
+    fn any_key(&mut self) -> Option<Key> {
         let key = Key {
             door: self.random.below(DOORS.len()),
             source: self.random.below(SOURCES.len()),
@@ -214,8 +217,8 @@ impl Soak {
 
     /// Sends an incomplete knock, which opens nothing.
     fn knock_half(&mut self) {
-        let Some(key) = self.anybody() else { return };
-        let Some(mut steps) = self.due(key.door) else {
+        let Some(key) = self.any_key() else { return };
+        let Some(mut steps) = self.current_sequence(key.door) else {
             return;
         };
         if self.random.percent(50) {
@@ -224,7 +227,7 @@ impl Soak {
             steps.remove(self.random.below(steps.len()));
         }
         self.note("half knock", &show(&[(key, steps.clone())]));
-        self.soil(key);
+        self.mark_dirty(key);
         for step in steps {
             self.send(key.source, step);
         }
@@ -232,8 +235,8 @@ impl Soak {
 
     /// Sends the right ports in a wrong order or over the wrong transport, which opens nothing.
     fn knock_in_wrong_order(&mut self) {
-        let Some(key) = self.anybody() else { return };
-        let Some(mut steps) = self.due(key.door) else {
+        let Some(key) = self.any_key() else { return };
+        let Some(mut steps) = self.current_sequence(key.door) else {
             return;
         };
         match self.random.below(3) {
@@ -248,7 +251,7 @@ impl Soak {
             }
         }
         self.note("knock in wrong order", &show(&[(key, steps.clone())]));
-        self.soil(key);
+        self.mark_dirty(key);
         for step in steps {
             self.send(key.source, step);
         }
@@ -256,7 +259,7 @@ impl Soak {
 
     /// Sends the sequence of the previous config, which opens nothing.
     fn knock_stale(&mut self) {
-        let Some(key) = self.anybody() else { return };
+        let Some(key) = self.any_key() else { return };
         let source = &SOURCES[key.source];
         if self.stale == self.variant
             || key.door == ONCE

@@ -89,7 +89,7 @@ fn enter(plan: Plan, seed: u64) -> ExitCode {
         Plan::Kills(number) => vec!["--kills".to_string(), number.to_string()],
     };
     let folder = std::env::temp_dir().join(format!("soak-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("folder");
+    std::fs::create_dir(&folder).expect("directory");
     let status = Command::new("unshare")
         .args([
             "--mount",
@@ -137,7 +137,7 @@ fn run(plan: Plan, seed: u64) -> bool {
     if wrong {
         println!("the last events:\n{}", soak.history.last_events());
         if let Some(daemon) = &soak.daemon {
-            println!("the daemon said:");
+            println!("the daemon's output:");
             daemon
                 .tail(400)
                 .iter()

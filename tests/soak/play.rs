@@ -27,14 +27,15 @@ impl Soak {
                 }
                 era = eras.swap_remove(self.random.below(eras.len()));
                 era_until = self.now() + self.random.between(4_000, 12_000);
-                self.history.tell(self.now(), &format!("-- {}", era.name));
+                self.history
+                    .note_detail(self.now(), &format!("-- {}", era.name));
                 println!("soak: {} of {seconds} s", (self.now() - begin) / 1000);
             }
             if self.now() > rest_at {
                 self.rest();
                 rest_at = self.now() + REST_EVERY;
             } else {
-                self.happen(era);
+                self.play_event(era);
             }
             if self.now() > health_at && !self.failed() {
                 self.judge_health();

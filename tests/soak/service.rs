@@ -49,14 +49,14 @@ impl Soak {
     pub fn start(&mut self) {
         self.spawn();
         // A look can also fall into the time before the daemon is ready.
-        self.bans_taken_over();
+        self.expect_old_bans_undone();
         let is_ready = |soak: &mut Soak| soak.daemon().is_ready();
         let ready = self.wait_until(READY_WITHIN, |soak| is_ready(soak) || soak.has_ended());
         if !ready || self.has_ended() {
-            self.violation("a daemon that was started does not get ready");
+            self.violation("a started daemon did not become ready");
         }
         self.record(Event::Ready);
-        self.bans_taken_over();
+        self.expect_old_bans_undone();
         self.unsettle(None);
         self.reloading = false;
         self.listener_kills = 0;
@@ -97,11 +97,11 @@ impl Soak {
         for pid in victims.drain(..) {
             signal(pid, libc::SIGKILL);
         }
-        self.bury();
+        self.await_exit();
     }
 
     /// Waits for the exit and reads the remaining output.
-    fn bury(&mut self) -> Option<i32> {
+    fn await_exit(&mut self) -> Option<i32> {
         let mut daemon = self.daemon.take().expect("a daemon");
         let status = daemon.wait();
         self.judge_log(&daemon);
@@ -130,7 +130,7 @@ impl Soak {
                 &format!("{unfinished:?}"),
             );
         }
-        let found = self.bury();
+        let found = self.await_exit();
         self.record(Event::Ended { unfinished });
         if found != Some(code) {
             self.violation(&format!("the daemon ended with {found:?}, not with {code}"));
@@ -210,7 +210,7 @@ impl Soak {
             soak.daemon().count(&line) > before || soak.has_ended()
         });
         if !heard || self.has_ended() {
-            self.violation(&format!("deaf on {link:?}, IPv6 {ipv6}"));
+            self.violation(&format!("receives nothing on {link:?}, IPv6 {ipv6}"));
         }
         self.settled[link as usize][usize::from(ipv6)] = heard;
         heard
@@ -234,7 +234,7 @@ impl Soak {
             return self.reload();
         }
         if !done || refused {
-            self.violation("a reload of a good config does not come in force");
+            self.violation("a reload of a valid config did not take effect");
         }
         self.reloading = false;
         self.listener_kills = 0;
@@ -255,7 +255,7 @@ impl Soak {
         });
         self.world.write_config(self.variant);
         if !refused {
-            self.violation("a broken config is not refused");
+            self.violation("a broken config was not refused");
         }
     }
 
@@ -289,7 +289,7 @@ impl Soak {
     /// Repairs everything that would prevent a start.
     pub fn repair_all(&mut self) {
         for link in LINKS {
-            if !self.world.is_whole(link) {
+            if !self.world.is_working(link) {
                 self.world.repair(link);
                 self.unsettle(Some(link));
             }

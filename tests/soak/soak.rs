@@ -171,7 +171,7 @@ impl Soak {
         for line in look.text.lines() {
             let is_known = key_of(line).is_some() || scanner_of(line).is_some();
             if !is_known && !self.base.contains(line) {
-                self.violation(&format!("a rule of nobody: {line}"));
+                self.violation(&format!("an unexpected rule: {line}"));
             }
         }
         self.judge_bans(&look.text, seen.from);
@@ -202,7 +202,7 @@ impl Soak {
     }
 
     /// Records that packets sent by this source to this door may still count for some time.
-    pub fn soil(&mut self, key: Key) {
+    pub fn mark_dirty(&mut self, key: Key) {
         let until = self.now() + doors::SEQ_TIMEOUT * 1000 + 1500 + self.model.load();
         self.dirty.insert(key, until);
     }

@@ -80,7 +80,7 @@ impl World {
         router.run(BASE_RULES);
         let home = Home::new();
         for (folder, mode, size) in [("state", "755", "256k"), ("log", "700", "256k")] {
-            std::fs::create_dir(home.path(folder)).expect("folder");
+            std::fs::create_dir(home.path(folder)).expect("directory");
             let options = format!("size={size},mode={mode}");
             mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &home, folder);
         }
@@ -126,7 +126,7 @@ impl World {
     }
 
     /// Whether it is as at the start, apart from the address.
-    pub fn is_whole(&self, link: Link) -> bool {
+    pub fn is_working(&self, link: Link) -> bool {
         self.is_usable(link, false) && self.is_usable(link, true)
     }
 

@@ -14,7 +14,11 @@ pub const TESTS: &[Test] = &[
     ("any_interface_ipv6", &["D-CAP-01"], any_interface_ipv6),
     ("tun", &["D-CAP-01"], tun),
     ("labels", &["D-CAP-11"], labels),
-    ("option_i_beats_the_config", &[], option_i_beats_the_config),
+    (
+        "option_i_overrides_the_config",
+        &[],
+        option_i_overrides_the_config,
+    ),
     ("lo", &[], lo),
 ];
 
@@ -180,7 +184,7 @@ fn labels() {
 }
 
 /// L19
-fn option_i_beats_the_config() {
+fn option_i_overrides_the_config() {
     let life = Life::new(&format!("[options]\nInterface=nosuch\n{DOOR}"));
     let daemon = life.start();
     life.send("7000 8000");

@@ -48,9 +48,9 @@ pub const TESTS: &[Test] = &[
         empty_lines_in_the_log,
     ),
     (
-        "a_failed_knock_is_told",
+        "a_failed_knock_is_reported",
         &["D-LOG-03"],
-        a_failed_knock_is_told,
+        a_failed_knock_is_reported,
     ),
     ("debug_is_verbose", &["D-LOG-05"], debug_is_verbose),
     (
@@ -60,7 +60,7 @@ pub const TESTS: &[Test] = &[
     ),
     ("commands_at_once", &["D-OPN-05"], commands_at_once),
     ("a_command_that_hangs", &["D-OPN-04"], a_command_that_hangs),
-    ("a_list_that_is_gone", &["D-OTS-04"], a_list_that_is_gone),
+    ("a_missing_list", &["D-OTS-04"], a_missing_list),
 ];
 
 /// Opens on one packet and closes after two seconds.
@@ -350,7 +350,7 @@ fn a_second_knock_while_open() {
         life.await_file("out", "s\np\n");
         assert!(
             begin.elapsed() > Duration::from_millis(1500),
-            "the time began anew"
+            "the timer restarted"
         );
         assert_eq!(daemon.count("10.9.0.2: A: OPEN SESAME"), 2);
         let_pass(1000);
@@ -373,7 +373,7 @@ fn empty_lines_in_the_log() {
     assert_eq!(text.contains("\n\n"), is_original(), "{text}");
 }
 
-fn a_failed_knock_is_told() {
+fn a_failed_knock_is_reported() {
     let life = Life::new(DOOR);
     let daemon = life.start();
     life.send("7000 7000");
@@ -422,7 +422,7 @@ fn what_commands_inherit() {
     }
 }
 
-fn a_list_that_is_gone() {
+fn a_missing_list() {
     let life = Life::new(
         "[A]\none_time_sequences=@W@/ots\nseq_timeout=10\ntcpflags=syn\ncommand=echo s >>@W@/out\n",
     );

@@ -11,7 +11,7 @@ macro_rules! tests {
 }
 
 tests! {
-    what_nobody_knocked_at_is_closed,
+    a_door_without_a_knock_is_closed,
     a_certain_knock_opens_until_its_deadline,
     two_rules_are_never_right,
     an_uncertain_knock_may_open_and_must_close,
@@ -23,7 +23,7 @@ tests! {
     a_kill_leaves_what_was_open,
     a_kill_at_a_start_command_promises_nothing,
     what_was_closed_at_a_kill_stays_closed,
-    a_daemon_that_is_started_late_closes_what_is_overdue,
+    a_daemon_that_is_started_late_closes_expired_doors,
     a_flush_with_usr1_comes_back_and_keeps_the_deadline,
     a_kill_soon_after_usr1_promises_nothing,
     usr1_does_not_open_what_is_closed,
@@ -72,7 +72,7 @@ fn violations(model: &mut Model, at: Ms, rules: usize) -> usize {
     model.judge(&seen).len()
 }
 
-fn what_nobody_knocked_at_is_closed() {
+fn a_door_without_a_knock_is_closed() {
     let mut model = model();
     assert_eq!(expected(&model, 5000), Expected::Closed);
     assert_eq!(violations(&mut model, 5000, 1), 1);
@@ -177,7 +177,7 @@ fn a_kill_leaves_what_was_open() {
     assert_eq!(
         expected(&model, 30000),
         Expected::Either,
-        "nobody closes it"
+        "no daemon closes it"
     );
     model.apply(7000, &Event::Ready);
     assert_eq!(expected(&model, 8000), Expected::Open);
@@ -205,7 +205,7 @@ fn what_was_closed_at_a_kill_stays_closed() {
     assert_eq!(violations(&mut model, 40000, 1), 1);
 }
 
-fn a_daemon_that_is_started_late_closes_what_is_overdue() {
+fn a_daemon_that_is_started_late_closes_expired_doors() {
     let mut model = model();
     knock(&mut model, KEY, true, 1000);
     model.apply(5000, &Event::Killed);

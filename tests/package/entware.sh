@@ -104,7 +104,7 @@ test_entware() {
     grep -q "the config is invalid, so the old daemon keeps running" "$folder/said" || lost "the upgrade does not say that the old daemon keeps running"
     is "$(ours)" "$pid"
     await "our daemon runs" ours_runs
-    is_open || lost "the door was shut"
+    is_open || lost "the door was closed"
     sed -i '$d' "$config"
     is "$(md5sum < "$config")" "$edited"
     : > "$root/var/log/messages"
@@ -146,7 +146,7 @@ test_entware() {
     entware_remove
     await "our daemon has ended" ours_has_ended
     is "$(find "$root/opt" ! -type d)" ""
-    [ ! -e "$root/opt/share/knockd" ] || lost "/opt/share/knockd is left"
+    [ ! -e "$root/opt/share/knockd" ] || lost "/opt/share/knockd was left behind"
 
     reboot_router
     ip route del default

@@ -32,7 +32,7 @@ openwrt_root() {
     sshd=$!
     : > "$root/var/log/messages"
     router fw4 start || lost "the firewall does not start"
-    can_connect 198.51.100.1 && lost "the firewall does not shut the port"
+    can_connect 198.51.100.1 && lost "the firewall does not close the port"
     before=$(router_state)
 }
 
@@ -157,7 +157,7 @@ openwrt_life() { # openwrt_life MANAGER
     test="OpenWrt, $manager: the firewall is reloaded, restarted, and started again"
     router fw4 reload
     # Each door is closed for a moment, because it is re-applied.
-    await "the door is open still" can_connect 198.51.100.1
+    await "the door is still open" can_connect 198.51.100.1
     router fw4 restart
     await "the door is open again" can_connect 198.51.100.1
     await "the door is open again over IPv6" can_connect 2001:db8::1
@@ -165,12 +165,12 @@ openwrt_life() { # openwrt_life MANAGER
     await "the door is open again" can_connect 198.51.100.1
     router "knockd --close SSH 198.51.100.2" > "$folder/said" 2>&1 || lost "the door is not closed"
     await "the door is closed" cannot_connect 198.51.100.1
-    can_connect 2001:db8::1 || lost "another's door is closed"
+    can_connect 2001:db8::1 || lost "the door of another client is closed"
 
     test="OpenWrt, $manager: the daemon ends and begins"
     pid=$(keeper)
     router /etc/init.d/knockd restart || lost "no restart"
-    await "another daemon runs" another_keeper "$pid"
+    await "a new daemon runs" another_keeper "$pid"
     await "the doors are closed" cannot_connect 2001:db8::1
     pid=$(keeper)
     : > "$root/var/log/messages"
@@ -209,7 +209,7 @@ openwrt_life() { # openwrt_life MANAGER
     knock_as_shown 198.51.100.1
     await "the knock opens" can_connect 198.51.100.1
     router /etc/init.d/knockd restart
-    await "another daemon runs" another_keeper "$pid"
+    await "a new daemon runs" another_keeper "$pid"
     await "the door is closed" cannot_connect 198.51.100.1
 
     test="OpenWrt, $manager: an upgrade"
@@ -252,8 +252,8 @@ openwrt_life() { # openwrt_life MANAGER
     "${manager}_remove" || lost "the removal fails"
     await "the daemon has ended" no_daemon
     is "$(router_state)" "$before"
-    [ ! -e "$root/var/run/knockd" ] || lost "/var/run/knockd is left"
-    [ ! -e "$root/usr/share/knockd" ] || lost "/usr/share/knockd is left"
+    [ ! -e "$root/var/run/knockd" ] || lost "/var/run/knockd was left behind"
+    [ ! -e "$root/usr/share/knockd" ] || lost "/usr/share/knockd was left behind"
 }
 
 test_openwrt() {
@@ -276,7 +276,7 @@ test_openwrt() {
     router "uci set 'dropbear.@dropbear[0].DirectInterface=lan'; uci commit dropbear"
     installs 1
     advice=$(sed -n 's/^ *uci delete /uci delete /p' "$folder/said")
-    [ -n "$advice" ] || lost "it does not say that the door leads nowhere"
+    [ -n "$advice" ] || lost "it does not report that nothing is reachable behind the door"
     router "${advice%;*}" || lost "the advice fails"
     router "uci get 'dropbear.@dropbear[0].DirectInterface'" 2> /dev/null && lost "the advice changes nothing"
     opkg_remove || lost "the removal fails"

@@ -35,7 +35,7 @@ test_build() {
         lost "the source of musl came without a network"
     fi
     tail -n 1 "$folder/said" | grep -q 'check the network connection' || lost "it does not say that there is no network"
-    [ ! -e "$folder/musl" ] || lost "half a source is left"
+    [ ! -e "$folder/musl" ] || lost "half a source was left behind"
 }
 
 test_release() {
@@ -94,7 +94,7 @@ END
     is "$(sed -n 2p "$feed/Packages.sig")" "$(md5sum < "$feed/Packages")"
     test="a feed that is signed no longer"
     scripts/build-feed "$feed" > "$folder/said" 2>&1 || lost "build-feed failed"
-    [ ! -e "$feed/Packages.sig" ] || lost "an old signature is left"
+    [ ! -e "$feed/Packages.sig" ] || lost "an old signature was left behind"
 
     if [ -n "$ipk" ]; then
         test="the name of the architecture"
@@ -211,7 +211,7 @@ test_full_flash() {
         fi
         room=$((room + step))
     done
-    [ "$used_up" -gt 2 ] || lost "it never was full"
+    [ "$used_up" -gt 2 ] || lost "the flash was never full"
     say "    $used_up sizes too small, enough with $((room - 2 * step)) kB"
     mount -o remount,size=4096k "$root/jffs"
     ipkg remove knockd-rs
@@ -241,8 +241,8 @@ test_full_flash() {
         fi
         room=$((room + step))
     done
-    [ "$refusals" -gt 2 ] || lost "the package was never asked"
-    [ "$installations" -gt 0 ] || lost "it never fits"
+    [ "$refusals" -gt 2 ] || lost "the script of the package never ran"
+    [ "$installations" -gt 0 ] || lost "the package fits into no size"
 
     test="an upgrade on a flash that holds two copies and 120 kB" # x86_64: 700 kB
     jffs $((2 * program + 200))

@@ -62,7 +62,7 @@ first_install() { # first_install DESTINATION TREE FILE
 }
 
 nothing_left() { # nothing_left DESTINATION TREE [FILE]
-    [ -e "$root/var/run/knockd" ] && lost "/var/run/knockd is left"
+    [ -e "$root/var/run/knockd" ] && lost "/var/run/knockd was left behind"
     left=$(find "$root$2" ! -type d | sed "s,^$root,," | grep -v "^$2/jffs/usr/lib/ipkg/status$" || :)
     is "$left" "${3:-}"
 }

@@ -15,14 +15,14 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
         router "$tree/$hook"
     done
     router "$tree/usr/sbin/knockd -d -i vlan1 -c $tree/etc/knockd.conf" > "$folder/said" 2>&1 || lost "a second start is a failure"
-    grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
+    grep -q 'already runs' "$folder/said" || lost "the second start does not report the running daemon"
     await "the hooks are done" no_hook
     await "the same daemon runs, alone" same_daemon "$pid"
 
     test="$1, $3: reinstall"
     sequence=$(sequence_of "$tree")
     ipkg -d "$1" install "/packages/$3"
-    grep -q 'Configuration file' "$folder/said" && lost "it asks about a config that nobody has touched"
+    grep -q 'Configuration file' "$folder/said" && lost "it asks about an unchanged config"
     is "$(noted "$2")" "$(md5sum < "$config" | cut -d ' ' -f 1)"
     is "$(sequence_of "$tree")" "$sequence"
     grep -q 'knock ROUTER' "$folder/said" && lost "the knock was shown again"
@@ -34,7 +34,7 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     pid=$(daemon)
     echo '# mine' >> "$config"
     ipkg -d "$1" install "/packages/$4"
-    grep -q 'Configuration file' "$folder/said" && lost "it asks about a config that was edited"
+    grep -q 'Configuration file' "$folder/said" && lost "it asks about an edited config"
     is "$(noted "$2")" "<custom>"
     is "$(tail -n 1 "$config")" "# mine"
     is "$(sequence_of "$tree")" "$sequence"
@@ -166,7 +166,7 @@ test_reboot() {
     logged "could not open ppp0" || lost "it does not say that ppp0 is missing"
     link ppp0
     router /jffs/etc/config/knockd.wanup
-    await "it hears on the new link" logged "ppp0: listening on ppp0 at"
+    await "it listens on the new link" logged "ppp0: listening on ppp0 at"
     interface=ppp0
     works /jffs
     interface=
@@ -226,7 +226,7 @@ test_opt() {
     ipkg remove knockd-rs
     await "the daemon has ended" no_daemon
     nothing_left root /opt
-    [ ! -e "$root/opt/etc" ] || lost "folders are left"
+    [ ! -e "$root/opt/etc" ] || lost "directories were left behind"
     rm -r "$root/opt" "$root/etc/ipkg.conf"
 }
 
@@ -362,10 +362,10 @@ test_old_kernel() {
     await "the config is read again" logged "the new config is in force"
     await "the old listener has ended" one_listener
     kill -9 "$(listeners)"
-    await "there is another listener" logged "the listener has died: starting it again"
+    await "a new listener has started" logged "the listener has died: starting it again"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 \
         || lost "a second start is a failure"
-    grep -q 'already runs' "$folder/said" || lost "the second start does not say that one runs"
+    grep -q 'already runs' "$folder/said" || lost "the second start does not report the running daemon"
     await "one daemon runs" one_daemon
     await "the door closes" is_closed
     await "a knock opens" knock_until_open

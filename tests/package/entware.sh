@@ -56,7 +56,7 @@ merlin_restarts_firewall() {
 }
 
 test_entware() {
-    test="Entware: a router with a knockd of its own"
+    test="Entware: a router with its own knockd"
     make_packages entware
     reboot_router
     mkdir -p "$root/opt/bin"
@@ -139,7 +139,7 @@ test_entware() {
     await "our daemon has ended" ours_has_ended
     is "$(find "$root/opt" ! -type d)" "$config"
 
-    test="Entware: installation and removal, nothing is left"
+    test="Entware: installation and removal, nothing is left behind"
     rm "$config"
     entware_install 4
     await "our daemon runs" ours_runs

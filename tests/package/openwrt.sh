@@ -167,7 +167,7 @@ openwrt_life() { # openwrt_life MANAGER
     await "the door is closed" cannot_connect 198.51.100.1
     can_connect 2001:db8::1 || lost "the door of another client is closed"
 
-    test="OpenWrt, $manager: the daemon ends and begins"
+    test="OpenWrt, $manager: the daemon stops and starts"
     pid=$(keeper)
     router /etc/init.d/knockd restart || lost "no restart"
     await "a new daemon runs" another_keeper "$pid"
@@ -180,7 +180,7 @@ openwrt_life() { # openwrt_life MANAGER
     knock_as_shown 198.51.100.1
     await "the knock opens" can_connect 198.51.100.1
 
-    test="OpenWrt, $manager: a config that was edited: reload, and the end of a door's time"
+    test="OpenWrt, $manager: a config that was edited: reload, and an expired door"
     sed -i 's/^cmd_timeout .*/cmd_timeout = 2/' "$config"
     : > "$root/var/log/messages"
     router /etc/init.d/knockd reload || lost "no reload"
@@ -238,7 +238,7 @@ openwrt_life() { # openwrt_life MANAGER
     is "$(router_state | grep -v '^\./etc/knockd.conf$')" "$before"
     is "$(md5sum < "$config")" "$edited"
 
-    test="OpenWrt, $manager: installation over the config of before"
+    test="OpenWrt, $manager: installation over the previous config"
     installs 1
     grep -q ROUTER "$folder/said" && lost "a new door was made"
     is "$(md5sum < "$config")" "$edited"
@@ -247,7 +247,7 @@ openwrt_life() { # openwrt_life MANAGER
     "${manager}_remove" || lost "the removal fails"
     rm "$config"
 
-    test="OpenWrt, $manager: installation and removal, nothing is left"
+    test="OpenWrt, $manager: installation and removal, nothing is left behind"
     installs 1
     "${manager}_remove" || lost "the removal fails"
     await "the daemon has ended" no_daemon
@@ -262,7 +262,7 @@ test_openwrt() {
     openwrt_root
     openwrt_life opkg
 
-    test="OpenWrt: beside a package knockd"
+    test="OpenWrt: together with the package knockd"
     if [ -z "${KNOCKD_OPENWRT-}" ]; then
         mkdir -p "$root/usr/lib/opkg/info"
         echo /usr/sbin/knockd > "$root/usr/lib/opkg/info/knockd.list"
@@ -281,7 +281,7 @@ test_openwrt() {
     router "uci get 'dropbear.@dropbear[0].DirectInterface'" 2> /dev/null && lost "the advice changes nothing"
     opkg_remove || lost "the removal fails"
 
-    test="OpenWrt: too little room"
+    test="OpenWrt: not enough space"
     size=$(tar -xzOf "$root/packages/openwrt.ipk" ./control.tar.gz | tar -xzOf - ./control | sed -n 's/^Installed-Size: //p')
     rm -rf "$folder/tree"
     mkdir "$folder/tree"

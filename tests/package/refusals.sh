@@ -217,7 +217,7 @@ test_full_flash() {
     ipkg remove knockd-rs
     nothing_left root /jffs
 
-    test="a first install on a flash of little room"
+    test="a first install on a small flash"
     program=$(($(wc -c < "$knockd") / 1024))
     refusals=0 installations=0
     room=$((program - 30))

@@ -47,7 +47,7 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     is_open && lost "a door is still open"
     nothing_left "$1" "$tree" "$tree/etc/knockd.conf"
 
-    test="$1, $3: install over the config of before"
+    test="$1, $3: install over the previous config"
     ipkg -d "$1" install "/packages/$3"
     is "$(noted "$2")" "<custom>"
     is "$(sequence_of "$tree")" "$sequence"
@@ -56,7 +56,7 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     ipkg -d "$1" remove knockd-rs
     rm -f "$config"
 
-    test="$1, $3: install and remove, nothing is left"
+    test="$1, $3: install and remove, nothing is left behind"
     before=$sequence
     first_install "$1" "$tree" "$3"
     [ "$sequence" != "$before" ] || lost "the same sequence was made twice"
@@ -65,7 +65,7 @@ life() { # life DESTINATION TREE NAME_OF_FILE_1 NAME_OF_FILE_2
     ipkg -d "$1" remove knockd-rs
     nothing_left "$1" "$tree"
 
-    test="$1, $3: install, reinstall and remove, nothing is left"
+    test="$1, $3: install, reinstall and remove, nothing is left behind"
     first_install "$1" "$tree" "$3"
     ipkg -d "$1" install "/packages/$3"
     ipkg -d "$1" install "/packages/$4"
@@ -92,7 +92,7 @@ test_install() {
 
 # A client that, like opkg, unpacks where the package cannot look, and keeps its files elsewhere.
 test_other_client() {
-    test="a client of another kind: install"
+    test="another package manager: install"
     jffs 4096
     nvram wan_proto=dhcp wan_ifname=vlan1
     : > "$root/var/log/messages"
@@ -109,7 +109,7 @@ test_other_client() {
     cp "$folder/said" "$folder/knock-shown"
     works /jffs
 
-    test="a client of another kind: remove"
+    test="another package manager: remove"
     for script in prerm postrm; do
         router "PKG_ROOT=/jffs /jffs/usr/lib/opkg/info/knockd-rs.$script remove" > "$folder/said" 2>&1 || lost "$script fails"
     done
@@ -118,7 +118,7 @@ test_other_client() {
 }
 
 test_sequences() {
-    test="sequences by chance"
+    test="random sequences"
     jffs 4096
     cp files/share/door.sh files/etc/knockd.conf "$root/jffs/"
     # shellcheck disable=SC2016 # for the inner shell
@@ -317,7 +317,7 @@ two_daemons() {
 }
 
 test_two_trees() {
-    test="on trial in RAM beside the one on flash"
+    test="a trial in RAM in addition to the one on flash"
     jffs 4096
     first_install ram /tmp knockd-rs_1.0.0-1_all.ipk
     await "one daemon runs" one_daemon
@@ -356,7 +356,7 @@ test_old_kernel() {
     knock_as_shown
     await "it opens again" is_open
 
-    test="a kernel as old as 2.6.24: reload, a listener that dies, a second daemon, the end"
+    test="a kernel as old as 2.6.24: reload, a listener that dies, a second daemon, the exit"
     : > "$root/var/log/messages"
     kill -HUP "$(daemon)"
     await "the config is read again" logged "the new config is in force"

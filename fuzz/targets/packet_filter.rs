@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use world::{ETH_P_IP, ETH_P_IPV6, World};
 
 #[path = "../../tests/capture/interpret.rs"]
-#[allow(dead_code)] // The tests use more of it.
+#[allow(dead_code)] // The tests use the rest.
 mod interpret;
 #[path = "../../tests/capture/world.rs"]
 #[allow(dead_code)] // The tests use the rest.

@@ -1,25 +1,26 @@
-//! Runs filters as the kernel does, and checks them as the kernel does when they are attached.
+//! Runs filters like the kernel, and checks them like the kernel does when they are attached.
 #![forbid(unsafe_code)]
 
 use knockd_rs::limits::MAX_FILTER_INSTRUCTIONS;
 use knockd_rs::util::bpf::{AD_PACKET_TYPE, AD_PROTOCOL, AD_VLAN_TAG, AD_VLAN_TAG_PRESENT};
 use knockd_rs::util::bpf::{Instruction, op};
 
-/// What the kernel knows about a packet besides its bytes.
+/// What the kernel knows about a packet apart from its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// The protocol by the link's header, an ETH_P number.
+    /// The protocol in the link header, an ETH_P constant.
     pub protocol: u16,
-    /// Whom the frame is for, a PACKET number of linux/if_packet.h.
+    /// The destination of the frame, a PACKET constant of linux/if_packet.h.
     pub packet_type: u8,
-    /// The frame has a VLAN tag.
+    /// Whether the frame has a VLAN tag.
     pub vlan_tag_present: bool,
-    /// The tag; anything where there is none.
+    /// The tag; arbitrary if there is none.
     pub vlan_tag: u16,
 }
 
 impl Meta {
-    /// An untagged frame for this host. Kernels since 5.0 leave the tag that was taken off where it was.
+    /// An untagged frame for this host. Since 5.0, kernels do not clear the field when they remove
+    /// a tag.
     pub fn host(protocol: u16) -> Meta {
         Meta {
             protocol,
@@ -30,13 +31,13 @@ impl Meta {
     }
 }
 
-/// How many bytes of the packet the program passes; 0: it drops it. A load beyond the packet's end drops it, and so does
-/// whatever [`check`] refuses.
+/// The number of bytes that the program passes; 0 if it drops the packet. It drops the packet on a
+/// load beyond the packet's end. A program that [`check`] rejects drops everything.
 pub fn run(program: &[Instruction], packet: &[u8], meta: &Meta) -> u32 {
     count(program, packet, meta).0
 }
 
-/// The same, and how many instructions were run.
+/// Like [`run`], and returns the number of instructions that were run.
 pub fn count(program: &[Instruction], packet: &[u8], meta: &Meta) -> (u32, usize) {
     let mut count = 0;
     let verdict = execute(program, packet, meta, &mut count).unwrap_or(0);
@@ -90,14 +91,16 @@ fn load<const N: usize>(packet: &[u8], offset: u32) -> Option<[u8; N]> {
     packet.get(offset as usize..)?.first_chunk().copied()
 }
 
-/// Whether the kernel takes this program (`sk_chk_filter`: known opcodes, jumps that stay inside, memory that exists and
-/// was written before it is read, a verdict at the end), and whether it is as short as old kernels need and has no
-/// instruction that is never reached. Else: which instruction is wrong, and what about it.
+/// Checks whether the kernel accepts this program (`sk_chk_filter`: known opcodes, jumps inside the
+/// program, memory words that exist and are written before they are read, a verdict at the end).
+/// Also checks that it fits the limit of old kernels and that every instruction is reachable. On
+/// error returns the index of the wrong instruction and the problem.
 pub fn check(program: &[Instruction]) -> Result<(), (usize, &'static str)> {
     if program.is_empty() || program.len() > MAX_FILTER_INSTRUCTIONS {
         return Err((program.len(), "length"));
     }
-    // For each instruction: the memory words that are written on each way to it; `None`: there is no way.
+    // For each instruction, the memory words that are written on every path to it; `None` if no
+    // path leads there.
     let mut written: Vec<Option<u16>> = vec![None; program.len()];
     written[0] = Some(0);
     for (at, &Instruction { code, jt, jf, k }) in program.iter().enumerate() {

@@ -344,7 +344,7 @@ impl Soak {
 
     fn fill_state(&mut self) {
         if self.state_full.is_none() {
-            self.note("state folder full", "");
+            self.note("StateDir full", "");
             self.world.fill("state");
             self.state_full = Some(self.now());
         } else {
@@ -356,7 +356,7 @@ impl Soak {
     /// would leave doors open.
     pub fn empty_state(&mut self) {
         if self.state_full.take().is_some() {
-            self.note("state folder has room", "");
+            self.note("StateDir has space", "");
             self.world.empty("state");
             self.no_kill_until = self.now() + 2500 + self.model.load();
         }
@@ -368,7 +368,7 @@ impl Soak {
             self.note("log full", "");
             self.world.fill("log");
         } else {
-            self.note("log has room", "");
+            self.note("log has space", "");
             self.world.empty("log");
             // The log is rotated as well: SIGHUP opens a new file.
             let _ = std::fs::remove_file(self.world.home.path("log/knockd.log"));
@@ -382,7 +382,7 @@ impl Soak {
     /// A daemon that cannot write its state directory works, but does not survive a kill without
     /// losing state.
     fn run_without_state(&mut self) {
-        self.note("state folder read-only", "");
+        self.note("StateDir read-only", "");
         self.terminate();
         if self.failed() {
             return;

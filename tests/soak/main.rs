@@ -88,8 +88,8 @@ fn enter(plan: Plan, seed: u64) -> ExitCode {
         Plan::Seconds(seconds) => vec![seconds.to_string()],
         Plan::Kills(number) => vec!["--kills".to_string(), number.to_string()],
     };
-    let folder = std::env::temp_dir().join(format!("soak-{}", std::process::id()));
-    std::fs::create_dir(&folder).expect("directory");
+    let directory = std::env::temp_dir().join(format!("soak-{}", std::process::id()));
+    std::fs::create_dir(&directory).expect("directory");
     let status = Command::new("unshare")
         .args([
             "--mount",
@@ -111,10 +111,10 @@ fn enter(plan: Plan, seed: u64) -> ExitCode {
         .arg(std::env::current_exe().expect("this program"))
         .args(plan)
         .args(["--seed", &seed.to_string()])
-        .env("TMPDIR", &folder)
+        .env("TMPDIR", &directory)
         .env(INSIDE, "yes")
         .status();
-    let _ = std::fs::remove_dir(&folder);
+    let _ = std::fs::remove_dir(&directory);
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,

@@ -79,10 +79,10 @@ impl World {
         let (wan, router) = (Namespace::new("wan"), Namespace::new("router"));
         router.run(BASE_RULES);
         let home = Home::new();
-        for (folder, mode, size) in [("state", "755", "256k"), ("log", "700", "256k")] {
-            std::fs::create_dir(home.path(folder)).expect("directory");
+        for (directory, mode, size) in [("state", "755", "256k"), ("log", "700", "256k")] {
+            std::fs::create_dir(home.path(directory)).expect("directory");
             let options = format!("size={size},mode={mode}");
-            mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &home, folder);
+            mount(&["-t", "tmpfs", "-o", &options, "tmpfs"], &home, directory);
         }
         home.write("once", &doors::list());
         let mut world = World {
@@ -254,15 +254,15 @@ impl World {
     }
 
     /// Fills the file system of that directory.
-    pub fn fill(&self, folder: &str) {
-        let path = self.home.path(folder).join("fill");
+    pub fn fill(&self, directory: &str) {
+        let path = self.home.path(directory).join("fill");
         // This fails as intended: no space left on device.
         let _ = std::fs::write(path, vec![0; 1 << 20]);
     }
 
     /// Frees the space again.
-    pub fn empty(&self, folder: &str) {
-        let _ = std::fs::remove_file(self.home.path(folder).join("fill"));
+    pub fn empty(&self, directory: &str) {
+        let _ = std::fs::remove_file(self.home.path(directory).join("fill"));
     }
 
     /// Makes the state directory read-only or writable again. No daemon may be running.
@@ -283,20 +283,20 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for folder in ["state", "log"] {
+        for directory in ["state", "log"] {
             let _ = Command::new("umount")
                 .arg("-l")
-                .arg(self.home.path(folder))
+                .arg(self.home.path(directory))
                 .output();
         }
     }
 }
 
-fn mount(arguments: &[&str], home: &Home, folder: &str) {
+fn mount(arguments: &[&str], home: &Home, directory: &str) {
     let output = Command::new("mount")
         .args(arguments)
-        .arg(home.path(folder))
+        .arg(home.path(directory))
         .output()
         .expect("mount");
-    assert!(output.status.success(), "mount {folder}: {output:?}");
+    assert!(output.status.success(), "mount {directory}: {output:?}");
 }

@@ -17,8 +17,8 @@ fn modules() -> Vec<String> {
 
 /// All files in src/.
 fn files() -> Vec<PathBuf> {
-    fn add(folder: &Path, all: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).expect("a directory") {
+    fn add(directory: &Path, all: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).expect("a directory") {
             let path = entry.expect("an entry").path();
             match path.is_dir() {
                 true => add(&path, all),

@@ -2,7 +2,7 @@
 //! namespace of its thread.
 
 use super::network::{run, with_silent_hosts};
-use super::{THEIR_CLIENT, folder, knock, run as run_program};
+use super::{THEIR_CLIENT, directory, knock, run as run_program};
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn with_files(files: &[(&str, &str)]) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     for (name, text) in files {
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
-        let file = folder().join(format!("{name}.{count}"));
+        let file = directory().join(format!("{name}.{count}"));
         std::fs::write(&file, text).unwrap();
         run(&format!("mount --bind {} /etc/{name}", file.display()));
     }

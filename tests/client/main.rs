@@ -43,13 +43,13 @@ fn run(program: impl AsRef<Path>, line: &str) -> Ran {
 }
 
 /// A directory of this run that contains the built program under the client's name.
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("client-{}", std::process::id()))
 }
 
 /// Runs our client in this thread's namespace.
 fn knock(line: &str) -> Ran {
-    run(folder().join("knock"), line)
+    run(directory().join("knock"), line)
 }
 
 /// The packets that the client sends through that interface. It must exit with 0 and print no
@@ -332,7 +332,7 @@ fn the_packets_are_those_of_the_original() {
             (ran, capture.sent_by_client())
         };
         let (their_words, theirs) = captured(Path::new(THEIR_CLIENT));
-        let (our_words, ours) = captured(&folder().join("knock"));
+        let (our_words, ours) = captured(&directory().join("knock"));
         assert_eq!(our_words, their_words, "knock {line}");
         assert_eq!(steps(&ours), steps(&theirs), "knock {line}");
         assert!(!ours.is_empty());
@@ -369,7 +369,7 @@ fn the_errors_are_those_of_the_original() {
     ] {
         let theirs = run(THEIR_CLIENT, line);
         let ours = knock(line);
-        let program = folder().join("knock").display().to_string();
+        let program = directory().join("knock").display().to_string();
         let stderr = ours.stderr.replace(&program, THEIR_CLIENT);
         assert_eq!(
             (ours.status, stderr),
@@ -482,11 +482,11 @@ fn main() {
         &network => dns::hosts_comes_before_the_dns,
     ];
 
-    let _ = std::fs::remove_dir_all(folder()); // left by a run that was killed
-    std::fs::create_dir_all(folder()).unwrap();
-    symlink(env!("CARGO_BIN_EXE_knockd"), folder().join("knock")).unwrap();
+    let _ = std::fs::remove_dir_all(directory()); // left by a run that was killed
+    std::fs::create_dir_all(directory()).unwrap();
+    symlink(env!("CARGO_BIN_EXE_knockd"), directory().join("knock")).unwrap();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    let _ = std::fs::remove_dir_all(folder());
+    let _ = std::fs::remove_dir_all(directory());
     conclusion.exit();
 }
 

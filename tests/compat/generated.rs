@@ -100,12 +100,12 @@ fn check(lane: &Lane, session: &Session) {
         .zip(small.chunks())
         .flat_map(|(part, packets)| packets.iter().map(move |packet| (2 * part, *packet)))
         .collect();
-    let told = play(&small.doors, &timed, ORIGINAL);
+    let predicted = play(&small.doors, &timed, ORIGINAL);
     let case = json!([{
         "id": "M000", "cls": "C", "title": "generated",
         "conf": config(&small.doors), "packets": tokens.join(" wait2.0 "),
         "started": true, "exit": null, "stderr": [],
-        "matcher_log": told.knocks, "command_log": told.commands,
+        "matcher_log": predicted.knocks, "command_log": predicted.commands,
     }]);
     panic!(
         "{last}\nas a case for more.json, with what 0.8 should log:\n{}",

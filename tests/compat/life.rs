@@ -56,7 +56,7 @@ impl Life {
         life
     }
 
-    fn folder(&self) -> String {
+    fn directory(&self) -> String {
         self.home.as_ref().display().to_string()
     }
 
@@ -65,7 +65,7 @@ impl Life {
     }
 
     fn conf(&self, doors: &str) {
-        let text = format!("{}{FENCE}", doors.replace("@W@", &self.folder()));
+        let text = format!("{}{FENCE}", doors.replace("@W@", &self.directory()));
         self.home.write("conf", &text);
     }
 

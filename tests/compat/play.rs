@@ -54,16 +54,16 @@ fn attempt(
     expected: &Outcome,
 ) -> Option<Played> {
     let home = Home::new();
-    let folder = home.path("").display().to_string();
-    let folder = folder.trim_end_matches('/');
-    home.write("conf", &case.conf.replace("@W@", folder));
+    let directory = home.path("").display().to_string();
+    let directory = directory.trim_end_matches('/');
+    home.write("conf", &case.conf.replace("@W@", directory));
     for (name, text) in &case.files {
         home.write(name, text);
     }
     let mut args: Vec<String> = case.args.split_whitespace().map(String::from).collect();
     args.extend(["-vDc", "conf", "-g"].map(String::from));
-    args[case.args.split_whitespace().count() + 1] = format!("{folder}/conf");
-    args.push(format!("{folder}/log"));
+    args[case.args.split_whitespace().count() + 1] = format!("{directory}/conf");
+    args.push(format!("{directory}/log"));
     if rule == Rule::Strict {
         args.push("--strict".to_string());
     }
@@ -76,7 +76,7 @@ fn attempt(
     }
     std::thread::sleep(Duration::from_secs_f64(case.post));
     let end = Instant::now() + Duration::from_secs(5);
-    let mut observe = || observe(&mut daemon, &home, folder, case, rule);
+    let mut observe = || observe(&mut daemon, &home, directory, case, rule);
     let mut until = |ready: &dyn Fn(&Played) -> bool| loop {
         let played = observe();
         if ready(&played) || Instant::now() > end {
@@ -220,17 +220,17 @@ pub fn only_places_are_left_out() {
     }
 }
 
-fn observe(daemon: &mut Daemon, home: &Home, folder: &str, case: &Case, rule: Rule) -> Played {
+fn observe(daemon: &mut Daemon, home: &Home, directory: &str, case: &Case, rule: Rule) -> Played {
     let exit = daemon.ended().map(|status| {
         status
             .code()
             .unwrap_or_else(|| -status.signal().unwrap_or(0))
     });
-    let anonymous = |line: &str| line.replace(folder, "@W@");
+    let anonymous = |line: &str| line.replace(directory, "@W@");
     let files = ["conf".to_string()]
         .into_iter()
         .chain(case.files.iter().map(|(name, _)| name.clone()));
-    let files: Vec<String> = files.map(|name| format!("{folder}/{name}")).collect();
+    let files: Vec<String> = files.map(|name| format!("{directory}/{name}")).collect();
     let is_ours = |line: &str| rule != Rule::Original && is_place(line, &files);
     let mut log = log_lines(&home.read("log"), rule);
     log.retain(|line| !is_ours(line));

@@ -59,17 +59,17 @@ fn shown() -> BTreeMap<String, BTreeSet<String>> {
 /// Whether another test program has this test: `PROGRAM::FUNCTION`, or the name of the program.
 fn is_elsewhere(name: &str) -> bool {
     let (program, function) = name.split_once("::").unwrap_or((name, "main"));
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests")
         .join(program);
-    sources(&folder).iter().any(|path| {
+    sources(&directory).iter().any(|path| {
         let text = fs::read_to_string(path).expect("source");
         text.contains(&format!("fn {function}("))
     })
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
     paths
         .filter(|path| path.extension().is_some_and(|e| e == "rs"))

@@ -17,13 +17,13 @@ pub const UNLIKE: &[(&str, &str)] = &[
 /// Configs that both refuse.
 const REFUSED: &[&str] = &["mistake-icmp", "mistake-syslog", "one-time"];
 
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/wild")
 }
 
 /// One trial for each file.
 pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
-    let mut names: Vec<String> = fs::read_dir(folder())
+    let mut names: Vec<String> = fs::read_dir(directory())
         .expect("wild")
         .filter_map(|entry| {
             Some(
@@ -51,7 +51,7 @@ pub fn trials(lanes: &Arc<Lanes>) -> Vec<(String, Box<dyn FnOnce() + Send>)> {
 
 fn check(lanes: &Lanes, name: &str) {
     let home = Home::new();
-    let text = fs::read(folder().join(format!("{name}.conf"))).expect("config");
+    let text = fs::read(directory().join(format!("{name}.conf"))).expect("config");
     fs::write(home.path("conf"), text).expect("write");
     let started = lanes.with(|lane| {
         let conf = home.path("conf").display().to_string();
@@ -74,14 +74,14 @@ fn check(lanes: &Lanes, name: &str) {
     };
     assert_eq!(started, accepted, "accepted");
     if !is_original() {
-        let told = reading(&home, accepted);
-        let file = folder().join(format!("{name}.check"));
+        let found = reading(&home, accepted);
+        let file = directory().join(format!("{name}.check"));
         if std::env::var_os("COMPAT_RECORD").is_some() {
-            fs::write(&file, &told).expect("write");
+            fs::write(&file, &found).expect("write");
         }
         let known = fs::read_to_string(&file).unwrap_or_default();
         assert_eq!(
-            told,
+            found,
             known,
             "COMPAT_RECORD=1 writes it to {}",
             file.display()

@@ -349,9 +349,9 @@ fn check(case: u64, text: &[u8]) -> bool {
             for diagnostic in advice(&config).iter().chain(&config.warnings) {
                 assert!(!diagnostic.show(Path::new("k")).is_empty());
             }
-            let anew = parse(&written(&config), &mut |_| ())
+            let reparsed = parse(&written(&config), &mut |_| ())
                 .unwrap_or_else(|e| panic!("case {case}: {e:?}\n{config:?}"));
-            assert_eq!(meaning(anew), meaning(config), "case {case}");
+            assert_eq!(meaning(reparsed), meaning(config), "case {case}");
             true
         }
     }

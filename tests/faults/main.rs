@@ -119,10 +119,10 @@ fn main() -> ExitCode {
 
 fn sweep(arguments: &Arguments) -> bool {
     let scene = Scene::new();
-    let mut told = Vec::new();
+    let mut finished = Vec::new();
     for story in STORIES {
         match tell(story, &scene, None) {
-            Ok(outcome) => told.push((story, outcome.sites)),
+            Ok(outcome) => finished.push((story, outcome.sites)),
             Err(violation) => {
                 println!("{} without any fault: {violation}", story.0);
                 return false;
@@ -132,7 +132,7 @@ fn sweep(arguments: &Arguments) -> bool {
     drop(scene);
     let mut report = Report::new(arguments.verbose);
     let mut cases = Vec::new();
-    for (story, sites) in &told {
+    for (story, sites) in &finished {
         for site in sites {
             report.made(site);
             let calls = if arguments.whole { site.calls } else { 1 };

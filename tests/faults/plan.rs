@@ -180,9 +180,9 @@ const NEVER_FAIL: &[&str] = &[
 
 /// The functions that `src/sys` calls and for which no fault can be injected.
 pub fn calls_left_out() -> Vec<String> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys");
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys");
     let mut left_out = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("src/sys").flatten() {
+    for entry in std::fs::read_dir(directory).expect("src/sys").flatten() {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
         let (text, _tests) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
         for (index, _) in text.match_indices("libc::") {

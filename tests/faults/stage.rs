@@ -428,8 +428,8 @@ impl<'a> Stage<'a> {
     fn check_descriptors(&self, daemon: &Subject) {
         let end = Instant::now() + Duration::from_secs(2);
         loop {
-            let folder = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
-            let open = folder.map_or(0, Iterator::count);
+            let directory = fs::read_dir(format!("/proc/{}/fd", daemon.pid()));
+            let open = directory.map_or(0, Iterator::count);
             // With -d also syslog and the lookup process.
             let most = DESCRIPTORS + if daemon.exit_code_is_known() { 0 } else { 2 };
             if open <= most {
@@ -461,9 +461,9 @@ impl<'a> Stage<'a> {
         }
         if killed || self.rules("") > 0 {
             let log = self.home.read("log");
-            let told = |words: &&&str| errors.contains(**words) || log.contains(**words);
+            let is_admitted = |words: &&&str| errors.contains(**words) || log.contains(**words);
             assert!(
-                killed || ADMISSIONS.iter().any(|words| told(&words)),
+                killed || ADMISSIONS.iter().any(|words| is_admitted(&words)),
                 "{} doors stay open without a log line that says so",
                 self.rules("")
             );

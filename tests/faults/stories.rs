@@ -32,7 +32,7 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
     let mut daemon = stage.spawn(&[], true);
     let mut refusal = None;
-    let told = (|| {
+    let result = (|| {
         if let Start::Refused(why) = stage.await_start(&mut daemon)? {
             refusal = Some(why);
             return Ok(());
@@ -60,7 +60,7 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
         stage.open(&mut daemon)?;
         stage.end(&mut daemon)
     })();
-    finish(&stage, told, &daemon.called.errors(), refusal)
+    finish(&stage, result, &daemon.called.errors(), refusal)
 }
 
 /// A daemon was killed while one door was open and the start command of another was running. The
@@ -76,7 +76,7 @@ fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
     first.called.wait();
     let mut daemon = stage.spawn(&[], true);
     let mut refusal = None;
-    let told = (|| {
+    let result = (|| {
         if let Start::Refused(why) = stage.await_start(&mut daemon)? {
             refusal = Some(why);
             return Ok(());
@@ -85,7 +85,7 @@ fn restart(scene: &Scene, fault: Option<Fault>) -> Outcome {
         stage.open(&mut daemon)?;
         stage.end(&mut daemon)
     })();
-    finish(&stage, told, &daemon.called.errors(), refusal)
+    finish(&stage, result, &daemon.called.errors(), refusal)
 }
 
 /// With `-d`, client names, and syslog.
@@ -93,7 +93,7 @@ fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::with_syslog(scene, fault);
     let mut daemon = stage.spawn(&["-d", "-l"], true);
     let mut refusal = None;
-    let told = (|| {
+    let result = (|| {
         if let Start::Refused(why) = stage.await_start(&mut daemon)? {
             refusal = Some(why);
             return Ok(());
@@ -106,7 +106,7 @@ fn behind(scene: &Scene, fault: Option<Fault>) -> Outcome {
     })();
     let pid_file = fault.is_none() && stage.home.path("pid").exists();
     assert!(!pid_file, "the pid file was left behind");
-    finish(&stage, told, &daemon.called.errors(), refusal)
+    finish(&stage, result, &daemon.called.errors(), refusal)
 }
 
 /// The client's own calls: it either knocks or reports why it cannot.
@@ -118,8 +118,8 @@ fn client(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let opens = stage.await_alive(&mut daemon, Duration::from_secs(2), "its door", |_| {
         words.is_some() || stage.rules(CLIENT) > 0
     });
-    let told = opens.and_then(|()| stage.end(&mut daemon));
-    finish_sound(&stage, told, words)
+    let result = opens.and_then(|()| stage.end(&mut daemon));
+    finish_without_fault(&stage, result, words)
 }
 
 /// The calls of `knockd --status` and `--close`.
@@ -127,7 +127,7 @@ fn asker(scene: &Scene, fault: Option<Fault>) -> Outcome {
     let stage = Stage::new(scene, fault);
     let mut daemon = stage.start_without_fault();
     let mut words = None;
-    let told = (|| {
+    let result = (|| {
         stage.open(&mut daemon)?;
         let output = stage.ask(&["--status"], true);
         words = check_program(&output);
@@ -138,7 +138,7 @@ fn asker(scene: &Scene, fault: Option<Fault>) -> Outcome {
         );
         stage.end(&mut daemon)
     })();
-    finish_sound(&stage, told, words)
+    finish_without_fault(&stage, result, words)
 }
 
 /// Returns the program's message unless it succeeded.
@@ -152,8 +152,12 @@ fn check_program(output: &std::process::Output) -> Option<String> {
     }
 }
 
-fn finish_sound(stage: &Stage, told: Result<(), Killed>, refusal: Option<String>) -> Outcome {
-    assert!(told.is_ok(), "killed");
+fn finish_without_fault(
+    stage: &Stage,
+    result: Result<(), Killed>,
+    refusal: Option<String>,
+) -> Outcome {
+    assert!(result.is_ok(), "killed");
     stage.check_end(false, "");
     Outcome {
         sites: stage.board.sites(),
@@ -164,12 +168,12 @@ fn finish_sound(stage: &Stage, told: Result<(), Killed>, refusal: Option<String>
 
 fn finish(
     stage: &Stage,
-    told: Result<(), Killed>,
+    result: Result<(), Killed>,
     errors: &str,
     refusal: Option<String>,
 ) -> Outcome {
     assert!(!errors.contains("panicked"), "a panic: {errors}");
-    stage.check_end(told.is_err() || refusal.is_some(), errors);
+    stage.check_end(result.is_err() || refusal.is_some(), errors);
     Outcome {
         sites: stage.board.sites(),
         fired: stage.board.fired(),

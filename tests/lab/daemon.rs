@@ -47,8 +47,8 @@ pub fn knock_binary() -> PathBuf {
     }
     static LINK: OnceLock<PathBuf> = OnceLock::new();
     LINK.get_or_init(|| {
-        std::fs::create_dir_all(knock_folder()).expect("directory");
-        let link = knock_folder().join("knock");
+        std::fs::create_dir_all(knock_directory()).expect("directory");
+        let link = knock_directory().join("knock");
         std::os::unix::fs::symlink(daemon_binary(), &link).expect("link");
         link
     })
@@ -57,10 +57,10 @@ pub fn knock_binary() -> PathBuf {
 
 /// Removes the link made by [`knock_binary`].
 pub fn remove_knock_link() {
-    let _ = std::fs::remove_dir_all(knock_folder());
+    let _ = std::fs::remove_dir_all(knock_directory());
 }
 
-fn knock_folder() -> PathBuf {
+fn knock_directory() -> PathBuf {
     std::env::temp_dir().join(format!("kt-{}-bin", std::process::id()))
 }
 

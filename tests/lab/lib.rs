@@ -108,6 +108,6 @@ pub fn missing() -> Option<String> {
 /// The full path of a program in PATH.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(program))
+        .map(|directory| directory.join(program))
         .find(|path| path.is_file())
 }

@@ -124,8 +124,8 @@ pub fn sweep() {
     }
 }
 
-/// The entries `kt-<pid>-...` of `folder` whose process no longer exists.
-pub fn stale(folder: &Path) -> Vec<PathBuf> {
+/// The entries `kt-<pid>-...` of `directory` whose process no longer exists.
+pub fn stale(directory: &Path) -> Vec<PathBuf> {
     let is_stale = |path: &PathBuf| {
         let name = path
             .file_name()
@@ -137,7 +137,7 @@ pub fn stale(folder: &Path) -> Vec<PathBuf> {
             .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
     };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(is_stale).collect()
 }
 

@@ -350,8 +350,8 @@ fn status_and_close_know_bans() {
     daemon.await_text(&lines::opened(scanner, "SSH"));
 }
 
-/// An attacker can forge source addresses to get them banned, but not so many that the router does
-/// nothing else.
+/// An attacker can forge source addresses to get them banned, but this must not use up the router's
+/// CPU.
 fn forged_bans_cost_little() {
     let scene = Scene::new();
     let begin = Instant::now();

@@ -81,7 +81,7 @@ fn play(example: &Example<'_>, doors: &str) {
     original.await_text("listening");
 
     let bin = knock_binary();
-    let bin = bin.parent().expect("a folder").display();
+    let bin = bin.parent().expect("a directory").display();
     let command = example
         .command
         .replace("router.example.net", ROUTER)

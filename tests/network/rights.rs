@@ -126,8 +126,8 @@ fn the_listener_has_no_rights() {
         // Its root directory is empty.
         let root = fs::read_link(format!("/proc/{pid}/root")).expect("root");
         assert_eq!(root, scene.home.path("state/empty"), "chroot");
-        let folder = fs::read_link(format!("/proc/{pid}/cwd")).expect("cwd");
-        assert_eq!(folder, root);
+        let directory = fs::read_link(format!("/proc/{pid}/cwd")).expect("cwd");
+        assert_eq!(directory, root);
         let entries = fs::read_dir(&root).expect("root").count();
         assert_eq!(entries, 0, "files where it is");
         assert_eq!(fs::metadata(&root).expect("root").uid(), 0, "its root");
@@ -278,8 +278,8 @@ fn as_user(scene: &Scene, capability: &str, args: &[&str]) -> Daemon {
 fn an_ordinary_user_can_run_it() {
     let scene = Scene::new();
     // As an administrator would create them.
-    for folder in ["state", "own"] {
-        let path = scene.home.path(folder);
+    for directory in ["state", "own"] {
+        let path = scene.home.path(directory);
         fs::create_dir(&path).expect("directory");
         chown(&path, Some(USER), Some(USER)).expect("chown");
     }

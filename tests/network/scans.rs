@@ -222,7 +222,7 @@ fn a_thousand_tripwires_attach_and_attach_again() {
         )
     };
     // The filter merges nearby tripwires; the exact check does not.
-    let beside = || {
+    let between_tripwires = || {
         scene.knock(
             ROUTER,
             &["9005", "10001", "20003", "11997", "503:udp", "29993"],
@@ -231,7 +231,7 @@ fn a_thousand_tripwires_attach_and_attach_again() {
     let opened = lines::opened(CLIENT, "1");
     for round in 1..=3 {
         if round % 2 == 0 {
-            beside()
+            between_tripwires()
         } else {
             knock()
         }

@@ -94,9 +94,9 @@ fn copy_of_unit(scene: &Scene) -> PathBuf {
 fn hardened_unit_is_safer() {
     let scene = Scene::new();
     let unit = copy_of_unit(&scene);
-    let folder = scene.home.path("knockd.service.d");
-    fs::create_dir(&folder).expect("directory");
-    fs::copy(HARDENED, folder.join("hardened.conf")).expect("copy");
+    let directory = scene.home.path("knockd.service.d");
+    fs::create_dir(&directory).expect("directory");
+    fs::copy(HARDENED, directory.join("hardened.conf")).expect("copy");
     let analyze = |args: &[&str]| {
         let mut command = Command::new("systemd-analyze");
         let path = format!("{}:", unit.parent().expect("directory").display());

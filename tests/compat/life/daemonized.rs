@@ -136,7 +136,7 @@ fn pid_file_changed_at_a_reload() {
     let pid = daemonize(&life, &format!("-i s0 -c {}", life.path("conf")), "pid");
     life.await_log("log", "starting up");
     life.conf(&format!("[options]\nPidFile=@W@/new\n{DOOR}"));
-    life.home.write("new", "somebody else's\n");
+    life.home.write("new", "foreign\n");
     let_pass(100);
     signal(pid, libc::SIGHUP);
     life.await_log("log", "re-reading config file: ");

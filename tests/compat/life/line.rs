@@ -39,8 +39,8 @@ pub const TESTS: &[Test] = &[
 
 fn config_is_a_folder() {
     let life = Life::new("");
-    let folder = life.folder();
-    let mut daemon = life.run(&format!("-v -i s0 -c {folder}"));
+    let directory = life.directory();
+    let mut daemon = life.run(&format!("-v -i s0 -c {directory}"));
     if is_original() {
         daemon.await_text(lines::LISTENING);
     } else {
@@ -101,8 +101,8 @@ fn our_options() {
 fn config_beside_the_program() {
     let life = Life::new("");
     let program = life.home.path("usr/sbin/knockd");
-    for folder in ["usr/sbin", "etc"] {
-        std::fs::create_dir_all(life.home.path(folder)).unwrap();
+    for directory in ["usr/sbin", "etc"] {
+        std::fs::create_dir_all(life.home.path(directory)).unwrap();
     }
     std::fs::copy(daemon_binary(), &program).unwrap();
     life.home.write("etc/knockd.conf", "beside\n");

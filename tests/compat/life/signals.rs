@@ -378,10 +378,10 @@ fn a_failed_knock_is_reported() {
     let daemon = life.start();
     life.send("7000 7000");
     life.fence(&daemon);
-    let told = usize::from(!is_original());
+    let logged = usize::from(!is_original());
     assert_eq!(
         daemon.count("10.9.0.2: A: wrong knock, attempt ended (stage 1)"),
-        told
+        logged
     );
 }
 

@@ -4,7 +4,9 @@
 //! Then the story runs once for each of these calls and each error that it can return.
 //! `scripts/test` tries the first call of each path, `scripts/faults` every call and more errors.
 //!
-//! usage: faults [--whole] [--jobs N] [--verbose] [WORD...]   only the cases whose names have all the words
+//! usage: faults [--whole] [--jobs N] [--verbose] [WORD...]
+//!
+//! WORD selects the cases whose names contain all the words.
 #![allow(clippy::unwrap_used)] // A test panics by design.
 
 mod board;

@@ -61,7 +61,8 @@ impl Flood {
 
 /// Pins this thread to the first CPU.
 fn pin() {
-    // SAFETY: cpu_set_t is an array of bits, for which zero is valid; the set is live during the call.
+    // SAFETY: cpu_set_t is an array of bits, for which zero is valid. The set is live during the
+    // call.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(0, &mut set);

@@ -67,7 +67,8 @@ impl Namespace {
         let place = File::open(format!("/run/netns/{}", self.name)).expect("namespace");
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                // SAFETY: the descriptor is open; setns changes this thread only, and the thread ends after the job.
+                // SAFETY: the descriptor is open. setns changes only this thread, which ends after the
+                // job.
                 let result = unsafe { libc::setns(place.as_raw_fd(), libc::CLONE_NEWNET) };
                 assert_eq!(result, 0, "setns: {}", std::io::Error::last_os_error());
                 job()

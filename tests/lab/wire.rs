@@ -93,7 +93,8 @@ impl Wire {
             let mut done = 0;
             while done < messages.len() {
                 let rest = &mut messages[done..];
-                // SAFETY: each message points at one live piece, which points at a live frame; the kernel only reads those.
+                // SAFETY: each message points to a live iovec, which points to a live frame. The kernel
+                // only reads them.
                 let sent = unsafe {
                     libc::sendmmsg(
                         self.socket.as_raw_fd(),

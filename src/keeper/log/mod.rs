@@ -111,7 +111,7 @@ impl LogSinks {
         };
         if wanted {
             let time = self.zone.local(time);
-            for line in text.to_string().split('\n') {
+            for line in text.to_string().split_terminator('\n') {
                 let text = line.to_string();
                 self.pending.push(LogLine { time, kind, text });
             }

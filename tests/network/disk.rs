@@ -218,7 +218,7 @@ fn assert_has_no_state(daemon: &Daemon, problem: &str) {
     let errors = daemon.errors();
     assert_eq!(errors.lines().count(), 1, "{errors}");
     for text in [
-        "no state directory",
+        "no state folder",
         problem,
         "the listener can see the file system",
     ] {

@@ -176,6 +176,7 @@ const NEVER_FAIL: &[&str] = &[
     "malloc",
     "realloc",
     "signal",
+    "strerror",
 ];
 
 /// The functions that `src/sys` calls and for which no fault can be injected.

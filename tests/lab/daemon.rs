@@ -203,9 +203,11 @@ impl Daemon {
         output.map(|(_, line)| line.clone()).collect()
     }
 
-    /// The exit status, or `None` while it runs.
+    /// The exit status, or `None` while it runs. Its output has been read as after [`Daemon::wait`].
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("wait")
+        let status = self.child.try_wait().expect("wait")?;
+        self.read_the_rest(status);
+        Some(status)
     }
 
     pub fn signal(&self, number: i32) {
@@ -221,12 +223,16 @@ impl Daemon {
         let status = wait_within(2 * DEADLINE, pause, "end of the daemon", || {
             child.try_wait().expect("wait")
         });
-        let end = Instant::now() + LAST_WORDS;
-        let is_read = |readers: &[JoinHandle<()>]| readers.iter().all(JoinHandle::is_finished);
-        while status.code().is_some() && !is_read(&self.readers) && Instant::now() < end {
-            std::thread::sleep(pause);
-        }
+        self.read_the_rest(status);
         status
+    }
+
+    fn read_the_rest(&self, status: ExitStatus) {
+        let end = Instant::now() + LAST_WORDS;
+        let is_read = || self.readers.iter().all(JoinHandle::is_finished);
+        while status.code().is_some() && !is_read() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn is_alive(&mut self) -> bool {

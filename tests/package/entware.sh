@@ -47,11 +47,11 @@ entware_knocks() {
     await "the knock opens" is_open
 }
 
-# README's script for Asuswrt-Merlin, which the firmware runs after it has rebuilt its rules.
+# The script of docs/install.md for Asuswrt-Merlin, which the firmware runs after it has rebuilt its rules.
 merlin_restarts_firewall() {
     router iptables -F
-    sed -n '/firewall-start << /,/^ *END$/p' README.md | sed '1d; $d; s/^ *//' > "$root/packages/firewall-start"
-    [ -s "$root/packages/firewall-start" ] || lost "README has no such script"
+    sed -n '/firewall-start << /,/^ *END$/p' docs/install.md | sed '1d; $d; s/^ *//' > "$root/packages/firewall-start"
+    [ -s "$root/packages/firewall-start" ] || lost "docs/install.md has no such script"
     router sh /packages/firewall-start vlan1 || lost "the script fails"
 }
 

@@ -230,11 +230,11 @@ test_opt() {
     rm -r "$root/opt" "$root/etc/ipkg.conf"
 }
 
-# README's commands for a flash without space for two copies.
+# The commands of docs/install.md for a flash without space for two copies.
 one_copy() {
-    sed -n '/^   p=.*ddwrt/,/^   ```/p' README.md | sed '$d; s,^ *p=.*,p=/packages/'"$1"',; s,~,/jffs,g' > "$root/packages/one-copy"
-    [ -s "$root/packages/one-copy" ] || lost "README has no such commands"
-    router sh /packages/one-copy > "$folder/said" 2>&1 || lost "the commands of README fail"
+    sed -n '/^   p=.*ddwrt/,/^   ```/p' docs/install.md | sed '$d; s,^ *p=.*,p=/packages/'"$1"',; s,~,/jffs,g' > "$root/packages/one-copy"
+    [ -s "$root/packages/one-copy" ] || lost "docs/install.md has no such commands"
+    router sh /packages/one-copy > "$folder/said" 2>&1 || lost "the commands of docs/install.md fail"
 }
 
 test_one_copy() {

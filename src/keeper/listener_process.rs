@@ -225,7 +225,7 @@ impl AsFd for ListenerProcess {
 
 fn refused(selector: &Selector, error: Error) -> String {
     let why = match error {
-        Error::Os(libc::EPERM) => {
+        Error::Os(libc::EPERM | libc::EACCES) => {
             "You don't have permission to perform this capture on that device \
              (socket: Operation not permitted); run knockd as root or with CAP_NET_RAW"
         }

@@ -82,7 +82,7 @@ struct Running {
 
 impl Running {
     /// It must end by then, if it has a deadline at all.
-    fn hurry(&mut self, until: Millis) {
+    fn cap_deadline(&mut self, until: Millis) {
         if self.deadline != NEVER {
             self.deadline = self.deadline.min(until);
         }
@@ -151,7 +151,7 @@ impl CommandQueue {
         match exec::prepare(&self.queue.get(index)?.text) {
             Ok(prepared) => {
                 self.forks_fail = false;
-                self.has_begun(index, prepared.group(), now, options);
+                self.mark_running(index, prepared.group(), now, options);
                 let running = self.running.last()?;
                 Some(Ok((&running.command, prepared)))
             }
@@ -221,7 +221,7 @@ impl CommandQueue {
     }
 
     /// The command at that index of the queue runs now, as this group.
-    fn has_begun(&mut self, index: usize, group: ProcessGroup, now: Millis, options: &Options) {
+    fn mark_running(&mut self, index: usize, group: ProcessGroup, now: Millis, options: &Options) {
         let command = self.queue.remove(index);
         let timeout = match command.role.is_of_ban() {
             true => options.command_timeout.min(BAN_COMMAND_MS),
@@ -268,17 +268,17 @@ impl CommandQueue {
                 Role::Start | Role::Ban => starts,
                 Role::Stop | Role::Unban | Role::Plain => all,
             };
-            running.hurry(limit);
+            running.cap_deadline(limit);
         }
     }
 
     /// The start command of that lease, if it runs, must end by then.
-    pub fn hurry_start(&mut self, lease: LeaseId, until: Millis) {
+    pub fn cap_start_deadline(&mut self, lease: LeaseId, until: Millis) {
         for running in &mut self.running {
             if running.command.lease == Some(lease)
                 && matches!(running.command.role, Role::Start | Role::Ban)
             {
-                running.hurry(until);
+                running.cap_deadline(until);
             }
         }
     }
@@ -289,7 +289,7 @@ impl CommandQueue {
     }
 
     /// Whether no command runs and none will.
-    pub fn are_over(&self, now: Millis) -> bool {
+    pub fn is_drained(&self, now: Millis) -> bool {
         self.running.is_empty() && (self.queue.is_empty() || self.limit <= now)
     }
 

@@ -63,11 +63,11 @@ pub const ERROR: &str = "error\n";
 
 enum Stage {
     /// The question so far.
-    Asks(Vec<u8>),
+    Reading(Vec<u8>),
     /// It waits for the listener's report.
-    Waits { json: bool },
+    Pending { json: bool },
     /// What is left of the answer.
-    Hears(Vec<u8>),
+    Writing(Vec<u8>),
 }
 
 struct Client {
@@ -112,9 +112,9 @@ impl Control {
         entries.push(PollEntry::new(Some(self.socket.as_fd()), awaits));
         for client in &self.clients {
             let awaits = match client.stage {
-                Stage::Asks(_) => Awaits::Input,
-                Stage::Waits { .. } => Awaits::Nothing,
-                Stage::Hears(_) => Awaits::Room,
+                Stage::Reading(_) => Awaits::Input,
+                Stage::Pending { .. } => Awaits::Nothing,
+                Stage::Writing(_) => Awaits::Room,
             };
             entries.push(PollEntry::new(Some(client.stream.as_fd()), awaits));
         }
@@ -160,7 +160,7 @@ impl Control {
                 Ok(stream) => self.clients.push(Client {
                     stream,
                     until: now + CLIENT_MS,
-                    stage: Stage::Asks(Vec::new()),
+                    stage: Stage::Reading(Vec::new()),
                 }),
                 Err(error) if error.is(libc::EAGAIN) => return,
                 Err(_) => {
@@ -173,15 +173,15 @@ impl Control {
     }
 
     /// Whether somebody waits for a status.
-    pub fn waits_for_status(&self) -> bool {
-        let waits = |client: &Client| matches!(client.stage, Stage::Waits { .. });
+    pub fn has_pending_status(&self) -> bool {
+        let waits = |client: &Client| matches!(client.stage, Stage::Pending { .. });
         self.clients.iter().any(waits)
     }
 
     /// Sends the status, as text or JSON, to all who wait for it.
     pub fn answer_status(&mut self, mut status: impl FnMut(bool) -> String) {
         self.clients.retain_mut(|client| match client.stage {
-            Stage::Waits { json } => client.hear(OK, &status(json)),
+            Stage::Pending { json } => client.respond(OK, &status(json)),
             _ => true,
         });
     }
@@ -191,9 +191,9 @@ impl Client {
     /// Reads or writes what can be. `false`: done with it.
     fn proceed(&mut self, answer: &mut dyn FnMut(Question) -> Option<String>) -> bool {
         match &mut self.stage {
-            Stage::Waits { .. } => false,
-            Stage::Hears(_) => self.write(),
-            Stage::Asks(question) => {
+            Stage::Pending { .. } => false,
+            Stage::Writing(_) => self.write(),
+            Stage::Reading(question) => {
                 let mut buffer = [0u8; MAX_QUESTION];
                 let length = match file::read(self.stream.as_fd(), &mut buffer) {
                     Ok(0) => return false,
@@ -207,24 +207,24 @@ impl Client {
                 let question = question.get(..end).and_then(Question::parse);
                 let json = matches!(question, Some(Question::Status { json: true }));
                 match question.map(answer) {
-                    Some(Some(text)) => self.hear("", &text),
+                    Some(Some(text)) => self.respond("", &text),
                     Some(None) => {
-                        self.stage = Stage::Waits { json };
+                        self.stage = Stage::Pending { json };
                         true
                     }
-                    None => self.hear(ERROR, "knockd does not understand the question\n"),
+                    None => self.respond(ERROR, "knockd does not understand the question\n"),
                 }
             }
         }
     }
 
-    fn hear(&mut self, kind: &str, text: &str) -> bool {
-        self.stage = Stage::Hears([kind, text].concat().into_bytes());
+    fn respond(&mut self, kind: &str, text: &str) -> bool {
+        self.stage = Stage::Writing([kind, text].concat().into_bytes());
         self.write()
     }
 
     fn write(&mut self) -> bool {
-        let Stage::Hears(rest) = &mut self.stage else {
+        let Stage::Writing(rest) = &mut self.stage else {
             return true;
         };
         match file::write(self.stream.as_fd(), rest) {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::doors::DoorRuntime;
-use super::state::State;
+use super::state::StateDir;
 use super::{Settings, process};
 use crate::capture::interfaces::Selector;
 use crate::config::Options;
@@ -42,7 +42,7 @@ pub enum Startup {
     Pending,
     /// A line for the log.
     Log(ToKeeper),
-    /// It may be [`let_go`](ListenerProcess::let_go). Whether an interface is there.
+    /// It may be [`start_capture`](ListenerProcess::start_capture). Whether an interface is there.
     Ready(bool),
     /// It cannot listen: why.
     Refused(String),
@@ -59,7 +59,7 @@ pub enum Received {
     /// It has ended.
     End,
     /// Something that no honest listener sends.
-    Nonsense,
+    Malformed,
 }
 
 impl ListenerProcess {
@@ -69,7 +69,7 @@ impl ListenerProcess {
         settings: &Settings,
         options: &Options,
         doors: &mut [DoorRuntime],
-        state: Option<&State>,
+        state: Option<&StateDir>,
         wait_for_interfaces: bool,
         before: Option<&ListenerProcess>,
     ) -> Result<ListenerProcess, String> {
@@ -93,7 +93,7 @@ impl ListenerProcess {
             sockets.push(socket.map_err(|error| refused(selector, error))?);
         }
         let more: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
-        let cage = state.map(State::empty_directory);
+        let cage = state.map(StateDir::empty_directory);
         let (socket, process) = process::spawn(listener::PROGRAM, cage, &more)?;
         let numbers = more.iter().map(|fd| fd.as_raw_fd() as u32).collect();
         let started = monotonic();
@@ -105,14 +105,14 @@ impl ListenerProcess {
             started,
             paused_until: NEVER,
         };
-        let tell = |record| listener.send(record, true);
+        let send = |record| listener.send_record(record, true);
         let none = Vec::new();
         let (tripwire, ranges) = match &options.tripwire {
             Tripwire::None => (Tripwire::None, &none),
             Tripwire::Auto => (Tripwire::Auto, &none),
             Tripwire::Ports(ranges) => (Tripwire::Ports(ranges.len() as u16), ranges),
         };
-        tell(ToListener::Setup(Setup {
+        send(ToListener::Setup(Setup {
             doors: doors.len() as u16,
             matching: options.matching(),
             max_attempts: options.max_attempts as u16,
@@ -125,20 +125,20 @@ impl ListenerProcess {
             wait_for_interfaces,
             interface,
         }))?;
-        tell(ToListener::Sockets {
+        send(ToListener::Sockets {
             numbers,
             shared: before.is_some(),
         })?;
         for door in doors {
             door.generation = 0;
             let pattern = door.config.pattern(door.sequence().cloned());
-            tell(ToListener::Door {
+            send(ToListener::Door {
                 pattern,
                 one_time: door.is_one_time(),
             })?;
         }
         for ranges in ranges.chunks(RANGES_AT_ONCE) {
-            tell(ToListener::Tripwires(ranges.to_vec()))?;
+            send(ToListener::Tripwires(ranges.to_vec()))?;
         }
         Ok(listener)
     }
@@ -150,19 +150,19 @@ impl ListenerProcess {
     }
 
     /// Sends a record. The listener reads all the time, so one that does not take it is as good as dead.
-    pub fn say(&self, record: ToListener) -> Result<()> {
-        self.send(record, false)
+    pub fn send(&self, record: ToListener) -> Result<()> {
+        self.send_record(record, false)
     }
 
     /// The same, and waits for room if `wait`: one that starts may need a while.
-    fn send(&self, record: ToListener, wait: bool) -> Result<()> {
+    fn send_record(&self, record: ToListener, wait: bool) -> Result<()> {
         self.socket.send(&record.encode(), wait)
     }
 
     /// Lets one that is ready read packets. One that does not take the word would be deaf for ever: it is ended, and its end starts
     /// another like any end.
-    pub fn let_go(&self) {
-        if self.say(ToListener::Start).is_err() {
+    pub fn start_capture(&self) {
+        if self.send(ToListener::Start).is_err() {
             self.kill();
         }
     }
@@ -203,7 +203,7 @@ impl ListenerProcess {
             Ok(0) => Received::End,
             Ok(length) => match buffer.get(..length).and_then(ToKeeper::decode) {
                 Some(record) => Received::Record(record),
-                None => Received::Nonsense,
+                None => Received::Malformed,
             },
             Err(error) if error.is(libc::EAGAIN) && !self.ended => Received::Nothing,
             Err(_) => Received::End,

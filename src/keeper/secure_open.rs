@@ -14,13 +14,13 @@ use std::path::{Path, PathBuf};
 /// As the kernel's own bound (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
-/// Opens an absolute path as [`file::open`] does, one directory after the other, so that none can be put in the place of one that was looked
+/// Opens an absolute path as [`file::open`] does, one directory after the other, so that none can be put in the dir of one that was looked
 /// at. A link is followed only if root or this user made it, and a file of another user in a directory that others can write to is refused:
 /// either may be there to have the keeper write, or read, something else. A FIFO without a reader is an error and holds nothing up.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     let end = match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => end,
-        End::OfTheKernel(path) => return file::open(&path, flags | libc::O_NONBLOCK, mode),
+        End::InProc(path) => return file::open(&path, flags | libc::O_NONBLOCK, mode),
     };
     let careful = libc::O_NONBLOCK | libc::O_NOFOLLOW;
     let file = file::open_in(end.folder.as_fd(), &end.name, flags | careful, mode)?;
@@ -53,10 +53,10 @@ pub fn open_trusted(path: &Path, flags: libc::c_int) -> Result<File> {
 }
 
 /// A directory that is named: the one it is in, where each link on the way may be followed.
-pub fn folder(path: &Path) -> Result<InFolder> {
+pub fn folder(path: &Path) -> Result<InDirectory> {
     match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => Ok(end),
-        End::OfTheKernel(_) => Err(Error::Os(libc::EACCES)),
+        End::InProc(_) => Err(Error::Os(libc::EACCES)),
     }
 }
 
@@ -64,7 +64,7 @@ pub fn folder(path: &Path) -> Result<InFolder> {
 pub fn canonical(path: &Path) -> Result<PathBuf> {
     let path = match walk(path, LinkPolicy::All)? {
         End::In(end) => end.path,
-        End::OfTheKernel(path) => path,
+        End::InProc(path) => path,
     };
     // The link to a pipe has no path as its target.
     file::find_link(&path).map(|_| path)
@@ -97,7 +97,7 @@ fn exposure(folder: BorrowedFd<'_>) -> Result<Exposure> {
 }
 
 /// A name in a directory, which is held open.
-pub struct InFolder {
+pub struct InDirectory {
     /// The directory.
     pub folder: File,
     /// The name, which is no link; `.` for the root.
@@ -108,9 +108,9 @@ pub struct InFolder {
 
 /// Where a path leads.
 enum End {
-    In(InFolder),
+    In(InDirectory),
     /// Into /proc, where links such as those of `/dev/stdout` have no path as their target.
-    OfTheKernel(PathBuf),
+    InProc(PathBuf),
 }
 
 /// Which links are followed.
@@ -153,7 +153,7 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
                 continue;
             }
             b"" => {
-                return Ok(End::In(InFolder {
+                return Ok(End::In(InDirectory {
                     folder,
                     name: ".".into(),
                     path: path_of(done),
@@ -166,7 +166,7 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
         done.extend_from_slice(name);
         if links_followed == LinkPolicy::TrustedOnly && done == b"/proc" {
             done.extend_from_slice(rest);
-            return Ok(End::OfTheKernel(path_of(done)));
+            return Ok(End::InProc(path_of(done)));
         }
         // What is not there yet is no link.
         let link = file::find_in(here, part);
@@ -198,7 +198,7 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
             target.extend_from_slice(rest);
             (way, at) = (target, 0);
         } else if is_last {
-            return Ok(End::In(InFolder {
+            return Ok(End::In(InDirectory {
                 folder,
                 name: part.to_os_string(),
                 path: path_of(done),
@@ -226,10 +226,10 @@ mod tests {
     const APPEND: libc::c_int = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
 
     /// A folder of this test's, with `safe` (0755), `sticky` (1777) and `open` (0777) in it.
-    struct BootContext(PathBuf);
+    struct TestDir(PathBuf);
 
-    impl BootContext {
-        fn new(name: &str) -> BootContext {
+    impl TestDir {
+        fn new(name: &str) -> TestDir {
             let path =
                 std::env::temp_dir().join(format!("knockd-files-{}-{name}", std::process::id()));
             for (folder, mode) in [
@@ -241,7 +241,7 @@ mod tests {
                 fs::create_dir(path.join(folder)).unwrap();
                 fs::set_permissions(path.join(folder), fs::Permissions::from_mode(mode)).unwrap();
             }
-            BootContext(path)
+            TestDir(path)
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    impl Drop for BootContext {
+    impl Drop for TestDir {
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).unwrap();
         }
@@ -264,34 +264,28 @@ mod tests {
 
     #[test]
     fn links_are_followed_only_from_folders_of_ours() {
-        let place = BootContext::new("links");
-        symlink("../safe/target", place.path("open/link")).unwrap();
-        symlink(place.path("safe/target"), place.path("safe/link")).unwrap();
-        symlink("../open/link", place.path("safe/far")).unwrap();
-        symlink("../safe", place.path("open/folder")).unwrap();
-        symlink("open", place.path("way")).unwrap();
-        symlink("loop", place.path("safe/loop")).unwrap();
-        assert_eq!(place.refusal("open/plain"), None);
-        assert_eq!(place.refusal("safe/../open/./plain"), None);
-        assert_eq!(place.refusal("way/plain"), None);
+        let dir = TestDir::new("links");
+        symlink("../safe/target", dir.path("open/link")).unwrap();
+        symlink(dir.path("safe/target"), dir.path("safe/link")).unwrap();
+        symlink("../open/link", dir.path("safe/far")).unwrap();
+        symlink("../safe", dir.path("open/folder")).unwrap();
+        symlink("open", dir.path("way")).unwrap();
+        symlink("loop", dir.path("safe/loop")).unwrap();
+        assert_eq!(dir.refusal("open/plain"), None);
+        assert_eq!(dir.refusal("safe/../open/./plain"), None);
+        assert_eq!(dir.refusal("way/plain"), None);
         for name in ["open/link", "way/link", "safe/far"] {
-            let text = place.refusal(name).expect(name);
+            let text = dir.refusal(name).expect(name);
             assert!(text.contains("has a symbolic link"), "{text}");
-            assert!(!place.path("safe/target").exists());
+            assert!(!dir.path("safe/target").exists());
         }
-        let text = place.refusal("open/folder/target").unwrap();
+        let text = dir.refusal("open/folder/target").unwrap();
         assert!(text.contains("has a symbolic link"), "{text}");
-        assert_eq!(place.refusal("safe/link"), None);
-        assert!(place.path("safe/target").exists());
+        assert_eq!(dir.refusal("safe/link"), None);
+        assert!(dir.path("safe/target").exists());
+        assert!(dir.refusal("safe/loop").unwrap().contains("symbolic links"));
         assert!(
-            place
-                .refusal("safe/loop")
-                .unwrap()
-                .contains("symbolic links")
-        );
-        assert!(
-            place
-                .refusal("safe/none/file")
+            dir.refusal("safe/none/file")
                 .unwrap()
                 .contains("No such file")
         );
@@ -301,47 +295,47 @@ mod tests {
 
     #[test]
     fn in_a_sticky_folder_links_of_root_are_followed_and_no_others() {
-        let place = BootContext::new("sticky");
-        symlink("../safe/target", place.path("sticky/ours")).unwrap();
-        assert_eq!(place.refusal("sticky/ours"), None);
-        fs::hard_link(place.path("sticky/ours"), place.path("sticky/second")).unwrap();
-        let text = place.refusal("sticky/second").unwrap();
+        let dir = TestDir::new("sticky");
+        symlink("../safe/target", dir.path("sticky/ours")).unwrap();
+        assert_eq!(dir.refusal("sticky/ours"), None);
+        fs::hard_link(dir.path("sticky/ours"), dir.path("sticky/second")).unwrap();
+        let text = dir.refusal("sticky/second").unwrap();
         assert!(text.contains("has a symbolic link"), "{text}");
-        symlink("../safe/other", place.path("sticky/theirs")).unwrap();
-        if lchown(place.path("sticky/theirs"), Some(SOMEBODY), None).is_err() {
+        symlink("../safe/other", dir.path("sticky/theirs")).unwrap();
+        if lchown(dir.path("sticky/theirs"), Some(SOMEBODY), None).is_err() {
             return eprintln!("skipped: not root");
         }
-        let text = place.refusal("sticky/theirs").unwrap();
+        let text = dir.refusal("sticky/theirs").unwrap();
         assert!(text.contains("has a symbolic link"), "{text}");
-        assert!(!place.path("safe/other").exists());
+        assert!(!dir.path("safe/other").exists());
     }
 
     #[test]
     fn a_file_of_another_user_is_refused_where_others_can_write() {
-        let place = BootContext::new("owner");
+        let dir = TestDir::new("owner");
         for name in ["safe/file", "sticky/file", "open/file"] {
-            fs::write(place.path(name), "").unwrap();
-            assert_eq!(place.refusal(name), None);
-            if chown(place.path(name), Some(SOMEBODY), None).is_err() {
+            fs::write(dir.path(name), "").unwrap();
+            assert_eq!(dir.refusal(name), None);
+            if chown(dir.path(name), Some(SOMEBODY), None).is_err() {
                 return eprintln!("skipped: not root");
             }
         }
         for name in ["sticky/file", "open/file"] {
-            let text = place.refusal(name).unwrap();
+            let text = dir.refusal(name).unwrap();
             // Where fs.protected_regular is set, the kernel itself refuses the one in `sticky`.
             let refused = text.contains("it is another user's");
             assert!(refused || text.contains("Permission denied"), "{text}");
         }
-        assert_eq!(place.refusal("safe/file"), None);
+        assert_eq!(dir.refusal("safe/file"), None);
         // So it is in a directory of that user.
-        chown(place.path("safe"), Some(SOMEBODY), None).unwrap();
-        assert!(place.refusal("safe/file").is_some());
+        chown(dir.path("safe"), Some(SOMEBODY), None).unwrap();
+        assert!(dir.refusal("safe/file").is_some());
     }
 
     #[test]
     fn what_says_what_to_do_is_trusted_only_if_nobody_else_can_write_to_it() {
-        let place = BootContext::new("trusted");
-        let path = place.path("safe/list");
+        let dir = TestDir::new("trusted");
+        let path = dir.path("safe/list");
         fs::write(&path, "").unwrap();
         for (mode, trusted) in [(0o600, true), (0o644, true), (0o660, false), (0o602, false)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -356,16 +350,16 @@ mod tests {
 
     #[test]
     fn a_path_has_one_spelling_as_realpath_has_it() {
-        let place = BootContext::new("spelling");
-        fs::write(place.path("safe/file"), "").unwrap();
-        symlink("../safe/file", place.path("open/link")).unwrap();
-        let file = File::open(place.path("safe/file")).unwrap();
+        let dir = TestDir::new("spelling");
+        fs::write(dir.path("safe/file"), "").unwrap();
+        symlink("../safe/file", dir.path("open/link")).unwrap();
+        let file = File::open(dir.path("safe/file")).unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
         let (pipe, _writer) = std::io::pipe().unwrap();
         let pipe = std::os::fd::AsRawFd::as_raw_fd(&pipe);
         for path in [
-            place.path("safe/../open/./link"),
-            place.path("none"),
+            dir.path("safe/../open/./link"),
+            dir.path("none"),
             format!("/dev/fd/{fd}").into(),
             format!("/proc/self/fd/{fd}").into(),
             format!("/dev/fd/{pipe}").into(),
@@ -378,24 +372,24 @@ mod tests {
 
     #[test]
     fn a_hard_link_in_a_folder_of_others_is_refused() {
-        let place = BootContext::new("hard");
-        fs::write(place.path("safe/secret"), "").unwrap();
-        fs::hard_link(place.path("safe/secret"), place.path("open/log")).unwrap();
-        fs::hard_link(place.path("safe/secret"), place.path("safe/log")).unwrap();
-        assert!(place.refusal("open/log").unwrap().contains("a hard link"));
-        assert_eq!(place.refusal("safe/log"), None);
+        let dir = TestDir::new("hard");
+        fs::write(dir.path("safe/secret"), "").unwrap();
+        fs::hard_link(dir.path("safe/secret"), dir.path("open/log")).unwrap();
+        fs::hard_link(dir.path("safe/secret"), dir.path("safe/log")).unwrap();
+        assert!(dir.refusal("open/log").unwrap().contains("a hard link"));
+        assert_eq!(dir.refusal("safe/log"), None);
     }
 
     #[test]
     fn devices_and_the_descriptors_of_this_process_can_be_opened() {
-        let place = BootContext::new("devices");
+        let dir = TestDir::new("devices");
         let absolute =
             |path: &str| open(Path::new(path), libc::O_APPEND | libc::O_WRONLY, 0).map(drop);
         absolute("/dev/null").unwrap();
-        let file = File::create(place.path("safe/output")).unwrap();
+        let file = File::create(dir.path("safe/output")).unwrap();
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         absolute(&link).unwrap();
-        symlink(&link, place.path("safe/stdout")).unwrap();
-        assert_eq!(place.refusal("safe/stdout"), None);
+        symlink(&link, dir.path("safe/stdout")).unwrap();
+        assert_eq!(dir.refusal("safe/stdout"), None);
     }
 }

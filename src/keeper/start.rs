@@ -3,7 +3,7 @@
 
 use super::log::LogKind;
 use super::run::Keeper;
-use super::state::{State, Unavailable};
+use super::state::{StateDir, StateDirError};
 use super::{Settings, config_file, secure_open};
 use crate::cli::{self, fail, print, say};
 use crate::config;
@@ -21,7 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Until the daemon ends.
-fn live(keeper: &mut Keeper) -> ! {
+fn run(keeper: &mut Keeper) -> ! {
     program::exit(keeper.run())
 }
 
@@ -41,7 +41,7 @@ pub fn start(settings: Settings) -> ! {
         Err(problem) => {
             // knockd 0.8 does so, and a person who mistyped a file name is helped by it.
             print(cli::KNOCKD.usage);
-            close_what_is_left(settings, problem);
+            close_leftover_doors(settings, problem);
         }
     };
     for warning in &config.warnings {
@@ -51,7 +51,7 @@ pub fn start(settings: Settings) -> ! {
     let starting = match settings.args.daemon {
         true => match daemon::daemonize() {
             Ok(starting) => Some(starting),
-            Err(error) => close_what_is_left(settings, cannot_daemonize(error)),
+            Err(error) => close_leftover_doors(settings, cannot_daemonize(error)),
         },
         false => None,
     };
@@ -67,12 +67,12 @@ pub fn start(settings: Settings) -> ! {
     let interface = settings.interface(options).to_string();
     let pid_path = settings.pid_file(options);
 
-    match take_state(keeper) {
+    match lock_state_dir(keeper) {
         Ok(state) => {
             keeper.take_over_state(state);
             keeper.take_over_others();
         }
-        Err(Unavailable::Taken(holder)) => {
+        Err(StateDirError::Locked(holder)) => {
             keeper.log.flush();
             let runs = format!(
                 "knockd already runs with {}: process {}",
@@ -91,8 +91,8 @@ pub fn start(settings: Settings) -> ! {
             }
             program::exit(ExitCode::SUCCESS);
         }
-        Err(Unavailable::Unusable(problem)) => {
-            keeper.log.say(
+        Err(StateDirError::Io(problem)) => {
+            keeper.log.log(
                 LogKind::Error,
                 &format_args!(
                     "warning: no state folder: {problem}: doors that are open when knockd is \
@@ -116,15 +116,15 @@ pub fn start(settings: Settings) -> ! {
     };
     if keeper.is_closing() {
         drop(starting);
-        live(keeper);
+        run(keeper);
     }
-    keeper.be_up();
+    keeper.mark_up();
     if starting.is_some() {
         match write_pid(&pid_path) {
             Ok(is_file) => keeper.pid_file = is_file.then_some(pid_path),
             Err(error) => {
                 let path = pid_path.to_string_lossy();
-                keeper.log.say(
+                keeper.log.log(
                     LogKind::Error,
                     &format_args!("could not create pid file {path}: {}", error),
                 );
@@ -133,17 +133,17 @@ pub fn start(settings: Settings) -> ! {
     }
     let log = &mut keeper.log;
     if listens {
-        log.say(
+        log.log(
             LogKind::Verbose,
             &format_args!("listening on {interface}..."),
         );
-        log.say(
+        log.log(
             LogKind::LogOnly,
             &format_args!("starting up, listening on {interface}"),
         );
     } else {
         // With -d, too, while the terminal is still ours.
-        log.say(
+        log.log(
             LogKind::Error,
             &format_args!("starting up, waiting for {interface}"),
         );
@@ -153,16 +153,16 @@ pub fn start(settings: Settings) -> ! {
         close_all(keeper, cannot_daemonize(error));
     }
     keeper.release_listener();
-    live(keeper)
+    run(keeper)
 }
 
 /// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
-fn close_what_is_left(settings: Settings, problem: String) -> ! {
+fn close_leftover_doors(settings: Settings, problem: String) -> ! {
     let text = config_file::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
     let state_dir = settings.state_dir(&options);
     let keeper = Keeper::new(settings, options, Vec::new()).unwrap_or_else(|why| fail(&why));
-    match State::left(&state_dir, &keeper.settings.instance) {
+    match StateDir::lock_abandoned(&state_dir, &keeper.settings.instance) {
         Ok(Some(state)) => keeper.take_over_state(state),
         Ok(None) => {}
         Err(fault) => {
@@ -178,13 +178,13 @@ fn close_what_is_left(settings: Settings, problem: String) -> ! {
 
 /// A start that fails: nothing can be opened, but what is open must be closed.
 fn close_all(keeper: &mut Keeper, problem: String) -> ! {
-    if keeper.is_at_rest() {
+    if keeper.has_no_leases() {
         keeper.log.flush();
         fail(&problem);
     }
-    keeper.log.say(LogKind::Error, &problem);
+    keeper.log.log(LogKind::Error, &problem);
     keeper.close(1);
-    live(keeper)
+    run(keeper)
 }
 
 fn cannot_daemonize(error: Error) -> String {
@@ -193,15 +193,15 @@ fn cannot_daemonize(error: Error) -> String {
 
 /// Takes the state folder. One whose daemon is not up yet, or not any more because it is on its way out, is waited for:
 /// `killall knockd; knockd -d` must leave a daemon.
-fn take_state(keeper: &Keeper) -> Result<State, Unavailable> {
+fn lock_state_dir(keeper: &Keeper) -> Result<StateDir, StateDirError> {
     const PAUSE_MS: Millis = 20;
     let settings = &keeper.settings;
     let folder = settings.state_dir(&keeper.options);
     let deadline = monotonic() + SHUTDOWN_MS + LISTENER_START_MS;
     loop {
-        match State::take(&folder, &settings.instance) {
-            Err(Unavailable::Taken(holder))
-                if !holder.is_up && monotonic() < deadline && !keeper.is_told_to_end() =>
+        match StateDir::lock(&folder, &settings.instance) {
+            Err(StateDirError::Locked(holder))
+                if !holder.is_up && monotonic() < deadline && !keeper.has_shutdown_signal() =>
             {
                 poll::pause(PAUSE_MS);
             }

@@ -28,7 +28,7 @@ const JOURNAL_BROKEN: &str = "journal.broken";
 const PRIVATE_FILE: libc::c_int = libc::O_CREAT | libc::O_WRONLY;
 
 /// A daemon's folder.
-pub struct State {
+pub struct StateDir {
     folder: File,
     /// The lock by the path that another daemon would take, which may be a link that points elsewhere by now.
     named: PathBuf,
@@ -41,15 +41,15 @@ pub struct State {
 
 /// Why there is no folder.
 #[derive(Debug)]
-pub enum Unavailable {
+pub enum StateDirError {
     /// Another daemon has it.
-    Taken(Holder),
+    Locked(Holder),
     /// It cannot be made or used: what, and why.
-    Unusable(String),
+    Io(String),
 }
 
-fn unusable(path: &Path) -> impl Fn(Error) -> Unavailable + '_ {
-    move |error| Unavailable::Unusable(format!("{}: {}", path.to_string_lossy(), error))
+fn io_error(path: &Path) -> impl Fn(Error) -> StateDirError + '_ {
+    move |error| StateDirError::Io(format!("{}: {}", path.to_string_lossy(), error))
 }
 
 /// A daemon among others: its config and `-i`, as given.
@@ -121,44 +121,44 @@ impl Instance {
 /// The control socket's name in the folder.
 const CONTROL: &str = "control";
 
-impl State {
+impl StateDir {
     /// Makes the folder if need be, and takes its lock.
-    pub fn take(state_dir: &Path, instance: &Instance) -> Result<State, Unavailable> {
-        patiently(
-            || State::try_take(state_dir, instance),
-            |error| matches!(error, Unavailable::Unusable(_)),
+    pub fn lock(state_dir: &Path, instance: &Instance) -> Result<StateDir, StateDirError> {
+        retry_transient(
+            || StateDir::try_lock(state_dir, instance),
+            |error| matches!(error, StateDirError::Io(_)),
         )
     }
 
     /// The same without a pause.
-    pub fn try_take(state_dir: &Path, instance: &Instance) -> Result<State, Unavailable> {
+    pub fn try_lock(state_dir: &Path, instance: &Instance) -> Result<StateDir, StateDirError> {
         let named = state_dir.join(&instance.name).join(LOCK);
-        let way = secure_open::folder(state_dir).map_err(unusable(state_dir))?;
-        let state = private_directory(&way.folder, &way.name).map_err(unusable(&way.path))?;
+        let way = secure_open::folder(state_dir).map_err(io_error(state_dir))?;
+        let state = private_directory(&way.folder, &way.name).map_err(io_error(&way.path))?;
         let make = |name: &str| {
             let made = private_directory(&state, OsStr::new(name));
-            made.map_err(unusable(&way.path.join(name)))
+            made.map_err(io_error(&way.path.join(name)))
         };
         let empty = make(EMPTY)?;
         let folder = make(&instance.name)?;
         let flags = libc::O_CREAT | libc::O_RDWR;
         let lock = file::open(&within(&folder, OsStr::new(LOCK)), flags, 0o600)
-            .map_err(unusable(&named))?;
+            .map_err(io_error(&named))?;
         match daemon::lock(&lock, false) {
             Ok(None) => {}
-            Ok(Some(holder)) => return Err(Unavailable::Taken(holder)),
-            Err(error) => return Err(unusable(&named)(error)),
+            Ok(Some(holder)) => return Err(StateDirError::Locked(holder)),
+            Err(error) => return Err(io_error(&named)(error)),
         }
         let path = Path::new("/proc/sys/kernel/random/boot_id");
-        let boot = file::read_file(path).map_err(unusable(path))?;
+        let boot = file::read_file(path).map_err(io_error(path))?;
         let path = Path::new("/proc/self/ns/net");
         let net = match file::find(path) {
             Ok(namespace) => namespace.identity.1,
             // Kernels before 3.0 do not tell.
             Err(error) if error.is(libc::ENOENT) => 0,
-            Err(error) => return Err(unusable(path)(error)),
+            Err(error) => return Err(io_error(path)(error)),
         };
-        Ok(State {
+        Ok(StateDir {
             folder,
             named,
             empty,
@@ -171,7 +171,7 @@ impl State {
     }
 
     /// Tells a second daemon whether this one is up: one that starts or ends is waited for. Who has the lock, if it is another by now.
-    pub fn set_up(&self, is_up: bool) -> Option<Holder> {
+    pub fn set_running(&self, is_up: bool) -> Option<Holder> {
         // Where it cannot be said, the second waits in vain, or does not wait.
         daemon::lock(&self.lock, is_up).ok().flatten()
     }
@@ -193,15 +193,18 @@ impl State {
     }
 
     /// Takes it only if a daemon has left a journal in it and is gone. The error says why it cannot be used.
-    pub fn left(state_dir: &Path, instance: &Instance) -> Result<Option<State>, String> {
+    pub fn lock_abandoned(
+        state_dir: &Path,
+        instance: &Instance,
+    ) -> Result<Option<StateDir>, String> {
         let journal = state_dir.join(&instance.name).join(JOURNAL);
         if file::find_link(&journal).is_err() {
             return Ok(None);
         }
-        match State::take(state_dir, instance) {
+        match StateDir::lock(state_dir, instance) {
             Ok(state) => Ok(Some(state)),
-            Err(Unavailable::Taken(_)) => Ok(None),
-            Err(Unavailable::Unusable(fault)) => Err(fault),
+            Err(StateDirError::Locked(_)) => Ok(None),
+            Err(StateDirError::Io(fault)) => Err(fault),
         }
     }
 
@@ -220,7 +223,7 @@ impl State {
     }
 
     /// The journal's path, for a person.
-    fn shown(&self) -> String {
+    fn shown_journal(&self) -> String {
         folder_of(&self.named)
             .join(JOURNAL)
             .to_string_lossy()
@@ -233,14 +236,14 @@ impl State {
         let path = self.journal();
         // What the system says may pass; that a file is not ours is our own word.
         let may_pass = |error: &Error| matches!(error, Error::Os(_)) && !error.is(libc::ENOENT);
-        let (leases, fault) = match patiently(|| read_ours(&path), may_pass) {
+        let (leases, fault) = match retry_transient(|| read_own_journal(&path), may_pass) {
             Ok(text) => match journal::decode(&text) {
                 // Without /proc one boot cannot be told from another.
                 Some(found) if found.place != self.place || found.place.boot.is_empty() => {
                     let number = found.leases.len();
                     let text = format!(
                         "{}: of another boot or network namespace: nothing is run for its {number} open doors",
-                        self.shown()
+                        self.shown_journal()
                     );
                     return (Vec::new(), (number > 0).then_some((LogKind::Event, text)));
                 }
@@ -258,7 +261,7 @@ impl State {
         };
         let text = format!(
             "error: {}: {fault}; {fate}; {} open doors were found in it, others may still be open",
-            self.shown(),
+            self.shown_journal(),
             leases.len()
         );
         (leases, Some((LogKind::Error, text)))
@@ -285,7 +288,7 @@ impl State {
 
 /// Tries again for a moment what may have failed for want of memory or descriptors: a daemon without its state forgets what it has to
 /// close.
-fn patiently<T, E>(
+fn retry_transient<T, E>(
     mut attempt: impl FnMut() -> Result<T, E>,
     may_pass: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
@@ -301,12 +304,12 @@ fn patiently<T, E>(
 }
 
 /// The bytes of a journal that nobody else can have written.
-fn read_ours(path: &Path) -> Result<Vec<u8>> {
+fn read_own_journal(path: &Path) -> Result<Vec<u8>> {
     // No link is followed, and a FIFO is not waited for.
     let file = file::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let found = file::find_open(file.as_fd())?;
     let fault = match found.is_file() {
-        true => not_ours(&found),
+        true => untrusted_reason(&found),
         false => Some("not a file"),
     };
     match fault {
@@ -316,7 +319,7 @@ fn read_ours(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Why others than this user may have made or changed what is there, if they may.
-fn not_ours(found: &FileStatus) -> Option<&'static str> {
+fn untrusted_reason(found: &FileStatus) -> Option<&'static str> {
     if found.user != privileges::user() {
         Some("belongs to another user")
     } else if found.mode & 0o022 != 0 {
@@ -344,12 +347,15 @@ fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
         _ => error,
     })?;
     let found = file::find_open(folder.as_fd())?;
-    if let Some(fault) = not_ours(&found) {
+    if let Some(fault) = untrusted_reason(&found) {
         return Err(Error::Own(fault));
     }
     if found.mode & 0o077 != 0 {
         let here = within(&folder, OsStr::new("."));
-        if !folder::names(&here)?.iter().all(|name| is_ours(name)) {
+        if !folder::names(&here)?
+            .iter()
+            .all(|name| is_state_entry(name))
+        {
             return Err(Error::Own(
                 "others can look into it and it holds more than knockd's; name a folder of its own",
             ));
@@ -359,8 +365,8 @@ fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
     Ok(folder)
 }
 
-/// Whether this is the name of something that [`State`] makes.
-fn is_ours(name: &OsStr) -> bool {
+/// Whether this is the name of something that [`StateDir`] makes.
+fn is_state_entry(name: &OsStr) -> bool {
     let is_config = |name: &str| match name.as_bytes().split_last_chunk::<17>() {
         Some((_, [b'-', checksum @ ..])) => checksum.iter().all(u8::is_ascii_hexdigit),
         _ => false,

@@ -52,9 +52,9 @@ impl World {
                 started: 0,
             };
             self.commands
-                .has_begun(index, group, self.now, &self.options);
-            let begun = &self.commands.running.last().unwrap().command;
-            texts.push(String::from_utf8(begun.text.clone()).unwrap());
+                .mark_running(index, group, self.now, &self.options);
+            let began = &self.commands.running.last().unwrap().command;
+            texts.push(String::from_utf8(began.text.clone()).unwrap());
         }
     }
 
@@ -225,7 +225,7 @@ struct Knock {
     door: u8,
     at: Millis,
     lasts: Millis,
-    begun: Option<Millis>,
+    began: Option<Millis>,
 }
 
 impl Knock {
@@ -234,7 +234,7 @@ impl Knock {
     }
 
     fn has_ended(&self, now: Millis) -> bool {
-        self.begun.is_some_and(|begun| begun + self.lasts <= now)
+        self.began.is_some_and(|began| began + self.lasts <= now)
     }
 
     /// The rule in the words of docs/config.md.
@@ -244,7 +244,7 @@ impl Knock {
             .filter(|other| other.source == self.source && other.door != self.door);
         now >= self.at + 2000
             || others.all(|other| {
-                other.has_ended(now) || other.begun.is_some_and(|begun| now >= begun + 2000)
+                other.has_ended(now) || other.began.is_some_and(|began| now >= began + 2000)
             })
     }
 }
@@ -263,7 +263,7 @@ proptest! {
             .map(|(source, door, pause, lasts)| {
                 // Half of them come at once.
                 at += pause.saturating_sub(450);
-                Knock { source, door, at, lasts, begun: None }
+                Knock { source, door, at, lasts, began: None }
             })
             .collect();
         let mut come = 0;
@@ -279,9 +279,9 @@ proptest! {
             world.begin();
             for running in &world.commands.running {
                 let index = running.command.turn.number as usize - 1;
-                if knocks[index].begun.is_none() {
+                if knocks[index].began.is_none() {
                     prop_assert!(knocks[index].may_begin(&knocks[..index], now), "{index} at {now}: {knocks:?}");
-                    knocks[index].begun = Some(now);
+                    knocks[index].began = Some(now);
                 }
             }
             for index in 0..come {
@@ -289,11 +289,11 @@ proptest! {
                 let alike = world.commands.running.iter().filter(|running| running.command.role == knock.role());
                 let has_place = alike.count() < max_commands as usize;
                 prop_assert!(
-                    knock.begun.is_some() || !has_place || !knock.may_begin(&knocks[..index], now),
+                    knock.began.is_some() || !has_place || !knock.may_begin(&knocks[..index], now),
                     "{index} at {now}: {knocks:?}"
                 );
             }
-            let ends = knocks.iter().filter_map(|knock| Some(knock.begun? + knock.lasts));
+            let ends = knocks.iter().filter_map(|knock| Some(knock.began? + knock.lasts));
             let next_end = ends.filter(|end| *end > now).min().unwrap_or(NEVER);
             let next_knock = knocks.get(come).map_or(NEVER, |knock| knock.at);
             // Nothing wakes the daemon but these.
@@ -305,6 +305,6 @@ proptest! {
                 }
             }
         }
-        prop_assert!(knocks.iter().all(|knock| knock.begun.is_some()), "{knocks:?}");
+        prop_assert!(knocks.iter().all(|knock| knock.began.is_some()), "{knocks:?}");
     }
 }

@@ -69,7 +69,7 @@ impl LogQueue {
     }
 
     /// A line.
-    pub fn say(&mut self, kind: LogKind, text: &dyn fmt::Display) {
+    pub fn log(&mut self, kind: LogKind, text: &dyn fmt::Display) {
         if self.waiting.is_empty() {
             self.sinks.now(kind, text);
         } else {
@@ -80,7 +80,7 @@ impl LogQueue {
     /// A line about a source: `10.9.0.2: text`, or `10.9.0.2 (client.example): text`.
     pub fn about(&mut self, kind: LogKind, source: IpAddr, text: &dyn fmt::Display) {
         if !self.lookup {
-            return self.say(kind, &format_args!("{source}: {text}"));
+            return self.log(kind, &format_args!("{source}: {text}"));
         }
         let now = clock::monotonic();
         self.queue(kind, Some(source), text, now);

@@ -72,7 +72,7 @@ impl Keeper {
     }
 
     pub(super) fn log_lines_left_out(&mut self, number: u32, what: &str) {
-        self.log.say(
+        self.log.log(
             LogKind::Event,
             &format_args!("LogRate: {number} {what} left out"),
         );
@@ -85,7 +85,7 @@ impl Keeper {
                 true => "listener: ",
                 false => "",
             };
-            self.log.say(kind, &format_args!("{mark}{text}"));
+            self.log.log(kind, &format_args!("{mark}{text}"));
         }
         true
     }

@@ -18,13 +18,13 @@ impl Keeper {
         if bans.hits == 0 {
             return false;
         }
-        let mut why = self.spares(source);
+        let mut why = self.ban_exempt_reason(source);
         if why.is_none() {
             if !self.bans_rate.allow(monotonic()) {
                 // The next hit asks again.
                 return true;
             }
-            why = is_near(source);
+            why = on_link_reason(source);
         }
         if let Some(why) = why {
             let text = format!("not banned, though it touched tripwires: {why}");
@@ -84,7 +84,7 @@ impl Keeper {
     }
 
     /// Why that source is never banned, if it is not: what the keeper knows itself.
-    fn spares(&self, source: IpAddr) -> Option<&'static str> {
+    fn ban_exempt_reason(&self, source: IpAddr) -> Option<&'static str> {
         let mut allowed = self.options.bans.allow.iter();
         if allowed.any(|network| network.contains(source)) {
             return Some("Allow has it");
@@ -98,7 +98,7 @@ impl Keeper {
 }
 
 /// The same by the machine's networks, which all have to be read.
-fn is_near(source: IpAddr) -> Option<&'static str> {
+fn on_link_reason(source: IpAddr) -> Option<&'static str> {
     match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {
         Ok(interfaces) => {
             (interfaces.are_near(source)).then_some("it is in a network of this machine")

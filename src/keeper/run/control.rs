@@ -17,27 +17,27 @@ use std::net::IpAddr;
 
 impl Keeper {
     /// Takes questions, and tells a second daemon that this one is up.
-    pub fn be_up(&mut self) {
+    pub fn mark_up(&mut self) {
         let Some(state) = &self.state else { return };
         let path = state.control();
         match Control::open(&path) {
             Ok(control) => self.control = Some(Box::new(control)),
             Err(error) => {
                 let path = path.to_string_lossy();
-                self.log.say(
+                self.log.log(
                     LogKind::Error,
                     &format_args!("warning: no control socket (knockd --status): {path}: {error}"),
                 );
             }
         }
-        state.set_up(true);
+        state.set_running(true);
     }
 
     /// The opposite, on the way out.
-    pub(super) fn be_down(&mut self) {
+    pub(super) fn mark_down(&mut self) {
         self.control = None;
         if let Some(state) = &self.state {
-            state.set_up(false);
+            state.set_running(false);
             if state.is_in_place() {
                 // A client that comes now learns that nobody is here. Whoever removed it before has saved us the work.
                 let _ = file::remove(&state.control());
@@ -55,7 +55,7 @@ impl Keeper {
             Question::Status { .. } => None,
             Question::Close { door, source } => Some(self.close_door(&door, source)),
         });
-        let asked = control.waits_for_status();
+        let asked = control.has_pending_status();
         self.control = Some(control);
         if asked && self.report.is_none() {
             self.ask_listener(now);
@@ -95,7 +95,7 @@ impl Keeper {
     /// The status needs what the listener knows; it is waited for half as long as the client.
     fn ask_listener(&mut self, now: Millis) {
         let listener = self.listener.as_ref();
-        match listener.map(|listener| (listener.say(ToListener::Report), listener.started)) {
+        match listener.map(|listener| (listener.send(ToListener::Report), listener.started)) {
             Some((Ok(()), started)) => {
                 let status = ListenerStatus {
                     uptime: now.saturating_sub(started),
@@ -108,7 +108,7 @@ impl Keeper {
     }
 
     /// `false`: nobody asked for so many.
-    pub(super) fn heed_interface(&mut self, interface: Interface) -> bool {
+    pub(super) fn handle_interface(&mut self, interface: Interface) -> bool {
         match &mut self.report {
             Some((status, _)) if status.interfaces.len() < MAX_INTERFACES => {
                 status.interfaces.push(interface);
@@ -120,7 +120,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn heed_counters(&mut self, counters: Counters) -> bool {
+    pub(super) fn handle_counters(&mut self, counters: Counters) -> bool {
         if let Some((mut status, _)) = self.report.take() {
             status.counters = counters;
             self.answer_status(Some(&status), monotonic());

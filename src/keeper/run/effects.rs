@@ -30,7 +30,7 @@ impl Keeper {
                 }
             }
         }
-        let mut begun = Vec::new();
+        let mut forked = Vec::new();
         while let Some(next) = self.commands.begin(now, &self.options, &self.book) {
             match next {
                 Ok((command, process)) => {
@@ -41,16 +41,16 @@ impl Keeper {
                         self.book.command_started(id, process.group());
                     }
                     self.about_opening(LogKind::Event, &door, None, &line);
-                    begun.push(process);
+                    forked.push(process);
                 }
-                Err(error) => self.log.say(
+                Err(error) => self.log.log(
                     LogKind::Error,
                     &format_args!("error: command fork failed! ({})", error),
                 ),
             }
         }
         self.save();
-        for process in begun {
+        for process in forked {
             // A child that is gone already is reaped like any other.
             let _ = process.go();
         }
@@ -88,21 +88,21 @@ impl Keeper {
             return;
         }
         let Some(state) = &self.state else { return };
-        let failed_before = self.journal_fails;
+        let failed_before = self.journal_failing;
         match state.write(self.book.leases().iter()) {
             Ok(()) => {
-                self.journal_fails = false;
-                self.save_again = NEVER;
+                self.journal_failing = false;
+                self.journal_retry_at = NEVER;
                 if failed_before {
                     self.log
-                        .say(LogKind::Event, &"the journal is written again");
+                        .log(LogKind::Event, &"the journal is written again");
                 }
             }
             Err(error) => {
-                self.journal_fails = true;
-                self.save_again = monotonic() + JOURNAL_RETRY_MS;
+                self.journal_failing = true;
+                self.journal_retry_at = monotonic() + JOURNAL_RETRY_MS;
                 if !failed_before {
-                    self.log.say(LogKind::Error, &format_args!(
+                    self.log.log(LogKind::Error, &format_args!(
                         "error: cannot write the journal: {}: doors that are open when knockd is killed \
                          will stay open",
                         error
@@ -143,7 +143,7 @@ impl Keeper {
         }
         match source {
             Some(source) => self.log.about(kind, source, text),
-            None => self.log.say(kind, text),
+            None => self.log.log(kind, text),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::keeper::Settings;
 use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::LogKind;
-use crate::keeper::state::{State, Unavailable};
+use crate::keeper::state::{StateDir, StateDirError};
 use crate::lease::{Lease, LeaseKind, Opening, Phase, Turn, in_words};
 use crate::limits::{MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
@@ -100,14 +100,14 @@ impl Keeper {
         let until = monotonic() + SHUTDOWN_START_MS;
         for lease in book.leases().iter().filter(|lease| these(lease)) {
             // As at SIGTERM: a start command that hangs must not keep the door open.
-            commands.hurry_start(lease.id, until);
+            commands.cap_start_deadline(lease.id, until);
         }
         number
     }
 
     /// SIGUSR1: the firewall was flushed, so each live lease's stop command runs and then its start command.
     pub(super) fn reapply(&mut self) {
-        self.log.say(
+        self.log.log(
             LogKind::Event,
             &format_args!("applying {} again", in_words(self.book.leases())),
         );
@@ -116,7 +116,7 @@ impl Keeper {
 
     /// After the journal could not be written: where the state folder was removed or moved, it is made anew, or left to the daemon that
     /// has it now.
-    pub(super) fn renew_state(&mut self) {
+    pub(super) fn recreate_state_dir(&mut self) {
         let gone = self
             .state
             .as_ref()
@@ -126,7 +126,7 @@ impl Keeper {
         }
         let Settings { config, .. } = &self.settings;
         let state_dir = self.settings.state_dir(&self.options);
-        let mut taken = match State::try_take(&state_dir, &self.settings.instance) {
+        let mut taken = match StateDir::try_lock(&state_dir, &self.settings.instance) {
             Ok(state) => {
                 self.state = Some(state);
                 Ok(())
@@ -135,16 +135,20 @@ impl Keeper {
         };
         // Where the folder has come back meanwhile, its lock file was opened a second time, and closing one of the two has released the lock
         // (fcntl(2)).
-        if let Some(holder) = self.state.as_ref().and_then(|state| state.set_up(true)) {
+        if let Some(holder) = self
+            .state
+            .as_ref()
+            .and_then(|state| state.set_running(true))
+        {
             self.state = None;
-            taken = Err(Unavailable::Taken(holder));
+            taken = Err(StateDirError::Locked(holder));
         }
         match taken {
-            Ok(()) => self.adopt_state(),
-            Err(Unavailable::Taken(holder)) => {
+            Ok(()) => self.enter_state_dir(),
+            Err(StateDirError::Locked(holder)) => {
                 let process = holder.process;
                 let config = config.to_string_lossy();
-                self.log.say(
+                self.log.log(
                     LogKind::Error,
                     &format_args!(
                         "error: process {process} runs with {config}, too: giving way to it"
@@ -155,14 +159,18 @@ impl Keeper {
                 self.close(1);
             }
             // Why not, the next try to write says.
-            Err(Unavailable::Unusable(_)) => {}
+            Err(StateDirError::Io(_)) => {}
         }
     }
 
     /// Is up in a state folder that has just become this daemon's. Another may have had it before, and be gone: what is left of that is taken
     /// over.
-    pub(super) fn adopt_state(&mut self) {
-        let (mut left, _) = self.state.as_ref().map(State::leases).unwrap_or_default();
+    pub(super) fn enter_state_dir(&mut self) {
+        let (mut left, _) = self
+            .state
+            .as_ref()
+            .map(StateDir::leases)
+            .unwrap_or_default();
         for own in self.book.leases() {
             let is_own = |lease: &Lease| {
                 lease.source == own.source
@@ -174,7 +182,7 @@ impl Keeper {
                 left.swap_remove(index);
             }
         }
-        self.be_up();
+        self.mark_up();
         self.take_over_leases(left);
     }
 
@@ -196,12 +204,12 @@ impl Keeper {
             if let Some(starting) = &mut self.starting
                 && starting.listener.child_ended(process)
             {
-                self.hear_starting();
+                self.read_starting();
             }
             if let Some(listener) = &mut self.listener
                 && listener.child_ended(process)
             {
-                self.hear_listener();
+                self.read_listener();
             }
         }
     }

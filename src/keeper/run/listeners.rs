@@ -29,7 +29,7 @@ impl Keeper {
     pub(super) fn start_listener(&mut self, now: Millis) {
         match self.spawn_own_listener() {
             Ok(listener) => self.starting = Some(StartingListener::new(listener, None)),
-            Err(error) => self.start_again(&format!("cannot start a listener: {error}"), now),
+            Err(error) => self.schedule_restart(&format!("cannot start a listener: {error}"), now),
         }
     }
 
@@ -59,14 +59,14 @@ impl Keeper {
         };
         let mut until = monotonic();
         // One that takes no word is killed below.
-        if listener.say(ToListener::Stop).is_ok() {
+        if listener.send(ToListener::Stop).is_ok() {
             until += LISTENER_END_MS;
         }
         for _ in 0..MAX_LAST_RECORDS {
             let now = monotonic();
             match listener.receive() {
                 Received::Record(record) => {
-                    self.heed(record);
+                    self.handle_message(record);
                 }
                 Received::Nothing if now < until => {
                     let entry = PollEntry::new(Some(listener.as_fd()), Awaits::Input);
@@ -80,7 +80,7 @@ impl Keeper {
     }
 
     /// Hears the listener that starts: the first one, one in the place of one that died, or the one of a new config.
-    pub(super) fn hear_starting(&mut self) {
+    pub(super) fn read_starting(&mut self) {
         for _ in 0..RECORDS_AT_ONCE {
             let Some(starting) = &self.starting else {
                 return;
@@ -88,18 +88,18 @@ impl Keeper {
             match starting.listener.poll_startup() {
                 Startup::Pending => return,
                 Startup::Log(record) => {
-                    self.heed(record);
+                    self.handle_message(record);
                 }
-                Startup::Refused(problem) => self.give_up_starting(&problem),
-                Startup::Dead => self.give_up_starting("the listener has died"),
+                Startup::Refused(problem) => self.abort_starting(&problem),
+                Startup::Dead => self.abort_starting("the listener has died"),
                 Startup::Ready(listens) => {
                     let Some(StartingListener { listener, new, .. }) = self.starting.take() else {
                         return;
                     };
                     match (&mut self.startup, new) {
-                        (_, Some(new)) => return self.put_in_force(listener, new),
+                        (_, Some(new)) => return self.activate_config(listener, new),
                         (Some(startup), _) => *startup = Ok(listens),
-                        (None, _) => listener.let_go(),
+                        (None, _) => listener.start_capture(),
                     }
                     self.listener = Some(listener);
                 }
@@ -108,26 +108,26 @@ impl Keeper {
     }
 
     /// The listener that starts is ended, and what it was for is not done.
-    pub(super) fn give_up_starting(&mut self, why: &str) {
+    pub(super) fn abort_starting(&mut self, why: &str) {
         let Some(StartingListener { listener, new, .. }) = self.starting.take() else {
             return;
         };
         match &mut self.startup {
-            _ if new.is_some() => self.give_up_reload(why),
+            _ if new.is_some() => self.abort_reload(why),
             Some(startup) => *startup = Err(why.to_string()),
-            None => self.start_again(why, listener.started),
+            None => self.schedule_restart(why, listener.started),
         }
     }
 
     pub(super) fn listener_died(&mut self, why: &str) {
         if let Some(listener) = self.listener.take() {
-            self.start_again(why, listener.started);
+            self.schedule_restart(why, listener.started);
         }
     }
 
     /// There is no listener any more, since `why`, and the last one was started then.
-    fn start_again(&mut self, why: &str, started: Millis) {
-        self.log.say(
+    fn schedule_restart(&mut self, why: &str, started: Millis) {
+        self.log.log(
             LogKind::Error,
             &format_args!("error: {why}: starting it again"),
         );
@@ -135,7 +135,7 @@ impl Keeper {
         self.restart.after_death(started, monotonic());
     }
 
-    pub(super) fn hear_listener(&mut self) {
+    pub(super) fn read_listener(&mut self) {
         for _ in 0..RECORDS_AT_ONCE {
             let Some(listener) = &self.listener else {
                 return;
@@ -143,8 +143,8 @@ impl Keeper {
             let honest = match listener.receive() {
                 Received::Nothing => return,
                 Received::End => return self.listener_died("the listener has died"),
-                Received::Nonsense => false,
-                Received::Record(record) => self.heed(record),
+                Received::Malformed => false,
+                Received::Record(record) => self.handle_message(record),
             };
             if !honest {
                 return self.listener_died("the listener sent a record that cannot be");
@@ -161,12 +161,12 @@ impl Keeper {
     /// Lets the first listener read packets. If it has died since it was ready, the loop starts another.
     pub fn release_listener(&self) {
         if let Some(listener) = &self.listener {
-            listener.let_go();
+            listener.start_capture();
         }
     }
 
     /// Does what a record of the listener asks for, as far as it can be checked. `false`: no honest listener sends this.
-    fn heed(&mut self, record: ToKeeper) -> bool {
+    fn handle_message(&mut self, record: ToKeeper) -> bool {
         match record {
             ToKeeper::Stage(progress) => self.progress(progress, LogKind::Event, "Stage ", ""),
             ToKeeper::TimedOut(progress) => {
@@ -200,7 +200,7 @@ impl Keeper {
                     Protocol::Udp => String::new(),
                 };
                 if self.admits(Author::Keepers) {
-                    self.log.say(
+                    self.log.log(
                         LogKind::Debug,
                         &format_args!(
                             "{protocol}: {}:{} -> {}:{}{flags}",
@@ -210,8 +210,8 @@ impl Keeper {
                 }
                 true
             }
-            ToKeeper::Interface(interface) => self.heed_interface(interface),
-            ToKeeper::Counters(counters) => self.heed_counters(counters),
+            ToKeeper::Interface(interface) => self.handle_interface(interface),
+            ToKeeper::Counters(counters) => self.handle_counters(counters),
             ToKeeper::Ready { .. } | ToKeeper::Refused(_) => false,
         }
     }

@@ -18,7 +18,7 @@ use super::control::Control;
 use super::doors::DoorRuntime;
 use super::listener_process::{ListenerProcess, Restart};
 use super::log::{LogKind, LogQueue, LogSinks};
-use super::state::State;
+use super::state::StateDir;
 use crate::config::Options;
 use crate::keeper::status::ListenerStatus;
 use crate::lease::{Action, LeaseBook};
@@ -74,7 +74,7 @@ struct NewConfig {
     options: Options,
     doors: Vec<DoorRuntime>,
     /// Its state folder, if that is another one.
-    state: Option<State>,
+    state: Option<StateDir>,
 }
 
 /// On the way out.
@@ -106,12 +106,12 @@ pub struct Keeper {
     /// What the book asks for, and is not done yet.
     actions: Vec<Action>,
     /// The journal could not be written; the next try is due then.
-    save_again: Millis,
+    journal_retry_at: Millis,
     /// That has been told.
-    journal_fails: bool,
+    journal_failing: bool,
     commands: CommandQueue,
     /// The state folder, if there is one.
-    pub state: Option<State>,
+    pub state: Option<StateDir>,
     /// The pid file, if there is one.
     pub pid_file: Option<PathBuf>,
     closing: Option<Closing>,
@@ -161,8 +161,8 @@ impl Keeper {
             reload_after: 0,
             book: LeaseBook::default(),
             actions: Vec::new(),
-            save_again: NEVER,
-            journal_fails: false,
+            journal_retry_at: NEVER,
+            journal_failing: false,
             commands: CommandQueue::default(),
             state: None,
             pid_file: None,
@@ -183,10 +183,10 @@ impl Keeper {
     pub fn run(&mut self) -> ExitCode {
         loop {
             let now = monotonic();
-            self.meet_deadlines(now);
+            self.handle_deadlines(now);
             if let Some(closing) = &self.closing
                 && (self.book.leases().is_empty() && !self.commands.awaits_turn()
-                    || self.commands.are_over(now)
+                    || self.commands.is_drained(now)
                     || closing.deadline <= now)
             {
                 let code = ExitCode::from(closing.code);
@@ -203,7 +203,7 @@ impl Keeper {
         self.startup = Some(Ok(false));
         while self.starting.is_some() {
             let now = monotonic();
-            self.meet_deadlines(now);
+            self.handle_deadlines(now);
             if self.starting.is_some() {
                 self.wait_and_serve(now);
             }
@@ -219,7 +219,7 @@ impl Keeper {
             // Only a machine out of memory gets here; leases must still end.
             Err(error) => {
                 self.log
-                    .say(LogKind::Error, &format_args!("error: poll: {error}"));
+                    .log(LogKind::Error, &format_args!("error: poll: {error}"));
                 poll::pause(FORK_RETRY_MS);
                 Ready::default()
             }
@@ -231,17 +231,17 @@ impl Keeper {
         }
         let has = |source: PollSource| ready.has(source as usize);
         if has(PollSource::Listener) {
-            self.hear_listener();
+            self.read_listener();
         }
         if has(PollSource::Starting) {
-            self.hear_starting();
+            self.read_starting();
         }
         if has(PollSource::Names) {
             self.log.answer(monotonic());
         }
         if has(PollSource::Signals) || self.signals.are_pending() {
             for signal in self.signals.take() {
-                self.obey(signal);
+                self.handle_signal(signal);
             }
         }
     }
@@ -252,11 +252,11 @@ impl Keeper {
     }
 
     /// Whether a signal that ends the daemon waits for the loop.
-    pub fn is_told_to_end(&self) -> bool {
+    pub fn has_shutdown_signal(&self) -> bool {
         self.signals.ask_for_the_end()
     }
 
-    fn obey(&mut self, signal: Signal) {
+    fn handle_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Child => self.reap(),
             // The loop reloads; what comes meanwhile and soon after is one reload more.
@@ -299,7 +299,7 @@ impl Keeper {
         soonest(&[
             (self.closing.as_ref()).map_or(NEVER, |closing| closing.deadline),
             starts,
-            self.save_again,
+            self.journal_retry_at,
             self.report_openings,
             (self.listener.as_ref()).map_or(NEVER, |listener| listener.paused_until),
             self.book.next_expiry().unwrap_or(NEVER),
@@ -312,7 +312,7 @@ impl Keeper {
         ])
     }
 
-    fn meet_deadlines(&mut self, now: Millis) {
+    fn handle_deadlines(&mut self, now: Millis) {
         if self.starting.is_none() && self.reload_wanted && self.reload_after <= now {
             self.reload_wanted = false;
             self.reload_after = now + RELOAD_PAUSE_MS;
@@ -323,7 +323,7 @@ impl Keeper {
             self.start_listener(now);
         }
         if (self.starting.as_ref()).is_some_and(|starting| starting.ready_by <= now) {
-            self.give_up_starting("the listener does not get ready");
+            self.abort_starting("the listener does not get ready");
         }
         if let Some(listener) = &mut self.listener
             && listener.paused_until <= now
@@ -336,9 +336,9 @@ impl Keeper {
         if self.report_openings <= now {
             self.log_left_out();
         }
-        if self.save_again <= now {
-            self.save_again = NEVER;
-            self.renew_state();
+        if self.journal_retry_at <= now {
+            self.journal_retry_at = NEVER;
+            self.recreate_state_dir();
             self.book.unsaved = true;
         }
         if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {
@@ -352,7 +352,7 @@ impl Keeper {
         {
             self.serve_clients(Ready::default(), now);
         }
-        self.mind_doors(now);
+        self.run_expired(now);
     }
 
     /// Logs how many openings were too many, and how many lines were left out.
@@ -361,7 +361,7 @@ impl Keeper {
         let refused = |door: &mut DoorRuntime| door.openings.take_left_out();
         let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
         if refused > 0 {
-            self.log.say(
+            self.log.log(
                 LogKind::Error,
                 &format_args!("error: {refused} openings were too many at once: not opened"),
             );
@@ -377,9 +377,9 @@ impl Keeper {
     }
 
     /// Closes doors whose time is over and ends commands whose time is.
-    fn mind_doors(&mut self, now: Millis) {
+    fn run_expired(&mut self, now: Millis) {
         for door in self.commands.end_overdue(now) {
-            self.log.say(
+            self.log.log(
                 LogKind::Error,
                 &format_args!("{door}: command takes too long: killed"),
             );

@@ -7,7 +7,7 @@ use crate::config::Options;
 use crate::keeper::listener_process::{ListenerProcess, Restart};
 use crate::keeper::log::LogKind;
 use crate::keeper::secure_open;
-use crate::keeper::state::{State, Unavailable};
+use crate::keeper::state::{StateDir, StateDirError};
 use crate::sys::file::{self, FileStatus};
 use std::mem::swap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ impl Keeper {
     /// stays as it was.
     pub(super) fn reload(&mut self) {
         let file = self.settings.config.to_string_lossy().into_owned();
-        self.log.say(
+        self.log.log(
             LogKind::Event,
             &format_args!("re-reading config file: {file}"),
         );
@@ -31,25 +31,25 @@ impl Keeper {
             false => settings.load(
                 &mut |line| {
                     if debug {
-                        log.say(LogKind::Debug, &line);
+                        log.log(LogKind::Debug, &line);
                     }
                 },
                 &mut |problem| problems.push(problem),
             ),
         };
         for problem in problems {
-            self.log.say(LogKind::Error, &problem);
+            self.log.log(LogKind::Error, &problem);
         }
         let (config, mut doors) = match loaded {
             Ok(loaded) => loaded,
             Err(problem) => {
-                self.log.say(LogKind::Error, &problem);
+                self.log.log(LogKind::Error, &problem);
                 self.reopen_log(self.settings.log_file(&self.options), false);
-                return self.give_up_reload(&format!("{file} is not valid"));
+                return self.abort_reload(&format!("{file} is not valid"));
             }
         };
         for warning in &config.warnings {
-            self.log.say(
+            self.log.log(
                 LogKind::Error,
                 &format_args!("warning: {}", warning.show(&self.settings.config)),
             );
@@ -65,18 +65,18 @@ impl Keeper {
         let mut state = None;
         if state_dir(&config.options) != state_dir(&self.options) {
             let path = self.settings.state_dir(&config.options);
-            let why = match State::try_take(&path, &self.settings.instance) {
+            let why = match StateDir::try_lock(&path, &self.settings.instance) {
                 Ok(taken) => {
                     state = Some(taken);
                     None
                 }
-                Err(Unavailable::Unusable(why)) => Some(why),
-                Err(Unavailable::Taken(holder)) => {
+                Err(StateDirError::Io(why)) => Some(why),
+                Err(StateDirError::Locked(holder)) => {
                     Some(format!("process {} has it", holder.process))
                 }
             };
             if let Some(why) = why {
-                self.log.say(
+                self.log.log(
                     LogKind::Error,
                     &format_args!("warning: StateDir: {why}: keeping the old one"),
                 );
@@ -85,7 +85,7 @@ impl Keeper {
         if let Some(given) = &self.settings.args.interface
             && config.options.interface != self.options.interface
         {
-            self.log.say(
+            self.log.log(
                 LogKind::Error,
                 &format_args!(
                     "warning: Interface has changed but does not count: knockd was started with -i {given}"
@@ -108,55 +108,55 @@ impl Keeper {
                 };
                 self.starting = Some(StartingListener::new(listener, Some(Box::new(new))));
             }
-            Err(error) => self.give_up_reload(&error),
+            Err(error) => self.abort_reload(&error),
         }
     }
 
     fn reopen_log(&mut self, path: Option<PathBuf>, syslog: bool) {
         self.log.flush();
         if let Some(old) = self.settings.log_file(&self.options) {
-            self.log.say(
+            self.log.log(
                 LogKind::Verbose,
                 &format_args!("closing log file: {}", old.to_string_lossy()),
             );
         }
         self.log.sinks.open(path.as_deref(), syslog);
         if let Some(path) = path {
-            self.log.say(
+            self.log.log(
                 LogKind::Event,
                 &format_args!("re-opening log file: {}", path.to_string_lossy()),
             );
         }
     }
 
-    pub(super) fn give_up_reload(&mut self, why: &str) {
-        self.log.say(
+    pub(super) fn abort_reload(&mut self, why: &str) {
+        self.log.log(
             LogKind::Error,
             &format_args!("error: {why}: keeping the doors as they were"),
         );
     }
 
     /// Goes on in that state folder.
-    fn move_state(&mut self, state: State) {
-        self.be_down();
+    fn move_state_dir(&mut self, state: StateDir) {
+        self.mark_down();
         let old = self.state.replace(state);
         // Writes the journal there, so that at each moment there is one.
-        self.adopt_state();
+        self.enter_state_dir();
         if let Some(old) = old {
             old.leave();
         }
         // Both may be one folder that is mounted twice.
         if let Some(state) = &self.state {
-            state.set_up(true);
+            state.set_running(true);
         }
         self.book.unsaved = true;
         self.save();
     }
 
     /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
-    pub(super) fn put_in_force(&mut self, listener: ListenerProcess, mut new: Box<NewConfig>) {
+    pub(super) fn activate_config(&mut self, listener: ListenerProcess, mut new: Box<NewConfig>) {
         self.end_listener();
-        listener.let_go();
+        listener.start_capture();
         self.listener = Some(listener);
         self.restart = Restart::default();
         if new.state.is_none() {
@@ -172,9 +172,9 @@ impl Keeper {
             self.next_sequence(index);
         }
         if let Some(state) = new.state {
-            self.move_state(state);
+            self.move_state_dir(state);
         }
         self.end_unwanted_bans();
-        self.log.say(LogKind::Event, &"the new config is in force");
+        self.log.log(LogKind::Event, &"the new config is in force");
     }
 }

@@ -32,8 +32,8 @@ impl Keeper {
                 list.current = None;
                 door.generation += 1;
                 let generation = door.generation;
-                self.log.say(LogKind::Error, &text);
-                self.tell_sequence(index, generation);
+                self.log.log(LogKind::Error, &text);
+                self.send_sequence(index, generation);
                 false
             }
         }
@@ -53,7 +53,7 @@ impl Keeper {
         let next = list.next(&mut |problem| problems.push(problem));
         match &next {
             Ok(Some(sequence)) => {
-                self.log.say(
+                self.log.log(
                     LogKind::Debug,
                     &format_args!("new sequence for door {name}: {sequence}"),
                 );
@@ -69,12 +69,12 @@ impl Keeper {
         door.generation += 1;
         let generation = door.generation;
         for problem in problems {
-            self.log.say(LogKind::Error, &problem);
+            self.log.log(LogKind::Error, &problem);
         }
-        self.tell_sequence(index, generation);
+        self.send_sequence(index, generation);
     }
 
-    pub(super) fn tell_sequence(&mut self, index: usize, generation: u32) {
+    pub(super) fn send_sequence(&mut self, index: usize, generation: u32) {
         let (Some(listener), Some(door)) = (&self.listener, self.doors.get(index)) else {
             return;
         };
@@ -84,7 +84,7 @@ impl Keeper {
             generation,
             sequence,
         };
-        if listener.say(record).is_err() {
+        if listener.send(record).is_err() {
             self.listener_died("the listener does not take the next sequence");
         }
     }

@@ -24,12 +24,12 @@ impl Keeper {
             deadline: now + SHUTDOWN_MS,
             listeners,
         });
-        self.be_down();
+        self.mark_down();
         self.reload_wanted = false;
         self.restart.due = NEVER;
         if !self.book.leases().is_empty() {
             self.log
-                .say(LogKind::Verbose, &"waiting for child processes...");
+                .log(LogKind::Verbose, &"waiting for child processes...");
         }
         self.book.end(&|_| true, true, &mut self.actions);
         let Keeper { book, commands, .. } = self;
@@ -42,17 +42,17 @@ impl Keeper {
     }
 
     pub(super) fn finish(&mut self) {
-        self.book.unsaved |= self.journal_fails;
+        self.book.unsaved |= self.journal_failing;
         self.save();
         for lease in self.book.leases() {
-            self.log.say(LogKind::Error, &format_args!(
+            self.log.log(LogKind::Error, &format_args!(
                 "error: {}: {}: its stop command did not end in time; the next start runs it again",
                 lease.source, lease.name()
             ));
         }
         self.log_left_out();
-        self.log.say(LogKind::Verbose, &"closing...");
-        self.log.say(LogKind::LogOnly, &"shutting down");
+        self.log.log(LogKind::Verbose, &"closing...");
+        self.log.log(LogKind::LogOnly, &"shutting down");
         self.log.flush();
         if let Some(path) = &self.pid_file {
             remove_pid(path);

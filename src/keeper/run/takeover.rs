@@ -3,7 +3,7 @@
 
 use super::Keeper;
 use crate::keeper::log::LogKind;
-use crate::keeper::state::State;
+use crate::keeper::state::StateDir;
 use crate::lease::{Lease, Phase, in_words};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
@@ -14,17 +14,17 @@ const PAUSE_MS: Millis = 20;
 
 impl Keeper {
     /// Whether no door is open.
-    pub fn is_at_rest(&self) -> bool {
+    pub fn has_no_leases(&self) -> bool {
         self.book.leases().is_empty()
     }
 
     /// Takes this folder over, and the leases that are left in it.
-    pub fn take_over_state(&mut self, state: State) {
+    pub fn take_over_state(&mut self, state: StateDir) {
         let (leases, remark) = state.leases();
         self.log.cage = state.empty_directory().try_clone_to_owned().ok();
         self.state = Some(state);
         if let Some((kind, text)) = remark {
-            self.log.say(kind, &text);
+            self.log.log(kind, &text);
         }
         self.take_over_leases(leases);
     }
@@ -33,7 +33,7 @@ impl Keeper {
     pub fn take_over_others(&mut self) {
         let state_dir = self.settings.state_dir(&self.options);
         for other in self.settings.instance.others(&state_dir) {
-            let Ok(Some(state)) = State::left(&state_dir, &other) else {
+            let Ok(Some(state)) = StateDir::lock_abandoned(&state_dir, &other) else {
                 continue;
             };
             if self.state.is_none() {
@@ -42,12 +42,12 @@ impl Keeper {
             }
             let (leases, remark) = state.leases();
             if let Some((LogKind::Error, text)) = remark {
-                self.log.say(LogKind::Error, &text);
+                self.log.log(LogKind::Error, &text);
             }
             if !leases.is_empty() {
                 self.take_over_leases(leases);
                 // By now they are in our own journal.
-                if !self.journal_fails {
+                if !self.journal_failing {
                     state.forget();
                 }
             }
@@ -57,10 +57,10 @@ impl Keeper {
     /// Takes these leases over. Those that are overdue or were at a command are closed now; their stop commands are waited for, up to
     /// [`ORPHAN_MS`].
     pub(super) fn take_over_leases(&mut self, leases: Vec<Lease>) {
-        end_orphans(&leases);
+        kill_orphans(&leases);
         if !leases.is_empty() {
             let number = in_words(&leases);
-            self.log.say(
+            self.log.log(
                 LogKind::Event,
                 &format_args!("{number} taken over from the daemon before"),
             );
@@ -80,7 +80,7 @@ impl Keeper {
 
 /// Ends the commands that a killed daemon left behind: stop commands may finish, start commands are asked to end, and what
 /// is left after [`ORPHAN_MS`] is killed.
-fn end_orphans(leases: &[Lease]) {
+fn kill_orphans(leases: &[Lease]) {
     let mut orphans = Vec::new();
     for lease in leases {
         let Some(group) = lease.running.filter(|group| exec::still_runs(*group)) else {

@@ -1,4 +1,5 @@
-//! What the keeper takes from a listener: one that was taken over sends what it likes, as fast as it can.
+//! Limits what the keeper accepts from a listener: a compromised one sends anything, as fast as it
+//! can.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -12,11 +13,12 @@ use crate::util::time::Millis;
 use crate::util::token_bucket::TokenBucket;
 use std::net::IpAddr;
 
-/// How many lines listeners may cause, whatever they say of themselves. An honest one keeps to `LogRate` and is never bounded here.
+/// Bounds the log lines that listeners cause. A listener that works correctly keeps to `LogRate`
+/// and never reaches these bounds.
 pub struct Admission {
-    /// About clients: stages and failures, and what `-D` shows of packets.
+    /// About clients: stages, failed attempts, and packets shown with `-D`.
     lines: TokenBucket,
-    /// In the listener's own words.
+    /// Texts that the listener wrote.
     texts: TokenBucket,
 }
 
@@ -25,13 +27,13 @@ impl Admission {
     pub fn new(log_rate: u32) -> Admission {
         let now = monotonic();
         Admission {
-            // An honest listener's rate is counted by its own clock, and its burst by its own start.
+            // Twice the burst, because the listener counts by its own clock and from its own start.
             lines: TokenBucket::new(log_rate, 2 * LOG_BURST, now),
             texts: TokenBucket::new(TEXTS_PER_SECOND, TEXT_BURST, now),
         }
     }
 
-    /// How many lines were left out since this was called last.
+    /// Returns how many lines were left out since the last call.
     pub fn take_left_out(&mut self) -> Option<u32> {
         let lines = self.lines.take_left_out();
         let texts = self.texts.take_left_out();
@@ -42,17 +44,17 @@ impl Admission {
 /// What [`Keeper::log_lines_left_out`] calls the lines that [`Admission`] bounds.
 pub const ABOUT_ATTEMPTS: &str = "stage and failure lines";
 
-/// Whose words a line is in.
+/// Who wrote the text of a line.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Author {
-    /// About a client, or what `-D` shows of a packet.
+    /// The keeper: a line about a client, or a packet shown with `-D`.
     Keepers,
-    /// As the listener says it.
+    /// The listener.
     Listeners,
 }
 
 impl Keeper {
-    /// Whether the listener may cause such a line now. If not, it is counted.
+    /// Returns whether the listener may cause such a line now. Counts a refused line.
     pub(super) fn admits(&mut self, words: Author) -> bool {
         let rate = match words {
             Author::Keepers => &mut self.admission.lines,
@@ -66,7 +68,7 @@ impl Keeper {
         allowed
     }
 
-    /// Has what was left out logged soon.
+    /// Schedules the report of what was left out.
     pub(super) fn report_left_out(&mut self, now: Millis) {
         self.report_openings = self.report_openings.min(now + LEFT_OUT_REPORT_MS);
     }
@@ -78,7 +80,8 @@ impl Keeper {
         );
     }
 
-    /// Logs a text of the listener. Once that has read packets it is marked, or it could look like a line of the keeper.
+    /// Logs a text of the listener. Marks the text of a listener that reads packets, because it
+    /// could otherwise pass for the keeper's own.
     pub(super) fn listener_text(&mut self, kind: LogKind, text: &str) -> bool {
         if self.admits(Author::Listeners) {
             let mark = match self.listener.is_some() {
@@ -90,13 +93,14 @@ impl Keeper {
         true
     }
 
-    /// Whether an honest listener can have seen a packet of that source.
+    /// Returns whether a listener that works correctly can have seen a packet from that source.
     pub(super) fn can_knock(&self, source: IpAddr) -> bool {
         packet::can_be_host(source) && !(self.settings.args.only_ip_v4 && source.is_ipv6())
     }
 }
 
-/// Whether the door has that many steps. Of a one-time door the sequence may have been another when this was sent.
+/// Returns whether the door has that many steps. A one-time door may have had another sequence when
+/// the record was sent.
 pub fn has_stage(door: &DoorRuntime, stage: u8) -> bool {
     let steps = match &door.trigger {
         Trigger::Sequence(sequence) => sequence.steps().len(),

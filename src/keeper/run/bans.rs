@@ -1,4 +1,5 @@
-//! Bans: a source that has touched too many tripwires is ignored for a while, and whatever `BanCommand` does to it.
+//! Bans: knockd ignores a source that hit `bans.hits` tripwires for some time and runs
+//! `BanCommand`.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -12,7 +13,8 @@ use crate::sys::netlink::Netlink;
 use std::net::IpAddr;
 
 impl Keeper {
-    /// The listener has counted so many tripwires of that source that it is to be banned. `false`: no honest listener says so.
+    /// Bans a source that, according to the listener, hit enough tripwires. Returns `false` if bans
+    /// are off, because then the record is malformed.
     pub(super) fn scanned(&mut self, source: IpAddr) -> bool {
         let bans = &self.options.bans;
         if bans.hits == 0 {
@@ -21,7 +23,7 @@ impl Keeper {
         let mut why = self.ban_exempt_reason(source);
         if why.is_none() {
             if !self.bans_rate.allow(monotonic()) {
-                // The next hit asks again.
+                // The source's next hit requests the ban again.
                 return true;
             }
             why = on_link_reason(source);
@@ -73,7 +75,8 @@ impl Keeper {
         true
     }
 
-    /// Ends the bans that the config of now would not begin: whoever has locked himself out adds himself to `Allow`.
+    /// Ends bans that the current config would not impose, so that users who lock themselves out
+    /// can add their address to `Allow`.
     pub fn end_unwanted_bans(&mut self) {
         let none = self.options.bans.hits == 0;
         let allow = self.options.bans.allow.clone();
@@ -83,7 +86,7 @@ impl Keeper {
         self.end_leases(&unwanted, "ends, for the config does not want it");
     }
 
-    /// Why that source is never banned, if it is not: what the keeper knows itself.
+    /// Returns why the source must not be banned, as far as the keeper's own data tells.
     fn ban_exempt_reason(&self, source: IpAddr) -> Option<&'static str> {
         let mut allowed = self.options.bans.allow.iter();
         if allowed.any(|network| network.contains(source)) {
@@ -97,7 +100,8 @@ impl Keeper {
     }
 }
 
-/// The same by the machine's networks, which all have to be read.
+/// Returns why the source must not be banned, according to the networks of the machine. Reads all
+/// of them.
 fn on_link_reason(source: IpAddr) -> Option<&'static str> {
     match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {
         Ok(interfaces) => {

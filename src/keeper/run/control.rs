@@ -1,4 +1,4 @@
-//! What clients of the control socket ask for: the status, and doors to be closed.
+//! Answers clients of the control socket: reports the status and closes doors.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -16,7 +16,7 @@ use crate::util::time::Millis;
 use std::net::IpAddr;
 
 impl Keeper {
-    /// Takes questions, and tells a second daemon that this one is up.
+    /// Opens the control socket and marks this daemon as running, which a second daemon checks.
     pub fn mark_up(&mut self) {
         let Some(state) = &self.state else { return };
         let path = state.control();
@@ -33,21 +33,21 @@ impl Keeper {
         state.set_running(true);
     }
 
-    /// The opposite, on the way out.
+    /// Closes the control socket and marks this daemon as stopping.
     pub(super) fn mark_down(&mut self) {
         self.control = None;
         if let Some(state) = &self.state {
             state.set_running(false);
             if state.is_in_place() {
-                // A client that comes now learns that nobody is here. Whoever removed it before has saved us the work.
+                // New clients now get ENOENT. If the file is already gone, nothing is left to do.
                 let _ = file::remove(&state.control());
             }
         }
     }
 
-    /// Lets the clients that are ready go on.
+    /// Serves the clients whose sockets are ready.
     pub(super) fn serve_clients(&mut self, ready: Ready, now: Millis) {
-        // Out of the keeper meanwhile, since an answer may need all of it.
+        // Taken out of the keeper because an answer may need all of it.
         let Some(mut control) = self.control.take() else {
             return;
         };
@@ -67,14 +67,14 @@ impl Keeper {
         let is_door = |lease: &Lease| theirs(lease) && !lease.is_ban();
         let mut number = self.end_leases(&is_door, "closed by hand");
         if number == 0 {
-            // A door may be called as bans are.
+            // A door may have the name that bans have.
             number = self.end_leases(&theirs, "ended by hand");
         }
         self.carry_out(monotonic());
         self.closed(door, source, number)
     }
 
-    /// What a client hears.
+    /// Returns the answer to a close request.
     fn closed(&self, door: &str, source: IpAddr, number: usize) -> String {
         let shown = printable(door.as_bytes());
         match number {
@@ -92,7 +92,7 @@ impl Keeper {
         }
     }
 
-    /// The status needs what the listener knows; it is waited for half as long as the client.
+    /// Requests the listener's report for the status. Waits for it half as long as for a client.
     fn ask_listener(&mut self, now: Millis) {
         let listener = self.listener.as_ref();
         match listener.map(|listener| (listener.send(ToListener::Report), listener.started)) {
@@ -107,7 +107,8 @@ impl Keeper {
         }
     }
 
-    /// `false`: nobody asked for so many.
+    /// Adds an interface to the report. Returns `false` if the listener sent more interfaces than
+    /// [`MAX_INTERFACES`].
     pub(super) fn handle_interface(&mut self, interface: Interface) -> bool {
         match &mut self.report {
             Some((status, _)) if status.interfaces.len() < MAX_INTERFACES => {
@@ -115,7 +116,7 @@ impl Keeper {
                 true
             }
             Some(_) => false,
-            // It comes too late.
+            // The report was given up: too late.
             None => true,
         }
     }
@@ -128,7 +129,7 @@ impl Keeper {
         true
     }
 
-    /// Tells all who wait.
+    /// Sends the status to all clients that wait for it.
     pub(super) fn answer_status(&mut self, listener: Option<&ListenerStatus>, now: Millis) {
         self.report = None;
         let Some(mut control) = self.control.take() else {

@@ -1,4 +1,5 @@
-//! What the lease book decided is done here and nowhere else: commands run, the journal is written, and the log says so.
+//! Carries out the lease book's decisions, and nothing else does: runs commands, writes the journal
+//! and logs.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -13,8 +14,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 impl Keeper {
-    /// Does what the lease book asks for, and begins the commands whose turn it is: forked first, then in the journal, then let go. The
-    /// loop comes here before it sleeps, and each opening and each ban at once.
+    /// Carries out the lease book's actions and starts the commands whose turn it is: forks each
+    /// one, writes it to the journal, then releases it. The loop calls this before it sleeps;
+    /// openings and bans call it at once.
     pub(super) fn carry_out(&mut self, now: Millis) {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
@@ -51,7 +53,7 @@ impl Keeper {
         }
         self.save();
         for process in forked {
-            // A child that is gone already is reaped like any other.
+            // A child that has already died is reaped like any other.
             let _ = process.go();
         }
     }
@@ -78,11 +80,11 @@ impl Keeper {
             text: text.clone(),
             again: false,
         };
-        // A lease's command always finds room.
+        // The queue never refuses a lease's command.
         let _ = self.commands.push(command);
     }
 
-    /// Writes the journal, if there is something new.
+    /// Writes the journal if it has changed.
     pub(super) fn save(&mut self) {
         if !std::mem::take(&mut self.book.unsaved) {
             return;
@@ -126,7 +128,8 @@ impl Keeper {
         );
     }
 
-    /// A line about an opening of that door, or that one line more was left out (`LogRate`): who knows one door must not hide another's.
+    /// Logs a line about an opening of the door, or counts it as left out (`LogRate`). Each door
+    /// has its own limit: a client that knows one door must not hide another's lines.
     pub(super) fn about_opening(
         &mut self,
         kind: LogKind,

@@ -1,4 +1,4 @@
-//! Opening and closing: from a whole knock to the commands that run, and what their ends mean.
+//! Opens and closes doors: from a complete knock to the commands, and what happens when they exit.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -15,7 +15,8 @@ use crate::sys::exec::{self, Ending};
 use std::net::IpAddr;
 
 impl Keeper {
-    /// Runs the door's start command for that source, with a lease if there is a stop command for it.
+    /// Runs the door's start command for that source. Creates a lease if the door has a stop
+    /// command.
     pub(super) fn open(&mut self, index: usize, source: IpAddr) {
         let Some(door) = self.doors.get(index) else {
             return;
@@ -88,7 +89,7 @@ impl Keeper {
         self.about_opening(LogKind::Error, door, None, &format_args!("error: {why}"));
     }
 
-    /// Ends these leases now. How many there were.
+    /// Ends these leases now. Returns their number.
     pub(super) fn end_leases(&mut self, these: &dyn Fn(&Lease) -> bool, why: &str) -> usize {
         for lease in self.book.leases().iter().filter(|lease| these(lease)) {
             let text = format_args!("{}: {why}", lease.name());
@@ -99,13 +100,14 @@ impl Keeper {
         commands.drop_waiting(&|command| command.lease.is_none_or(|id| book.get(id).is_some()));
         let until = monotonic() + SHUTDOWN_START_MS;
         for lease in book.leases().iter().filter(|lease| these(lease)) {
-            // As at SIGTERM: a start command that hangs must not keep the door open.
+            // As on SIGTERM: a start command that hangs must not keep the door open.
             commands.cap_start_deadline(lease.id, until);
         }
         number
     }
 
-    /// SIGUSR1: the firewall was flushed, so each live lease's stop command runs and then its start command.
+    /// Handles SIGUSR1, sent after a firewall flush: runs the stop command of each live lease, then
+    /// its start command.
     pub(super) fn reapply(&mut self) {
         self.log.log(
             LogKind::Event,
@@ -114,8 +116,8 @@ impl Keeper {
         self.book.reapply(&mut self.actions);
     }
 
-    /// After the journal could not be written: where the state folder was removed or moved, it is made anew, or left to the daemon that
-    /// has it now.
+    /// Called after a journal write failed. If the state directory was removed or moved, creates it
+    /// again, or gives way to the daemon that has it now.
     pub(super) fn recreate_state_dir(&mut self) {
         let gone = self
             .state
@@ -133,8 +135,8 @@ impl Keeper {
             }
             Err(why) => Err(why),
         };
-        // Where the folder has come back meanwhile, its lock file was opened a second time, and closing one of the two has released the lock
-        // (fcntl(2)).
+        // If the directory has reappeared, its lock file is now open twice, and closing one of the
+        // two descriptors released the lock (fcntl(2)).
         if let Some(holder) = self
             .state
             .as_ref()
@@ -154,17 +156,17 @@ impl Keeper {
                         "error: process {process} runs with {config}, too: giving way to it"
                     ),
                 );
-                // By now it is the other's.
+                // It belongs to the other daemon now.
                 self.pid_file = None;
                 self.close(1);
             }
-            // Why not, the next try to write says.
+            // The next write attempt logs the reason.
             Err(StateDirError::Io(_)) => {}
         }
     }
 
-    /// Is up in a state folder that has just become this daemon's. Another may have had it before, and be gone: what is left of that is taken
-    /// over.
+    /// Starts to use a state directory that was just locked, and takes over the leases that another
+    /// daemon, now dead, may have left there.
     pub(super) fn enter_state_dir(&mut self) {
         let (mut left, _) = self
             .state
@@ -200,7 +202,7 @@ impl Keeper {
                     }
                 }
             }
-            // What a listener sent before it died still counts.
+            // Records that a listener sent before it died still count.
             if let Some(starting) = &mut self.starting
                 && starting.listener.child_ended(process)
             {
@@ -214,11 +216,11 @@ impl Keeper {
         }
     }
 
-    /// `overdue`: it was ended by force, because its time was over.
+    /// `overdue`: killed because it exceeded its time limit.
     fn command_ended(&mut self, command: Command, ending: Ending, overdue: bool) {
         let status = match ending {
             Ending::Exited(status) => status,
-            // The shell's own convention; knockd 0.8 says 0.
+            // The shell's convention; knockd 0.8 reports 0.
             Ending::Killed(signal) => 128 + signal,
         };
         if status != 0 {
@@ -228,15 +230,16 @@ impl Keeper {
         }
         let Some(id) = command.lease else { return };
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
-        // A shell that has not become its last command tells of that one's end so: 128 + SIGKILL, SIGTERM.
+        // A shell that did not exec its last command reports that command's death as 128 + SIGKILL
+        // or SIGTERM.
         let killed = matches!(ending, Ending::Killed(_) | Ending::Exited(137 | 143));
         if killed && self.book.get(id).is_some_and(stopping) {
             if overdue && self.closing.is_some() {
-                // It stays in the journal, and the next start runs it again.
+                // The lease stays in the journal, and the next start runs the command again.
                 return;
             }
             if !overdue && !command.again {
-                // By the kernel, which needed its memory, or by a shutdown that ends all processes at once.
+                // Killed by the OOM killer, or by a shutdown that kills all processes at once.
                 let again = Command {
                     again: true,
                     ..command

@@ -1,4 +1,4 @@
-//! The listener and its replacement: starting, hearing and losing them.
+//! Starts, reads and replaces listeners.
 #![forbid(unsafe_code)]
 
 use super::admission::{ABOUT_ATTEMPTS, Author, has_stage};
@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 impl Keeper {
-    /// Starts a listener for the doors there are.
+    /// Starts a listener for the current doors.
     pub fn spawn_own_listener(&mut self) -> Result<ListenerProcess, String> {
         let mut doors = std::mem::take(&mut self.doors);
         let started = self.spawn_listener(&self.options, &mut doors, true, None);
@@ -51,14 +51,14 @@ impl Keeper {
         )
     }
 
-    /// Ends the listener, after it has handled the packets that it has read. What it says by then still counts, within bounds: one that was
-    /// taken over may talk on.
+    /// Stops the listener after it has handled the packets that it has read. Records that it sends
+    /// until then count, up to [`MAX_LAST_RECORDS`], because a compromised one may never stop.
     pub(super) fn end_listener(&mut self) {
         let Some(listener) = self.listener.take() else {
             return;
         };
         let mut until = monotonic();
-        // One that takes no word is killed below.
+        // If it does not accept the record, it is killed below.
         if listener.send(ToListener::Stop).is_ok() {
             until += LISTENER_END_MS;
         }
@@ -79,7 +79,8 @@ impl Keeper {
         }
     }
 
-    /// Hears the listener that starts: the first one, one in the place of one that died, or the one of a new config.
+    /// Reads records of the starting listener: the first one, a replacement for one that died, or
+    /// that of a new config.
     pub(super) fn read_starting(&mut self) {
         for _ in 0..RECORDS_AT_ONCE {
             let Some(starting) = &self.starting else {
@@ -107,7 +108,7 @@ impl Keeper {
         }
     }
 
-    /// The listener that starts is ended, and what it was for is not done.
+    /// Ends the starting listener and abandons what it was started for.
     pub(super) fn abort_starting(&mut self, why: &str) {
         let Some(StartingListener { listener, new, .. }) = self.starting.take() else {
             return;
@@ -125,7 +126,7 @@ impl Keeper {
         }
     }
 
-    /// There is no listener any more, since `why`, and the last one was started then.
+    /// Schedules a new listener, because of `why`. The previous one was started at `started`.
     fn schedule_restart(&mut self, why: &str, started: Millis) {
         self.log.log(
             LogKind::Error,
@@ -150,7 +151,7 @@ impl Keeper {
                 return self.listener_died("the listener sent a record that cannot be");
             }
         }
-        // Without `LogRate` no line is lost, whatever that costs.
+        // Without `LogRate` no line may be lost, whatever that costs.
         if let Some(listener) = &mut self.listener
             && self.options.log_rate > 0
         {
@@ -158,14 +159,16 @@ impl Keeper {
         }
     }
 
-    /// Lets the first listener read packets. If it has died since it was ready, the loop starts another.
+    /// Lets the first listener read packets. If it has died since it was ready, the loop starts
+    /// another.
     pub fn release_listener(&self) {
         if let Some(listener) = &self.listener {
             listener.start_capture();
         }
     }
 
-    /// Does what a record of the listener asks for, as far as it can be checked. `false`: no honest listener sends this.
+    /// Handles a record of the listener, as far as it can be checked. Returns `false` if the record
+    /// is malformed.
     fn handle_message(&mut self, record: ToKeeper) -> bool {
         match record {
             ToKeeper::Stage(progress) => self.progress(progress, LogKind::Event, "Stage ", ""),
@@ -216,7 +219,7 @@ impl Keeper {
         }
     }
 
-    /// A line about an attempt: the stage between `before` and `after`.
+    /// Logs a line about an attempt, with the stage between `before` and `after`.
     fn progress(&mut self, progress: Progress, kind: LogKind, before: &str, after: &str) -> bool {
         let Progress {
             door,
@@ -244,13 +247,13 @@ impl Keeper {
             return false;
         }
         if generation < door.generation {
-            // It was on its way while the next sequence was: an old sequence opens nothing.
+            // Sent before the listener received the next sequence: an old sequence opens nothing.
             return true;
         }
         if door.sequence().is_none() {
             return false;
         }
-        // A one-time list bounds itself.
+        // A one-time list limits itself.
         let now = monotonic();
         if !door.is_one_time() && !door.openings.allow(now) {
             self.report_left_out(now);
@@ -260,12 +263,12 @@ impl Keeper {
         if self.book.is_banned(source) {
             let text = format_args!("{name}: knock of a banned source: not opened");
             self.about_opening(LogKind::Event, &name, Some(source), &text);
-            // Who knocked may have been seen.
+            // An eavesdropper may have seen the sequence.
             self.use_sequence(index);
             self.next_sequence(index);
             return true;
         }
-        // A sequence that cannot be marked opens nothing, so it is not logged as an opening.
+        // A sequence that cannot be marked opens nothing, so this does not log it as an opening.
         if self.use_sequence(index) {
             self.opened += 1;
             self.about_opening(

@@ -1,4 +1,5 @@
-//! The keeper's loop: sleeps in poll() and does what the listener, its children, signals and deadlines ask for.
+//! The keeper's loop: sleeps in poll() and handles the listener, child processes, signals and
+//! deadlines.
 #![forbid(unsafe_code)]
 
 mod admission;
@@ -38,23 +39,23 @@ use admission::{ABOUT_ATTEMPTS, Admission};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-/// What the keeper waits for, in this order.
+/// What the keeper polls, in this order.
 #[derive(Clone, Copy)]
 enum PollSource {
     Signals,
     Listener,
     Starting,
     Names,
-    /// The control socket, and after it its clients.
+    /// The control socket, followed by its clients.
     Control,
 }
 
 /// A listener that is not ready yet.
 struct StartingListener {
     listener: ListenerProcess,
-    /// It is given up then.
+    /// Aborted if it is not ready by then.
     ready_by: Millis,
-    /// What comes into force with it; `None`: it is for the doors there are.
+    /// The config to activate with it. `None` if it serves the current doors.
     new: Option<Box<NewConfig>>,
 }
 
@@ -73,19 +74,19 @@ impl StartingListener {
 struct NewConfig {
     options: Options,
     doors: Vec<DoorRuntime>,
-    /// Its state folder, if that is another one.
+    /// Its state directory, if it differs from the current one.
     state: Option<StateDir>,
 }
 
-/// On the way out.
+/// The shutdown in progress.
 struct Closing {
     code: u8,
     deadline: Millis,
-    /// Listeners that were killed, and perhaps have not ended yet.
+    /// Killed listeners that may not have exited yet.
     listeners: [Option<Pid>; 2],
 }
 
-/// Everything that the keeper knows.
+/// The keeper's state.
 pub struct Keeper {
     /// The command line.
     pub settings: Settings,
@@ -95,48 +96,50 @@ pub struct Keeper {
     /// The log.
     pub log: LogQueue,
     signals: Signals,
-    /// The listener, while there is one that is ready.
+    /// The listener, if one is ready.
     pub listener: Option<ListenerProcess>,
     restart: Restart,
     starting: Option<StartingListener>,
-    /// SIGHUP has come and is not obeyed yet; when the next reload may begin.
+    /// A reload is pending, and the time before which it must not begin.
     reload_wanted: bool,
     reload_after: Millis,
     book: LeaseBook,
-    /// What the book asks for, and is not done yet.
+    /// The book's actions that are still to be carried out.
     actions: Vec<Action>,
-    /// The journal could not be written; the next try is due then.
+    /// When to try again to write the journal.
     journal_retry_at: Millis,
-    /// That has been told.
+    /// The last write failed, and the log says so.
     journal_failing: bool,
     commands: CommandQueue,
-    /// The state folder, if there is one.
+    /// The state directory, if there is one.
     pub state: Option<StateDir>,
-    /// The pid file, if there is one.
+    /// The PID file, if there is one.
     pub pid_file: Option<PathBuf>,
     closing: Option<Closing>,
     /// Bounds the bans.
     bans_rate: TokenBucket,
     /// Bounds the lines that the listener causes.
     admission: Admission,
-    /// Openings or lines were too many; how many is logged then.
+    /// When to log how many openings or lines were left out.
     report_openings: Millis,
     /// The control socket, if there is one.
     pub control: Option<Box<Control>>,
     /// When the daemon started.
     started: Millis,
-    /// How many whole knocks there were.
+    /// Number of complete knocks.
     opened: u64,
-    /// How many listeners have died.
+    /// Number of listeners that have died.
     restarts: u32,
-    /// While the first listener starts: whether it listens already, or why it cannot start, once that is known.
+    /// While the first listener starts: whether it listens on an interface, or why it cannot start.
     startup: Option<Result<bool, String>>,
-    /// What the listener has said so far of a report that it was asked for, and when it is not waited for any longer.
+    /// The part of the listener's report that has arrived, and the time until which the keeper
+    /// waits for the rest.
     report: Option<(ListenerStatus, Millis)>,
 }
 
 impl Keeper {
-    /// A keeper without a listener, a state folder, a pid file or leases so far. The process ends with it.
+    /// Creates a keeper without a listener, state directory, PID file or leases. It lives as long
+    /// as the process.
     pub fn new(
         settings: Settings,
         options: Options,
@@ -179,7 +182,7 @@ impl Keeper {
         })))
     }
 
-    /// Until SIGTERM or SIGINT; the exit code is the signal's number, as knockd 0.8's.
+    /// Runs until SIGTERM or SIGINT. The exit code is the signal number, as in knockd 0.8.
     pub fn run(&mut self) -> ExitCode {
         loop {
             let now = monotonic();
@@ -197,7 +200,8 @@ impl Keeper {
         }
     }
 
-    /// Runs the loop until the first listener is ready, or a signal ends the daemon. The error says why the listener cannot start.
+    /// Runs the loop until the first listener is ready or a signal stops the daemon. The error is
+    /// the reason why the listener cannot start.
     pub fn await_listener(&mut self, listener: ListenerProcess) -> Result<bool, String> {
         self.starting = Some(StartingListener::new(listener, None));
         self.startup = Some(Ok(false));
@@ -211,12 +215,12 @@ impl Keeper {
         self.startup.take().unwrap_or(Ok(false))
     }
 
-    /// Sleeps until there is something to do, and does it.
+    /// Waits for events and handles them.
     fn wait_and_serve(&mut self, now: Millis) {
         self.log.sinks.write_out();
         let ready = match self.sleep(now) {
             Ok(ready) => ready,
-            // Only a machine out of memory gets here; leases must still end.
+            // Happens only when the machine is out of memory. Leases must still end.
             Err(error) => {
                 self.log
                     .log(LogKind::Error, &format_args!("error: poll: {error}"));
@@ -224,7 +228,7 @@ impl Keeper {
                 Ready::default()
             }
         };
-        // First, since what the others say may let clients go.
+        // First, because the other handlers may drop clients.
         let clients = ready.skip(PollSource::Control as usize);
         if clients.any() {
             self.serve_clients(clients, monotonic());
@@ -246,12 +250,12 @@ impl Keeper {
         }
     }
 
-    /// Whether the daemon is about to end.
+    /// Returns whether the daemon is shutting down.
     pub fn is_closing(&self) -> bool {
         self.closing.is_some()
     }
 
-    /// Whether a signal that ends the daemon waits for the loop.
+    /// Returns whether a signal that stops the daemon is pending.
     pub fn has_shutdown_signal(&self) -> bool {
         self.signals.ask_for_the_end()
     }
@@ -259,7 +263,8 @@ impl Keeper {
     fn handle_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Child => self.reap(),
-            // The loop reloads; what comes meanwhile and soon after is one reload more.
+            // The loop reloads. Signals during the pause after a reload are merged into one more
+            // reload.
             Signal::Reload => self.reload_wanted = self.closing.is_none(),
             Signal::Reapply if self.closing.is_none() => self.reapply(),
             Signal::Shutdown(number) if self.closing.is_none() => self.close(number as u8),
@@ -267,7 +272,8 @@ impl Keeper {
         }
     }
 
-    /// Waits for something to do: which entries, each [`PollSource`]'s at its place, are ready.
+    /// Waits for events. Returns which entries are ready; each [`PollSource`] is the index of its
+    /// entry.
     fn sleep(&self, now: Millis) -> Result<Ready> {
         let mut own = [None; PollSource::Control as usize];
         own[PollSource::Signals as usize] = Some(self.signals.as_fd());
@@ -290,7 +296,7 @@ impl Keeper {
     }
 
     fn next_deadline(&self) -> Millis {
-        // While a listener starts, no other does.
+        // Only one listener starts at a time.
         let starts = match &self.starting {
             Some(starting) => starting.ready_by,
             None if self.reload_wanted => self.reload_after.min(self.restart.due),
@@ -355,7 +361,7 @@ impl Keeper {
         self.run_expired(now);
     }
 
-    /// Logs how many openings were too many, and how many lines were left out.
+    /// Logs how many openings were refused and how many lines were left out.
     pub(super) fn log_left_out(&mut self) {
         self.report_openings = NEVER;
         let refused = |door: &mut DoorRuntime| door.openings.take_left_out();
@@ -376,7 +382,7 @@ impl Keeper {
         }
     }
 
-    /// Closes doors whose time is over and ends commands whose time is.
+    /// Closes expired doors and kills commands that exceeded their time limit.
     fn run_expired(&mut self, now: Millis) {
         for door in self.commands.end_overdue(now) {
             self.log.log(

@@ -1,4 +1,4 @@
-//! A new config: read, checked, and in force once its listener is ready.
+//! Reload: reads and checks a new config, and activates it once its listener is ready.
 #![forbid(unsafe_code)]
 
 use super::admission::Admission;
@@ -13,8 +13,8 @@ use std::mem::swap;
 use std::path::PathBuf;
 
 impl Keeper {
-    /// SIGHUP: the new config takes over when it is valid and its listener is ready; until then, and if it is not, all
-    /// stays as it was.
+    /// Handles SIGHUP. The new config takes effect when it is valid and its listener is ready.
+    /// Until then, or if it is not valid, everything stays as it was.
     pub(super) fn reload(&mut self) {
         let file = self.settings.config.to_string_lossy().into_owned();
         self.log.log(
@@ -24,7 +24,7 @@ impl Keeper {
         let debug = self.settings.args.debug;
         let Keeper { settings, log, .. } = self;
         let mut problems = Vec::new();
-        // Who writes to a FIFO, or types, may let the doors wait.
+        // Reading a FIFO or a terminal could block the keeper.
         let waits = |found: FileStatus| !found.is_file() && found.kind() != libc::S_IFDIR;
         let loaded = match file::find(&settings.config_path()).is_ok_and(waits) {
             true => Err([&file, ": not a file"].concat()),
@@ -54,10 +54,10 @@ impl Keeper {
                 &format_args!("warning: {}", warning.show(&self.settings.config)),
             );
         }
-        // Also if the interface below is refused: a log rotation may be waiting for it.
+        // Even if the interface is refused below: log rotation may be waiting for it.
         let path = self.settings.log_file(&config.options);
         self.reopen_log(path, config.options.use_syslog);
-        // Not the texts: `/x`, `/x/` and a link to it are one folder.
+        // Compares canonical paths: `/x`, `/x/` and a link to it are one directory.
         let state_dir = |options: &Options| {
             let folder = secure_open::folder(&self.settings.state_dir(options)).ok();
             folder.map(|folder| folder.path.into_os_string())
@@ -136,16 +136,16 @@ impl Keeper {
         );
     }
 
-    /// Goes on in that state folder.
+    /// Switches to that state directory.
     fn move_state_dir(&mut self, state: StateDir) {
         self.mark_down();
         let old = self.state.replace(state);
-        // Writes the journal there, so that at each moment there is one.
+        // Writes the journal there first, so that there is one at every moment.
         self.enter_state_dir();
         if let Some(old) = old {
             old.leave();
         }
-        // Both may be one folder that is mounted twice.
+        // Both may be one directory that is mounted twice.
         if let Some(state) = &self.state {
             state.set_running(true);
         }
@@ -153,7 +153,8 @@ impl Keeper {
         self.save();
     }
 
-    /// The new listener is ready: it and its doors take the place of the old. Attempts end with the old one, leases do not.
+    /// Replaces the listener and the doors by the new ones. The old listener's attempts end; leases
+    /// stay.
     pub(super) fn activate_config(&mut self, listener: ListenerProcess, mut new: Box<NewConfig>) {
         self.end_listener();
         listener.start_capture();
@@ -163,7 +164,7 @@ impl Keeper {
             swap(&mut new.options.state_dir, &mut self.options.state_dir);
         }
         swap(&mut new.options, &mut self.options);
-        // The old doors have counted it.
+        // The old doors hold the counts.
         self.log_left_out();
         self.admission = Admission::new(self.options.log_rate);
         swap(&mut new.doors, &mut self.doors);

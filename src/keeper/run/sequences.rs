@@ -1,4 +1,4 @@
-//! One-time sequences: using one, and telling the listener the next.
+//! One-time sequences: marks the current one as used and sends the listener the next.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -8,7 +8,8 @@ use crate::keeper::log::LogKind;
 use crate::knock::Trigger;
 
 impl Keeper {
-    /// Marks the one-time sequence of that door as used, on disk. `false`: it could not be, and the door must stay shut.
+    /// Marks the door's one-time sequence as used, on disk. Returns `false` if that fails; then the
+    /// door must stay closed.
     pub(super) fn use_sequence(&mut self, index: usize) -> bool {
         let Some(door) = self.doors.get_mut(index) else {
             return false;
@@ -39,7 +40,8 @@ impl Keeper {
         }
     }
 
-    /// Gives the listener the next one-time sequence of that door, if it has a list whose last one could be marked.
+    /// Sends the listener the door's next one-time sequence. Does nothing if the list is disabled
+    /// because its last sequence could not be marked.
     pub(super) fn next_sequence(&mut self, index: usize) {
         let Some(door) = self.doors.get_mut(index) else {
             return;

@@ -1,4 +1,4 @@
-//! The end: everything that is open closes, and what could not be closed in time stays in the journal.
+//! Shutdown: closes every open door. A door that does not close in time stays in the journal.
 #![forbid(unsafe_code)]
 
 use super::{Closing, Keeper};
@@ -11,7 +11,7 @@ use crate::sys::exec;
 use crate::util::time::NEVER;
 
 impl Keeper {
-    /// SIGTERM or SIGINT: nothing opens any more, and everything closes. The daemon ends with this exit code.
+    /// Starts the shutdown: opens nothing more and closes all doors. `code` becomes the exit code.
     pub fn close(&mut self, code: u8) {
         let now = monotonic();
         let (listener, starting) = (self.listener.take(), self.starting.take());
@@ -33,7 +33,7 @@ impl Keeper {
         }
         self.book.end(&|_| true, true, &mut self.actions);
         let Keeper { book, commands, .. } = self;
-        // A plain command that waits for its turn may be the one that closes.
+        // A waiting plain command might be the one that closes a door.
         commands.drop_waiting(&|command| match command.lease {
             Some(id) => book.get(id).is_some(),
             None => command.turn.at + ORDER_MS > now,
@@ -57,7 +57,8 @@ impl Keeper {
         if let Some(path) = &self.pid_file {
             remove_pid(path);
         }
-        // After this process no other of the daemon's runs: an upgrade replaces the program as soon as it has ended.
+        // No other process of the daemon outlives this one: an upgrade replaces the program file at
+        // once.
         let listeners = self.closing.as_ref().map_or([None; 2], |it| it.listeners);
         for process in listeners.into_iter().flatten() {
             exec::end(process);

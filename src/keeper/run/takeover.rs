@@ -1,4 +1,5 @@
-//! What a daemon that was killed has left: its commands are ended and its overdue doors closed before anything else is done.
+//! Takes over from a killed daemon: before anything else, ends its commands and closes its expired
+//! doors.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -13,12 +14,12 @@ use crate::util::time::Millis;
 const PAUSE_MS: Millis = 20;
 
 impl Keeper {
-    /// Whether no door is open.
+    /// Returns whether no door is open.
     pub fn has_no_leases(&self) -> bool {
         self.book.leases().is_empty()
     }
 
-    /// Takes this folder over, and the leases that are left in it.
+    /// Adopts this state directory and the leases in its journal.
     pub fn take_over_state(&mut self, state: StateDir) {
         let (leases, remark) = state.leases();
         self.log.cage = state.empty_directory().try_clone_to_owned().ok();
@@ -29,7 +30,8 @@ impl Keeper {
         self.take_over_leases(leases);
     }
 
-    /// Takes over what dead daemons of the same config with another `-i` have left: perhaps nobody starts these again.
+    /// Takes over the leases of dead daemons that had the same config and another `-i`, because
+    /// those might never be started again.
     pub fn take_over_others(&mut self) {
         let state_dir = self.settings.state_dir(&self.options);
         for other in self.settings.instance.others(&state_dir) {
@@ -46,7 +48,7 @@ impl Keeper {
             }
             if !leases.is_empty() {
                 self.take_over_leases(leases);
-                // By now they are in our own journal.
+                // They are in this daemon's own journal now.
                 if !self.journal_failing {
                     state.forget();
                 }
@@ -54,8 +56,8 @@ impl Keeper {
         }
     }
 
-    /// Takes these leases over. Those that are overdue or were at a command are closed now; their stop commands are waited for, up to
-    /// [`ORPHAN_MS`].
+    /// Takes over these leases. Closes expired ones and those whose command was running, and waits
+    /// up to [`ORPHAN_MS`] for their stop commands.
     pub(super) fn take_over_leases(&mut self, leases: Vec<Lease>) {
         kill_orphans(&leases);
         if !leases.is_empty() {
@@ -78,8 +80,8 @@ impl Keeper {
     }
 }
 
-/// Ends the commands that a killed daemon left behind: stop commands may finish, start commands are asked to end, and what
-/// is left after [`ORPHAN_MS`] is killed.
+/// Ends the commands that a killed daemon left behind. Stop commands may finish, start commands get
+/// SIGTERM, and both get SIGKILL after [`ORPHAN_MS`].
 fn kill_orphans(leases: &[Lease]) {
     let mut orphans = Vec::new();
     for lease in leases {

@@ -1,4 +1,4 @@
-//! The file of a config: its bytes, bounded, and who else may write or read it.
+//! Reads config files up to a size limit, and checks who else can write or read them.
 #![forbid(unsafe_code)]
 
 use crate::config::Diagnostic;
@@ -27,8 +27,8 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// The whole file. Refused: what cannot be opened or read, a directory (knockd 0.8 reads one as an empty file), and
-/// more than [`MAX_CONFIG_BYTES`].
+/// Reads the complete file. Fails if it cannot be opened or read, is a directory (which knockd 0.8
+/// reads as an empty file), or is longer than [`MAX_CONFIG_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     let read = file::open(path, libc::O_RDONLY, 0).and_then(|file| read_open(&file));
     read.map_err(|error| ReadError {
@@ -37,7 +37,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     })
 }
 
-/// As [`read`], of a file that is open.
+/// Like [`read`], for an open file.
 pub fn read_open(file: &File) -> Result<Vec<u8>> {
     let text = file::read_all(file.as_fd(), MAX_CONFIG_BYTES + 1)?;
     if text.len() > MAX_CONFIG_BYTES {
@@ -47,7 +47,8 @@ pub fn read_open(file: &File) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// What is unwise about the mode and owner of a file, as stat() gives them; `why` it matters who writes it.
+/// Warns about the mode and owner of a file, as stat() reports them. `why` says why its writers
+/// matter.
 pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Box<Diagnostic>> {
     let text = if mode & 0o022 != 0 {
         ["others may write this file, and ", why, "; chmod 600 it"].concat()
@@ -83,7 +84,7 @@ mod tests {
         assert_eq!(refused(&file), "longer than 1 MiB, so it is not a config");
         std::fs::write(&file, vec![b'#'; 1 << 20]).unwrap();
         assert_eq!(read(&file).unwrap().len(), 1 << 20);
-        // Opens, but cannot be read at its start, by root neither.
+        // This file opens, but not even root can read its start.
         assert_eq!(refused(Path::new("/proc/self/mem")), "Input/output error");
         // Root can read a file despite its mode, but cannot follow a loop of links.
         let link = dir.join("loop");

@@ -1,4 +1,4 @@
-//! The doors as the keeper knows them: what the config says, and which one-time sequence is due.
+//! The keeper's doors: the config of each, and the current one-time sequence.
 #![forbid(unsafe_code)]
 
 use super::one_time::OneTimeList;
@@ -13,11 +13,11 @@ use std::path::Path;
 
 /// One door.
 pub struct DoorRuntime {
-    /// What the config says of it.
+    /// Its config.
     pub config: config::DoorConfig,
-    /// What opens it now.
+    /// Its current trigger.
     pub trigger: Trigger<OneTimeList>,
-    /// Counts the sequences that the present listener was given for it.
+    /// Counts the sequences sent to the current listener for it.
     pub generation: u32,
     /// Bounds how often it opens.
     pub openings: TokenBucket,
@@ -26,7 +26,7 @@ pub struct DoorRuntime {
 }
 
 impl DoorRuntime {
-    /// The sequence that opens it now; `None` while it is disabled.
+    /// Returns the sequence that opens it now, or `None` while it is disabled.
     pub fn sequence(&self) -> Option<&Sequence> {
         match &self.trigger {
             Trigger::Sequence(sequence) => Some(sequence),
@@ -34,21 +34,22 @@ impl DoorRuntime {
         }
     }
 
-    /// Whether each sequence opens it once.
+    /// Returns whether each of its sequences opens it only once.
     pub fn is_one_time(&self) -> bool {
         matches!(self.trigger, Trigger::OneTime(_))
     }
 }
 
-/// knockd 0.8's words for a list that is used up.
+/// knockd 0.8's message for a list whose sequences are all used.
 pub fn exhausted(door: &str) -> String {
     format!(
         "no more sequences left in the one time sequences file for door {door} --> disabling the door"
     )
 }
 
-/// The doors of a config, each one-time list opened at its first unused line. Relative paths start at `directory`.
-/// `trace` gets what `-D` shows, `report` what is wrong with single lines of the lists.
+/// Opens the doors of a config, each one-time list at its first unused line. Relative paths start
+/// at `directory`. `trace` receives the lines for `-D`, `report` the errors in single lines of the
+/// lists.
 pub fn open(
     doors: Vec<config::DoorConfig>,
     directory: &Path,
@@ -85,7 +86,8 @@ pub fn open(
     Ok(opened)
 }
 
-/// A command ready to run: every `%IP%` replaced. `None`: longer than [`MAX_COMMAND`], which knockd 0.8 does not run either.
+/// Replaces every `%IP%` of a command. Returns `None` if the result is longer than [`MAX_COMMAND`];
+/// knockd 0.8 does not run such a command either.
 pub fn expand(command: &[u8], source: IpAddr) -> Option<Vec<u8>> {
     const TOKEN: &[u8] = b"%IP%";
     let source = shown(&source);

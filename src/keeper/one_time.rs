@@ -1,4 +1,4 @@
-//! One-time sequences: a file with one sequence a line, of which each opens the door once.
+//! One-time sequences: a file with one sequence a line. Each opens the door once.
 #![forbid(unsafe_code)]
 
 use super::config_file;
@@ -12,23 +12,25 @@ use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-/// The list of one door. The file is read anew each time, so that edits and replacements count at once.
+/// The list of one door. Each access reads the file again, so that edits and replacements take
+/// effect at once.
 #[derive(Debug)]
 pub struct OneTimeList {
     path: PathBuf,
     door: String,
-    /// The sequence that opens the door now; `None`: the list is used up, or cannot be read or marked.
+    /// The sequence that opens the door now. `None` if the list is used up or cannot be read or
+    /// marked.
     pub current: Option<Sequence>,
 }
 
-/// What editors on Windows put before the first line.
+/// Editors on Windows write it before the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Bad lines of one list that are reported one by one.
+/// Reports at most this many bad lines of a list.
 const MAX_REPORTS: usize = 10;
 
 impl OneTimeList {
-    /// The list in that file, for the door of that name.
+    /// Creates the list for the named door. Does not open the file.
     pub fn new(path: PathBuf, door: &str) -> OneTimeList {
         OneTimeList {
             path,
@@ -42,7 +44,8 @@ impl OneTimeList {
         &self.path
     }
 
-    /// The first line that was not used yet; `None`: there is none left. Lines that are no sequence are passed over and reported.
+    /// Returns the first unused sequence, or `None` if all are used. Skips and reports malformed
+    /// lines.
     pub fn next(&self, report: &mut dyn FnMut(String)) -> Result<Option<Sequence>> {
         let file = secure_open::open_trusted(&self.path, libc::O_RDONLY)?;
         let mut first = None;
@@ -52,15 +55,15 @@ impl OneTimeList {
         Ok(first)
     }
 
-    /// Whether the file could be marked, without marking it.
+    /// Checks that lines of the file can be marked, without marking one.
     pub fn check_writable(&self) -> Result<()> {
         secure_open::open_trusted(&self.path, libc::O_RDWR).map(drop)
     }
 
-    /// Puts a `#` over the first byte of the line with that sequence (as knockd 0.8 does), of every such line if there are
-    /// more, and waits until the disk has it. An error also when the file has no such line any more.
+    /// Overwrites the first byte of every line with that sequence by `#`, as knockd 0.8 does, and
+    /// waits until the disk has it. Fails if the file no longer has such a line.
     pub fn mark_used(&self, sequence: &Sequence) -> Result<()> {
-        // Opened once: by its path it may be another file the next time.
+        // Opened only once, because the path may name another file the next time.
         let mut file = secure_open::open_trusted(&self.path, libc::O_RDWR)?;
         let mut offsets = Vec::new();
         self.visit(&file, &mut |_| {}, &mut |offset, found| {
@@ -78,7 +81,7 @@ impl OneTimeList {
         Ok(file.sync_all()?)
     }
 
-    /// Shows the sequence of each usable line, and where the line begins in the file, in bytes.
+    /// Passes each usable sequence to `usable`, with the byte offset of its line.
     fn visit(
         &self,
         file: &File,
@@ -93,8 +96,8 @@ impl OneTimeList {
                 .strip_prefix(BYTE_ORDER_MARK)
                 .filter(|_| number == 1)
                 .unwrap_or(line);
-            let used_or_blank = matches!(content.trim_ascii().first(), None | Some(b'#'));
-            if !used_or_blank {
+            let is_used_or_empty = matches!(content.trim_ascii().first(), None | Some(b'#'));
+            if !is_used_or_empty {
                 let mut warnings = Vec::new();
                 match parse_sequence(&self.door, (number, 1), content, &mut warnings) {
                     Ok(sequence) => usable(offset, sequence),

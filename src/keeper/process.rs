@@ -1,5 +1,5 @@
-//! The daemon's other processes: this program again, under another name, with a socketpair as standard input. They are
-//! executed and not just forked, so that nothing of the keeper's memory is theirs.
+//! Starts the daemon's other processes: this program under another name, with a socketpair as
+//! standard input. Exec, not just fork, so that they have none of the keeper's memory.
 #![forbid(unsafe_code)]
 
 use crate::limits::LISTENER_SEND_MS;
@@ -10,9 +10,10 @@ use crate::util::process::Pid;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Starts this program as `name`, with `output` for its standard output, and `more`: our end of the socketpair, and its process id. It is reaped with
-/// the commands. Whoever started the daemon over a pipe (a shell's $(), ssh) waits until nobody has that pipe any more: so without
-/// `output`, and for standard error, the child has /dev/null.
+/// Starts this program as `name`, with `output` as its standard output, and the descriptors `more`.
+/// Returns the keeper's end of the socketpair and the PID, which is reaped with the commands.
+/// Without `output`, and as standard error, the child gets /dev/null: a shell's $() or ssh that
+/// started the daemon waits until every process has closed its pipe.
 pub fn spawn(
     name: &CStr,
     output: Option<BorrowedFd<'_>>,

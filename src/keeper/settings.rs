@@ -1,4 +1,4 @@
-//! What stays the same through reloads, and the config that it leads to.
+//! Settings that stay the same across reloads, and loading of the config.
 #![forbid(unsafe_code)]
 
 use super::config_file::{self, mode_advice};
@@ -12,26 +12,26 @@ use crate::sys::file;
 use crate::sys::netlink::Netlink;
 use std::path::{Path, PathBuf};
 
-/// Where the pid file goes when neither config nor command line says so.
+/// The PID file, if neither config nor command line names one.
 const PID_FILE: &str = "/var/run/knockd.pid";
 
-/// The interface when neither config nor command line says so.
+/// The interface, if neither config nor command line names one.
 const INTERFACE: &str = "eth0";
 
-/// What stays the same through reloads: the command line, and where it was given.
+/// Settings that stay the same across reloads: the command line and where it was entered.
 pub struct Settings {
     /// The command line.
     pub args: KnockdArgs,
-    /// The config file as a person wrote it, for messages.
+    /// The config file as the user wrote it, for messages.
     pub config: PathBuf,
-    /// The directory that relative paths start at: the daemon's own is `/` later.
+    /// The directory at which relative paths start. The daemon later changes its own to `/`.
     pub directory: PathBuf,
-    /// Which daemon this is, the same for every spelling of the config's path.
+    /// Identifies this daemon. The same for every spelling of the config's path.
     pub(crate) instance: Instance,
 }
 
 impl Settings {
-    /// Of this command line, given in the working directory of now.
+    /// Creates the settings of this command line, entered in the current working directory.
     pub fn new(args: KnockdArgs) -> Settings {
         let config = args.config.clone().unwrap_or_else(|| {
             let program = file::link(Path::new("/proc/self/exe")).unwrap_or_default();
@@ -49,12 +49,12 @@ impl Settings {
         }
     }
 
-    /// The absolute path of the config file.
+    /// Returns the absolute path of the config file.
     pub fn config_path(&self) -> PathBuf {
         self.directory.join(&self.config)
     }
 
-    /// `-i`, or the config's `Interface`, or eth0; see [`load`](Self::load).
+    /// Returns `-i`, the config's `Interface`, or eth0; see [`load`](Self::load).
     pub fn interface<'a>(&'a self, options: &'a Options) -> &'a str {
         let named = self
             .args
@@ -64,12 +64,12 @@ impl Settings {
         named.unwrap_or(INTERFACE)
     }
 
-    /// The absolute path of `StateDir`.
+    /// Returns the absolute path of `StateDir`.
     pub fn state_dir(&self, options: &Options) -> PathBuf {
         self.directory.join(&options.state_dir)
     }
 
-    /// The config's `LogFile`, or `-g`.
+    /// Returns the config's `LogFile`, or `-g`.
     pub(super) fn log_file(&self, options: &Options) -> Option<PathBuf> {
         let named = options
             .log_file
@@ -79,7 +79,7 @@ impl Settings {
         named.map(|path| self.directory.join(path))
     }
 
-    /// The config's `PidFile`, or `-p`.
+    /// Returns the config's `PidFile`, or `-p`.
     pub(super) fn pid_file(&self, options: &Options) -> PathBuf {
         let named = options
             .pid_file
@@ -89,7 +89,7 @@ impl Settings {
         self.directory.join(named.unwrap_or(Path::new(PID_FILE)))
     }
 
-    /// Reads the config. `trace` gets what `-D` shows; the error is for a person.
+    /// Reads the config. `trace` receives the lines for `-D`. The error is a message for the user.
     pub(crate) fn parse(&self, trace: &mut dyn FnMut(&str)) -> Result<Config, String> {
         let text = match config_file::read(&self.config_path()) {
             Ok(text) => text,
@@ -105,7 +105,7 @@ impl Settings {
         if self.args.strict {
             config.options.be_strict();
         }
-        // Who writes this file decides what root runs. The rest is for --check.
+        // Whoever can write this file decides what root runs. Other advice is only for --check.
         if let Ok(found) = file::find(&self.config_path())
             && (self.args.check || found.mode & 0o022 != 0 || !secure_open::is_trusted(found.user))
         {
@@ -116,9 +116,10 @@ impl Settings {
         Ok(config)
     }
 
-    /// Reads the config and the first lines of its one-time lists: the config without its doors, and the doors. If the
-    /// interface is not named and there is no eth0, it is `auto`. `trace` gets what `-D` shows, `report` what is wrong with
-    /// single lines of the lists. The error is a message for the user.
+    /// Reads the config and the first lines of its one-time lists. Returns the config without its
+    /// doors, and the doors. Uses `auto` if no interface is named and eth0 does not exist. `trace`
+    /// receives the lines for `-D`, `report` the errors in single lines of the lists. The error is
+    /// a message for the user.
     pub fn load(
         &self,
         trace: &mut dyn FnMut(&str),
@@ -136,7 +137,7 @@ impl Settings {
     }
 }
 
-/// Whether there is an interface of that name; also where that cannot be found out.
+/// Returns whether such an interface exists, or `true` if that cannot be determined.
 fn is_there(name: &str) -> bool {
     let interfaces = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
     interfaces.map_or(true, |all| all.links.iter().any(|link| link.name == name))

@@ -1,4 +1,4 @@
-//! From the command line to the loop: what can fail at the start fails here, while the person who typed it looks on.
+//! Startup: everything that can fail does so here, while stderr is still the user's terminal.
 #![forbid(unsafe_code)]
 
 use super::log::LogKind;
@@ -20,12 +20,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Until the daemon ends.
+/// Runs the loop until the daemon exits.
 fn run(keeper: &mut Keeper) -> ! {
     program::exit(keeper.run())
 }
 
-/// Never returns, so that nothing has to be dropped.
+/// Starts the daemon. Never returns, so that nothing needs to be dropped.
 pub fn start(settings: Settings) -> ! {
     let debug = settings.args.debug;
     let mut trace = |line: &str| {
@@ -34,12 +34,13 @@ pub fn start(settings: Settings) -> ! {
         }
     };
     let loaded = settings.load(&mut trace, &mut |problem| say(&problem));
-    // Not before: the config may be one of them, as with `-c <(program)` of a shell.
+    // Only now, because an inherited descriptor may be the config, as with a shell's `-c
+    // <(program)`.
     daemon::close_inherited();
     let (config, doors) = match loaded {
         Ok(loaded) => loaded,
         Err(problem) => {
-            // knockd 0.8 does so, and a person who mistyped a file name is helped by it.
+            // As knockd 0.8 does. It helps users who mistyped a file name.
             print(cli::KNOCKD.usage);
             close_leftover_doors(settings, problem);
         }
@@ -84,7 +85,7 @@ pub fn start(settings: Settings) -> ! {
                     "{runs}; stop it first, or let it listen on more interfaces (-i eth0,ppp0)"
                 ));
             };
-            // Start-up scripts run twice.
+            // Startup scripts may run twice.
             say(&runs);
             if let Err(error) = starting.done() {
                 fail(&cannot_daemonize(error));
@@ -109,7 +110,7 @@ pub fn start(settings: Settings) -> ! {
     {
         Ok(listens) => listens,
         Err(problem) => {
-            // The parent ends now, not when all is closed.
+            // The parent exits now and does not wait until everything is closed.
             drop(starting);
             close_all(keeper, format!("could not open {interface}: {problem}"))
         }
@@ -142,7 +143,7 @@ pub fn start(settings: Settings) -> ! {
             &format_args!("starting up, listening on {interface}"),
         );
     } else {
-        // With -d, too, while the terminal is still ours.
+        // With -d, too, while stderr is still the terminal.
         log.log(
             LogKind::Error,
             &format_args!("starting up, waiting for {interface}"),
@@ -156,7 +157,8 @@ pub fn start(settings: Settings) -> ! {
     run(keeper)
 }
 
-/// A start that fails before it has the state folder: the doors that the daemon before has left open are closed all the same.
+/// Exits because of a failure before the state directory was locked. Still closes doors that a dead
+/// daemon left open.
 fn close_leftover_doors(settings: Settings, problem: String) -> ! {
     let text = config_file::read(&settings.config_path()).unwrap_or_default();
     let options = config::options_of_broken(&text);
@@ -176,7 +178,7 @@ fn close_leftover_doors(settings: Settings, problem: String) -> ! {
     close_all(keeper, problem)
 }
 
-/// A start that fails: nothing can be opened, but what is open must be closed.
+/// Exits because of a failure. Opens nothing, but closes all open doors first.
 fn close_all(keeper: &mut Keeper, problem: String) -> ! {
     if keeper.has_no_leases() {
         keeper.log.flush();
@@ -191,8 +193,8 @@ fn cannot_daemonize(error: Error) -> String {
     format!("cannot daemonize: {error}")
 }
 
-/// Takes the state folder. One whose daemon is not up yet, or not any more because it is on its way out, is waited for:
-/// `killall knockd; knockd -d` must leave a daemon.
+/// Locks the state directory. Waits for a daemon that is still starting or already stopping:
+/// `killall knockd; knockd -d` must leave a daemon running.
 fn lock_state_dir(keeper: &Keeper) -> Result<StateDir, StateDirError> {
     const PAUSE_MS: Millis = 20;
     let settings = &keeper.settings;
@@ -210,7 +212,8 @@ fn lock_state_dir(keeper: &Keeper) -> Result<StateDir, StateDirError> {
     }
 }
 
-/// Writes the pid file, which monitors may read. Whether it is a file, which is removed at the end; /dev/null must not be.
+/// Writes the PID file, readable for monitors. Returns whether it is a regular file, to be removed
+/// at exit; /dev/null must not be removed.
 fn write_pid(path: &Path) -> Result<bool> {
     let file = secure_open::open(path, libc::O_CREAT | libc::O_WRONLY, 0o644)?;
     let is_file = file::find_open(file.as_fd())?.is_file();
@@ -220,18 +223,18 @@ fn write_pid(path: &Path) -> Result<bool> {
     }
     let written = write_all(file.as_fd(), pid_line().as_bytes());
     if written.is_err() && is_file {
-        // An empty file tells nobody anything.
+        // An empty PID file is useless.
         let _ = file::remove(path);
     }
     written.map(|()| is_file)
 }
 
-/// What the pid file says.
+/// Returns the content of the PID file.
 fn pid_line() -> String {
     format!("{}\n", std::process::id())
 }
 
-/// Removes the pid file, unless another daemon has written its own process id there.
+/// Removes the PID file unless another daemon has written its own PID there.
 pub(super) fn remove_pid(path: &Path) {
     let line = pid_line();
     let read = secure_open::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0)

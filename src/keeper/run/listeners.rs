@@ -151,7 +151,7 @@ impl Keeper {
                 return self.listener_died("the listener sent a record that cannot be");
             }
         }
-        // Without `LogRate` no line may be lost, whatever that costs.
+        // Without a `LogRate`, no line may be lost, whatever that costs.
         if let Some(listener) = &mut self.listener
             && self.options.log_rate > 0
         {

@@ -1,4 +1,4 @@
-//! The commands that run and those that wait for their turn.
+//! The running commands and the queue of those that wait for their turn.
 #![forbid(unsafe_code)]
 
 use crate::config::Options;
@@ -14,19 +14,21 @@ use std::net::IpAddr;
 #[cfg(test)]
 mod tests;
 
-/// What a command is for. Each role has places of its own, `MaxCommands` or, for bans, one together: whatever starts, and however long it
-/// takes, a door that has to close closes. What knocks cause, [`Start`](Role::Start) and [`Plain`](Role::Plain), runs in their order.
+/// The purpose of a command. Each role has its own limit of running commands, `MaxCommands`, and
+/// both ban roles together have one place. So a door that has to close always closes, no matter how
+/// many other commands run or how long they take. Commands caused by knocks, [`Start`](Role::Start)
+/// and [`Plain`](Role::Plain), run in the order of the knocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Closes a door.
     Stop,
-    /// Opens a door that will be closed.
+    /// Opens a door that has a stop command.
     Start,
     /// Ends a ban.
     Unban,
     /// Begins a ban.
     Ban,
-    /// Of a door without a stop command.
+    /// Runs for a door without a stop command.
     Plain,
 }
 
@@ -43,19 +45,19 @@ impl Role {
 /// A command to run.
 #[derive(Debug)]
 pub struct Command {
-    /// The lease it belongs to; `None`: a door without stop command.
+    /// Its lease. `None` if the door has no stop command.
     pub lease: Option<LeaseId>,
-    /// What it is for.
+    /// Its purpose.
     pub role: Role,
     /// The door's name.
     pub door: String,
-    /// Who knocked, or is banned.
+    /// The address that knocked or is banned.
     pub source: IpAddr,
     /// The knock that caused it.
     pub turn: Turn,
-    /// The text for the shell, `%IP%` replaced.
+    /// The text for the shell, with `%IP%` replaced.
     pub text: Vec<u8>,
-    /// Somebody has killed it once, and this is the second time.
+    /// A signal killed it once, and this is the second attempt.
     pub again: bool,
 }
 
@@ -74,14 +76,15 @@ struct Running {
     command: Command,
     group: ProcessGroup,
     since: Millis,
-    /// Ended by force at this time: commands of leases only, since a hanging one would keep its door open.
+    /// Killed at this time. Only for commands of leases, because a hanging one would keep its door
+    /// open.
     deadline: Millis,
-    /// That has happened.
+    /// It was killed.
     overdue: bool,
 }
 
 impl Running {
-    /// It must end by then, if it has a deadline at all.
+    /// Shortens the deadline, if it has one.
     fn cap_deadline(&mut self, until: Millis) {
         if self.deadline != NEVER {
             self.deadline = self.deadline.min(until);
@@ -89,16 +92,16 @@ impl Running {
     }
 }
 
-/// All of them.
+/// The running and the waiting commands.
 pub struct CommandQueue {
     running: Vec<Running>,
     /// In the order of the knocks.
     queue: Vec<Command>,
-    /// When the first command that waits only for its turn may begin at the latest.
+    /// When the next command that waits only for its turn may start, at the latest.
     next_turn: Millis,
     limit: Millis,
     paused_until: Millis,
-    /// No fork has succeeded since one failed.
+    /// The last fork failed.
     forks_fail: bool,
 }
 
@@ -116,7 +119,8 @@ impl Default for CommandQueue {
 }
 
 impl CommandQueue {
-    /// Puts a command in the queue. `false`: the queue is full, it will not run. A lease's command always finds room.
+    /// Queues a command. Returns `false` if the queue is full and the command will not run. The
+    /// queue never refuses a lease's command.
     #[must_use]
     pub fn push(&mut self, command: Command) -> bool {
         let waiting = self
@@ -133,8 +137,9 @@ impl CommandQueue {
         room
     }
 
-    /// Forks the next command that may run now. The caller writes the journal and lets it go. A fork that fails is tried
-    /// again each second until it succeeds, since a stop command that never ran would leave a door open; only the first is an error.
+    /// Forks the next command that may run now. The caller writes the journal and then releases the
+    /// child. Tries a failed fork again each second until it succeeds, because a stop command that
+    /// never ran would leave a door open. Only the first failure is an error.
     pub fn begin(
         &mut self,
         now: Millis,
@@ -163,8 +168,8 @@ impl CommandQueue {
         }
     }
 
-    /// Which command of the queue begins now: one that closes, or else the first. Where it passes over some because of their turn, it sets
-    /// `next_turn`.
+    /// Returns the index of the command that starts now: one that closes if there is any, or else
+    /// the first. Sets `next_turn` if it skips commands because of their turn.
     fn choose(&mut self, now: Millis, options: &Options, book: &LeaseBook) -> Option<usize> {
         for closes in [true, false] {
             for (index, command) in self.queue.iter().enumerate() {
@@ -181,8 +186,9 @@ impl CommandQueue {
         None
     }
 
-    /// Stacked leases have one stop command: two `iptables-nft -D` of one rule at once take the same one, and the other rule stays. So equal
-    /// ones have one place.
+    /// Returns whether the limits allow the command now. Equal stop commands, those of stacked
+    /// leases, never run at once: two `iptables-nft -D` of one rule would delete the same copy and
+    /// leave the other.
     fn has_place(&self, command: &Command, options: &Options) -> bool {
         let is_ban = command.role.is_of_ban();
         let mut places = if is_ban {
@@ -201,8 +207,9 @@ impl CommandQueue {
         true
     }
 
-    /// When that command may begin, unless those before it end sooner: see [`ORDER_MS`]. Commands of one door do not wait for each other,
-    /// as in knockd 0.8, and what closes or bans waits for none.
+    /// Returns when the command may start unless the commands before it finish earlier: see
+    /// [`ORDER_MS`]. As in knockd 0.8, commands of one door do not wait for each other. Commands
+    /// that close or ban do not wait.
     fn turn_of(&self, command: &Command, book: &LeaseBook) -> Millis {
         if !command.role.is_of_knock() {
             return 0;
@@ -220,7 +227,7 @@ impl CommandQueue {
         turn.unwrap_or(0).min(at_last)
     }
 
-    /// The command at that index of the queue runs now, as this group.
+    /// Moves the command from the queue to the running ones.
     fn mark_running(&mut self, index: usize, group: ProcessGroup, now: Millis, options: &Options) {
         let command = self.queue.remove(index);
         let timeout = match command.role.is_of_ban() {
@@ -239,7 +246,8 @@ impl CommandQueue {
         });
     }
 
-    /// That child was reaped. If it was a command: which, and whether it was ended by force because its time was over.
+    /// Handles a reaped child. If it was a command, returns it and whether it was killed because it
+    /// exceeded its time limit.
     pub fn child_ended(&mut self, process: Pid) -> Option<(Command, bool)> {
         let leads = |running: &Running| running.group.leader == process;
         let index = self.running.iter().position(leads)?;
@@ -247,7 +255,7 @@ impl CommandQueue {
         Some((ended.command, ended.overdue))
     }
 
-    /// Takes out of the queue what must not begin any more.
+    /// Removes waiting commands that must not start any more.
     pub fn drop_waiting(&mut self, keep: &dyn Fn(&Command) -> bool) {
         let mut at = 0;
         while let Some(command) = self.queue.get(at) {
@@ -259,8 +267,8 @@ impl CommandQueue {
         }
     }
 
-    /// The daemon is about to end: start commands that run now have until `starts`, stop commands until `all`, and after that
-    /// none begins.
+    /// Sets the limits of a shutdown: start commands may run until `starts`, other commands until
+    /// `all`, and after that none starts.
     pub fn limit(&mut self, starts: Millis, all: Millis) {
         self.limit = all;
         for running in &mut self.running {
@@ -272,7 +280,7 @@ impl CommandQueue {
         }
     }
 
-    /// The start command of that lease, if it runs, must end by then.
+    /// Requires the start command of that lease, if it runs, to finish by then.
     pub fn cap_start_deadline(&mut self, lease: LeaseId, until: Millis) {
         for running in &mut self.running {
             if running.command.lease == Some(lease)
@@ -283,17 +291,17 @@ impl CommandQueue {
         }
     }
 
-    /// Whether a command waits only for its turn.
+    /// Returns whether a command waits only for its turn.
     pub fn awaits_turn(&self) -> bool {
         self.next_turn != NEVER
     }
 
-    /// Whether no command runs and none will.
+    /// Returns whether no command runs and none will.
     pub fn is_drained(&self, now: Millis) -> bool {
         self.running.is_empty() && (self.queue.is_empty() || self.limit <= now)
     }
 
-    /// When [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) has something to do.
+    /// Returns when [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) must be called.
     pub fn next_deadline(&self) -> Millis {
         let mut next = soonest(&[self.paused_until, self.next_turn]);
         if self.limit <= next {
@@ -303,12 +311,13 @@ impl CommandQueue {
         deadlines.fold(next, Millis::min)
     }
 
-    /// Kills the groups of commands whose time is over; they are reaped like any other. Returns their doors.
+    /// Kills the process groups of commands that exceeded their time limit. They are reaped like
+    /// any other. Returns their doors.
     pub fn end_overdue(&mut self, now: Millis) -> Vec<String> {
         let mut doors = Vec::new();
         for running in &mut self.running {
             if running.deadline <= now {
-                // Again in a second, should it not have been its own group yet.
+                // Try again in a second: the child may not lead its own group yet.
                 running.deadline = now + FORK_RETRY_MS;
                 exec::signal(running.group, libc::SIGKILL);
                 if std::mem::replace(&mut running.overdue, true) {

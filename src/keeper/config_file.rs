@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-/// Why a file could not be read. Shown as knockd 0.8 shows it: `/etc/nosuch: No such file or directory`.
+/// Why a file could not be read. Prints like knockd 0.8: `/etc/nosuch: No such file or directory`.
 #[derive(Debug)]
 pub struct ReadError {
     /// The file.

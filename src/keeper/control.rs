@@ -1,4 +1,5 @@
-//! The control socket: a few clients at once, each with one question and one answer. None of them can hold the keeper up.
+//! The control socket. Serves up to [`MAX_CLIENTS`] clients, one request and one answer each. No
+//! client can block the keeper.
 #![forbid(unsafe_code)]
 
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
@@ -12,25 +13,25 @@ use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-/// What a client may ask, as a line.
+/// A client's request, one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// `status` or `status json`.
     Status {
-        /// For a program.
+        /// As JSON instead of text.
         json: bool,
     },
-    /// `close 10.9.0.2 SSH`: end that door's leases for that source now.
+    /// `close 10.9.0.2 SSH`: end the door's leases for that source now.
     Close {
         /// The door's name.
         door: String,
-        /// For whom it is open.
+        /// The source address for which it is open.
         source: IpAddr,
     },
 }
 
 impl Question {
-    /// The line, without its end.
+    /// Returns the line without its newline.
     pub fn line(&self) -> String {
         match self {
             Question::Status { json: false } => "status".to_string(),
@@ -39,7 +40,7 @@ impl Question {
         }
     }
 
-    /// The question of a line without its end.
+    /// Parses a line without its newline.
     pub fn parse(line: &[u8]) -> Option<Question> {
         let line = std::str::from_utf8(line).ok()?;
         Some(match line {
@@ -56,23 +57,23 @@ impl Question {
     }
 }
 
-/// An answer begins with one of these; after an error comes one line for standard error.
+/// The first line of an answer. The line after `error` is meant for standard error.
 pub const OK: &str = "ok\n";
 /// See [`OK`].
 pub const ERROR: &str = "error\n";
 
 enum Stage {
-    /// The question so far.
+    /// The request as far as it has arrived.
     Reading(Vec<u8>),
-    /// It waits for the listener's report.
+    /// Waits for the listener's report.
     Pending { json: bool },
-    /// What is left of the answer.
+    /// The rest of the answer.
     Writing(Vec<u8>),
 }
 
 struct Client {
     stream: UnixStream,
-    /// It is let go then.
+    /// When to drop the client.
     until: Millis,
     stage: Stage,
 }
@@ -81,12 +82,13 @@ struct Client {
 pub struct Control {
     socket: UnixListener,
     clients: Vec<Client>,
-    /// Accepting has failed: not again before this time.
+    /// After accept() has failed: when to try again.
     paused_until: Millis,
 }
 
 impl Control {
-    /// Opens the socket at that path, in a folder that is ours alone and whose lock we hold: what is there is a dead daemon's.
+    /// Opens the socket. The path is in the daemon's own, locked directory, so an existing socket
+    /// is a dead daemon's.
     pub fn open(path: &Path) -> Result<Control> {
         match file::remove(path) {
             Err(error) if !error.is(libc::ENOENT) => return Err(error),
@@ -102,7 +104,8 @@ impl Control {
         })
     }
 
-    /// Adds what to wait for: the socket, then each client. The answer goes to [`serve`](Self::serve).
+    /// Adds the entries to poll: the socket, then each client. Their result goes to
+    /// [`serve`](Self::serve).
     pub fn add_entries<'a>(&'a self, entries: &mut Vec<PollEntry<'a>>) {
         let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until == NEVER;
         let awaits = match accepts {
@@ -120,15 +123,16 @@ impl Control {
         }
     }
 
-    /// When [`serve`](Self::serve) must be called though nothing is ready.
+    /// Returns when [`serve`](Self::serve) must be called even if no entry is ready.
     pub fn deadline(&self) -> Millis {
-        // They are in the order in which they came, and each has the same time.
+        // The clients are in the order of arrival, and all have the same time limit.
         let client = self.clients.first().map_or(NEVER, |client| client.until);
         client.min(self.paused_until)
     }
 
-    /// Does what can be done without waiting. `ready`: which of [`add_entries`](Self::add_entries) are. Gives each question that is whole now to
-    /// `answer`, whose answer is sent; `None`: the answer comes with [`answer_status`](Self::answer_status).
+    /// Serves clients without blocking. `ready` refers to the entries of
+    /// [`add_entries`](Self::add_entries). Passes each complete request to `answer` and sends the
+    /// result. `None` means that [`answer_status`](Self::answer_status) will answer.
     pub fn serve(
         &mut self,
         ready: Ready,
@@ -164,7 +168,8 @@ impl Control {
                 }),
                 Err(error) if error.is(libc::EAGAIN) => return,
                 Err(_) => {
-                    // Too many open files, perhaps: whoever waits must not keep the keeper awake.
+                    // Perhaps too many open files. Pause, or the pending connection wakes the
+                    // keeper all the time.
                     self.paused_until = now + FORK_RETRY_MS;
                     return;
                 }
@@ -172,13 +177,13 @@ impl Control {
         }
     }
 
-    /// Whether somebody waits for a status.
+    /// Returns whether a client waits for a status.
     pub fn has_pending_status(&self) -> bool {
         let waits = |client: &Client| matches!(client.stage, Stage::Pending { .. });
         self.clients.iter().any(waits)
     }
 
-    /// Sends the status, as text or JSON, to all who wait for it.
+    /// Sends the status, as text or JSON, to all clients that wait for it.
     pub fn answer_status(&mut self, mut status: impl FnMut(bool) -> String) {
         self.clients.retain_mut(|client| match client.stage {
             Stage::Pending { json } => client.respond(OK, &status(json)),
@@ -188,7 +193,7 @@ impl Control {
 }
 
 impl Client {
-    /// Reads or writes what can be. `false`: done with it.
+    /// Reads or writes without blocking. Returns `false` when the client is done.
     fn proceed(&mut self, answer: &mut dyn FnMut(Question) -> Option<String>) -> bool {
         match &mut self.stage {
             Stage::Pending { .. } => false,

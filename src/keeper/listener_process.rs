@@ -1,4 +1,4 @@
-//! The keeper's side of the listener: starting it, giving it the doors, restarting it when it dies.
+//! The keeper's side of the listener process: starts it, sends it the doors, and restarts it.
 #![forbid(unsafe_code)]
 
 use super::doors::DoorRuntime;
@@ -21,50 +21,52 @@ use crate::util::time::Millis;
 use crate::util::time::NEVER;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-/// A listener that lives.
+/// A running listener.
 pub struct ListenerProcess {
     socket: MessageSocket,
     process: Pid,
-    /// What it reads packets from. They are open here as well, so that the listener of a reload goes on where this one stops: each packet
-    /// is read once. The keeper itself reads none.
+    /// Its packet sockets. They are open in the keeper as well, so that a reload's listener
+    /// continues where this one stops: each packet is read once. The keeper itself reads none.
     sockets: Vec<PacketSocket>,
-    /// Its process was reaped: the number may be somebody else's now.
+    /// It was reaped: the PID may be another process's now.
     ended: bool,
     /// When it was started.
     pub started: Millis,
-    /// It has sent much at once: nothing more is read before this time.
+    /// It has sent many records at once: do not read more before this time.
     pub paused_until: Millis,
 }
 
-/// How far a listener that was started has come.
+/// The next step of a starting listener.
 pub enum Startup {
-    /// It has said nothing new.
+    /// No new record.
     Pending,
     /// A line for the log.
     Log(ToKeeper),
-    /// It may be [`start_capture`](ListenerProcess::start_capture). Whether an interface is there.
+    /// It is ready for [`start_capture`](ListenerProcess::start_capture). Whether it listens on an
+    /// interface.
     Ready(bool),
-    /// It cannot listen: why.
+    /// It cannot listen, for this reason.
     Refused(String),
-    /// It has ended, or sent what no honest one sends.
+    /// It has died or sent a malformed record.
     Dead,
 }
 
-/// What came from a listener.
+/// The result of reading from a listener.
 pub enum Received {
     /// A record.
     Record(ToKeeper),
-    /// Nothing now.
+    /// No record yet.
     Nothing,
-    /// It has ended.
+    /// It has exited.
     End,
-    /// Something that no honest listener sends.
+    /// A malformed record.
     Malformed,
 }
 
 impl ListenerProcess {
-    /// Starts one for these doors, whose generations begin anew. `wait_for_interfaces`: those that are not there are waited for. `before`: the
-    /// listener whose packet sockets it takes over.
+    /// Starts a listener for these doors and resets their generations to 0. With
+    /// `wait_for_interfaces` it waits for interfaces that do not exist. It takes over the packet
+    /// sockets of `before`.
     pub fn start(
         settings: &Settings,
         options: &Options,
@@ -74,10 +76,10 @@ impl ListenerProcess {
         before: Option<&ListenerProcess>,
     ) -> Result<ListenerProcess, String> {
         let selectors = Selector::list(settings.interface(options)).unwrap_or_default();
-        // As it is meant: the text in the config may be too long for a record.
+        // The canonical list: the text in the config may be too long for a record.
         let mut interface = String::new();
         for selector in &selectors {
-            // `auto` is read as two.
+            // `auto` is parsed into two selectors.
             if *selector != Selector::AutoIpv6 {
                 let before = if interface.is_empty() { "" } else { "," };
                 interface.push_str(before);
@@ -93,8 +95,8 @@ impl ListenerProcess {
             sockets.push(socket.map_err(|error| refused(selector, error))?);
         }
         let more: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
-        let cage = state.map(StateDir::empty_directory);
-        let (socket, process) = process::spawn(listener::PROGRAM, cage, &more)?;
+        let empty_dir = state.map(StateDir::empty_directory);
+        let (socket, process) = process::spawn(listener::PROGRAM, empty_dir, &more)?;
         let numbers = more.iter().map(|fd| fd.as_raw_fd() as u32).collect();
         let started = monotonic();
         let listener = ListenerProcess {
@@ -143,46 +145,47 @@ impl ListenerProcess {
         Ok(listener)
     }
 
-    /// That child was reaped. Returns whether it was this one.
+    /// Notes that a child was reaped. Returns whether it was this listener.
     pub fn child_ended(&mut self, process: Pid) -> bool {
         self.ended |= self.process == process;
         self.process == process
     }
 
-    /// Sends a record. The listener reads all the time, so one that does not take it is as good as dead.
+    /// Sends a record. A listener always reads, so if the record does not fit, treat the listener
+    /// as dead.
     pub fn send(&self, record: ToListener) -> Result<()> {
         self.send_record(record, false)
     }
 
-    /// The same, and waits for room if `wait`: one that starts may need a while.
+    /// Sends a record and, with `wait`, waits for buffer space: a starting listener may need time.
     fn send_record(&self, record: ToListener, wait: bool) -> Result<()> {
         self.socket.send(&record.encode(), wait)
     }
 
-    /// Lets one that is ready read packets. One that does not take the word would be deaf for ever: it is ended, and its end starts
-    /// another like any end.
+    /// Makes a ready listener read packets. Kills it if it does not accept the record, because it
+    /// would never read any; its death starts another.
     pub fn start_capture(&self) {
         if self.send(ToListener::Start).is_err() {
             self.kill();
         }
     }
 
-    /// What to wait for: its socket, unless it pauses.
+    /// Returns the socket to poll, or `None` during a pause.
     pub fn awaited(&self) -> Option<BorrowedFd<'_>> {
         (self.paused_until == NEVER).then(|| self.as_fd())
     }
 
-    /// Ends it. Returns whether it is about to end.
+    /// Kills it. Returns whether it is about to exit.
     pub fn kill(&self) -> bool {
         self.ended || exec::kill(self.process).is_ok()
     }
 
-    /// Kills it. Returns the process, which is to be reaped then, unless it was already.
+    /// Kills it. Returns the PID to reap, unless it was reaped already.
     pub fn close(self) -> Option<Pid> {
         (!self.ended).then_some(self.process)
     }
 
-    /// What one that is not ready yet says next, without waiting.
+    /// Reads a starting listener's next record without blocking.
     pub fn poll_startup(&self) -> Startup {
         match self.receive() {
             Received::Nothing => Startup::Pending,
@@ -195,8 +198,8 @@ impl ListenerProcess {
         }
     }
 
-    /// The next record, without waiting. One whose process was reaped has ended when nothing of it is left, also where another process, which
-    /// it has made, keeps its socket open.
+    /// Reads the next record without blocking. After the process was reaped, an empty socket means
+    /// that it has exited, even if a child of it keeps the socket open.
     pub fn receive(&self) -> Received {
         let mut buffer = [0u8; MAX_RECORD];
         match self.socket.receive(&mut buffer, false) {
@@ -234,11 +237,11 @@ fn refused(selector: &Selector, error: Error) -> String {
     [selector.name(), ": ", why].concat()
 }
 
-/// When a listener that died is started again: at once the first time, slower if it keeps dying.
+/// When to restart a dead listener: at once the first time, later if it keeps dying.
 #[derive(Debug)]
 pub struct Restart {
     delay: Millis,
-    /// When the next one is due.
+    /// When to start the next listener.
     pub due: Millis,
 }
 
@@ -252,7 +255,7 @@ impl Default for Restart {
 }
 
 impl Restart {
-    /// A listener that was started then has died now.
+    /// Notes that the listener started at `started` has died.
     pub fn after_death(&mut self, started: Millis, now: Millis) {
         if now.saturating_sub(started) > MAX_RESTART_DELAY_MS {
             self.delay = 0;

@@ -1,11 +1,11 @@
-//! In which order commands begin, with processes made of numbers.
+//! Tests the order in which commands start, with made-up PIDs.
 
 use super::*;
 use crate::lease::Opening;
 use crate::lease::Reknock;
 use proptest::prelude::*;
 
-/// The whole knocks of a test, and the commands that they cause.
+/// The complete knocks of a test and the commands that they cause.
 #[derive(Default)]
 struct World {
     commands: CommandQueue,
@@ -37,7 +37,7 @@ impl World {
         assert!(self.commands.push(command));
     }
 
-    /// Begins all that may begin; their texts.
+    /// Starts all commands that may start. Returns their texts.
     fn begin(&mut self) -> String {
         let mut texts = Vec::new();
         loop {
@@ -158,7 +158,7 @@ fn what_waits_for_its_turn_takes_no_place() {
     world.end("close2");
     world.end("open1");
     assert_eq!(world.begin(), "close1 open3");
-    // One that has no place holds up its source no longer than one that runs.
+    // A waiting command delays its source no longer than a running one.
     world.push(4, "open", Role::Start);
     world.push(4, "close", Role::Plain);
     world.end("close1");
@@ -168,7 +168,8 @@ fn what_waits_for_its_turn_takes_no_place() {
     assert_eq!(world.begin(), "close4");
 }
 
-/// A knock that comes while the stop command runs starts when that has ended: it is before a knock at another door all the same.
+/// A knock during the stop command reopens the door after it. It still precedes a later knock at
+/// another door.
 #[test]
 fn a_start_that_waits_for_its_stop_command_keeps_its_turn() {
     let mut world = World::default();
@@ -218,7 +219,7 @@ fn a_start_that_waits_for_its_stop_command_keeps_its_turn() {
     assert_eq!(world.begin(), "close1");
 }
 
-/// What was knocked, and how it went.
+/// A knock and the run of its command.
 #[derive(Clone, Copy, Debug)]
 struct Knock {
     source: u8,
@@ -237,7 +238,7 @@ impl Knock {
         self.began.is_some_and(|began| began + self.lasts <= now)
     }
 
-    /// The rule in the words of docs/config.md.
+    /// The rule as docs/config.md states it.
     fn may_begin(&self, earlier: &[Knock], now: Millis) -> bool {
         let mut others = earlier
             .iter()
@@ -261,7 +262,7 @@ proptest! {
         let mut knocks: Vec<Knock> = knocks
             .into_iter()
             .map(|(source, door, pause, lasts)| {
-                // Half of them come at once.
+                // About half of them arrive at the same time.
                 at += pause.saturating_sub(450);
                 Knock { source, door, at, lasts, began: None }
             })
@@ -296,7 +297,7 @@ proptest! {
             let ends = knocks.iter().filter_map(|knock| Some(knock.began? + knock.lasts));
             let next_end = ends.filter(|end| *end > now).min().unwrap_or(NEVER);
             let next_knock = knocks.get(come).map_or(NEVER, |knock| knock.at);
-            // Nothing wakes the daemon but these.
+            // Nothing else wakes the daemon.
             match soonest(&[next_end, next_knock, world.commands.next_turn]) {
                 NEVER => break,
                 next => {

@@ -1,5 +1,5 @@
-//! Where lines go: log file, syslog, standard output and error. Each line has its moment, so that one that waited for a
-//! name still tells the right time.
+//! Writes log lines to the log file, syslog, standard output and standard error. Each line keeps
+//! its own time, because it may have waited for a name.
 #![forbid(unsafe_code)]
 
 mod queue;
@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zone::{LocalTime, Zone};
 
-/// What kind of line, which decides where it shows beside log file and syslog.
+/// The kind of a line, which selects its outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogKind {
-    /// What knockd 0.8 logs, and prints with `-v`.
+    /// Lines that knockd 0.8 logs, and prints with `-v`.
     Event,
-    /// What knockd 0.8 logs and never prints.
+    /// Lines that knockd 0.8 logs and never prints.
     LogOnly,
     /// An error: also to standard error.
     Error,
@@ -41,25 +41,25 @@ struct LogLine {
     text: String,
 }
 
-/// All outputs. Lines are collected and written together once a round of the keeper's loop: a command does not wait for the log, and a
-/// flood of lines costs few system calls.
+/// All outputs. Collects lines and writes them once per round of the keeper's loop: commands do not
+/// wait for the log, and many lines cost few system calls.
 pub struct LogSinks {
     file: Option<LogFile>,
     syslog: Option<Syslog>,
     verbose: bool,
     debug: bool,
-    /// Read at the start and at each reload.
+    /// Read at startup and at each reload.
     zone: Zone,
     pending: Vec<LogLine>,
     stdout: Printer,
     stderr: Printer,
 }
 
-/// A pipe that is writable takes this many bytes at once (pipe(7)).
+/// A writable pipe accepts at least this many bytes (pipe(7)).
 const PIPE_BUF: usize = 4096;
 
 impl LogSinks {
-    /// Only standard output and error so far.
+    /// Creates outputs to standard output and error only.
     pub fn new(verbose: bool, debug: bool) -> LogSinks {
         LogSinks {
             file: None,
@@ -73,8 +73,9 @@ impl LogSinks {
         }
     }
 
-    /// Opens what the config asks for; a file that cannot be opened is a warning, as in knockd 0.8. Called again after a
-    /// reload, it opens the log file anew, so that a rotated one is left. Syslog once on stays on.
+    /// Opens the outputs of the config. A file that cannot be opened is a warning, as in knockd
+    /// 0.8. After a reload, opens the log file again, so that a rotated one is released. Syslog
+    /// stays on once it is on.
     pub fn open(&mut self, file: Option<&Path>, syslog: bool) {
         self.write_out();
         self.zone = Zone::of_machine();
@@ -97,12 +98,12 @@ impl LogSinks {
         }
     }
 
-    /// A line that happens now.
+    /// Logs a line with the current time.
     pub fn now(&mut self, kind: LogKind, text: &dyn fmt::Display) {
         self.at(clock::wall(), kind, text);
     }
 
-    /// A line of that moment; of a message of several lines, each is one of the log.
+    /// Logs a line with that time, or each line of a message of several lines.
     pub fn at(&mut self, time: UnixTime, kind: LogKind, text: &dyn fmt::Display) {
         let wanted = match kind {
             LogKind::Event | LogKind::LogOnly | LogKind::Error => true,
@@ -118,8 +119,8 @@ impl LogSinks {
         }
     }
 
-    /// Writes what was collected. Where a full disk or a closed pipe loses a line, the doors still have to work: so no
-    /// error here is one of theirs.
+    /// Writes the collected lines. Returns no error, because doors must still work when a full disk
+    /// or a closed pipe loses a line.
     pub fn write_out(&mut self) {
         let [mut to_file, mut to_stdout, mut to_stderr] = [const { String::new() }; 3];
         let printing = self.verbose || self.debug;
@@ -127,7 +128,7 @@ impl LogSinks {
         for LogLine { time, kind, text } in self.pending.drain(..) {
             if matches!(kind, LogKind::Event | LogKind::LogOnly | LogKind::Error) {
                 if self.file.is_some() {
-                    to_file.push_str(&in_file(time, &text));
+                    to_file.push_str(&format_line(time, &text));
                 }
                 if let Some(syslog) = &mut self.syslog {
                     syslog.send(time, &text);
@@ -164,8 +165,8 @@ impl LogSinks {
     }
 }
 
-/// A line of the log file.
-fn in_file(t: LocalTime, text: &str) -> String {
+/// Formats a line of the log file.
+fn format_line(t: LocalTime, text: &str) -> String {
     format!(
         "[{:04}-{:02}-{:02} {:02}:{:02}] {text}\n",
         t.year, t.month, t.day, t.hour, t.minute
@@ -175,9 +176,9 @@ fn in_file(t: LocalTime, text: &str) -> String {
 /// The log file, whose disk may be full.
 struct LogFile {
     file: File,
-    /// Lines that it did not take.
+    /// Lines lost since the last written one.
     lost: usize,
-    /// The last line that it took is not whole.
+    /// The last line was written only in part.
     is_cut: bool,
 }
 
@@ -190,7 +191,8 @@ impl LogFile {
         }
     }
 
-    /// Adds these lines, and before them how many were lost. An error is given only once, until a line can be written.
+    /// Appends lines, after a line with the number of lost ones. Returns an error only once, until
+    /// a line can be written.
     fn write(&mut self, lines: &str, now: LocalTime) -> Result<()> {
         let mut text = String::new();
         if self.is_cut {
@@ -198,7 +200,7 @@ impl LogFile {
         }
         if self.lost > 0 {
             let lost = format!("log file: {} lines lost", self.lost);
-            text.push_str(&in_file(now, &lost));
+            text.push_str(&format_line(now, &lost));
         }
         let before = text.len();
         text.push_str(lines);
@@ -222,7 +224,7 @@ impl LogFile {
     }
 }
 
-/// Writes as much as the file takes: how many bytes that was, and why it was not all.
+/// Writes as much as fits. Returns the number of bytes, and the error if that was not all.
 fn write_what_fits(file: &File, bytes: &[u8]) -> (usize, Result<()>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -235,7 +237,7 @@ fn write_what_fits(file: &File, bytes: &[u8]) -> (usize, Result<()>) {
     (written, Ok(()))
 }
 
-/// Standard output or error, whose reader may hang: a terminal that was stopped must not stop the doors.
+/// Standard output or error. Its reader may hang: a stopped terminal must not stop the doors.
 #[derive(Default)]
 struct Printer {
     hangs: bool,
@@ -263,21 +265,23 @@ impl Printer {
     }
 }
 
-/// The same pipe or terminal, so that a write that cannot be done at once fails. Commands write there, too: whatever poll() says, one of
-/// them may have filled it since. That they must not notice, so the descriptor itself cannot be made non-blocking.
+/// Opens the same pipe or terminal again with O_NONBLOCK. A command may fill it between poll() and
+/// the write, so the write must be able to fail. The original descriptor stays blocking, because
+/// the commands share it.
 fn reopened(stream: BorrowedFd<'_>) -> Option<File> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", stream.as_raw_fd()));
     let kind = file::find(&path).ok()?.kind();
     let flags = libc::O_WRONLY | libc::O_NONBLOCK;
-    // Not a file: it would be written from the beginning.
+    // Not a regular file, which would be written from its start.
     matches!(kind, libc::S_IFIFO | libc::S_IFCHR).then_some(())?;
     file::open(&path, flags, 0).ok()
 }
 
-/// A connection to /dev/log (RFC 3164 as C libraries write it): facility daemon, severity notice, no process id.
+/// A connection to /dev/log (RFC 3164, as C libraries write it): facility daemon, severity notice,
+/// no PID.
 struct Syslog {
     socket: Option<UnixDatagram>,
-    /// Lines that it did not take.
+    /// Lines lost since the last written one.
     lost: u32,
 }
 
@@ -295,7 +299,7 @@ impl Syslog {
         }
     }
 
-    /// Sends a line, and how many were lost before it.
+    /// Sends a line, after a line with the number of lost ones.
     fn send(&mut self, time: LocalTime, line: &str) {
         if self.lost > 0 {
             let lost = format!("syslog: {} lines lost", self.lost);
@@ -308,7 +312,8 @@ impl Syslog {
         }
     }
 
-    /// A syslog daemon that was restarted is found again; one that hangs is waited for once.
+    /// Sends one datagram. Connects again if the syslog daemon was restarted, and waits only once
+    /// for one that hangs.
     fn deliver(&mut self, t: LocalTime, line: &str) -> bool {
         let month = usize::try_from(t.month - 1)
             .ok()

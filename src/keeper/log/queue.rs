@@ -1,5 +1,5 @@
-//! Log lines on their way: those about a source wait for its name when `-l` asks for names, and all later ones wait
-//! behind them so that the order stays. The doors never wait.
+//! Queues log lines. With `-l`, a line about a source waits for the source's name, and later lines
+//! wait behind it, so that the order stays. Doors never wait.
 #![forbid(unsafe_code)]
 
 use super::{LogKind, LogSinks};
@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 struct QueuedLine {
     time: UnixTime,
     kind: LogKind,
-    /// Whose address the line begins with.
+    /// The address with which the line begins.
     source: Option<IpAddr>,
     text: String,
     until: Millis,
@@ -34,41 +34,42 @@ struct CachedName {
     until: Millis,
 }
 
-/// The child that asks the DNS, which may take many seconds: one question at a time.
+/// The child process that queries the DNS, which can take many seconds. It handles one query at a
+/// time.
 struct Child {
     socket: MessageSocket,
     process: Pid,
-    /// It knows hosts file and DNS servers as they were at its start, so another takes its place then.
+    /// When to replace it, because it reads the hosts file and the DNS servers only at its start.
     until: Millis,
     asked: Option<(IpAddr, Millis)>,
 }
 
-/// All lines go through here.
+/// The queue for all log lines.
 pub struct LogQueue {
-    /// Where they end up.
+    /// The outputs.
     pub sinks: LogSinks,
     lookup: bool,
-    /// The empty directory that the child takes for the root of the file system.
-    pub cage: Option<OwnedFd>,
+    /// The empty directory to which the child changes its root.
+    pub empty_dir: Option<OwnedFd>,
     child: Option<Child>,
     names: Vec<CachedName>,
     waiting: Vec<QueuedLine>,
 }
 
 impl LogQueue {
-    /// With `lookup`, names of sources are shown.
+    /// Creates a queue. `lookup`: show the names of sources.
     pub fn new(sinks: LogSinks, lookup: bool) -> LogQueue {
         LogQueue {
             sinks,
             lookup,
-            cage: None,
+            empty_dir: None,
             child: None,
             names: Vec::new(),
             waiting: Vec::new(),
         }
     }
 
-    /// A line.
+    /// Logs a line.
     pub fn log(&mut self, kind: LogKind, text: &dyn fmt::Display) {
         if self.waiting.is_empty() {
             self.sinks.now(kind, text);
@@ -77,7 +78,7 @@ impl LogQueue {
         }
     }
 
-    /// A line about a source: `10.9.0.2: text`, or `10.9.0.2 (client.example): text`.
+    /// Logs a line about a source: `10.9.0.2: text`, or `10.9.0.2 (client.example): text`.
     pub fn about(&mut self, kind: LogKind, source: IpAddr, text: &dyn fmt::Display) {
         if !self.lookup {
             return self.log(kind, &format_args!("{source}: {text}"));
@@ -108,7 +109,7 @@ impl LogQueue {
         });
     }
 
-    /// Writes the oldest line, with the name if that is known.
+    /// Writes the oldest line, with the name if it is known.
     fn release(&mut self) {
         if self.waiting.is_empty() {
             return;
@@ -139,7 +140,8 @@ impl LogQueue {
         });
     }
 
-    /// Writes what need not wait any more, and asks for the next name. Called when [`deadline`](Self::deadline) comes too.
+    /// Writes the lines that no longer need to wait, and queries the next name. Must also be called
+    /// at the [`deadline`](Self::deadline).
     pub fn proceed(&mut self, now: Millis) {
         if let Some((source, due)) = self.child.as_ref().and_then(|child| child.asked)
             && due <= now
@@ -180,8 +182,8 @@ impl LogQueue {
         let child = match &mut self.child {
             Some(child) => child,
             None => {
-                let cage = self.cage.as_ref().map(AsFd::as_fd);
-                let (socket, process) = process::spawn(PROGRAM, cage, &[])?;
+                let empty_dir = self.empty_dir.as_ref().map(AsFd::as_fd);
+                let (socket, process) = process::spawn(PROGRAM, empty_dir, &[])?;
                 self.child.insert(Child {
                     socket,
                     process,
@@ -197,12 +199,12 @@ impl LogQueue {
 
     fn end_child(&mut self) {
         if let Some(child) = self.child.take() {
-            // One that cannot be killed ends with its socket.
+            // A child that cannot be killed exits when its socket closes.
             exec::end(child.process);
         }
     }
 
-    /// That child was reaped, and its number may be somebody else's now.
+    /// Notes that a child was reaped: its PID may be another process's now.
     pub fn child_ended(&mut self, process: Pid) {
         if self
             .child
@@ -213,17 +215,18 @@ impl LogQueue {
         }
     }
 
-    /// The child's end of the line, to poll for answers.
+    /// Returns the child's socket, to poll for answers.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.child.as_ref().map(|child| child.socket.as_fd())
     }
 
-    /// Takes the answer that [`descriptor`](Self::descriptor) has.
+    /// Reads the answer from the [`descriptor`](Self::descriptor).
     pub fn answer(&mut self, now: Millis) {
         let Some(child) = &mut self.child else { return };
         let mut buffer = [0u8; MAX_DNS_NAME];
         match child.socket.receive(&mut buffer, false) {
-            // An answer that was not asked for ends it, below: it could keep the keeper busy with them.
+            // An answer without a query ends the child, below. Otherwise it could keep the keeper
+            // busy.
             Ok(length) if length > 0 && child.asked.is_some() => {
                 let name = buffer.get(..length).unwrap_or_default();
                 if let Some((source, _)) = child.asked.take() {
@@ -242,14 +245,14 @@ impl LogQueue {
         self.proceed(now);
     }
 
-    /// When [`proceed`](Self::proceed) must be called.
+    /// Returns when [`proceed`](Self::proceed) must be called.
     pub fn deadline(&self) -> Millis {
         let asked = self.child.as_ref().and_then(|child| child.asked);
         let asked = asked.map_or(NEVER, |(_, due)| due);
         asked.min(self.waiting.first().map_or(NEVER, |line| line.until))
     }
 
-    /// Writes all lines that still wait, before the end.
+    /// Writes all waiting lines, before the daemon exits.
     pub fn flush(&mut self) {
         while !self.waiting.is_empty() {
             self.release();
@@ -259,8 +262,9 @@ impl LogQueue {
     }
 }
 
-/// A name as it may stand in a log. The client may own the zone, and put anything into it, such as `192.0.2.1`: the last label of a name
-/// begins with a letter, that of an address in any notation does not.
+/// Returns the name if it is safe in a log. The client may own the zone and put anything into it,
+/// such as `192.0.2.1`: the last label of a name begins with a letter, that of an address in any
+/// notation does not.
 fn clean(name: &[u8]) -> Option<String> {
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
     let mut labels = name.rsplit(|byte| *byte == b'.');

@@ -1,4 +1,4 @@
-//! Local time: rules as POSIX writes them into `TZ`, files of the zone database (RFC 9636), and the calendar.
+//! Local time: `TZ` rules of POSIX, zone database files (RFC 9636), and the calendar.
 #![forbid(unsafe_code)]
 
 use crate::sys::file::read_file;
@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Date and time of a clock on the wall.
+/// Local date and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalTime {
     /// Year, such as 2026.
@@ -32,7 +32,7 @@ type Offset = i32;
 
 const DAY: Time = 86_400;
 
-/// How far local time is from UTC, and when. The default is UTC.
+/// The offsets of local time from UTC, and when each applies. The default is UTC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Zone {
     standard: Offset,
@@ -46,11 +46,11 @@ struct Summer {
     end: YearlyChange,
 }
 
-/// A moment of each year.
+/// A moment in each year.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct YearlyChange {
     day: Day,
-    /// Seconds after the midnight that it begins with, by the clock before the change.
+    /// Seconds after the start of the day, by the clock before the change.
     second: i32,
 }
 
@@ -64,12 +64,12 @@ enum Day {
     OfMonth(i32, i32, i32),
 }
 
-/// Where a rule has a summer time but does not say when, as in glibc.
+/// The changes of a rule that names a summer time without its dates, as in glibc.
 const USUAL_CHANGES: &[u8] = b",M3.2.0,M11.1.0";
 
 impl Zone {
-    /// The zone of the machine: `TZ`, /etc/localtime, or /etc/TZ, where OpenWrt and DD-WRT have the rule. (musl knows no /etc/TZ, and its
-    /// `localtime_r` is 7 kB on mipsel.)
+    /// Returns the zone of the machine: from `TZ`, /etc/localtime, or /etc/TZ, where OpenWrt and
+    /// DD-WRT keep the rule. (musl does not read /etc/TZ, and its `localtime_r` is 7 kB on mipsel.)
     pub fn of_machine() -> Zone {
         let of_file = |path: &Path| Zone::of_file(&read_file(path).ok()?);
         let zone = match program::environment(c"TZ") {
@@ -86,14 +86,14 @@ impl Zone {
         zone.unwrap_or_default()
     }
 
-    /// From a file of the zone database, of version 2 or later (2005), if it is one: the rule at its end, for times that come. What was
-    /// before, or is another until then, is not looked at.
+    /// Parses a zone database file of version 2 or later (2005). Uses only the rule at its end,
+    /// which is for the future, and ignores earlier or temporary rules.
     pub fn of_file(bytes: &[u8]) -> Option<Zone> {
         let text = bytes.strip_prefix(b"TZif")?.strip_suffix(b"\n")?;
         Zone::of_rule(text.rsplit(|byte| *byte == b'\n').next()?)
     }
 
-    /// From a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`, if it is one.
+    /// Parses a rule such as `CET-1CEST,M3.5.0,M10.5.0/3`.
     pub fn of_rule(text: &[u8]) -> Option<Zone> {
         let mut rest = RuleText(text);
         rest.name()?;
@@ -125,7 +125,7 @@ impl Zone {
         })
     }
 
-    /// What the clock on the wall shows at that time.
+    /// Converts a time to local time.
     pub fn local(&self, time: Time) -> LocalTime {
         let time = time + Time::from(self.offset(time));
         let (year, month, day) = date(days(time));
@@ -160,7 +160,7 @@ impl Zone {
 }
 
 impl YearlyChange {
-    /// By the clock before the change.
+    /// Returns its time in that year, by the clock before the change.
     fn in_year(&self, year: i32) -> Time {
         let first = day_number(year, 1, 1);
         let day = match self.day {
@@ -184,7 +184,7 @@ impl YearlyChange {
     }
 }
 
-/// What is left of a rule.
+/// The unparsed rest of a rule.
 struct RuleText<'a>(&'a [u8]);
 
 impl RuleText<'_> {
@@ -196,14 +196,14 @@ impl RuleText<'_> {
         rest.is_some()
     }
 
-    /// The length of what these bytes begin with; it is taken.
+    /// Skips leading bytes that fit. Returns their number.
     fn take_while(&mut self, fits: impl Fn(&u8) -> bool) -> usize {
         let length = self.0.iter().take_while(|byte| fits(byte)).count();
         self.0 = self.0.get(length..).unwrap_or_default();
         length
     }
 
-    /// A name of three letters or more, or anything in `<>`.
+    /// Skips a name of three letters or more, or anything in `<>`.
     fn name(&mut self) -> Option<()> {
         if self.take(b'<') {
             self.take_while(|byte| *byte != b'>');
@@ -225,7 +225,7 @@ impl RuleText<'_> {
         )
     }
 
-    /// `[+-]h[:m[:s]]` in seconds.
+    /// Parses `[+-]h[:m[:s]]`, in seconds.
     fn clock(&mut self) -> Option<i32> {
         let sign = if self.take(b'-') { -1 } else { 1 };
         let _ = sign == 1 && self.take(b'+');
@@ -238,7 +238,7 @@ impl RuleText<'_> {
         Some(sign * seconds)
     }
 
-    /// `,DAY[/TIME]`.
+    /// Parses `,DAY[/TIME]`.
     fn change(&mut self) -> Option<YearlyChange> {
         self.take(b',').then_some(())?;
         let day = if self.take(b'M') {
@@ -261,7 +261,7 @@ impl RuleText<'_> {
     }
 }
 
-/// Whole days since 1970.
+/// Complete days since 1970.
 fn days(time: Time) -> i32 {
     time.div_euclid(DAY) as i32
 }
@@ -272,7 +272,8 @@ const ERA: i32 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01.
 const EPOCH: i32 = 719_468;
 
-/// Year, month and day of that day since 1970. Years begin in March here, so that a leap day is the last of one.
+/// Converts a day since 1970 to year, month and day. Its years begin in March, so that a leap day
+/// is the last of one.
 fn date(day: i32) -> (i32, i32, i32) {
     let day = day + EPOCH;
     let (era, day) = (day.div_euclid(ERA), day.rem_euclid(ERA));
@@ -289,7 +290,7 @@ fn date(day: i32) -> (i32, i32, i32) {
     (400 * era + year + next, month, day)
 }
 
-/// The day since 1970 of that date.
+/// Converts a date to the day since 1970.
 fn day_number(year: i32, month: i32, day: i32) -> i32 {
     let (year, month) = if month > 2 {
         (year, month - 3)

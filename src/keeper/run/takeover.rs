@@ -22,7 +22,7 @@ impl Keeper {
     /// Adopts this state directory and the leases in its journal.
     pub fn take_over_state(&mut self, state: StateDir) {
         let (leases, remark) = state.leases();
-        self.log.cage = state.empty_directory().try_clone_to_owned().ok();
+        self.log.empty_dir = state.empty_directory().try_clone_to_owned().ok();
         self.state = Some(state);
         if let Some((kind, text)) = remark {
             self.log.log(kind, &text);

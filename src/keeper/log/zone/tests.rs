@@ -15,7 +15,7 @@ fn text(t: LocalTime) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
-/// What the C library of this machine makes of these times, by `date`.
+/// The local times that this machine's C library computes, through `date`.
 fn by_date(tz: &str, times: &[Time]) -> Vec<String> {
     let mut date = Command::new("date")
         .args(["-f", "-", "+%Y-%m-%d %H:%M:%S"])
@@ -35,7 +35,8 @@ fn by_date(tz: &str, times: &[Time]) -> Vec<String> {
         .collect()
 }
 
-/// Some of 1970 to 2122, and each half hour of 2026. A signed clock of 32 bits ends in 2038, an unsigned one in 2106.
+/// Times from 1970 to 2122 and each half hour of 2026. A signed 32-bit clock ends in 2038, an
+/// unsigned one in 2106.
 fn times() -> Vec<Time> {
     let all = (0..4_800_000_000).step_by(9 * 3600 * 11 + 1800);
     all.chain((1_767_225_600..1_798_761_600).step_by(1800))
@@ -99,7 +100,7 @@ fn files_of_the_zone_database_mean_what_the_c_library_makes_of_them() {
     }
 }
 
-/// Version 1 has no rule at its end. (The first block of a newer file is such a file.)
+/// Version 1 has no rule at its end. (The first block of a newer file has the same format.)
 #[test]
 fn a_file_of_before_2005_is_none() {
     let bytes = std::fs::read("/usr/share/zoneinfo/Europe/Berlin").expect("the package tzdata");
@@ -129,7 +130,7 @@ fn what_is_no_rule_is_refused_and_a_rule_may_leave_out_when() {
     ] {
         assert_eq!(Zone::of_rule(bad.as_bytes()), None, "{bad}");
     }
-    // As in glibc without its file of usual rules.
+    // As glibc does without its file of default rules.
     let usual = Zone::of_rule(b"EST5EDT,M3.2.0,M11.1.0");
     assert!(usual.is_some() && Zone::of_rule(b"EST5EDT") == usual);
     assert_eq!(text(Zone::default().local(-1)), "1969-12-31 23:59:59");

@@ -1,4 +1,5 @@
-//! The privileged process: runs the commands, keeps the leases, writes the log. It reads no packet.
+//! The privileged process: runs the commands, keeps the leases and writes the log. It reads no
+//! packets.
 #![forbid(unsafe_code)]
 
 mod commands;

@@ -1,5 +1,6 @@
-//! Opening the files that a config names. The keeper is root, and in a directory that others can write to somebody may have put a link
-//! there, to have it write to another file, or a file of theirs.
+//! Opens the files that a config names. The keeper is root. In a directory that others can write
+//! to, another user may have placed a link, so that the keeper writes to the wrong file, or a file
+//! of their own.
 #![forbid(unsafe_code)]
 
 use crate::sys::error::{Error, Result};
@@ -11,21 +12,22 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// As the kernel's own bound (MAXSYMLINKS).
+/// The kernel's own limit (MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
-/// Opens an absolute path as [`file::open`] does, one directory after the other, so that none can be put in the dir of one that was looked
-/// at. A link is followed only if root or this user made it, and a file of another user in a directory that others can write to is refused:
-/// either may be there to have the keeper write, or read, something else. A FIFO without a reader is an error and holds nothing up.
+/// Opens an absolute path like [`file::open`], but component by component, so that no component can
+/// be replaced after its check. Follows a link only if root or this user created it, and refuses
+/// another user's file in a directory that others can write to: both may be there to redirect what
+/// the keeper reads or writes. A FIFO without a reader is an error and does not block.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     let end = match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => end,
         End::InProc(path) => return file::open(&path, flags | libc::O_NONBLOCK, mode),
     };
-    let careful = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-    let file = file::open_in(end.folder.as_fd(), &end.name, flags | careful, mode)?;
+    let no_follow = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = file::open_in(end.directory.as_fd(), &end.name, flags | no_follow, mode)?;
     let found = file::find_open(file.as_fd())?;
-    if exposure(end.folder.as_fd())? != Exposure::None {
+    if exposure(end.directory.as_fd())? != Exposure::None {
         if !is_trusted(found.user) {
             return Err(Error::Own(
                 "refused: it is another user's, in a directory that others can write to",
@@ -40,7 +42,8 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     Ok(file)
 }
 
-/// The same of a file that says what the daemon does: nobody but root and this user may own it or write to it, wherever it is.
+/// Like [`open`], for a file that controls the daemon: only root and this user may own or write it,
+/// in any directory.
 pub fn open_trusted(path: &Path, flags: libc::c_int) -> Result<File> {
     let file = open(path, flags, 0)?;
     let found = file::find_open(file.as_fd())?;
@@ -52,15 +55,15 @@ pub fn open_trusted(path: &Path, flags: libc::c_int) -> Result<File> {
     ))
 }
 
-/// A directory that is named: the one it is in, where each link on the way may be followed.
-pub fn folder(path: &Path) -> Result<InDirectory> {
+/// Opens the parent of the named directory. Follows only trusted links.
+pub fn open_parent(path: &Path) -> Result<InDirectory> {
     match walk(path, LinkPolicy::TrustedOnly)? {
         End::In(end) => Ok(end),
         End::InProc(_) => Err(Error::Os(libc::EACCES)),
     }
 }
 
-/// The one spelling of an absolute path of something that is there, whoever made the links on its way.
+/// Returns the canonical path of an existing file. Follows all links.
 pub fn canonical(path: &Path) -> Result<PathBuf> {
     let path = match walk(path, LinkPolicy::All)? {
         End::In(end) => end.path,
@@ -70,24 +73,24 @@ pub fn canonical(path: &Path) -> Result<PathBuf> {
     file::find_link(&path).map(|_| path)
 }
 
-/// Root, or the user that this process runs as.
+/// Returns whether the owner is root or the user of this process.
 pub fn is_trusted(owner: libc::uid_t) -> bool {
     owner == 0 || owner == user()
 }
 
-/// What others than root and this user can do in a directory.
+/// The rights of users other than root and this user in a directory.
 #[derive(PartialEq, Eq)]
 enum Exposure {
-    /// Nothing.
+    /// None.
     None,
-    /// Add names, and remove and rename their own (the sticky bit): /tmp.
+    /// Add names, and remove and rename their own, as in /tmp (sticky bit).
     Sticky,
-    /// Replace everything.
+    /// Replace any entry.
     Full,
 }
 
-fn exposure(folder: BorrowedFd<'_>) -> Result<Exposure> {
-    let found = file::find_in(folder, OsStr::new("."))?;
+fn exposure(directory: BorrowedFd<'_>) -> Result<Exposure> {
+    let found = file::find_in(directory, OsStr::new("."))?;
     Ok(match found.mode & 0o022 {
         _ if !is_trusted(found.user) => Exposure::Full,
         0 => Exposure::None,
@@ -96,32 +99,34 @@ fn exposure(folder: BorrowedFd<'_>) -> Result<Exposure> {
     })
 }
 
-/// A name in a directory, which is held open.
+/// A name in an open directory.
 pub struct InDirectory {
     /// The directory.
-    pub folder: File,
-    /// The name, which is no link; `.` for the root.
+    pub directory: File,
+    /// The name, not of a link; `.` for the root.
     pub name: OsString,
-    /// Both, without links and `..`.
+    /// The path of the name, without links and `..`.
     pub path: PathBuf,
 }
 
-/// Where a path leads.
+/// The end of a path.
 enum End {
     In(InDirectory),
-    /// Into /proc, where links such as those of `/dev/stdout` have no path as their target.
+    /// A path in /proc, where links such as that of `/dev/stdout` have no path as their target.
     InProc(PathBuf),
 }
 
-/// Which links are followed.
+/// Which links to follow.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LinkPolicy {
-    /// Those that root or this user made, and nobody else can have replaced; another is an error.
+    /// Only links that root or this user created and no other user can have replaced. Others are
+    /// errors.
     TrustedOnly,
     All,
 }
 
-/// What a directory is opened for: nothing but to look into it. A kernel before 2.6.39 does not know O_PATH, and opens it for reading.
+/// Opens a directory only to look up names. Kernels before 2.6.39 do not know O_PATH and open it
+/// for reading.
 const WAY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 fn root() -> Result<File> {
@@ -130,8 +135,8 @@ fn root() -> Result<File> {
 
 fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
     let mut links = 0;
-    let mut folder = root()?;
-    // The path of that folder, nothing for the root; the path to walk, and from where on it is left.
+    let mut directory = root()?;
+    // `done` is the path of `directory`, empty for the root. `at` is where the rest of `way` begins.
     let mut done: Vec<u8> = Vec::new();
     let mut way = path.as_os_str().as_bytes().to_vec();
     let mut at = 0;
@@ -142,19 +147,19 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
         let rest = left.get(name.len()..).unwrap_or_default();
         at += name.len() + 1;
         let is_last = rest.iter().all(is_slash);
-        let here = folder.as_fd();
+        let here = directory.as_fd();
         let part = OsStr::from_bytes(name);
         match name {
             b"" if !is_last => continue,
             b"." => continue,
             b".." => {
-                folder = file::open_in(here, part, WAY, 0)?;
+                directory = file::open_in(here, part, WAY, 0)?;
                 done.truncate(done.iter().rposition(is_slash).unwrap_or(0));
                 continue;
             }
             b"" => {
                 return Ok(End::In(InDirectory {
-                    folder,
+                    directory,
                     name: ".".into(),
                     path: path_of(done),
                 }));
@@ -168,13 +173,13 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
             done.extend_from_slice(rest);
             return Ok(End::InProc(path_of(done)));
         }
-        // What is not there yet is no link.
+        // A missing entry is not a link.
         let link = file::find_in(here, part);
         let link = (link.ok()).filter(|found| found.mode & libc::S_IFMT == libc::S_IFLNK);
         if let Some(link) = link {
             links += 1;
             if links_followed == LinkPolicy::TrustedOnly {
-                // A second name of a link of root's may be another user's work.
+                // A hard link to one of root's links may be another user's.
                 let safe = match exposure(here)? {
                     Exposure::None => true,
                     Exposure::Sticky => is_trusted(link.user) && link.names == 1,
@@ -192,24 +197,24 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
             let mut target = file::link_in(here, part)?;
             done.truncate(before);
             if target.first() == Some(&b'/') {
-                folder = root()?;
+                directory = root()?;
                 done.clear();
             }
             target.extend_from_slice(rest);
             (way, at) = (target, 0);
         } else if is_last {
             return Ok(End::In(InDirectory {
-                folder,
+                directory,
                 name: part.to_os_string(),
                 path: path_of(done),
             }));
         } else {
-            folder = file::open_in(here, part, WAY, 0)?;
+            directory = file::open_in(here, part, WAY, 0)?;
         }
     }
 }
 
-/// Of [`walk`]'s bytes.
+/// Converts the bytes of [`walk`] to a path.
 fn path_of(mut done: Vec<u8>) -> PathBuf {
     if done.is_empty() {
         done.push(b'/');
@@ -225,21 +230,22 @@ mod tests {
 
     const APPEND: libc::c_int = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
 
-    /// A folder of this test's, with `safe` (0755), `sticky` (1777) and `open` (0777) in it.
+    /// A test directory with the subdirectories `safe` (0755), `sticky` (1777) and `open` (0777).
     struct TestDir(PathBuf);
 
     impl TestDir {
         fn new(name: &str) -> TestDir {
             let path =
                 std::env::temp_dir().join(format!("knockd-files-{}-{name}", std::process::id()));
-            for (folder, mode) in [
+            for (directory, mode) in [
                 ("", 0o755),
                 ("safe", 0o755),
                 ("sticky", 0o1777),
                 ("open", 0o777),
             ] {
-                fs::create_dir(path.join(folder)).unwrap();
-                fs::set_permissions(path.join(folder), fs::Permissions::from_mode(mode)).unwrap();
+                fs::create_dir(path.join(directory)).unwrap();
+                fs::set_permissions(path.join(directory), fs::Permissions::from_mode(mode))
+                    .unwrap();
             }
             TestDir(path)
         }
@@ -248,7 +254,7 @@ mod tests {
             self.0.join(name)
         }
 
-        /// Why a file there is not opened for writing; `None`: it is.
+        /// Returns why a file there cannot be opened for writing.
         fn refusal(&self, name: &str) -> Option<String> {
             open(&self.path(name), APPEND, 0o600)
                 .err()
@@ -263,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_only_from_folders_of_ours() {
+    fn links_are_followed_only_from_trusted_directories() {
         let dir = TestDir::new("links");
         symlink("../safe/target", dir.path("open/link")).unwrap();
         symlink(dir.path("safe/target"), dir.path("safe/link")).unwrap();
         symlink("../open/link", dir.path("safe/far")).unwrap();
-        symlink("../safe", dir.path("open/folder")).unwrap();
+        symlink("../safe", dir.path("open/directory")).unwrap();
         symlink("open", dir.path("way")).unwrap();
         symlink("loop", dir.path("safe/loop")).unwrap();
         assert_eq!(dir.refusal("open/plain"), None);
@@ -279,7 +285,7 @@ mod tests {
             assert!(text.contains("has a symbolic link"), "{text}");
             assert!(!dir.path("safe/target").exists());
         }
-        let text = dir.refusal("open/folder/target").unwrap();
+        let text = dir.refusal("open/directory/target").unwrap();
         assert!(text.contains("has a symbolic link"), "{text}");
         assert_eq!(dir.refusal("safe/link"), None);
         assert!(dir.path("safe/target").exists());
@@ -291,10 +297,10 @@ mod tests {
         );
     }
 
-    const SOMEBODY: u32 = 65531;
+    const OTHER_USER: u32 = 65531;
 
     #[test]
-    fn in_a_sticky_folder_links_of_root_are_followed_and_no_others() {
+    fn in_a_sticky_directory_links_of_root_are_followed_and_no_others() {
         let dir = TestDir::new("sticky");
         symlink("../safe/target", dir.path("sticky/ours")).unwrap();
         assert_eq!(dir.refusal("sticky/ours"), None);
@@ -302,7 +308,7 @@ mod tests {
         let text = dir.refusal("sticky/second").unwrap();
         assert!(text.contains("has a symbolic link"), "{text}");
         symlink("../safe/other", dir.path("sticky/theirs")).unwrap();
-        if lchown(dir.path("sticky/theirs"), Some(SOMEBODY), None).is_err() {
+        if lchown(dir.path("sticky/theirs"), Some(OTHER_USER), None).is_err() {
             return eprintln!("skipped: not root");
         }
         let text = dir.refusal("sticky/theirs").unwrap();
@@ -316,24 +322,24 @@ mod tests {
         for name in ["safe/file", "sticky/file", "open/file"] {
             fs::write(dir.path(name), "").unwrap();
             assert_eq!(dir.refusal(name), None);
-            if chown(dir.path(name), Some(SOMEBODY), None).is_err() {
+            if chown(dir.path(name), Some(OTHER_USER), None).is_err() {
                 return eprintln!("skipped: not root");
             }
         }
         for name in ["sticky/file", "open/file"] {
             let text = dir.refusal(name).unwrap();
-            // Where fs.protected_regular is set, the kernel itself refuses the one in `sticky`.
+            // If fs.protected_regular is set, the kernel refuses the one in `sticky`.
             let refused = text.contains("it is another user's");
             assert!(refused || text.contains("Permission denied"), "{text}");
         }
         assert_eq!(dir.refusal("safe/file"), None);
-        // So it is in a directory of that user.
-        chown(dir.path("safe"), Some(SOMEBODY), None).unwrap();
+        // The same in a directory that belongs to that user.
+        chown(dir.path("safe"), Some(OTHER_USER), None).unwrap();
         assert!(dir.refusal("safe/file").is_some());
     }
 
     #[test]
-    fn what_says_what_to_do_is_trusted_only_if_nobody_else_can_write_to_it() {
+    fn a_controlling_file_is_trusted_only_if_no_other_user_can_write_to_it() {
         let dir = TestDir::new("trusted");
         let path = dir.path("safe/list");
         fs::write(&path, "").unwrap();
@@ -343,7 +349,7 @@ mod tests {
             assert_eq!(opened.is_ok(), trusted, "{mode:o}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        if chown(&path, Some(SOMEBODY), None).is_ok() {
+        if chown(&path, Some(OTHER_USER), None).is_ok() {
             assert!(open_trusted(&path, libc::O_RDONLY).is_err());
         }
     }
@@ -371,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hard_link_in_a_folder_of_others_is_refused() {
+    fn a_hard_link_in_a_directory_of_others_is_refused() {
         let dir = TestDir::new("hard");
         fs::write(dir.path("safe/secret"), "").unwrap();
         fs::hard_link(dir.path("safe/secret"), dir.path("open/log")).unwrap();

@@ -198,10 +198,10 @@ fn cannot_daemonize(error: Error) -> String {
 fn lock_state_dir(keeper: &Keeper) -> Result<StateDir, StateDirError> {
     const PAUSE_MS: Millis = 20;
     let settings = &keeper.settings;
-    let folder = settings.state_dir(&keeper.options);
+    let directory = settings.state_dir(&keeper.options);
     let deadline = monotonic() + SHUTDOWN_MS + LISTENER_START_MS;
     loop {
-        match StateDir::lock(&folder, &settings.instance) {
+        match StateDir::lock(&directory, &settings.instance) {
             Err(StateDirError::Locked(holder))
                 if !holder.is_up && monotonic() < deadline && !keeper.has_shutdown_signal() =>
             {

@@ -1,4 +1,5 @@
-//! The instance's folder under `StateDir`: the lock that keeps it the only one, and the journal.
+//! The directory of a daemon under `StateDir`: the lock that allows only one daemon per config, and
+//! the journal.
 #![forbid(unsafe_code)]
 
 use super::log::LogKind;
@@ -17,34 +18,35 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-/// Names in the state folder and in an instance's.
+/// Names of files and directories in StateDir and in an instance's directory.
 const EMPTY: &str = "empty";
 const LOCK: &str = "lock";
 const JOURNAL: &str = "journal";
 const JOURNAL_NEW: &str = "journal.new";
 const JOURNAL_BROKEN: &str = "journal.broken";
 
-/// How a file of its own is opened.
+/// The flags to open the journal.
 const PRIVATE_FILE: libc::c_int = libc::O_CREAT | libc::O_WRONLY;
 
-/// A daemon's folder.
+/// The locked directory of a daemon.
 pub struct StateDir {
-    folder: File,
-    /// The lock by the path that another daemon would take, which may be a link that points elsewhere by now.
+    directory: File,
+    /// The path of the lock as another daemon would open it. It may be a link that points elsewhere
+    /// by now.
     named: PathBuf,
-    /// Open, so that the listener has it also when the folder is gone.
+    /// Kept open, so that listeners have it even if it is removed.
     empty: File,
     place: BootContext,
-    /// Holds the lock as long as it is open.
+    /// Holds the lock while it is open.
     lock: File,
 }
 
-/// Why there is no folder.
+/// Why the directory cannot be used.
 #[derive(Debug)]
 pub enum StateDirError {
-    /// Another daemon has it.
+    /// Another daemon holds the lock.
     Locked(Holder),
-    /// It cannot be made or used: what, and why.
+    /// The path and error of a failed system call or check.
     Io(String),
 }
 
@@ -52,27 +54,29 @@ fn io_error(path: &Path) -> impl Fn(Error) -> StateDirError + '_ {
     move |error| StateDirError::Io(format!("{}: {}", path.to_string_lossy(), error))
 }
 
-/// A daemon among others: its config and `-i`, as given.
+/// Identifies a daemon by its config and its `-i`, as entered.
 pub struct Instance {
-    /// The name of its folder.
+    /// The name of its directory.
     name: String,
-    /// How many bytes of it stand for the config.
+    /// The length of the part that stands for the config.
     config: usize,
 }
 
-/// What comes between the two.
+/// Separates the config from the interface.
 const AT: char = '@';
 
-/// An `-i` that is longer is a checksum: the folder's name is in the path of the control socket, which may have 107 bytes.
+/// A longer `-i` is replaced by its checksum: the name is part of the path of the control socket,
+/// which is limited to 107 bytes.
 const MAX_INTERFACE: usize = 32;
 
-/// FNV-1a.
+/// FNV-1a, in hex.
 fn checksum(text: &[u8]) -> String {
     format!("{:016x}", journal::checksum(journal::NO_BYTES, text))
 }
 
 impl Instance {
-    /// The same path, which is absolute, always gives the same name: the file's, and a checksum of the whole path.
+    /// Creates the instance of an absolute config path. The name consists of the file name and a
+    /// checksum of the whole path, so that it is always the same.
     pub fn new(config: &Path, interface: Option<&str>) -> Instance {
         let file = file_name(config).to_string_lossy();
         let sum = checksum(config.as_os_str().as_encoded_bytes());
@@ -88,7 +92,7 @@ impl Instance {
         Instance { name, config }
     }
 
-    /// The other instances of the same config that have a folder there.
+    /// Returns the other instances of the same config that have a directory there.
     pub fn others(&self, state_dir: &Path) -> Vec<Instance> {
         let (config, own) = self.name.split_at(self.config);
         let mut others = Vec::new();
@@ -107,22 +111,22 @@ impl Instance {
         others
     }
 
-    /// Its `-i`.
+    /// Returns its `-i`.
     pub fn interface(&self) -> &str {
         self.name.get(self.config + 1..).unwrap_or_default()
     }
 
-    /// Where its control socket is, if it runs.
+    /// Returns the path of its control socket, which exists while it runs.
     pub fn control(&self, state_dir: &Path) -> PathBuf {
         state_dir.join(&self.name).join(CONTROL)
     }
 }
 
-/// The control socket's name in the folder.
+/// The name of the control socket in the directory.
 const CONTROL: &str = "control";
 
 impl StateDir {
-    /// Makes the folder if need be, and takes its lock.
+    /// Creates the directory if necessary and locks it. Retries errors.
     pub fn lock(state_dir: &Path, instance: &Instance) -> Result<StateDir, StateDirError> {
         retry_transient(
             || StateDir::try_lock(state_dir, instance),
@@ -130,19 +134,19 @@ impl StateDir {
         )
     }
 
-    /// The same without a pause.
+    /// Like [`lock`](Self::lock), without retries.
     pub fn try_lock(state_dir: &Path, instance: &Instance) -> Result<StateDir, StateDirError> {
         let named = state_dir.join(&instance.name).join(LOCK);
-        let way = secure_open::folder(state_dir).map_err(io_error(state_dir))?;
-        let state = private_directory(&way.folder, &way.name).map_err(io_error(&way.path))?;
+        let way = secure_open::open_parent(state_dir).map_err(io_error(state_dir))?;
+        let state = private_directory(&way.directory, &way.name).map_err(io_error(&way.path))?;
         let make = |name: &str| {
             let made = private_directory(&state, OsStr::new(name));
             made.map_err(io_error(&way.path.join(name)))
         };
         let empty = make(EMPTY)?;
-        let folder = make(&instance.name)?;
+        let directory = make(&instance.name)?;
         let flags = libc::O_CREAT | libc::O_RDWR;
-        let lock = file::open(&within(&folder, OsStr::new(LOCK)), flags, 0o600)
+        let lock = file::open(&within(&directory, OsStr::new(LOCK)), flags, 0o600)
             .map_err(io_error(&named))?;
         match daemon::lock(&lock, false) {
             Ok(None) => {}
@@ -154,12 +158,12 @@ impl StateDir {
         let path = Path::new("/proc/self/ns/net");
         let net = match file::find(path) {
             Ok(namespace) => namespace.identity.1,
-            // Kernels before 3.0 do not tell.
+            // Kernels before 3.0 have no such file.
             Err(error) if error.is(libc::ENOENT) => 0,
             Err(error) => return Err(io_error(path)(error)),
         };
         Ok(StateDir {
-            folder,
+            directory,
             named,
             empty,
             place: BootContext {
@@ -170,13 +174,15 @@ impl StateDir {
         })
     }
 
-    /// Tells a second daemon whether this one is up: one that starts or ends is waited for. Who has the lock, if it is another by now.
+    /// Marks this daemon as running, or as starting or stopping, in which case a second daemon
+    /// waits for it. Returns the holder of the lock if that is another daemon by now.
     pub fn set_running(&self, is_up: bool) -> Option<Holder> {
-        // Where it cannot be said, the second waits in vain, or does not wait.
+        // On an error, a second daemon waits in vain or does not wait.
         daemon::lock(&self.lock, is_up).ok().flatten()
     }
 
-    /// Whether a second daemon would find our lock. Not if somebody has removed or moved the folder.
+    /// Returns whether a second daemon would find this lock, which it does not if the directory was
+    /// removed or moved.
     pub fn is_in_place(&self) -> bool {
         match (file::find_open(self.lock.as_fd()), file::find(&self.named)) {
             (Ok(held), Ok(found)) => held.identity == found.identity,
@@ -185,14 +191,15 @@ impl StateDir {
         }
     }
 
-    /// Leaves it for good: the journal is kept elsewhere now.
+    /// Removes the journal, because another directory has it now.
     pub fn leave(&self) {
         if self.is_in_place() {
             let _ = file::remove(&self.journal());
         }
     }
 
-    /// Takes it only if a daemon has left a journal in it and is gone. The error says why it cannot be used.
+    /// Locks the directory only if a dead daemon has left a journal there. The error says why it
+    /// cannot be used.
     pub fn lock_abandoned(
         state_dir: &Path,
         instance: &Instance,
@@ -208,21 +215,21 @@ impl StateDir {
         }
     }
 
-    /// The directory that listeners take for the root of the file system; nothing is in it.
+    /// Returns the empty directory to which listeners change their root.
     pub fn empty_directory(&self) -> BorrowedFd<'_> {
         self.empty.as_fd()
     }
 
-    /// Where the control socket is.
+    /// Returns the path of the control socket.
     pub fn control(&self) -> PathBuf {
-        within(&self.folder, OsStr::new(CONTROL))
+        within(&self.directory, OsStr::new(CONTROL))
     }
 
     fn journal(&self) -> PathBuf {
-        within(&self.folder, OsStr::new(JOURNAL))
+        within(&self.directory, OsStr::new(JOURNAL))
     }
 
-    /// The journal's path, for a person.
+    /// Returns the path of the journal, for messages.
     fn shown_journal(&self) -> String {
         folder_of(&self.named)
             .join(JOURNAL)
@@ -230,15 +237,15 @@ impl StateDir {
             .into_owned()
     }
 
-    /// The leases that a daemon left here in this boot and network namespace, as far as its journal is sound, and what there is to say about
-    /// it: one line. A journal that is not sound, or not ours, is put aside.
+    /// Returns the valid leases in the journal from this boot and network namespace, and a log line
+    /// if there is something to report. Renames a journal that is damaged or untrusted.
     pub fn leases(&self) -> (Vec<Lease>, Option<(LogKind, String)>) {
         let path = self.journal();
-        // What the system says may pass; that a file is not ours is our own word.
+        // System errors may be transient. An untrusted file is not.
         let may_pass = |error: &Error| matches!(error, Error::Os(_)) && !error.is(libc::ENOENT);
         let (leases, fault) = match retry_transient(|| read_own_journal(&path), may_pass) {
             Ok(text) => match journal::decode(&text) {
-                // Without /proc one boot cannot be told from another.
+                // Without /proc, boots cannot be distinguished.
                 Some(found) if found.place != self.place || found.place.boot.is_empty() => {
                     let number = found.leases.len();
                     let text = format!(
@@ -254,7 +261,7 @@ impl StateDir {
             Err(error) if error.is(libc::ENOENT) => return (Vec::new(), None),
             Err(error) => (Vec::new(), shown(&error)),
         };
-        let aside = within(&self.folder, OsStr::new(JOURNAL_BROKEN));
+        let aside = within(&self.directory, OsStr::new(JOURNAL_BROKEN));
         let fate = match file::rename(&path, &aside) {
             Ok(()) => "put aside",
             Err(_) => "it cannot be put aside",
@@ -267,27 +274,28 @@ impl StateDir {
         (leases, Some((LogKind::Error, text)))
     }
 
-    /// Removes the journal, after what was in it is in another one.
+    /// Removes the journal, whose leases are in another one now.
     pub fn forget(&self) {
-        // Otherwise it is taken over once more, and its stop commands run twice.
+        // Otherwise the next start takes it over again, and its stop commands run twice.
         let _ = file::remove(&self.journal());
     }
 
-    /// Puts these leases in place of what the journal held. It outlives this process, not the machine: so no fsync.
+    /// Replaces the content of the journal. No fsync: the journal has to survive this process, but
+    /// not the machine.
     pub fn write<'a>(&self, leases: impl Iterator<Item = &'a Lease>) -> Result<()> {
         if !self.is_in_place() {
-            // Another daemon's journal may be there now.
+            // Another daemon's journal may be at that path now.
             return Err(Error::Own("its directory was removed or moved"));
         }
-        let new = within(&self.folder, OsStr::new(JOURNAL_NEW));
+        let new = within(&self.directory, OsStr::new(JOURNAL_NEW));
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
         file::rename(&new, &self.journal())
     }
 }
 
-/// Tries again for a moment what may have failed for want of memory or descriptors: a daemon without its state forgets what it has to
-/// close.
+/// Retries an attempt that may have failed because memory or descriptors were short: without its
+/// state a daemon forgets what it has to close.
 fn retry_transient<T, E>(
     mut attempt: impl FnMut() -> Result<T, E>,
     may_pass: impl Fn(&E) -> bool,
@@ -303,9 +311,9 @@ fn retry_transient<T, E>(
     }
 }
 
-/// The bytes of a journal that nobody else can have written.
+/// Reads a journal that no other user can have written.
 fn read_own_journal(path: &Path) -> Result<Vec<u8>> {
-    // No link is followed, and a FIFO is not waited for.
+    // Does not follow a link or wait for a FIFO.
     let file = file::open(path, libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)?;
     let found = file::find_open(file.as_fd())?;
     let fault = match found.is_file() {
@@ -318,7 +326,7 @@ fn read_own_journal(path: &Path) -> Result<Vec<u8>> {
     }
 }
 
-/// Why others than this user may have made or changed what is there, if they may.
+/// Returns why another user may have created or changed the file, if one may.
 fn untrusted_reason(found: &FileStatus) -> Option<&'static str> {
     if found.user != privileges::user() {
         Some("belongs to another user")
@@ -329,29 +337,30 @@ fn untrusted_reason(found: &FileStatus) -> Option<&'static str> {
     }
 }
 
-/// The path of a name in a folder that is open, wherever that is by now.
-pub fn within(folder: &File, name: &OsStr) -> PathBuf {
+/// Returns a path for a name in an open directory, wherever that directory is by now.
+pub fn within(directory: &File, name: &OsStr) -> PathBuf {
     Path::new("/proc/self/fd")
-        .join(shown(&folder.as_raw_fd()))
+        .join(shown(&directory.as_raw_fd()))
         .join(name)
 }
 
-/// Makes a folder that only this user can enter, or takes one that is there. One that others can look into, as earlier versions and
-/// systemd made it, is closed to them if nothing in it is anybody else's business; never /var/run.
+/// Creates a directory with mode 0700, or opens an existing one. Changes one that others can read,
+/// as earlier versions and systemd create it, to 0700, but only if it contains nothing except
+/// knockd's files; never /var/run.
 fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
     let made = file::make_private_directory(&within(parent, name));
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    // On a full or read-only disk the one that is there will do.
-    let folder = file::open_in(parent.as_fd(), name, flags, 0).map_err(|error| match made {
+    // On a full or read-only disk, an existing directory is enough.
+    let directory = file::open_in(parent.as_fd(), name, flags, 0).map_err(|error| match made {
         Err(why) if error.is(libc::ENOENT) => why,
         _ => error,
     })?;
-    let found = file::find_open(folder.as_fd())?;
+    let found = file::find_open(directory.as_fd())?;
     if let Some(fault) = untrusted_reason(&found) {
         return Err(Error::Own(fault));
     }
     if found.mode & 0o077 != 0 {
-        let here = within(&folder, OsStr::new("."));
+        let here = within(&directory, OsStr::new("."));
         if !folder::names(&here)?
             .iter()
             .all(|name| is_state_entry(name))
@@ -362,10 +371,10 @@ fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
         }
         file::set_mode(&here, 0o700)?;
     }
-    Ok(folder)
+    Ok(directory)
 }
 
-/// Whether this is the name of something that [`StateDir`] makes.
+/// Returns whether [`StateDir`] creates entries of this name.
 fn is_state_entry(name: &OsStr) -> bool {
     let is_config = |name: &str| match name.as_bytes().split_last_chunk::<17>() {
         Some((_, [b'-', checksum @ ..])) => checksum.iter().all(u8::is_ascii_hexdigit),
@@ -385,7 +394,8 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    /// The mode of a folder with these entries after it was taken, or why it was not.
+    /// Returns the mode of a directory with these entries after [`private_directory`], or its
+    /// error.
     fn taken(mode: u32, entries: &[&str]) -> Result<u32, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -405,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_folder_that_others_see_is_closed_only_if_it_is_ours_alone() {
+    fn a_state_directory_that_others_see_is_closed_only_if_it_has_no_other_files() {
         let config = Path::new("/etc/knock@d.conf");
         let [instance, named, long] = [
             None,

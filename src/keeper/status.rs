@@ -1,4 +1,4 @@
-//! What `knockd --status` shows, for people and for programs.
+//! The output of `knockd --status`, as text and as JSON.
 #![forbid(unsafe_code)]
 
 use crate::ipc::{COUNTERS, Counters, Interface};
@@ -8,25 +8,25 @@ use crate::util::text::shown;
 use crate::util::time::Millis;
 use std::fmt::{self, Write};
 
-/// A daemon at one moment.
+/// The state of a daemon at one moment.
 pub struct Status<'a> {
-    /// The keeper's process id.
+    /// The keeper's PID.
     pub process: u32,
-    /// How long it runs.
+    /// Time since its start.
     pub uptime: Millis,
     /// The path of its config.
     pub config: &'a str,
-    /// What the listener says of itself; `None`: it does not answer.
+    /// The listener's report. `None` if it does not answer.
     pub listener: Option<&'a ListenerStatus>,
-    /// How many listeners have died.
+    /// Number of listeners that have died.
     pub restarts: u32,
-    /// How many whole knocks there were.
+    /// Number of complete knocks.
     pub opened: u64,
     /// The doors of the config.
     pub doors: Vec<DoorStatus<'a>>,
     /// The leases.
     pub leases: &'a [Lease],
-    /// This moment.
+    /// The current time.
     pub now: Millis,
 }
 
@@ -34,29 +34,29 @@ pub struct Status<'a> {
 pub struct DoorStatus<'a> {
     /// Its name.
     pub name: &'a str,
-    /// It has a sequence: a one-time list may be used up.
+    /// Whether it has a sequence: a one-time list may be used up.
     pub enabled: bool,
 }
 
-/// What the listener says of itself.
+/// The listener's report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenerStatus {
-    /// How long it runs.
+    /// Time since its start.
     pub uptime: Millis,
-    /// Where it listens.
+    /// Its interfaces.
     pub interfaces: Vec<Interface>,
-    /// What it has seen.
+    /// Its counters.
     pub counters: Counters,
 }
 
 impl Status<'_> {
-    /// Lines for a person.
+    /// Returns the lines for the user.
     pub fn text(&self) -> String {
         let mut out = format!(
             "knockd {}, process {}, config {}, running for {}\n",
             env!("CARGO_PKG_VERSION"),
             self.process,
-            tame(self.config),
+            safe_for_terminal(self.config),
             duration(self.uptime)
         );
         match self.listener {
@@ -75,8 +75,8 @@ impl Status<'_> {
             } else {
                 " (disabled: its one-time list has no sequence left)"
             };
-            let _ = writeln!(out, "door {}{state}", tame(door.name));
-            // Of two doors with one name it is not known which.
+            let _ = writeln!(out, "door {}{state}", safe_for_terminal(door.name));
+            // If two doors have the same name, shows the leases below the first.
             let first = self.doors.iter().find(|other| other.name == door.name);
             if first.is_some_and(|first| std::ptr::eq(first, door)) {
                 self.leases_text(&mut out, &|lease: &Lease| is_of(lease, door));
@@ -95,7 +95,12 @@ impl Status<'_> {
 
     fn leases_text(&self, out: &mut String, wanted: &dyn Fn(&Lease) -> bool) {
         for lease in self.leases.iter().filter(|lease| wanted(lease)) {
-            let _ = write!(out, "  {}, {}: ", tame(lease.name()), lease.source);
+            let _ = write!(
+                out,
+                "  {}, {}: ",
+                safe_for_terminal(lease.name()),
+                lease.source
+            );
             out.push_str(state(lease));
             if let Phase::Open { until } = lease.phase {
                 let left = duration(until.saturating_sub(self.now));
@@ -105,7 +110,7 @@ impl Status<'_> {
         }
     }
 
-    /// One line of JSON (RFC 8259). Times are in milliseconds.
+    /// Returns one line of JSON (RFC 8259). Times are in milliseconds.
     pub fn json(&self) -> String {
         let mut out = Json::default();
         out.begin("", '{');
@@ -159,12 +164,12 @@ fn is_of(lease: &Lease, door: &DoorStatus<'_>) -> bool {
     !lease.is_ban() && lease.name() == door.name
 }
 
-/// A name as a terminal may have it: the config's may hold anything.
-fn tame(name: &str) -> String {
+/// Makes a name from the config, which may contain any bytes, safe for a terminal.
+fn safe_for_terminal(name: &str) -> String {
     printable(name.as_bytes())
 }
 
-/// A word for where a lease stands.
+/// Returns the word for the state of a lease.
 fn state(lease: &Lease) -> &'static str {
     match (lease.phase, lease.is_ban()) {
         (Phase::Starting { .. }, false) => "opening",
@@ -226,12 +231,13 @@ fn listener_json(out: &mut Json, listener: &ListenerStatus) {
     out.end('}');
 }
 
-/// JSON in the making. A value stands in an object under its name; in an array, and as the whole, its name is empty.
+/// A JSON writer. A value in an object has a name. In an array, and at the top level, its name is
+/// empty.
 #[derive(Default)]
 struct Json(String);
 
 impl Json {
-    /// What comes before each value.
+    /// Writes the separator and the name before a value.
     fn name(&mut self, name: &str) {
         if !matches!(self.0.as_bytes().last(), None | Some(b'{' | b'[')) {
             self.0.push(',');
@@ -242,7 +248,7 @@ impl Json {
         }
     }
 
-    /// An object or array: what follows is in it, up to its [`end`](Json::end).
+    /// Begins an object or array, which ends at the matching [`end`](Json::end).
     fn begin(&mut self, name: &str, bracket: char) {
         self.name(name);
         self.0.push(bracket);
@@ -252,7 +258,7 @@ impl Json {
         self.0.push(bracket);
     }
 
-    /// A number, or a word of JSON.
+    /// Writes a number, boolean or null.
     fn plain(&mut self, name: &str, value: &dyn fmt::Display) {
         self.name(name);
         // Writing to a String cannot fail.
@@ -282,10 +288,10 @@ impl Json {
     }
 }
 
-/// The two largest units: `2 d 3 h`, `59 s`.
+/// Formats a duration in its two largest units: `2 d 3 h`, `59 s`.
 fn duration(time: Millis) -> String {
     const UNITS: [(u32, &str); 4] = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")];
-    // Enough for 136 years.
+    // Overflows after 136 years.
     let seconds = (time / 1000) as u32;
     for pair in UNITS.windows(2) {
         let [(large, one), (small, other)] = [pair[0], pair[1]];
@@ -338,7 +344,8 @@ mod tests {
         }
     }
 
-    /// Calls `show` with a status of two doors, three leases, one of a door that is gone, and a ban.
+    /// Calls `show` with a status of two doors, three leases, one of them of a removed door, and a
+    /// ban.
     fn shown(listener: Option<&ListenerStatus>, show: impl Fn(&Status<'_>) -> String) -> String {
         let leases = [
             lease("a \"b\" \\ c", Phase::Open { until: 20_500 }),

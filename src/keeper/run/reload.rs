@@ -59,8 +59,8 @@ impl Keeper {
         self.reopen_log(path, config.options.use_syslog);
         // Compares canonical paths: `/x`, `/x/` and a link to it are one directory.
         let state_dir = |options: &Options| {
-            let folder = secure_open::folder(&self.settings.state_dir(options)).ok();
-            folder.map(|folder| folder.path.into_os_string())
+            let directory = secure_open::open_parent(&self.settings.state_dir(options)).ok();
+            directory.map(|directory| directory.path.into_os_string())
         };
         let mut state = None;
         if state_dir(&config.options) != state_dir(&self.options) {

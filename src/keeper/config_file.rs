@@ -51,11 +51,11 @@ pub fn read_open(file: &File) -> Result<Vec<u8>> {
 /// matter.
 pub fn mode_advice(mode: u32, uid: u32, why: &str) -> Option<Box<Diagnostic>> {
     let text = if mode & 0o022 != 0 {
-        ["others may write this file, and ", why, "; chmod 600 it"].concat()
+        ["others can write this file, and ", why, "; chmod 600 it"].concat()
     } else if uid != 0 {
         format!("user {uid} owns this file, and {why}; chown it to root")
     } else if mode & 0o044 != 0 {
-        "others may read this file, and the sequences are a secret; chmod 600 it".to_string()
+        "others can read this file, and the sequences are secret; chmod 600 it".to_string()
     } else {
         return None;
     };

@@ -217,7 +217,7 @@ impl Client {
                         self.stage = Stage::Pending { json };
                         true
                     }
-                    None => self.respond(ERROR, "knockd does not understand the question\n"),
+                    None => self.respond(ERROR, "unknown request\n"),
                 }
             }
         }

@@ -30,7 +30,7 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     if exposure(end.directory.as_fd())? != Exposure::None {
         if !is_trusted(found.user) {
             return Err(Error::Own(
-                "refused: it is another user's, in a directory that others can write to",
+                "refused: owned by another user, in a directory that others can write to",
             ));
         }
         if found.is_file() && found.names > 1 {
@@ -136,7 +136,7 @@ fn root() -> Result<File> {
 fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
     let mut links = 0;
     let mut directory = root()?;
-    // `done` is the path of `directory`, empty for the root. `at` is where the rest of `way` begins.
+    // `done` is the path of `directory`, empty for the root. The rest of `way` begins at `at`.
     let mut done: Vec<u8> = Vec::new();
     let mut way = path.as_os_str().as_bytes().to_vec();
     let mut at = 0;
@@ -329,7 +329,7 @@ mod tests {
         for name in ["sticky/file", "open/file"] {
             let text = dir.refusal(name).unwrap();
             // If fs.protected_regular is set, the kernel refuses the one in `sticky`.
-            let refused = text.contains("it is another user's");
+            let refused = text.contains("owned by another user");
             assert!(refused || text.contains("Permission denied"), "{text}");
         }
         assert_eq!(dir.refusal("safe/file"), None);

@@ -128,7 +128,7 @@ impl Settings {
         let mut config = self.parse(trace)?;
         let interface = &mut config.options.interface;
         if self.args.interface.is_none() && interface.is_none() && !is_there(INTERFACE) {
-            report("warning: no interface is named and there is no eth0: taking auto".to_string());
+            report("warning: no interface is named and there is no eth0: using auto".to_string());
             *interface = Some("auto".to_string());
         }
         let doors = std::mem::take(&mut config.doors);

@@ -96,9 +96,8 @@ pub fn start(settings: Settings) -> ! {
             keeper.log.log(
                 LogKind::Error,
                 &format_args!(
-                    "warning: no state folder: {problem}: doors that are open when knockd is \
-                     killed will stay open, --status finds nobody, and the listener can see \
-                     the file system"
+                    "warning: cannot use StateDir: {problem}: doors will stay open if knockd is \
+                     killed, --status will not work, and the listener can see the file system"
                 ),
             );
         }
@@ -170,7 +169,7 @@ fn close_leftover_doors(settings: Settings, problem: String) -> ! {
         Err(fault) => {
             keeper.log.flush();
             fail(&format!(
-                "{problem}\nno state folder: {fault}: doors that are open stay open"
+                "{problem}\ncannot use StateDir: {fault}: open doors stay open"
             ));
         }
     }

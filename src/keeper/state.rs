@@ -249,13 +249,13 @@ impl StateDir {
                 Some(found) if found.place != self.place || found.place.boot.is_empty() => {
                     let number = found.leases.len();
                     let text = format!(
-                        "{}: of another boot or network namespace: nothing is run for its {number} open doors",
+                        "{}: from another boot or network namespace: ignored, with {number} open doors",
                         self.shown_journal()
                     );
                     return (Vec::new(), (number > 0).then_some((LogKind::Event, text)));
                 }
                 Some(found) if found.whole => return (found.leases, None),
-                Some(found) => (found.leases, "not a whole journal".to_string()),
+                Some(found) => (found.leases, "damaged".to_string()),
                 None => (Vec::new(), "not a journal".to_string()),
             },
             Err(error) if error.is(libc::ENOENT) => return (Vec::new(), None),
@@ -263,11 +263,11 @@ impl StateDir {
         };
         let aside = within(&self.directory, OsStr::new(JOURNAL_BROKEN));
         let fate = match file::rename(&path, &aside) {
-            Ok(()) => "put aside",
-            Err(_) => "it cannot be put aside",
+            Ok(()) => "renamed to journal.broken",
+            Err(_) => "cannot be renamed",
         };
         let text = format!(
-            "error: {}: {fault}; {fate}; {} open doors were found in it, others may still be open",
+            "error: {}: {fault}; {fate}; it lists {} open doors, others may still be open",
             self.shown_journal(),
             leases.len()
         );
@@ -366,7 +366,7 @@ fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
             .all(|name| is_state_entry(name))
         {
             return Err(Error::Own(
-                "others can look into it and it holds more than knockd's; name a folder of its own",
+                "others can read it and it contains other files; use a directory of its own",
             ));
         }
         file::set_mode(&here, 0o700)?;
@@ -435,7 +435,7 @@ mod tests {
         );
         for mode in [0o755, 0o711, 0o750] {
             let text = taken(mode, &["empty", &instance, "sshd"]).unwrap_err();
-            assert!(text.contains("more than knockd's"), "{text}");
+            assert!(text.contains("contains other files"), "{text}");
         }
         for mode in [0o1777, 0o770, 0o702] {
             let text = taken(mode, &[]).unwrap_err();

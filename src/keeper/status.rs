@@ -73,7 +73,7 @@ impl Status<'_> {
             let state = if door.enabled {
                 ""
             } else {
-                " (disabled: its one-time list has no sequence left)"
+                " (disabled: its one-time list is used up)"
             };
             let _ = writeln!(out, "door {}{state}", safe_for_terminal(door.name));
             // If two doors have the same name, shows the leases below the first.
@@ -387,7 +387,7 @@ mod tests {
                  doors opened 9 times, listener restarted 1 times\n\
                  door a \"b\" \\ c\n  a \"b\" \\ c, 10.9.0.2: open, 17 s left\n  \
                  a \"b\" \\ c, 10.9.0.2: opening\n\
-                 door list (disabled: its one-time list has no sequence left)\n  \
+                 door list (disabled: its one-time list is used up)\n  \
                  gone\\u{{1}}, 10.9.0.2: open, 0 s left\nbans\n  ban, 10.9.0.2: banned, 1 min 0 s left\n",
                 env!("CARGO_PKG_VERSION")
             )

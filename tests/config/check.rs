@@ -528,11 +528,11 @@ fn a_secret_that_others_can_read_or_write_is_named() {
     assert_eq!(says(0o100600, 0), None);
     assert_eq!(
         says(0o100644, 0).as_deref(),
-        Some("k: others may read this file, and the sequences are a secret; chmod 600 it")
+        Some("k: others can read this file, and the sequences are secret; chmod 600 it")
     );
     assert_eq!(
         says(0o100660, 0).as_deref(),
-        Some("k: others may write this file, and its commands run as root; chmod 600 it")
+        Some("k: others can write this file, and its commands run as root; chmod 600 it")
     );
     assert_eq!(
         says(0o100600, 1000).as_deref(),

@@ -53,8 +53,8 @@ fn life(scene: &Scene, fault: Option<Fault>) -> Outcome {
         stage.await_closed(&mut daemon)?;
         daemon.signal(libc::SIGHUP);
         stage.await_alive(&mut daemon, Duration::from_secs(14), "a reload", |daemon| {
-            stage.said(daemon, "the new config is in force")
-                || stage.said(daemon, "keeping the doors as they were")
+            stage.said(daemon, "configuration reloaded")
+                || stage.said(daemon, "configuration not reloaded")
         })?;
         stage.open_once(&mut daemon)?;
         stage.open(&mut daemon)?;

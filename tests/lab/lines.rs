@@ -33,9 +33,9 @@ pub fn running(door: &str, command: &str) -> String {
 pub const WAITING: &str = "starting up, waiting for ";
 
 /// Printed when a reload is complete.
-pub const IN_FORCE: &str = "the new config is in force";
+pub const IN_FORCE: &str = "configuration reloaded";
 /// Printed with the number of openings that exceeded a limit.
-pub const TOO_MANY_OPENINGS: &str = " openings were too many at once";
+pub const TOO_MANY_OPENINGS: &str = " openings refused: too many at once";
 /// Printed with the number of lines dropped in a flood.
 pub const LEFT_OUT: &str = "LogRate: ";
 

@@ -115,7 +115,7 @@ fn three_addresses_share_a_scan_and_are_banned() {
     };
     send(first);
     for source in SCANNERS {
-        daemon.await_text(&format!("{source}: ban: 10 s, for it touched tripwires"));
+        daemon.await_text(&format!("{source}: banned for 10 s: hit tripwires"));
     }
     let mut sorted = SCANNERS;
     sorted.sort_unstable();
@@ -126,7 +126,7 @@ fn three_addresses_share_a_scan_and_are_banned() {
         daemon.count(": fence: OPEN SESAME")
     );
     for source in SCANNERS {
-        daemon.await_text(&format!("{source}: ban: is over"));
+        daemon.await_text(&format!("{source}: ban: expired"));
     }
     await_dropped(&scene, &[]);
 }
@@ -168,7 +168,7 @@ fn a_banned_source_opens_nothing() {
     await_dropped(&scene, &[other]);
     knock_as(&scene, other);
     daemon.await_text(&format!(
-        "{other}: SSH: knock of a banned source: not opened"
+        "{other}: SSH: knock from a banned source: not opened"
     ));
     // Other clients are not affected.
     scene.knock(ROUTER, STEPS);
@@ -189,15 +189,15 @@ fn exempt_addresses_are_never_banned() {
     knock_as(&scene, with_door);
     await_notes(&scene, "start", 1);
     for (source, why) in [
-        (allowed, "Allow has it"),
-        (also_allowed, "Allow has it"),
+        (allowed, "it is in Allow"),
+        (also_allowed, "it is in Allow"),
         (with_door, "a door is open for it"),
         (OTHER, "it is in a network of this machine"),
         ("10.88.0.77", "it is in a network of this machine"),
     ] {
         scan(&scene, source, [1, 2, 3]);
         daemon.await_text(&format!(
-            "{source}: not banned, though it touched tripwires: {why}"
+            "{source}: not banned although it hit tripwires: {why}"
         ));
     }
     // UDP packets, replies, and packets to another host do not count.
@@ -208,7 +208,7 @@ fn exempt_addresses_are_never_banned() {
         scene.wire.send(&packet::syn(stranger, OTHER, port, 1));
     }
     scene.fence(&daemon);
-    assert_eq!(daemon.count(" ban: "), 0);
+    assert_eq!(daemon.count(": banned for "), 0);
     assert_eq!(dropped(&scene), [""; 0]);
     scan(&scene, "10.77.0.9", [1, 2, 3]);
     await_dropped(&scene, &["10.77.0.9"]);
@@ -227,7 +227,7 @@ fn a_ban_is_kept_as_a_lease_is() {
         "iptables -w -D INPUT -s {scanner} -m state --state NEW -j DROP"
     ));
     daemon.signal(libc::SIGUSR1);
-    daemon.await_text("applying 0 open doors and 1 bans again");
+    daemon.await_text("re-applying 0 open doors and 1 bans");
     await_dropped(&scene, &[scanner]);
     // After a reload, even one that changes the ban command, there is still one rule and one ban.
     let others = BANS.replace("INPUT", "INPUT -p tcp");
@@ -236,11 +236,11 @@ fn a_ban_is_kept_as_a_lease_is() {
     daemon.signal(libc::SIGHUP);
     daemon.await_text(lines::IN_FORCE);
     scan(&scene, scanner, [4, 5, 6]);
-    daemon.await_text(&format!("{scanner}: ban: its time starts anew"));
+    daemon.await_text(&format!("{scanner}: ban: timer restarted"));
     assert_eq!(dropped(&scene), [scanner]);
     assert_eq!(json(&scene)["bans"].as_array().map(Vec::len), Some(1));
     knock_as(&scene, scanner);
-    let refused = format!("{scanner}: SSH: knock of a banned source");
+    let refused = format!("{scanner}: SSH: knock from a banned source");
     daemon.await_text(&refused);
     let left = || json(&scene)["bans"][0]["left_ms"].as_u64().expect("a ban");
     let before = left();
@@ -262,16 +262,13 @@ fn the_oldest_ban_makes_room() {
     let daemon = start(&scene, &format!("{WIRES}MaxBans = 2\n"), SSH);
     for source in SCANNERS {
         scan(&scene, source, [1, 2, 3]);
-        daemon.await_text(&format!("{source}: ban: 600 s, for it touched tripwires"));
+        daemon.await_text(&format!("{source}: banned for 600 s: hit tripwires"));
     }
-    daemon.await_text(&format!(
-        "{}: ban: ends early, for there are too many",
-        SCANNERS[0]
-    ));
+    daemon.await_text(&format!("{}: ban: ended early, too many bans", SCANNERS[0]));
     await_dropped(&scene, &[SCANNERS[2], SCANNERS[1]]);
     // One more tripwire hit restarts the timer, so this ban is no longer the oldest.
     scan(&scene, SCANNERS[1], [4]);
-    daemon.await_text(&format!("{}: ban: its time starts anew", SCANNERS[1]));
+    daemon.await_text(&format!("{}: ban: timer restarted", SCANNERS[1]));
     scan(&scene, SCANNERS[0], [4]);
     await_dropped(&scene, &[SCANNERS[0], SCANNERS[1]]);
 }
@@ -285,9 +282,9 @@ fn many_bans_at_once_stay_within_the_limit() {
         scan(&scene, source, [1, 2, 3]);
     }
     for source in &sources {
-        daemon.await_text(&format!("{source}: ban: 600 s"));
+        daemon.await_text(&format!("{source}: banned for 600 s"));
     }
-    daemon.await_count("ends early, for there are too many", sources.len() - 1);
+    daemon.await_count("ended early, too many bans", sources.len() - 1);
     await_dropped(&scene, &[&sources[11]]);
 }
 
@@ -366,7 +363,7 @@ fn forged_bans_cost_little() {
     scene.knock(ROUTER, STEPS);
     await_notes(&scene, "start", 1);
     let most = 17 + (4.0 * begin.elapsed().as_secs_f64()) as usize;
-    let bans = daemon.count(": ban: 600 s");
+    let bans = daemon.count(": banned for 600 s");
     assert!((16..=most).contains(&bans), "{bans} of {most}");
     wait_for("the rules", || {
         (dropped(&scene).len() == bans).then_some(())
@@ -434,10 +431,10 @@ fn lan_traffic_bans_no_one() {
         }
     }
     scene.fence(&daemon);
-    assert_eq!(daemon.count(" ban: "), 0);
+    assert_eq!(daemon.count(": banned for "), 0);
     // The daemon has seen all packets, and a SYN does ban.
     let seen = json(&scene)["listener"]["knocks"].as_u64().unwrap();
     assert!(seen > u64::from(PORTS.end() - PORTS.start()), "{seen}");
     scan(&scene, SERVER, [40_000]);
-    daemon.await_text(&format!("{SERVER}: ban: 600 s"));
+    daemon.await_text(&format!("{SERVER}: banned for 600 s"));
 }

@@ -132,11 +132,11 @@ fn commands_that_hang_are_killed_with_their_group() {
         for time in [&a, &b, &c] {
             wait_for("a sleeper", || (sleepers(time).len() == 1).then_some(()));
         }
-        daemon.await_count("SSH: command takes too long: killed", 2 * times - 1);
+        daemon.await_count("SSH: command killed (time limit)", 2 * times - 1);
         assert!(begin.elapsed() >= Duration::from_secs(1));
         // The lease continues as if the command had ended.
         await_notes(&scene, "stop", times);
-        daemon.await_count("SSH: command takes too long: killed", 2 * times);
+        daemon.await_count("SSH: command killed (time limit)", 2 * times);
         daemon.await_count("stop command was killed: the door may still be open", times);
         assert!(
             begin.elapsed() < Duration::from_secs(9),
@@ -235,7 +235,7 @@ fn processes_left_by_a_command_delay_nothing() {
     // Longer than CommandTimeout, which does not apply to processes left by a command that has
     // ended.
     std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(daemon.count("takes too long"), 0);
+    assert_eq!(daemon.count("command killed"), 0);
     alive(2);
     scene.knock(ROUTER, &["7000:udp"]);
     await_notes(&scene, "start", 2);
@@ -457,5 +457,5 @@ fn a_reload_changes_the_bounds() {
     await_notes(&scene, "x", 3);
     let running = children(daemon.pid()).len();
     assert!(running >= 4, "the listener and {running} - 1 commands");
-    daemon.await_text("H: command takes too long: killed");
+    daemon.await_text("H: command killed (time limit)");
 }

@@ -229,9 +229,9 @@ fn close_ends_a_lease_now() {
     assert_eq!(none, "there is no door ssh\n");
     assert_eq!(rules(&scene), 1);
     let closes = said(&scene, &["--close", "SSH", CLIENT]);
-    assert_eq!(closes, format!("SSH closes for {CLIENT}\n"));
+    assert_eq!(closes, format!("SSH is closing for {CLIENT}\n"));
     wait_for("a closed door", || (rules(&scene) == 0).then_some(()));
-    daemon.await_text(&format!("{CLIENT}: SSH: closed by hand"));
+    daemon.await_text(&format!("{CLIENT}: SSH: closed by --close"));
     // The door opens again as usual, even if the config has been broken in the meantime.
     open(&scene, &daemon);
     let config = scene.home.read("knockd.conf");

@@ -172,7 +172,7 @@ fn the_journal_on_a_full_disk() {
     assert_eq!(disk.leases(), 0);
     // Once there is space again, the file is written without any other event.
     disk.make_room();
-    daemon.await_text("the journal is written again");
+    daemon.await_text("the journal is writable again");
     assert_eq!(disk.leases(), 1);
     daemon.signal(libc::SIGKILL);
     { daemon }.wait();
@@ -202,7 +202,7 @@ fn the_journal_on_a_read_only_disk() {
         daemon.errors()
     );
     disk.run("cd $D/state/knockd.conf-*; rmdir journal.new");
-    daemon.await_text("the journal is written again");
+    daemon.await_text("the journal is writable again");
     // A daemon that starts in this state reports what it cannot do, and works.
     daemon.signal(libc::SIGTERM);
     { daemon }.wait();
@@ -218,7 +218,7 @@ fn assert_has_no_state(daemon: &Daemon, problem: &str) {
     let errors = daemon.errors();
     assert_eq!(errors.lines().count(), 1, "{errors}");
     for text in [
-        "no state folder",
+        "cannot use StateDir",
         problem,
         "the listener can see the file system",
     ] {
@@ -253,7 +253,7 @@ fn a_missing_state_dir() {
     assert_eq!(daemon.count(NO_JOURNAL), 1);
     // The directory is created again where the disk was.
     assert_eq!(daemon.count("directory was removed or moved"), 1);
-    assert_eq!(daemon.count("the journal is written again"), 1);
+    assert_eq!(daemon.count("the journal is writable again"), 1);
 }
 
 fn a_state_dir_that_cannot_be_made() {

@@ -137,7 +137,7 @@ fn files_of_others_are_refused() {
     assert!(output.status.success(), "{output:?}");
     let refusal = |path: &Path| {
         let path = path.display();
-        format!("{path}: refused: it is another user's, in a directory that others can write to")
+        format!("{path}: refused: owned by another user, in a directory that others can write to")
     };
     // If fs.protected_regular is set, the kernel refuses first.
     let is_refused = |text: &str, path: &Path| {
@@ -175,7 +175,7 @@ fn files_of_others_are_refused() {
 fn a_config_that_others_can_write_is_warned_of() {
     let scene = Scene::new();
     let config = scene.home.config("");
-    let warning = "others may write this file, and its commands run as root";
+    let warning = "others can write this file, and its commands run as root";
     let set_mode = |mode| {
         fs::set_permissions(&config, fs::Permissions::from_mode(mode)).expect("chmod");
     };
@@ -286,7 +286,7 @@ fn a_state_directory_of_others_is_refused() {
             fs::create_dir(path).expect("directory");
             fs::set_permissions(path, fs::Permissions::from_mode(0o770)).expect("chmod");
         }),
-        ("like /var/run", "it holds more than knockd's", |path| {
+        ("like /var/run", "it contains other files", |path| {
             fs::create_dir(path).expect("directory");
             fs::create_dir(path.join("sshd")).expect("directory");
         }),
@@ -310,12 +310,12 @@ fn a_state_directory_of_others_is_refused() {
             ),
         );
         let daemon = Daemon::start(&scene.router, &scene.home, &["-i", "wan0"]);
-        daemon.await_text("no state folder");
+        daemon.await_text("cannot use StateDir");
         let errors = daemon.errors();
         // The second line: without a state directory the listener has no empty directory either.
         let refusals = errors
             .lines()
-            .filter(|line| line.contains("no state folder"));
+            .filter(|line| line.contains("cannot use StateDir"));
         let refusals: Vec<&str> = refusals.collect();
         assert_eq!(refusals.len(), 1, "{what}: {errors}");
         assert!(refusals[0].contains(text), "{what}: {errors}");

@@ -245,7 +245,7 @@ fn forged_lines_are_marked() {
         let daemon = start(&scene, log);
         let socket = take_over(&daemon);
         assert!(send(&socket, ToKeeper::Notice(deceptive.to_string())));
-        daemon.await_text("sent a record that cannot be");
+        daemon.await_text("sent a malformed record");
     }
     let daemon = start(&scene, "log");
     let socket = take_over(&daemon);
@@ -293,7 +293,7 @@ fn an_impossible_record_ends_the_listener() {
         let daemon = start(&scene, &log);
         let socket = take_over(&daemon);
         assert!(send(&socket, record.clone()));
-        daemon.await_text("sent a record that cannot be");
+        daemon.await_text("sent a malformed record");
         assert_eq!(daemon.count("OPEN SESAME"), 0, "{record:?}");
         assert_eq!(daemon.count("Stage"), 0, "{record:?}");
     }

@@ -218,7 +218,7 @@ fn knocking_again_after_a_start_that_failed() {
     open(&scene, &daemon);
     // A command that has succeeded is not run again; only its timer restarts.
     scene.knock(ROUTER, STEPS);
-    daemon.await_text("already open, its time starts anew");
+    daemon.await_text("already open, timer restarted");
     scene.fence(&daemon);
     assert_eq!((notes(&scene, "start"), rules(&scene)), (1, 1));
 }

@@ -236,7 +236,7 @@ fn auto_waits_for_a_default_route() {
 
 /// With neither `Interface` nor `-i`, eth0 is used if it exists, as in 0.8.
 fn without_eth0_and_a_name_it_is_auto() {
-    const TAKEN: &str = "warning: no interface is named and there is no eth0: taking auto";
+    const TAKEN: &str = "warning: no interface is named and there is no eth0: using auto";
     let scene = Scene::new();
     scene.home.config(UDP_DOOR);
     let daemon = Daemon::start(&scene.router, &scene.home, &[]);

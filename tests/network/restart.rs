@@ -273,7 +273,7 @@ fn nothing_is_run_in_another_namespace_or_boot() {
     let has_one_line = |daemon: &Daemon| {
         scene.home.config(&door(600));
         assert_eq!(said_of_the_journal(daemon), 1);
-        assert_eq!(daemon.count("of another boot or network namespace"), 1);
+        assert_eq!(daemon.count("from another boot or network namespace"), 1);
         assert_eq!(daemon.count("nothing is run for its 1 open doors"), 1);
         assert_eq!(daemon.errors(), "");
     };
@@ -377,7 +377,7 @@ fn a_corrupt_journal_is_used_up_to_the_damage() {
         assert_eq!(said_of_the_journal(&daemon), 1, "{what}");
         assert_eq!(daemon.errors().lines().count(), 1, "{what}");
         let aside = journal_path(&scene).with_extension("broken");
-        assert_eq!(fs::read(aside).expect("put aside"), text, "{what}");
+        assert_eq!(fs::read(aside).expect("journal.broken"), text, "{what}");
         daemon.signal(libc::SIGTERM);
         daemon.wait();
         let mut notes: Vec<String> = scene.home.read("notes").lines().map(String::from).collect();

@@ -91,7 +91,7 @@ fn an_open_copy_of_the_listeners_socket_delays_nothing() {
     let first = listener(&daemon);
     let _held = socket_of(first);
     signal(first, libc::SIGKILL);
-    daemon.await_text("the listener has died");
+    daemon.await_text("listener died");
     knock_until(&daemon, &lines::opened(CLIENT, "SSH"), || {
         scene.knock(ROUTER, &["7000", "8000:udp", "9000"]);
     });

@@ -133,7 +133,7 @@ fn reload_storm() {
         knocks.len()
     );
     assert!((10..=18).contains(&reloads), "{reloads} reloads");
-    assert!(daemon.count("not valid: keeping the doors as they were") > 2);
+    assert!(daemon.count("not valid: configuration not reloaded") > 2);
     assert_eq!(daemon.count(": Bad: "), 0, "a door of a wrong config");
 
     assert_eq!(notes(&scene, "stop-short"), 1, "a lease was lost");

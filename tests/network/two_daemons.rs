@@ -185,7 +185,7 @@ fn a_removed_state_directory_is_created_again() {
     let mut daemon = scene.daemon(&door(600));
     fs::remove_dir_all(scene.home.path("state")).expect("remove");
     open(&scene, &daemon);
-    daemon.await_text("the journal is written again");
+    daemon.await_text("the journal is writable again");
     assert_eq!(daemon.count(GONE), 1);
     assert_eq!(read_journal(&scene).leases.len(), 1);
     assert_eq!(json(&scene)["process"], daemon.pid());
@@ -229,7 +229,7 @@ fn a_state_directory_that_reappears_stays_locked() {
     let mut second = Daemon::spawn(&scene.router, &scene.home, &["-i", "wan0"]);
     second.await_text(&format!("process {keeper}"));
     assert_eq!(second.wait().code(), Some(1));
-    daemon.await_text("the journal is written again");
+    daemon.await_text("the journal is writable again");
     assert_eq!(read_journal(&scene).leases.len(), 1);
     daemon.signal(libc::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(15));

@@ -81,7 +81,7 @@ test_entware() {
     await "our daemon runs" ours_runs
     await "busybox's pidof shows the daemons alone" two_are_shown
     service reconfigure || lost "no reload"
-    await "the config is read again" logged "the new config is in force"
+    await "the config is read again" logged "configuration reloaded"
     entware_knocks
 
     test="Entware: the firewall of Asuswrt-Merlin is restarted"

@@ -184,7 +184,7 @@ openwrt_life() { # openwrt_life MANAGER
     sed -i 's/^cmd_timeout .*/cmd_timeout = 2/' "$config"
     : > "$root/var/log/messages"
     router /etc/init.d/knockd reload || lost "no reload"
-    await "the config is read again" logged "the new config is in force"
+    await "the config is read again" logged "configuration reloaded"
     knock_as_shown 2001:db8::1
     await "the knock opens" can_connect 2001:db8::1
     await "the time is over" cannot_connect 2001:db8::1

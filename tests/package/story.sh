@@ -359,10 +359,10 @@ test_old_kernel() {
     test="a kernel as old as 2.6.24: reload, a listener that dies, a second daemon, the exit"
     : > "$root/var/log/messages"
     kill -HUP "$(daemon)"
-    await "the config is read again" logged "the new config is in force"
+    await "the config is read again" logged "configuration reloaded"
     await "the old listener has ended" one_listener
     kill -9 "$(listeners)"
-    await "a new listener has started" logged "the listener has died: starting it again"
+    await "a new listener has started" logged "listener died, restarting it"
     router "/jffs/oldsys /jffs/usr/sbin/knockd -d -i vlan1 -c /jffs/etc/knockd.conf" > "$folder/said" 2>&1 \
         || lost "a second start is a failure"
     grep -q 'already runs' "$folder/said" || lost "the second start does not report the running daemon"

@@ -15,7 +15,7 @@ const GONE_WITHIN: Ms = 13_000;
 const DEAF_FOR: Ms = 3_000;
 /// A reload must be done within this time.
 const RELOADED_WITHIN: Ms = 8_000;
-const KEEPING: &str = "keeping the doors as they were";
+const KEEPING: &str = "configuration not reloaded";
 
 /// Which processes are killed, in order.
 #[derive(Clone, Copy, Debug)]

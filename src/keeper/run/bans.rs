@@ -7,7 +7,7 @@ use crate::capture::interfaces::Interfaces;
 use crate::keeper::doors::expand;
 use crate::keeper::log::LogKind;
 use crate::lease::Reknock;
-use crate::lease::{BAN, Lease, LeaseKind, Opening, Turn};
+use crate::lease::{Lease, LeaseKind, Opening, Turn};
 use crate::sys::clock::monotonic;
 use crate::sys::netlink::Netlink;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ impl Keeper {
             why = on_link_reason(source);
         }
         if let Some(why) = why {
-            let text = format!("not banned, though it touched tripwires: {why}");
+            let text = format!("not banned although it hit tripwires: {why}");
             self.log.about(LogKind::Verbose, source, &text);
             return true;
         }
@@ -62,14 +62,14 @@ impl Keeper {
             return true;
         }
         if is_new {
-            let text = format_args!("{BAN}: {} s, for it touched tripwires", time / 1000);
+            let text = format_args!("banned for {} s: hit tripwires", time / 1000);
             self.log.about(LogKind::Event, source, &text);
         }
         while let (number, Some(first)) = self.book.bans()
             && number > max
         {
             let is_first = |lease: &Lease| lease.is_ban() && lease.source == first;
-            self.end_leases(&is_first, "ends early, for there are too many");
+            self.end_leases(&is_first, "ended early, too many bans");
         }
         self.carry_out(now);
         true
@@ -83,14 +83,14 @@ impl Keeper {
         let unwanted = |lease: &Lease| {
             lease.is_ban() && (none || allow.iter().any(|network| network.contains(lease.source)))
         };
-        self.end_leases(&unwanted, "ends, for the config does not want it");
+        self.end_leases(&unwanted, "ended by config change");
     }
 
     /// Returns why the source must not be banned, as far as the keeper's own data tells.
     fn ban_exempt_reason(&self, source: IpAddr) -> Option<&'static str> {
         let mut allowed = self.options.bans.allow.iter();
         if allowed.any(|network| network.contains(source)) {
-            return Some("Allow has it");
+            return Some("it is in Allow");
         }
         let mut leases = self.book.leases().iter();
         if leases.any(|lease| !lease.is_ban() && lease.source == source) {
@@ -107,6 +107,6 @@ fn on_link_reason(source: IpAddr) -> Option<&'static str> {
         Ok(interfaces) => {
             (interfaces.are_near(source)).then_some("it is in a network of this machine")
         }
-        Err(_) => Some("this machine's networks are not known"),
+        Err(_) => Some("cannot read this machine's networks"),
     }
 }

@@ -65,10 +65,10 @@ impl Keeper {
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
         let theirs = |lease: &Lease| lease.source == source && lease.name() == door;
         let is_door = |lease: &Lease| theirs(lease) && !lease.is_ban();
-        let mut number = self.end_leases(&is_door, "closed by hand");
+        let mut number = self.end_leases(&is_door, "closed by --close");
         if number == 0 {
             // A door may have the name that bans have.
-            number = self.end_leases(&theirs, "ended by hand");
+            number = self.end_leases(&theirs, "ended by --close");
         }
         self.carry_out(monotonic());
         self.closed(door, source, number)
@@ -85,7 +85,7 @@ impl Keeper {
             _ => {
                 let (kind, what) = match number {
                     0 => (ERROR, "is not open"),
-                    _ => (OK, "closes"),
+                    _ => (OK, "is closing"),
                 };
                 format!("{kind}{shown} {what} for {source}\n")
             }

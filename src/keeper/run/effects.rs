@@ -23,12 +23,10 @@ impl Keeper {
                 match action {
                     Action::RunStart(id) => self.queue_command(id, true, now),
                     Action::RunStop(id) => self.queue_command(id, false, now),
-                    Action::LogTimeout(id) => self.about_lease(id, "command timeout", "is over"),
-                    Action::LogRenewed(id) => self.about_lease(
-                        id,
-                        "already open, its time starts anew",
-                        "its time starts anew",
-                    ),
+                    Action::LogTimeout(id) => self.about_lease(id, "command timeout", "expired"),
+                    Action::LogRenewed(id) => {
+                        self.about_lease(id, "already open, timer restarted", "timer restarted")
+                    }
                 }
             }
         }
@@ -97,7 +95,7 @@ impl Keeper {
                 self.journal_retry_at = NEVER;
                 if failed_before {
                     self.log
-                        .log(LogKind::Event, &"the journal is written again");
+                        .log(LogKind::Event, &"the journal is writable again");
                 }
             }
             Err(error) => {
@@ -105,8 +103,8 @@ impl Keeper {
                 self.journal_retry_at = monotonic() + JOURNAL_RETRY_MS;
                 if !failed_before {
                     self.log.log(LogKind::Error, &format_args!(
-                        "error: cannot write the journal: {}: doors that are open when knockd is killed \
-                         will stay open",
+                        "error: cannot write the journal: {}: doors will stay open if knockd is \
+                         killed",
                         error
                     ));
                 }

@@ -77,7 +77,7 @@ impl Keeper {
                     again: false,
                 };
                 if !self.commands.push(command) {
-                    let why = format!("{name}: too many commands wait: not run");
+                    let why = format!("{name}: too many waiting commands: not run");
                     return self.not_opened(&name, &why);
                 }
             }
@@ -111,7 +111,7 @@ impl Keeper {
     pub(super) fn reapply(&mut self) {
         self.log.log(
             LogKind::Event,
-            &format_args!("applying {} again", in_words(self.book.leases())),
+            &format_args!("re-applying {}", in_words(self.book.leases())),
         );
         self.book.reapply(&mut self.actions);
     }
@@ -152,9 +152,7 @@ impl Keeper {
                 let config = config.to_string_lossy();
                 self.log.log(
                     LogKind::Error,
-                    &format_args!(
-                        "error: process {process} runs with {config}, too: giving way to it"
-                    ),
+                    &format_args!("error: process {process} has taken over {config}: exiting"),
                 );
                 // It belongs to the other daemon now.
                 self.pid_file = None;

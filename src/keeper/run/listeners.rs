@@ -29,7 +29,7 @@ impl Keeper {
     pub(super) fn start_listener(&mut self, now: Millis) {
         match self.spawn_own_listener() {
             Ok(listener) => self.starting = Some(StartingListener::new(listener, None)),
-            Err(error) => self.schedule_restart(&format!("cannot start a listener: {error}"), now),
+            Err(error) => self.schedule_restart(&format!("cannot start a listener ({error})"), now),
         }
     }
 
@@ -92,7 +92,7 @@ impl Keeper {
                     self.handle_message(record);
                 }
                 Startup::Refused(problem) => self.abort_starting(&problem),
-                Startup::Dead => self.abort_starting("the listener has died"),
+                Startup::Dead => self.abort_starting("listener died"),
                 Startup::Ready(listens) => {
                     let Some(StartingListener { listener, new, .. }) = self.starting.take() else {
                         return;
@@ -128,10 +128,8 @@ impl Keeper {
 
     /// Schedules a new listener, because of `why`. The previous one was started at `started`.
     fn schedule_restart(&mut self, why: &str, started: Millis) {
-        self.log.log(
-            LogKind::Error,
-            &format_args!("error: {why}: starting it again"),
-        );
+        self.log
+            .log(LogKind::Error, &format_args!("error: {why}, restarting it"));
         self.restarts += 1;
         self.restart.after_death(started, monotonic());
     }
@@ -143,12 +141,12 @@ impl Keeper {
             };
             let honest = match listener.receive() {
                 Received::Nothing => return,
-                Received::End => return self.listener_died("the listener has died"),
+                Received::End => return self.listener_died("listener died"),
                 Received::Malformed => false,
                 Received::Record(record) => self.handle_message(record),
             };
             if !honest {
-                return self.listener_died("the listener sent a record that cannot be");
+                return self.listener_died("listener sent a malformed record");
             }
         }
         // Without a `LogRate`, no line may be lost, whatever that costs.
@@ -261,7 +259,7 @@ impl Keeper {
         }
         let name = door.config.name.clone();
         if self.book.is_banned(source) {
-            let text = format_args!("{name}: knock of a banned source: not opened");
+            let text = format_args!("{name}: knock from a banned source: not opened");
             self.about_opening(LogKind::Event, &name, Some(source), &text);
             // An eavesdropper may have seen the sequence.
             self.use_sequence(index);

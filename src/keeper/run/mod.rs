@@ -329,7 +329,7 @@ impl Keeper {
             self.start_listener(now);
         }
         if (self.starting.as_ref()).is_some_and(|starting| starting.ready_by <= now) {
-            self.abort_starting("the listener does not get ready");
+            self.abort_starting("listener did not start in time");
         }
         if let Some(listener) = &mut self.listener
             && listener.paused_until <= now
@@ -369,7 +369,7 @@ impl Keeper {
         if refused > 0 {
             self.log.log(
                 LogKind::Error,
-                &format_args!("error: {refused} openings were too many at once: not opened"),
+                &format_args!("error: {refused} openings refused: too many at once"),
             );
         }
         let left_out = |door: &mut DoorRuntime| door.lines.take_left_out();
@@ -387,7 +387,7 @@ impl Keeper {
         for door in self.commands.end_overdue(now) {
             self.log.log(
                 LogKind::Error,
-                &format_args!("{door}: command takes too long: killed"),
+                &format_args!("{door}: command killed (time limit)"),
             );
         }
         if self.book.next_expiry().is_some_and(|due| due <= now) {

@@ -87,9 +87,7 @@ impl Keeper {
         {
             self.log.log(
                 LogKind::Error,
-                &format_args!(
-                    "warning: Interface has changed but does not count: knockd was started with -i {given}"
-                ),
+                &format_args!("warning: new Interface ignored: knockd was started with -i {given}"),
             );
         }
         let same_interface =
@@ -132,7 +130,7 @@ impl Keeper {
     pub(super) fn abort_reload(&mut self, why: &str) {
         self.log.log(
             LogKind::Error,
-            &format_args!("error: {why}: keeping the doors as they were"),
+            &format_args!("error: {why}: configuration not reloaded"),
         );
     }
 
@@ -176,6 +174,6 @@ impl Keeper {
             self.move_state_dir(state);
         }
         self.end_unwanted_bans();
-        self.log.log(LogKind::Event, &"the new config is in force");
+        self.log.log(LogKind::Event, &"configuration reloaded");
     }
 }

@@ -87,7 +87,7 @@ impl Keeper {
             sequence,
         };
         if listener.send(record).is_err() {
-            self.listener_died("the listener does not take the next sequence");
+            self.listener_died("listener does not accept records");
         }
     }
 }

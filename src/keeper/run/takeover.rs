@@ -64,7 +64,7 @@ impl Keeper {
             let number = in_words(&leases);
             self.log.log(
                 LogKind::Event,
-                &format_args!("{number} taken over from the daemon before"),
+                &format_args!("{number} taken over from the previous daemon"),
             );
         }
         self.book.adopt(leases, &mut self.actions);

@@ -120,7 +120,7 @@ fn relative_config() {
         await_end(pid);
         assert!(Path::new(&life.path("pid")).exists());
     } else {
-        life.await_log("log", "the new config is in force");
+        life.await_log("log", "configuration reloaded");
         // The new listener may not have set its filter yet.
         wait_for("a knock that opens", || {
             life.send("4000");

@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(
             restart.due,
             MAX_RESTART_DELAY_MS + 1,
-            "it lived for long: at once again"
+            "a listener that lived long is restarted at once"
         );
     }
 }

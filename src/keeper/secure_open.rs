@@ -127,22 +127,22 @@ enum LinkPolicy {
 
 /// Opens a directory only to look up names. Kernels before 2.6.39 do not know O_PATH and open it
 /// for reading.
-const WAY: libc::c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+const TRAVERSE: libc::c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 fn root() -> Result<File> {
-    file::open(Path::new("/"), WAY, 0)
+    file::open(Path::new("/"), TRAVERSE, 0)
 }
 
 fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
     let mut links = 0;
     let mut directory = root()?;
-    // `done` is the path of `directory`, empty for the root. The rest of `way` begins at `at`.
+    // `done` is the path of `directory`, empty for the root. Walks `full_path` from `at` on.
     let mut done: Vec<u8> = Vec::new();
-    let mut way = path.as_os_str().as_bytes().to_vec();
+    let mut full_path = path.as_os_str().as_bytes().to_vec();
     let mut at = 0;
     loop {
         let is_slash = |byte: &u8| *byte == b'/';
-        let left = way.get(at..).unwrap_or_default();
+        let left = full_path.get(at..).unwrap_or_default();
         let name = left.split(is_slash).next().unwrap_or_default();
         let rest = left.get(name.len()..).unwrap_or_default();
         at += name.len() + 1;
@@ -153,7 +153,7 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
             b"" if !is_last => continue,
             b"." => continue,
             b".." => {
-                directory = file::open_in(here, part, WAY, 0)?;
+                directory = file::open_in(here, part, TRAVERSE, 0)?;
                 done.truncate(done.iter().rposition(is_slash).unwrap_or(0));
                 continue;
             }
@@ -187,7 +187,8 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
                 };
                 if !safe {
                     return Err(Error::Own(
-                        "refused: its path has a symbolic link in a directory that others can write to",
+                        "refused: its path has a symbolic link in a directory that others \
+                         can write to",
                     ));
                 }
             }
@@ -201,7 +202,7 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
                 done.clear();
             }
             target.extend_from_slice(rest);
-            (way, at) = (target, 0);
+            (full_path, at) = (target, 0);
         } else if is_last {
             return Ok(End::In(InDirectory {
                 directory,
@@ -209,7 +210,7 @@ fn walk(path: &Path, links_followed: LinkPolicy) -> Result<End> {
                 path: path_of(done),
             }));
         } else {
-            directory = file::open_in(here, part, WAY, 0)?;
+            directory = file::open_in(here, part, TRAVERSE, 0)?;
         }
     }
 }
@@ -275,12 +276,12 @@ mod tests {
         symlink(dir.path("safe/target"), dir.path("safe/link")).unwrap();
         symlink("../open/link", dir.path("safe/far")).unwrap();
         symlink("../safe", dir.path("open/directory")).unwrap();
-        symlink("open", dir.path("way")).unwrap();
+        symlink("open", dir.path("link")).unwrap();
         symlink("loop", dir.path("safe/loop")).unwrap();
         assert_eq!(dir.refusal("open/plain"), None);
         assert_eq!(dir.refusal("safe/../open/./plain"), None);
-        assert_eq!(dir.refusal("way/plain"), None);
-        for name in ["open/link", "way/link", "safe/far"] {
+        assert_eq!(dir.refusal("link/plain"), None);
+        for name in ["open/link", "link/link", "safe/far"] {
             let text = dir.refusal(name).expect(name);
             assert!(text.contains("has a symbolic link"), "{text}");
             assert!(!dir.path("safe/target").exists());

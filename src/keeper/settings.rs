@@ -105,7 +105,7 @@ impl Settings {
         if self.args.strict {
             config.options.be_strict();
         }
-        // Whoever can write this file decides what root runs. Other advice is only for --check.
+        // A user who can write this file decides what root runs. Other advice is only for --check.
         if let Ok(found) = file::find(&self.config_path())
             && (self.args.check || found.mode & 0o022 != 0 || !secure_open::is_trusted(found.user))
         {
@@ -127,7 +127,7 @@ impl Settings {
     ) -> Result<(Config, Vec<DoorRuntime>), String> {
         let mut config = self.parse(trace)?;
         let interface = &mut config.options.interface;
-        if self.args.interface.is_none() && interface.is_none() && !is_there(INTERFACE) {
+        if self.args.interface.is_none() && interface.is_none() && !interface_exists(INTERFACE) {
             report("warning: no interface is named and there is no eth0: using auto".to_string());
             *interface = Some("auto".to_string());
         }
@@ -138,7 +138,7 @@ impl Settings {
 }
 
 /// Returns whether such an interface exists, or `true` if that cannot be determined.
-fn is_there(name: &str) -> bool {
+fn interface_exists(name: &str) -> bool {
     let interfaces = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
     interfaces.map_or(true, |all| all.links.iter().any(|link| link.name == name))
 }

@@ -33,10 +33,10 @@ pub struct StateDir {
     directory: File,
     /// The path of the lock as another daemon would open it. It may be a link that points elsewhere
     /// by now.
-    named: PathBuf,
+    lock_path: PathBuf,
     /// Kept open, so that listeners have it even if it is removed.
     empty: File,
-    place: BootContext,
+    boot_context: BootContext,
     /// Holds the lock while it is open.
     lock: File,
 }
@@ -136,22 +136,23 @@ impl StateDir {
 
     /// Like [`lock`](Self::lock), without retries.
     pub fn try_lock(state_dir: &Path, instance: &Instance) -> Result<StateDir, StateDirError> {
-        let named = state_dir.join(&instance.name).join(LOCK);
-        let way = secure_open::open_parent(state_dir).map_err(io_error(state_dir))?;
-        let state = private_directory(&way.directory, &way.name).map_err(io_error(&way.path))?;
+        let lock_path = state_dir.join(&instance.name).join(LOCK);
+        let parent = secure_open::open_parent(state_dir).map_err(io_error(state_dir))?;
+        let state =
+            private_directory(&parent.directory, &parent.name).map_err(io_error(&parent.path))?;
         let make = |name: &str| {
             let made = private_directory(&state, OsStr::new(name));
-            made.map_err(io_error(&way.path.join(name)))
+            made.map_err(io_error(&parent.path.join(name)))
         };
         let empty = make(EMPTY)?;
         let directory = make(&instance.name)?;
         let flags = libc::O_CREAT | libc::O_RDWR;
         let lock = file::open(&within(&directory, OsStr::new(LOCK)), flags, 0o600)
-            .map_err(io_error(&named))?;
+            .map_err(io_error(&lock_path))?;
         match daemon::lock(&lock, false) {
             Ok(None) => {}
             Ok(Some(holder)) => return Err(StateDirError::Locked(holder)),
-            Err(error) => return Err(io_error(&named)(error)),
+            Err(error) => return Err(io_error(&lock_path)(error)),
         }
         let path = Path::new("/proc/sys/kernel/random/boot_id");
         let boot = file::read_file(path).map_err(io_error(path))?;
@@ -164,9 +165,9 @@ impl StateDir {
         };
         Ok(StateDir {
             directory,
-            named,
+            lock_path,
             empty,
-            place: BootContext {
+            boot_context: BootContext {
                 boot: String::from_utf8_lossy(boot.trim_ascii()).into_owned(),
                 net,
             },
@@ -184,7 +185,10 @@ impl StateDir {
     /// Returns whether a second daemon would find this lock, which it does not if the directory was
     /// removed or moved.
     pub fn is_in_place(&self) -> bool {
-        match (file::find_open(self.lock.as_fd()), file::find(&self.named)) {
+        match (
+            file::find_open(self.lock.as_fd()),
+            file::find(&self.lock_path),
+        ) {
             (Ok(held), Ok(found)) => held.identity == found.identity,
             (_, Err(error)) => !error.is(libc::ENOENT),
             _ => true,
@@ -192,7 +196,7 @@ impl StateDir {
     }
 
     /// Removes the journal, because another directory has it now.
-    pub fn leave(&self) {
+    pub fn abandon(&self) {
         if self.is_in_place() {
             let _ = file::remove(&self.journal());
         }
@@ -231,7 +235,7 @@ impl StateDir {
 
     /// Returns the path of the journal, for messages.
     fn shown_journal(&self) -> String {
-        folder_of(&self.named)
+        folder_of(&self.lock_path)
             .join(JOURNAL)
             .to_string_lossy()
             .into_owned()
@@ -246,10 +250,11 @@ impl StateDir {
         let (leases, fault) = match retry_transient(|| read_own_journal(&path), may_pass) {
             Ok(text) => match journal::decode(&text) {
                 // Without /proc, boots cannot be distinguished.
-                Some(found) if found.place != self.place || found.place.boot.is_empty() => {
+                Some(found) if found.place != self.boot_context || found.place.boot.is_empty() => {
                     let number = found.leases.len();
                     let text = format!(
-                        "{}: from another boot or network namespace: ignored, with {number} open doors",
+                        "{}: from another boot or network namespace: ignored, with {number} open \
+                         doors",
                         self.shown_journal()
                     );
                     return (Vec::new(), (number > 0).then_some((LogKind::Event, text)));
@@ -275,7 +280,7 @@ impl StateDir {
     }
 
     /// Removes the journal, whose leases are in another one now.
-    pub fn forget(&self) {
+    pub fn remove_journal(&self) {
         // Otherwise the next start takes it over again, and its stop commands run twice.
         let _ = file::remove(&self.journal());
     }
@@ -289,7 +294,7 @@ impl StateDir {
         }
         let new = within(&self.directory, OsStr::new(JOURNAL_NEW));
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
-        file::write_all(file.as_fd(), &journal::encode(&self.place, leases))?;
+        file::write_all(file.as_fd(), &journal::encode(&self.boot_context, leases))?;
         file::rename(&new, &self.journal())
     }
 }
@@ -346,7 +351,7 @@ pub fn within(directory: &File, name: &OsStr) -> PathBuf {
 
 /// Creates a directory with mode 0700, or opens an existing one. Changes one that others can read,
 /// as earlier versions and systemd create it, to 0700, but only if it contains nothing except
-/// knockd's files; never /var/run.
+/// knockd's files, so never /var/run.
 fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
     let made = file::make_private_directory(&within(parent, name));
     let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -417,20 +422,20 @@ mod tests {
     #[test]
     fn a_state_directory_that_others_see_is_closed_only_if_it_has_no_other_files() {
         let config = Path::new("/etc/knock@d.conf");
-        let [instance, named, long] = [
+        let [instance, with_interface, long] = [
             None,
             Some("eth0"),
             Some("a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s"),
         ]
         .map(|interface| Instance::new(config, interface).name);
         assert!(
-            named.ends_with("@eth0") && long.len() == named.len() + 12,
+            with_interface.ends_with("@eth0") && long.len() == with_interface.len() + 12,
             "{long}"
         );
         assert_eq!(taken(0o700, &["more"]), Ok(0o700));
         assert_eq!(taken(0o755, &[]), Ok(0o700));
         assert_eq!(
-            taken(0o750, &["empty", &instance, &named, &long]),
+            taken(0o750, &["empty", &instance, &with_interface, &long]),
             Ok(0o700)
         );
         for mode in [0o755, 0o711, 0o750] {

@@ -184,7 +184,7 @@ fn listener_text(out: &mut String, listener: &ListenerStatus) {
     for interface in &listener.interfaces {
         let _ = write!(out, "interface {}", interface.wanted);
         match interface.name.as_str() {
-            "" if interface.wanted != "any" => out.push_str(" (not there)"),
+            "" if interface.wanted != "any" => out.push_str(" (missing)"),
             name if !name.is_empty() && *name != interface.wanted => {
                 let _ = write!(out, " ({name})");
             }
@@ -381,7 +381,7 @@ mod tests {
             format!(
                 "knockd {}, process 7, config /etc/\\u{{1b}}[2J.conf, running for 2 d 3 h\n\
                  interface auto (ppp0): 10.9.0.1, fd09::1 and 2 more\n\
-                 interface vlan1 (not there)\n\
+                 interface vlan1 (missing)\n\
                  in the 1 min 1 s since the listener started: 12 knocks seen, 0 lost by the kernel, \
                  1 attempts failed, 3 under way\n\
                  doors opened 9 times, listener restarted 1 times\n\

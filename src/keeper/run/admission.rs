@@ -48,17 +48,17 @@ pub const ABOUT_ATTEMPTS: &str = "stage and failure lines";
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Author {
     /// The keeper: a line about a client, or a packet shown with `-D`.
-    Keepers,
+    Keeper,
     /// The listener.
-    Listeners,
+    Listener,
 }
 
 impl Keeper {
     /// Returns whether the listener may cause such a line now. Counts a refused line.
-    pub(super) fn admits(&mut self, words: Author) -> bool {
-        let rate = match words {
-            Author::Keepers => &mut self.admission.lines,
-            Author::Listeners => &mut self.admission.texts,
+    pub(super) fn admits(&mut self, author: Author) -> bool {
+        let rate = match author {
+            Author::Keeper => &mut self.admission.lines,
+            Author::Listener => &mut self.admission.texts,
         };
         let now = monotonic();
         let allowed = rate.allow(now);
@@ -70,7 +70,7 @@ impl Keeper {
 
     /// Schedules the report of what was left out.
     pub(super) fn report_left_out(&mut self, now: Millis) {
-        self.report_openings = self.report_openings.min(now + LEFT_OUT_REPORT_MS);
+        self.left_out_report_at = self.left_out_report_at.min(now + LEFT_OUT_REPORT_MS);
     }
 
     pub(super) fn log_lines_left_out(&mut self, number: u32, what: &str) {
@@ -83,7 +83,7 @@ impl Keeper {
     /// Logs a text of the listener. Marks the text of a listener that reads packets, because it
     /// could otherwise pass for the keeper's own.
     pub(super) fn listener_text(&mut self, kind: LogKind, text: &str) -> bool {
-        if self.admits(Author::Listeners) {
+        if self.admits(Author::Listener) {
             let mark = match self.listener.is_some() {
                 true => "listener: ",
                 false => "",

@@ -63,12 +63,12 @@ impl Keeper {
     }
 
     fn close_door(&mut self, door: &str, source: IpAddr) -> String {
-        let theirs = |lease: &Lease| lease.source == source && lease.name() == door;
-        let is_door = |lease: &Lease| theirs(lease) && !lease.is_ban();
+        let is_selected = |lease: &Lease| lease.source == source && lease.name() == door;
+        let is_door = |lease: &Lease| is_selected(lease) && !lease.is_ban();
         let mut number = self.end_leases(&is_door, "closed by --close");
         if number == 0 {
             // A door may have the name that bans have.
-            number = self.end_leases(&theirs, "ended by --close");
+            number = self.end_leases(&is_selected, "ended by --close");
         }
         self.carry_out(monotonic());
         self.closed(door, source, number)

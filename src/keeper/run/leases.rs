@@ -90,16 +90,16 @@ impl Keeper {
     }
 
     /// Ends these leases now. Returns their number.
-    pub(super) fn end_leases(&mut self, these: &dyn Fn(&Lease) -> bool, why: &str) -> usize {
-        for lease in self.book.leases().iter().filter(|lease| these(lease)) {
+    pub(super) fn end_leases(&mut self, selected: &dyn Fn(&Lease) -> bool, why: &str) -> usize {
+        for lease in self.book.leases().iter().filter(|lease| selected(lease)) {
             let text = format_args!("{}: {why}", lease.name());
             self.log.about(LogKind::Event, lease.source, &text);
         }
-        let number = self.book.end(these, false, &mut self.actions);
+        let number = self.book.end(selected, false, &mut self.actions);
         let Keeper { book, commands, .. } = self;
         commands.drop_waiting(&|command| command.lease.is_none_or(|id| book.get(id).is_some()));
         let until = monotonic() + SHUTDOWN_START_MS;
-        for lease in book.leases().iter().filter(|lease| these(lease)) {
+        for lease in book.leases().iter().filter(|lease| selected(lease)) {
             // As on SIGTERM: a start command that hangs must not keep the door open.
             commands.cap_start_deadline(lease.id, until);
         }

@@ -139,13 +139,13 @@ impl Keeper {
             let Some(listener) = &self.listener else {
                 return;
             };
-            let honest = match listener.receive() {
+            let is_valid = match listener.receive() {
                 Received::Nothing => return,
                 Received::End => return self.listener_died("listener died"),
                 Received::Malformed => false,
                 Received::Record(record) => self.handle_message(record),
             };
-            if !honest {
+            if !is_valid {
                 return self.listener_died("listener sent a malformed record");
             }
         }
@@ -186,7 +186,7 @@ impl Keeper {
             } => self.can_knock(source) && self.opened(usize::from(door), source, generation),
             ToKeeper::Scanned(source) => self.can_knock(source) && self.scanned(source),
             ToKeeper::LeftOut(lines) => {
-                if self.admits(Author::Listeners) {
+                if self.admits(Author::Listener) {
                     self.log_lines_left_out(lines, ABOUT_ATTEMPTS);
                 }
                 true
@@ -200,7 +200,7 @@ impl Keeper {
                     Protocol::Tcp => format!(" flags {:#04x}", knock.flags),
                     Protocol::Udp => String::new(),
                 };
-                if self.admits(Author::Keepers) {
+                if self.admits(Author::Keeper) {
                     self.log.log(
                         LogKind::Debug,
                         &format_args!(
@@ -231,7 +231,7 @@ impl Keeper {
             return false;
         }
         let text = format!("{}: {before}{stage}{after}", door.config.name);
-        if self.admits(Author::Keepers) {
+        if self.admits(Author::Keeper) {
             self.log.about(kind, source, &text);
         }
         true

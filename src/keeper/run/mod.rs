@@ -121,7 +121,7 @@ pub struct Keeper {
     /// Bounds the lines that the listener causes.
     admission: Admission,
     /// When to log how many openings or lines were left out.
-    report_openings: Millis,
+    left_out_report_at: Millis,
     /// The control socket, if there is one.
     pub control: Option<Box<Control>>,
     /// When the daemon started.
@@ -146,7 +146,7 @@ impl Keeper {
         doors: Vec<DoorRuntime>,
     ) -> Result<&'static mut Keeper, String> {
         let signals = Signals::catch().map_err(|error| {
-            format!("cannot catch signals: {error}: doors that are open stay open")
+            format!("cannot catch signals: {error}: open doors stay open")
         })?;
         let sinks = LogSinks::new(settings.args.verbose, settings.args.debug);
         let log = LogQueue::new(sinks, settings.args.lookup);
@@ -172,7 +172,7 @@ impl Keeper {
             closing: None,
             bans_rate: TokenBucket::new(BANS_PER_SECOND, BAN_BURST, monotonic()),
             admission: Admission::new(log_rate),
-            report_openings: NEVER,
+            left_out_report_at: NEVER,
             control: None,
             started: monotonic(),
             opened: 0,
@@ -306,7 +306,7 @@ impl Keeper {
             (self.closing.as_ref()).map_or(NEVER, |closing| closing.deadline),
             starts,
             self.journal_retry_at,
-            self.report_openings,
+            self.left_out_report_at,
             (self.listener.as_ref()).map_or(NEVER, |listener| listener.paused_until),
             self.book.next_expiry().unwrap_or(NEVER),
             self.commands.next_deadline(),
@@ -339,7 +339,7 @@ impl Keeper {
         if self.log.deadline() <= now {
             self.log.proceed(now);
         }
-        if self.report_openings <= now {
+        if self.left_out_report_at <= now {
             self.log_left_out();
         }
         if self.journal_retry_at <= now {
@@ -363,7 +363,7 @@ impl Keeper {
 
     /// Logs how many openings were refused and how many lines were left out.
     pub(super) fn log_left_out(&mut self) {
-        self.report_openings = NEVER;
+        self.left_out_report_at = NEVER;
         let refused = |door: &mut DoorRuntime| door.openings.take_left_out();
         let refused: u32 = self.doors.iter_mut().filter_map(refused).sum();
         if refused > 0 {

@@ -141,7 +141,7 @@ impl Keeper {
         // Writes the journal there first, so that there is one at every moment.
         self.enter_state_dir();
         if let Some(old) = old {
-            old.leave();
+            old.abandon();
         }
         // Both may be one directory that is mounted twice.
         if let Some(state) = &self.state {

@@ -50,7 +50,7 @@ impl Keeper {
                 self.take_over_leases(leases);
                 // They are in this daemon's own journal now.
                 if !self.journal_failing {
-                    state.forget();
+                    state.remove_journal();
                 }
             }
         }

@@ -140,7 +140,7 @@ impl CommandQueue {
     /// Forks the next command that may run now. The caller writes the journal and then releases the
     /// child. Tries a failed fork again each second until it succeeds, because a stop command that
     /// never ran would leave a door open. Only the first failure is an error.
-    pub fn begin(
+    pub fn fork_next(
         &mut self,
         now: Millis,
         options: &Options,
@@ -301,7 +301,8 @@ impl CommandQueue {
         self.running.is_empty() && (self.queue.is_empty() || self.limit <= now)
     }
 
-    /// Returns when [`end_overdue`](Self::end_overdue) or [`begin`](Self::begin) must be called.
+    /// Returns when [`kill_overdue`](Self::kill_overdue) or [`fork_next`](Self::fork_next) must be
+    /// called.
     pub fn next_deadline(&self) -> Millis {
         let mut next = soonest(&[self.paused_until, self.next_turn]);
         if self.limit <= next {
@@ -313,7 +314,7 @@ impl CommandQueue {
 
     /// Kills the process groups of commands that exceeded their time limit. They are reaped like
     /// any other. Returns their doors.
-    pub fn end_overdue(&mut self, now: Millis) -> Vec<String> {
+    pub fn kill_overdue(&mut self, now: Millis) -> Vec<String> {
         let mut doors = Vec::new();
         for running in &mut self.running {
             if running.deadline <= now {

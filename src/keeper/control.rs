@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_come_back_as_they_were_and_nothing_else_is_one() {
+    fn requests_round_trip_and_nothing_else_parses() {
         let close = |door: &str, source: &str| Question::Close {
             door: door.to_string(),
             source: source.parse().unwrap(),

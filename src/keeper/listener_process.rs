@@ -171,7 +171,7 @@ impl ListenerProcess {
     }
 
     /// Returns the socket to poll, or `None` during a pause.
-    pub fn awaited(&self) -> Option<BorrowedFd<'_>> {
+    pub fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         (self.paused_until == NEVER).then(|| self.as_fd())
     }
 

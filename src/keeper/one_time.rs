@@ -179,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_that_stands_twice_is_marked_twice() {
+    fn a_sequence_that_occurs_twice_is_marked_twice() {
         let list = list("twice", "1,2\n3,4\n1,2\n");
         assert_eq!(use_next(&list), "#,2\n3,4\n#,2\n");
         std::fs::remove_file(list.path()).unwrap();
     }
 
     #[test]
-    fn a_sequence_that_was_taken_out_cannot_be_used() {
+    fn a_sequence_that_was_removed_cannot_be_used() {
         let list = list("gone", "1,2\n3,4\n");
         let sequence = list.next(&mut |_| {}).unwrap().unwrap();
         std::fs::write(list.path(), "3,4\n").unwrap();

@@ -198,7 +198,7 @@ impl StateDir {
     /// Removes the journal, because another directory has it now.
     pub fn abandon(&self) {
         if self.is_in_place() {
-            let _ = file::remove(&self.journal());
+            let _ = file::remove(&self.journal_path());
         }
     }
 
@@ -225,11 +225,11 @@ impl StateDir {
     }
 
     /// Returns the path of the control socket.
-    pub fn control(&self) -> PathBuf {
+    pub fn control_path(&self) -> PathBuf {
         within(&self.directory, OsStr::new(CONTROL))
     }
 
-    fn journal(&self) -> PathBuf {
+    fn journal_path(&self) -> PathBuf {
         within(&self.directory, OsStr::new(JOURNAL))
     }
 
@@ -244,7 +244,7 @@ impl StateDir {
     /// Returns the valid leases in the journal from this boot and network namespace, and a log line
     /// if there is something to report. Renames a journal that is damaged or untrusted.
     pub fn leases(&self) -> (Vec<Lease>, Option<(LogKind, String)>) {
-        let path = self.journal();
+        let path = self.journal_path();
         // System errors may be transient. An untrusted file is not.
         let may_pass = |error: &Error| matches!(error, Error::Os(_)) && !error.is(libc::ENOENT);
         let (leases, fault) = match retry_transient(|| read_own_journal(&path), may_pass) {
@@ -282,7 +282,7 @@ impl StateDir {
     /// Removes the journal, whose leases are in another one now.
     pub fn remove_journal(&self) {
         // Otherwise the next start takes it over again, and its stop commands run twice.
-        let _ = file::remove(&self.journal());
+        let _ = file::remove(&self.journal_path());
     }
 
     /// Replaces the content of the journal. No fsync: the journal has to survive this process, but
@@ -295,7 +295,7 @@ impl StateDir {
         let new = within(&self.directory, OsStr::new(JOURNAL_NEW));
         let file = file::open(&new, PRIVATE_FILE | libc::O_TRUNC, 0o600)?;
         file::write_all(file.as_fd(), &journal::encode(&self.boot_context, leases))?;
-        file::rename(&new, &self.journal())
+        file::rename(&new, &self.journal_path())
     }
 }
 

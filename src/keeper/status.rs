@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_reads_doors_leases_and_counters() {
+    fn the_text_shows_doors_leases_and_counters() {
         let listener = listener();
         assert_eq!(
             shown(Some(&listener), |status| status.text()),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_reads_the_same_as_json() {
+    fn the_json_has_the_same_data() {
         let listener = listener();
         let json = shown(Some(&listener), |status| status.json());
         assert!(json.ends_with("}\n") && json.lines().count() == 1);

@@ -87,7 +87,7 @@ impl LogSinks {
         let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
         match secure_open::open(path, flags, 0o600) {
             Ok(file) => self.file = Some(LogFile::new(file)),
-            Err(error) => self.now(
+            Err(error) => self.log_now(
                 LogKind::Error,
                 &format_args!(
                     "warning: cannot open logfile: {}: {}",
@@ -99,12 +99,12 @@ impl LogSinks {
     }
 
     /// Logs a line with the current time.
-    pub fn now(&mut self, kind: LogKind, text: &dyn fmt::Display) {
-        self.at(clock::wall(), kind, text);
+    pub fn log_now(&mut self, kind: LogKind, text: &dyn fmt::Display) {
+        self.log_at(clock::wall(), kind, text);
     }
 
     /// Logs a line with that time, or each line of a message of several lines.
-    pub fn at(&mut self, time: UnixTime, kind: LogKind, text: &dyn fmt::Display) {
+    pub fn log_at(&mut self, time: UnixTime, kind: LogKind, text: &dyn fmt::Display) {
         let wanted = match kind {
             LogKind::Event | LogKind::LogOnly | LogKind::Error => true,
             LogKind::Verbose => self.verbose || self.debug,
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn each_line_of_a_message_has_its_time() {
         let mut log = LogSinks::new(false, false);
-        log.now(
+        log.log_now(
             LogKind::LogOnly,
             &"config: line 2: syntax error\nconf:2:1: why",
         );

@@ -72,7 +72,7 @@ impl LogQueue {
     /// Logs a line.
     pub fn log(&mut self, kind: LogKind, text: &dyn fmt::Display) {
         if self.waiting.is_empty() {
-            self.sinks.now(kind, text);
+            self.sinks.log_now(kind, text);
         } else {
             self.queue(kind, None, text, clock::monotonic());
         }
@@ -117,19 +117,22 @@ impl LogQueue {
         let line = self.waiting.remove(0);
         let text = match line.source {
             None => line.text,
-            Some(source) => match self.known(source).and_then(|known| known.name.as_ref()) {
+            Some(source) => match self
+                .cached_name(source)
+                .and_then(|known| known.name.as_ref())
+            {
                 Some(name) => format!("{source} ({name}): {}", line.text),
                 None => format!("{source}: {}", line.text),
             },
         };
-        self.sinks.at(line.time, line.kind, &text);
+        self.sinks.log_at(line.time, line.kind, &text);
     }
 
-    fn known(&self, source: IpAddr) -> Option<&CachedName> {
+    fn cached_name(&self, source: IpAddr) -> Option<&CachedName> {
         self.names.iter().find(|name| name.source == source)
     }
 
-    fn learn(&mut self, source: IpAddr, name: Option<String>, now: Millis) {
+    fn cache_name(&mut self, source: IpAddr, name: Option<String>, now: Millis) {
         if self.names.len() >= MAX_NAMES {
             self.names.remove(0);
         }
@@ -147,13 +150,13 @@ impl LogQueue {
             && due <= now
         {
             self.end_child();
-            self.learn(source, None, now);
+            self.cache_name(source, None, now);
         }
         self.names.retain(|name| name.until > now);
         while let Some(line) = self.waiting.first() {
             let waits = line
                 .source
-                .is_some_and(|source| self.known(source).is_none());
+                .is_some_and(|source| self.cached_name(source).is_none());
             if waits && line.until > now {
                 break;
             }
@@ -166,16 +169,16 @@ impl LogQueue {
         let sources = self.waiting.iter().filter_map(|line| line.source);
         let unknown = sources
             .into_iter()
-            .find(|source| self.known(*source).is_none());
+            .find(|source| self.cached_name(*source).is_none());
         if let Some(source) = unknown
             && !busy
-            && self.ask(source, now).is_err()
+            && self.send_query(source, now).is_err()
         {
             self.end_child();
         }
     }
 
-    fn ask(&mut self, source: IpAddr, now: Millis) -> Result<()> {
+    fn send_query(&mut self, source: IpAddr, now: Millis) -> Result<()> {
         if self.child.as_ref().is_some_and(|child| child.until <= now) {
             self.end_child();
         }
@@ -221,7 +224,7 @@ impl LogQueue {
     }
 
     /// Reads the answer from the [`descriptor`](Self::descriptor).
-    pub fn answer(&mut self, now: Millis) {
+    pub fn read_answer(&mut self, now: Millis) {
         let Some(child) = &mut self.child else { return };
         let mut buffer = [0u8; MAX_DNS_NAME];
         match child.socket.receive(&mut buffer, false) {
@@ -230,7 +233,7 @@ impl LogQueue {
             Ok(length) if length > 0 && child.asked.is_some() => {
                 let name = buffer.get(..length).unwrap_or_default();
                 if let Some((source, _)) = child.asked.take() {
-                    self.learn(source, clean(name), now);
+                    self.cache_name(source, safe_name(name), now);
                 }
             }
             Err(error) if error.is(libc::EAGAIN) => {}
@@ -238,7 +241,7 @@ impl LogQueue {
                 let asked = child.asked;
                 self.end_child();
                 if let Some((source, _)) = asked {
-                    self.learn(source, None, now);
+                    self.cache_name(source, None, now);
                 }
             }
         }
@@ -265,7 +268,7 @@ impl LogQueue {
 /// Returns the name if it is safe in a log. The client may own the zone and put anything into it,
 /// such as `192.0.2.1`: the last label of a name begins with a letter, that of an address in any
 /// notation does not.
-fn clean(name: &[u8]) -> Option<String> {
+fn safe_name(name: &[u8]) -> Option<String> {
     let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
     let mut labels = name.rsplit(|byte| *byte == b'.');
     let last = labels.find(|label| !label.is_empty())?;
@@ -279,15 +282,18 @@ mod tests {
 
     #[test]
     fn a_name_that_could_forge_a_log_line_is_refused() {
-        assert_eq!(clean(b"client.example").as_deref(), Some("client.example"));
         assert_eq!(
-            clean(b"x\n[2026-11-23 10:00] 10.0.0.1: SSH: OPEN SESAME"),
+            safe_name(b"client.example").as_deref(),
+            Some("client.example")
+        );
+        assert_eq!(
+            safe_name(b"x\n[2026-11-23 10:00] 10.0.0.1: SSH: OPEN SESAME"),
             None
         );
-        assert_eq!(clean(b"a b"), None);
-        assert_eq!(clean(b"router").as_deref(), Some("router"));
+        assert_eq!(safe_name(b"a b"), None);
+        assert_eq!(safe_name(b"router").as_deref(), Some("router"));
         assert_eq!(
-            clean(b"7.2.0.192.example.").as_deref(),
+            safe_name(b"7.2.0.192.example.").as_deref(),
             Some("7.2.0.192.example.")
         );
         for address in [
@@ -297,10 +303,10 @@ mod tests {
             "0xc6.0x33",
             "3325256711",
         ] {
-            assert_eq!(clean(address.as_bytes()), None, "{address}");
+            assert_eq!(safe_name(address.as_bytes()), None, "{address}");
         }
-        assert_eq!(clean(b"?"), None);
-        assert_eq!(clean(b""), None);
-        assert_eq!(clean(&[0xff]), None);
+        assert_eq!(safe_name(b"?"), None);
+        assert_eq!(safe_name(b""), None);
+        assert_eq!(safe_name(&[0xff]), None);
     }
 }

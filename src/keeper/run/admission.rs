@@ -82,7 +82,7 @@ impl Keeper {
 
     /// Logs a text of the listener. Marks the text of a listener that reads packets, because it
     /// could otherwise pass for the keeper's own.
-    pub(super) fn listener_text(&mut self, kind: LogKind, text: &str) -> bool {
+    pub(super) fn log_listener_text(&mut self, kind: LogKind, text: &str) -> bool {
         if self.admits(Author::Listener) {
             let mark = match self.listener.is_some() {
                 true => "listener: ",

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 impl Keeper {
     /// Bans a source that, according to the listener, hit enough tripwires. Returns `false` if bans
     /// are off, because then the record is malformed.
-    pub(super) fn scanned(&mut self, source: IpAddr) -> bool {
+    pub(super) fn handle_scanned(&mut self, source: IpAddr) -> bool {
         let bans = &self.options.bans;
         if bans.hits == 0 {
             return false;

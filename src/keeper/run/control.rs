@@ -19,7 +19,7 @@ impl Keeper {
     /// Opens the control socket and marks this daemon as running, which a second daemon checks.
     pub fn mark_up(&mut self) {
         let Some(state) = &self.state else { return };
-        let path = state.control();
+        let path = state.control_path();
         match Control::open(&path) {
             Ok(control) => self.control = Some(Box::new(control)),
             Err(error) => {
@@ -40,7 +40,7 @@ impl Keeper {
             state.set_running(false);
             if state.is_in_place() {
                 // New clients now get ENOENT. If the file is already gone, nothing is left to do.
-                let _ = file::remove(&state.control());
+                let _ = file::remove(&state.control_path());
             }
         }
     }
@@ -58,7 +58,7 @@ impl Keeper {
         let asked = control.has_pending_status();
         self.control = Some(control);
         if asked && self.report.is_none() {
-            self.ask_listener(now);
+            self.request_report(now);
         }
     }
 
@@ -71,11 +71,11 @@ impl Keeper {
             number = self.end_leases(&is_selected, "ended by --close");
         }
         self.carry_out(monotonic());
-        self.closed(door, source, number)
+        self.close_answer(door, source, number)
     }
 
     /// Returns the answer to a close request.
-    fn closed(&self, door: &str, source: IpAddr, number: usize) -> String {
+    fn close_answer(&self, door: &str, source: IpAddr, number: usize) -> String {
         let shown = printable(door.as_bytes());
         match number {
             0 if door == BAN => format!("{ERROR}{source} is not banned\n"),
@@ -93,7 +93,7 @@ impl Keeper {
     }
 
     /// Requests the listener's report for the status. Waits for it half as long as for a client.
-    fn ask_listener(&mut self, now: Millis) {
+    fn request_report(&mut self, now: Millis) {
         let listener = self.listener.as_ref();
         match listener.map(|listener| (listener.send(ToListener::Report), listener.started)) {
             Some((Ok(()), started)) => {

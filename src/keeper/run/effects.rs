@@ -23,15 +23,15 @@ impl Keeper {
                 match action {
                     Action::RunStart(id) => self.queue_command(id, true, now),
                     Action::RunStop(id) => self.queue_command(id, false, now),
-                    Action::LogTimeout(id) => self.about_lease(id, "command timeout", "expired"),
+                    Action::LogTimeout(id) => self.log_lease(id, "command timeout", "expired"),
                     Action::LogRenewed(id) => {
-                        self.about_lease(id, "already open, timer restarted", "timer restarted")
+                        self.log_lease(id, "already open, timer restarted", "timer restarted")
                     }
                 }
             }
         }
         let mut forked = Vec::new();
-        while let Some(next) = self.commands.begin(now, &self.options, &self.book) {
+        while let Some(next) = self.commands.fork_next(now, &self.options, &self.book) {
             match next {
                 Ok((command, process)) => {
                     let (door, lease) = (command.door.clone(), command.lease);
@@ -40,7 +40,7 @@ impl Keeper {
                     if let Some(id) = lease {
                         self.book.command_started(id, process.group());
                     }
-                    self.about_opening(LogKind::Event, &door, None, &line);
+                    self.log_opening(LogKind::Event, &door, None, &line);
                     forked.push(process);
                 }
                 Err(error) => self.log.log(
@@ -112,13 +112,13 @@ impl Keeper {
         }
     }
 
-    pub(super) fn about_lease(&mut self, id: LeaseId, of_door: &str, of_ban: &str) {
+    pub(super) fn log_lease(&mut self, id: LeaseId, of_door: &str, of_ban: &str) {
         let Some(lease) = self.book.get(id) else {
             return;
         };
         let what = if lease.is_ban() { of_ban } else { of_door };
         let (source, name) = (lease.source, lease.name().to_string());
-        self.about_opening(
+        self.log_opening(
             LogKind::Event,
             &name,
             Some(source),
@@ -128,7 +128,7 @@ impl Keeper {
 
     /// Logs a line about an opening of the door, or counts it as left out (`LogRate`). Each door
     /// has its own limit: a client that knows one door must not hide another's lines.
-    pub(super) fn about_opening(
+    pub(super) fn log_opening(
         &mut self,
         kind: LogKind,
         door: &str,

@@ -37,13 +37,13 @@ impl Keeper {
             at: now,
         };
         let Some(start) = expand(start, source) else {
-            return self.not_opened(
+            return self.log_not_opened(
                 &name,
                 "parsed start command has been truncated! --> won't execute it",
             );
         };
         match stop {
-            Some(None) => self.not_opened(
+            Some(None) => self.log_not_opened(
                 &name,
                 "parsed stop command has been truncated! --> won't execute start command",
             ),
@@ -60,7 +60,7 @@ impl Keeper {
                 let opened = self.book.open(opening, reknock, now, &mut self.actions);
                 if opened.is_err() {
                     let why = format!("{name}: {MAX_LEASES} doors are open: not opened");
-                    return self.not_opened(&name, &why);
+                    return self.log_not_opened(&name, &why);
                 }
             }
             None => {
@@ -78,15 +78,15 @@ impl Keeper {
                 };
                 if !self.commands.push(command) {
                     let why = format!("{name}: too many waiting commands: not run");
-                    return self.not_opened(&name, &why);
+                    return self.log_not_opened(&name, &why);
                 }
             }
         }
         self.carry_out(now);
     }
 
-    fn not_opened(&mut self, door: &str, why: &str) {
-        self.about_opening(LogKind::Error, door, None, &format_args!("error: {why}"));
+    fn log_not_opened(&mut self, door: &str, why: &str) {
+        self.log_opening(LogKind::Error, door, None, &format_args!("error: {why}"));
     }
 
     /// Ends these leases now. Returns their number.
@@ -224,7 +224,7 @@ impl Keeper {
         if status != 0 {
             let name = &command.door;
             let text = format_args!("{name}: command returned non-zero status code ({status})");
-            self.about_opening(LogKind::Error, name, None, &text);
+            self.log_opening(LogKind::Error, name, None, &text);
         }
         let Some(id) = command.lease else { return };
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });
@@ -245,7 +245,7 @@ impl Keeper {
                 let _ = self.commands.push(again);
                 return;
             }
-            self.about_lease(
+            self.log_lease(
                 id,
                 "stop command was killed: the door may still be open",
                 "stop command was killed: the source may still be locked out",

@@ -169,11 +169,11 @@ impl Keeper {
     /// is malformed.
     fn handle_message(&mut self, record: ToKeeper) -> bool {
         match record {
-            ToKeeper::Stage(progress) => self.progress(progress, LogKind::Event, "Stage ", ""),
+            ToKeeper::Stage(progress) => self.log_progress(progress, LogKind::Event, "Stage ", ""),
             ToKeeper::TimedOut(progress) => {
-                self.progress(progress, LogKind::Event, "sequence timeout (stage ", ")")
+                self.log_progress(progress, LogKind::Event, "sequence timeout (stage ", ")")
             }
-            ToKeeper::Failed(progress) => self.progress(
+            ToKeeper::Failed(progress) => self.log_progress(
                 progress,
                 LogKind::Verbose,
                 "wrong knock, attempt ended (stage ",
@@ -183,17 +183,19 @@ impl Keeper {
                 door,
                 source,
                 generation,
-            } => self.can_knock(source) && self.opened(usize::from(door), source, generation),
-            ToKeeper::Scanned(source) => self.can_knock(source) && self.scanned(source),
+            } => {
+                self.can_knock(source) && self.handle_opened(usize::from(door), source, generation)
+            }
+            ToKeeper::Scanned(source) => self.can_knock(source) && self.handle_scanned(source),
             ToKeeper::LeftOut(lines) => {
                 if self.admits(Author::Listener) {
                     self.log_lines_left_out(lines, ABOUT_ATTEMPTS);
                 }
                 true
             }
-            ToKeeper::Problem(text) => self.listener_text(LogKind::Error, &text),
-            ToKeeper::Notice(text) => self.listener_text(LogKind::Event, &text),
-            ToKeeper::Debug(text) => self.listener_text(LogKind::Debug, &text),
+            ToKeeper::Problem(text) => self.log_listener_text(LogKind::Error, &text),
+            ToKeeper::Notice(text) => self.log_listener_text(LogKind::Event, &text),
+            ToKeeper::Debug(text) => self.log_listener_text(LogKind::Debug, &text),
             ToKeeper::Seen(knock) => {
                 let protocol = knock.step.protocol;
                 let flags = match protocol {
@@ -218,7 +220,13 @@ impl Keeper {
     }
 
     /// Logs a line about an attempt, with the stage between `before` and `after`.
-    fn progress(&mut self, progress: Progress, kind: LogKind, before: &str, after: &str) -> bool {
+    fn log_progress(
+        &mut self,
+        progress: Progress,
+        kind: LogKind,
+        before: &str,
+        after: &str,
+    ) -> bool {
         let Progress {
             door,
             source,
@@ -237,7 +245,7 @@ impl Keeper {
         true
     }
 
-    fn opened(&mut self, index: usize, source: IpAddr, generation: u32) -> bool {
+    fn handle_opened(&mut self, index: usize, source: IpAddr, generation: u32) -> bool {
         let Some(door) = self.doors.get_mut(index) else {
             return false;
         };
@@ -260,7 +268,7 @@ impl Keeper {
         let name = door.config.name.clone();
         if self.book.is_banned(source) {
             let text = format_args!("{name}: knock from a banned source: not opened");
-            self.about_opening(LogKind::Event, &name, Some(source), &text);
+            self.log_opening(LogKind::Event, &name, Some(source), &text);
             // An eavesdropper may have seen the sequence.
             self.use_sequence(index);
             self.next_sequence(index);
@@ -269,7 +277,7 @@ impl Keeper {
         // A sequence that cannot be marked opens nothing, so this does not log it as an opening.
         if self.use_sequence(index) {
             self.opened += 1;
-            self.about_opening(
+            self.log_opening(
                 LogKind::Event,
                 &name,
                 Some(source),

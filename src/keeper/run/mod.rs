@@ -145,9 +145,8 @@ impl Keeper {
         options: Options,
         doors: Vec<DoorRuntime>,
     ) -> Result<&'static mut Keeper, String> {
-        let signals = Signals::catch().map_err(|error| {
-            format!("cannot catch signals: {error}: open doors stay open")
-        })?;
+        let signals = Signals::catch()
+            .map_err(|error| format!("cannot catch signals: {error}: open doors stay open"))?;
         let sinks = LogSinks::new(settings.args.verbose, settings.args.debug);
         let log = LogQueue::new(sinks, settings.args.lookup);
         let log_rate = options.log_rate;
@@ -241,7 +240,7 @@ impl Keeper {
             self.read_starting();
         }
         if has(PollSource::Names) {
-            self.log.answer(monotonic());
+            self.log.read_answer(monotonic());
         }
         if has(PollSource::Signals) || self.signals.are_pending() {
             for signal in self.signals.take() {
@@ -278,7 +277,7 @@ impl Keeper {
         let mut own = [None; PollSource::Control as usize];
         own[PollSource::Signals as usize] = Some(self.signals.as_fd());
         own[PollSource::Listener as usize] =
-            self.listener.as_ref().and_then(ListenerProcess::awaited);
+            self.listener.as_ref().and_then(ListenerProcess::poll_fd);
         own[PollSource::Starting as usize] = self.starting.as_ref().map(|it| it.listener.as_fd());
         own[PollSource::Names as usize] = self.log.descriptor();
         let mut entries = Vec::new();
@@ -384,7 +383,7 @@ impl Keeper {
 
     /// Closes expired doors and kills commands that exceeded their time limit.
     fn run_expired(&mut self, now: Millis) {
-        for door in self.commands.end_overdue(now) {
+        for door in self.commands.kill_overdue(now) {
             self.log.log(
                 LogKind::Error,
                 &format_args!("{door}: command killed (time limit)"),

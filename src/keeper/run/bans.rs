@@ -1,5 +1,5 @@
-//! Bans: knockd ignores a source that hit `bans.hits` tripwires for some time and runs
-//! `BanCommand`.
+//! Bans: for a limited time, the knocks of a source that hit too many tripwires open nothing. Runs
+//! `BanCommand` and `UnbanCommand`.
 #![forbid(unsafe_code)]
 
 use super::Keeper;
@@ -75,8 +75,8 @@ impl Keeper {
         true
     }
 
-    /// Ends bans that the current config would not impose, so that users who lock themselves out
-    /// can add their address to `Allow`.
+    /// Ends bans that the current config would not impose: users who have locked themselves out can
+    /// add their address to `Allow` and reload.
     pub fn end_unwanted_bans(&mut self) {
         let none = self.options.bans.hits == 0;
         let allow = self.options.bans.allow.clone();

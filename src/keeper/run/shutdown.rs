@@ -57,8 +57,8 @@ impl Keeper {
         if let Some(path) = &self.pid_file {
             remove_pid(path);
         }
-        // No other process of the daemon outlives this one: an upgrade replaces the program file at
-        // once.
+        // No other process of the daemon outlives this one, because an upgrade replaces the program
+        // as soon as this one has exited.
         let listeners = self.closing.as_ref().map_or([None; 2], |it| it.listeners);
         for process in listeners.into_iter().flatten() {
             exec::end(process);

@@ -81,13 +81,13 @@ fn about_sequence(steps: &[Step], say: &mut dyn FnMut(&str)) {
         say("all steps are the same port: a client that keeps trying it opens the door");
     }
     if steps.windows(2).any(|w| w[0].port.abs_diff(w[1].port) == 1) {
-        say("two steps are neighbouring ports: no tripwire fits between them; take ports apart");
+        say("two steps are adjacent ports, so no tripwire fits between them; use others");
     }
     if WELL_KNOWN
         .iter()
         .any(|known| known.iter().eq(steps.iter().map(|s| &s.port)))
     {
-        say("this sequence stands in manuals and examples: strangers know it; choose your own");
+        say("this sequence is printed in manuals and tutorials; choose your own");
     }
 }
 
@@ -111,7 +111,7 @@ fn about_flags(door: &DoorConfig, say: &mut dyn FnMut(&str)) {
 
 /// A rule that is appended: its iptables command is found by `appends_rule`.
 const APPENDED: &str =
-    "a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)";
+    "a rule is appended (-A) and never reached if the chain ends in a DROP; insert it (-I)";
 
 /// Whether only start commands are looked at, what tells a slip in one, and its advice.
 type Slip = (bool, fn(&[u8]) -> bool, &'static str);
@@ -122,17 +122,17 @@ const SLIPS: [Slip; 7] = [
     (
         false,
         misspells_address,
-        "a command has something like %IP%; only this, in capitals, becomes the address",
+        "a command has something like %IP%; only %IP% in capitals becomes the address",
     ),
     (
         false,
         is_quoted,
-        "a command stands in quotes, so the shell looks for a program of this whole name; take them away",
+        "the whole command is quoted, so the shell looks for a program of that name; remove the quotes",
     ),
     (
         false,
         is_typeset,
-        "a command has dashes, quotes or blanks of a web page; type them as plain ones",
+        "a command has typographic dashes, quotes or spaces; type plain ones",
     ),
     (
         false,
@@ -142,13 +142,9 @@ const SLIPS: [Slip; 7] = [
     (
         false,
         deletes_by_number,
-        "a command deletes a rule by number, which may be another rule's by then; repeat the rule itself",
+        "a command deletes a rule by number, which can be another rule by then; repeat the rule itself",
     ),
-    (
-        true,
-        opens_to_all,
-        "without %IP% its command opens for everybody",
-    ),
+    (true, opens_to_all, "no %IP%, so it opens for everyone"),
 ];
 
 fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
@@ -156,7 +152,7 @@ fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
         out.push(Diagnostic::at((0, 0), &["BanCommand: ", text]));
     };
     if bans.start.each().any(|command| !has_address(command)) {
-        say("without %IP% it strikes everybody, and whoever is to be banned can choose when");
+        say("no %IP%, so it applies to everyone, and an attacker can choose when");
     }
     if bans.start.each().any(|command| appends_rule(command)) {
         say(APPENDED);

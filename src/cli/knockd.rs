@@ -137,9 +137,9 @@ fn checked(typed: Typed, operands: &[&str]) -> Result<KnockdArgs, String> {
     } else if let [first, ..] = operands
         && (typed.check || typed.status)
     {
-        // Otherwise another config than was meant would be called right.
-        let after = " is one word too many; a config comes after -c: knockd --check -c my.conf";
-        return Err(quote(first.as_bytes()) + after);
+        // Otherwise it would check another config than the user meant.
+        let right = "; did you mean: knockd --check -c my.conf";
+        return Err(["unexpected argument ", &quote(first.as_bytes()), right].concat());
     }
     if typed.json && !typed.status {
         return Err("--json goes with --status".into());

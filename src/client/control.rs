@@ -56,7 +56,15 @@ pub fn main(settings: &Settings, question: &Question) -> ! {
         }
         if several {
             let config = settings.config.to_string_lossy();
-            fail(&["several knockd run with ", &config, ": add one of ", &names].concat());
+            fail(
+                &[
+                    "several daemons run with ",
+                    &config,
+                    ": add one of ",
+                    &names,
+                ]
+                .concat(),
+            );
         }
     }
     let answer = connected
@@ -123,7 +131,7 @@ fn problem(settings: &Settings, path: &Path, error: Error) -> String {
             ")",
         ],
         Error::Os(libc::EACCES) => {
-            let who = "; only root and the user that knockd runs as may ask";
+            let who = "; only root and knockd's own user can ask";
             [&path, ": ", &reason, who, ""]
         }
         Error::Os(libc::EAGAIN | libc::ETIMEDOUT) => {

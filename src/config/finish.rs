@@ -17,7 +17,7 @@ pub(super) fn is_nearly_options(name: &str) -> bool {
 pub(super) fn no_sequence(door: &DoorConfig) -> Box<Diagnostic> {
     let name = door.name.as_str();
     let text = match is_nearly_options(name) {
-        true => "this is taken for a door: write [options], in lower case, no blanks",
+        true => "this is read as a door; write [options], in lower case, without spaces",
         false => {
             "a door needs a sequence, such as sequence = 7000,8000:udp,9000, or one_time_sequences"
         }
@@ -39,13 +39,13 @@ pub(super) fn finish_door(door: &mut DoorConfig, seen: &Seen, warnings: &mut Vec
         warn((door.line, 0), text);
     }
     if door.target.is_some_and(|ip| ip.is_unspecified()) {
-        let text = "no packet goes to this address, so the door never opens; leave the key out to accept the addresses of the interface";
+        let text = "no packet has this destination, so the door never opens; remove the key to accept the interface's addresses";
         warn(seen.place(const { Key::of("target") }), text);
     }
     const SEQUENCE: Key = Key::of("sequence");
     let steps = door.sequence().map(|sequence| sequence.steps().len());
     if steps.is_none() && seen.has(SEQUENCE) {
-        let text = "one_time_sequences is given too: this sequence never counts";
+        let text = "one_time_sequences overrides this sequence";
         warn(seen.place(SEQUENCE), text);
     }
     if is_negative(door.seq_timeout) {
@@ -107,12 +107,12 @@ pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut 
     let bans = &mut options.bans;
     if !bans_are_meant {
         for key in Key::after(TRIPWIRE_HITS).filter(|key| seen.has(*key)) {
-            let text = "without TripwireHits nobody is banned, so this means nothing";
+            let text = "without TripwireHits no one is banned, so this has no effect";
             warn(key, text);
         }
     } else if options.tripwire == Tripwire::None {
         bans.hits = 0;
-        let text = "there are no tripwires, so nobody is banned; give Tripwire = auto";
+        let text = "there are no tripwires, so no one is banned; write Tripwire = auto";
         warn(TRIPWIRE_HITS, text);
     }
     bans.start.resolve();
@@ -120,7 +120,8 @@ pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut 
     let lacks = |one: &Option<Vec<u8>>, other: &Option<Vec<u8>>| one.is_some() && other.is_none();
     let lacks_v4 = lacks(&bans.start.v4, &bans.stop.v4);
     if lacks_v4 || lacks(&bans.start.v6, &bans.stop.v6) {
-        let text = "there is no UnbanCommand for it: what it does stays, unless it ends by itself";
+        let text =
+            "there is no UnbanCommand for it, so what it does stays, unless it ends by itself";
         let has_own = !lacks_v4 && seen.has(BAN_COMMAND_6);
         warn(if has_own { BAN_COMMAND_6 } else { BAN_COMMAND }, text);
     }

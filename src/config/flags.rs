@@ -28,7 +28,7 @@ pub(super) fn tcp_flags(
             return Err(given.wrong(flag, &words, &[right]));
         };
         if flag.len() != word.len() {
-            let text = ["knockd 0.8 refuses the blank beside ", &quote(flag)];
+            let text = ["knockd 0.8 refuses the space next to ", &quote(flag)];
             line.at(word, &text).add_to(&mut notes.warnings);
         }
         let (to, from) = match name.len() < flag.len() {

@@ -87,7 +87,7 @@ fn questions_to_the_daemon_are_checked() {
     for line in ["--check my.conf", "--status my.conf --json"] {
         assert_eq!(
             refused(line),
-            "knockd: 'my.conf' is one word too many; a config comes after -c: knockd --check -c my.conf"
+            "knockd: unexpected argument 'my.conf'; did you mean: knockd --check -c my.conf"
         );
     }
     assert_eq!(refused("--json"), "knockd: --json goes with --status");

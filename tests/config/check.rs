@@ -39,7 +39,7 @@ fn weak_sequences_are_named_with_door_and_line() {
         [
             "k:1: door 'A': fewer than 4 steps: a scan or flood can hit them in order; use 5 or more",
             "k:1: door 'A': the ports are in ascending order, so a plain port scan performs this knock; shuffle them",
-            "k:1: door 'A': this sequence stands in manuals and examples: strangers know it; choose your own",
+            "k:1: door 'A': this sequence is printed in manuals and tutorials; choose your own",
             "k:1: door 'A': TCP steps without tcpflags = syn: replies and other stray packets count as knocks",
         ]
     );
@@ -52,7 +52,7 @@ fn weak_sequences_are_named_with_door_and_line() {
     assert!(!says("[A]\nsequence=1,2,3,3\n", "ascending"));
     assert!(says(
         "[A]\nsequence=22:udp,22:udp,151,15:udp\n",
-        "stands in manuals"
+        "printed in manuals"
     ));
     assert!(!says(
         "[A]\nsequence=9:udp,4,7,4\ntcpflags=syn,!ack\n",
@@ -82,7 +82,7 @@ fn slips_in_commands_are_named() {
     };
     let begin = "k:1: door 'A':";
     let token = format!(
-        "{begin} a command has something like %IP%; only this, in capitals, becomes the address"
+        "{begin} a command has something like %IP%; only %IP% in capitals becomes the address"
     );
     for (start, stop) in [("add %ip%", "del %IP%"), ("add %IP%", "del %IP")] {
         assert_eq!(of(start, stop), [token.as_str()]);
@@ -90,20 +90,18 @@ fn slips_in_commands_are_named() {
     assert_eq!(
         of("\"ipset add k %IP%\"", "ipset del k %IP%"),
         [format!(
-            "{begin} a command stands in quotes, so the shell looks for a program of this whole name; take them away"
+            "{begin} the whole command is quoted, so the shell looks for a program of that name; remove the quotes"
         )]
     );
     assert_eq!(
         of("iptables \u{2013}I INPUT %IP%", "x"),
         [format!(
-            "{begin} a command has dashes, quotes or blanks of a web page; type them as plain ones"
+            "{begin} a command has typographic dashes, quotes or spaces; type plain ones"
         )]
     );
     assert_eq!(
         of("iptables -I INPUT -j ACCEPT", "iptables -D INPUT -j ACCEPT"),
-        [format!(
-            "{begin} without %IP% its command opens for everybody"
-        )]
+        [format!("{begin} no %IP%, so it opens for everyone")]
     );
     assert_eq!(
         of("/etc/init.d/sshd start", "/etc/init.d/sshd stop"),
@@ -116,11 +114,11 @@ fn steps_that_are_neighbours_leave_no_room_for_a_tripwire() {
     assert_eq!(
         advice("[A]\nsequence=500,9000:udp,8999,40\ntcpflags=syn\n"),
         [
-            "k:1: door 'A': two steps are neighbouring ports: no tripwire fits between them; take ports apart"
+            "k:1: door 'A': two steps are adjacent ports, so no tripwire fits between them; use others"
         ]
     );
-    assert!(!says("[A]\nsequence=500,9000,40,9001\n", "neighbouring"));
-    assert!(!says("[A]\nsequence=500,500,40,9001\n", "neighbouring"));
+    assert!(!says("[A]\nsequence=500,9000,40,9001\n", "adjacent ports"));
+    assert!(!says("[A]\nsequence=500,500,40,9001\n", "adjacent ports"));
 }
 
 fn warnings(text: &str) -> Vec<String> {
@@ -143,15 +141,15 @@ fn bans_without_effect_are_reported() {
     assert_eq!(
         of("Tripwire = auto\nBanTime = 9\nAllow = ::1\n"),
         [
-            "k:3:1: without TripwireHits nobody is banned, so this means nothing",
-            "k:4:1: without TripwireHits nobody is banned, so this means nothing"
+            "k:3:1: without TripwireHits no one is banned, so this has no effect",
+            "k:4:1: without TripwireHits no one is banned, so this has no effect"
         ]
     );
-    let no_tripwires = "there are no tripwires, so nobody is banned; give Tripwire = auto";
+    let no_tripwires = "there are no tripwires, so no one is banned; write Tripwire = auto";
     assert_eq!(of("TripwireHits = 3\n"), [format!("k:2:1: {no_tripwires}")]);
     let strict = of("Tripwire = auto\nTripwireHits = 3\nMatching = strict\n");
     assert_eq!(strict.last(), Some(&format!("k:3:1: {no_tripwires}")));
-    let undone = "there is no UnbanCommand for it: what it does stays, unless it ends by itself";
+    let undone = "there is no UnbanCommand for it, so what it does stays, unless it ends by itself";
     assert_eq!(
         of("Tripwire = auto\nTripwireHits = 3\nBanCommand = b %IP%\n"),
         [format!("k:4:1: {undone}")]
@@ -174,14 +172,12 @@ fn ban_commands_that_hit_everyone_or_no_one_are_reported() {
     };
     assert_eq!(
         of("iptables -I INPUT -j DROP"),
-        [
-            "k: BanCommand: without %IP% it strikes everybody, and whoever is to be banned can choose when"
-        ]
+        ["k: BanCommand: no %IP%, so it applies to everyone, and an attacker can choose when"]
     );
     assert_eq!(
         of("iptables -A INPUT -s %IP% -j DROP"),
         [
-            "k: BanCommand: a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)"
+            "k: BanCommand: a rule is appended (-A) and never reached if the chain ends in a DROP; insert it (-I)"
         ]
     );
     assert_eq!(of("iptables -I INPUT -s %IP% -j DROP"), [""; 0]);
@@ -240,7 +236,7 @@ fn commands_that_leave_a_door_open_or_never_open_it_are_named() {
     assert_eq!(
         advice(&append),
         [
-            "k:1: door 'A': a rule is appended (-A): where the chain ends in a DROP it is never reached; insert it (-I)"
+            "k:1: door 'A': a rule is appended (-A) and never reached if the chain ends in a DROP; insert it (-I)"
         ]
     );
     let insert = "iptables -I INPUT -s %IP% -j ACCEPT";
@@ -343,7 +339,7 @@ fn of_commands(keys: &str) -> Vec<String> {
 }
 
 const STAYS: &str = "it opens something and has no stop_command: it stays open";
-const TO_ALL: &str = "without %IP% its command opens for everybody";
+const TO_ALL: &str = "no %IP%, so it opens for everyone";
 
 #[test]
 fn what_closes_by_itself_or_opens_nothing_draws_no_alarm() {
@@ -372,7 +368,7 @@ fn a_wrong_placeholder_is_the_slip_that_is_named() {
         ));
         assert_eq!(
             advice,
-            ["a command has something like %IP%; only this, in capitals, becomes the address"],
+            ["a command has something like %IP%; only %IP% in capitals becomes the address"],
             "{source}"
         );
     }
@@ -434,7 +430,7 @@ fn a_stop_command_that_leaves_a_rule_is_named() {
         "a command flushes (-F) a chain that other programs use; delete (-D) the door's own rule";
     assert_eq!(of(start, "iptables -F INPUT"), [flushes]);
     assert_eq!(of(start, "iptables -F knocked"), [""; 0]);
-    let number = "a command deletes a rule by number, which may be another rule's by then; repeat the rule itself";
+    let number = "a command deletes a rule by number, which can be another rule by then; repeat the rule itself";
     assert_eq!(of(start, "iptables -D INPUT 1"), [number]);
     assert_eq!(
         of_commands(&format!(

@@ -64,8 +64,8 @@ pub const ERRORS: &[(&[u8], &str)] = &[
     (b"[options]\nAllow =\n", "config: line 2: syntax error\nk.conf:2:8: Allow: found ''; give up to 64 addresses and networks such as 192.168.1.0/24, 2001:db8::/32"),
     (b"[options]\nTripwire = auto,5\n", "config: line 2: syntax error\nk.conf:2:12: Tripwire: found 'auto'; give auto, none, or up to 1024 ports and ranges such as 1-1023,5000"),
     (b"[A]\ncommand = true\n", "error: section 'A' has an empty knock sequence\nk.conf:1: a door needs a sequence, such as sequence = 7000,8000:udp,9000, or one_time_sequences"),
-    (b"[Options]\nUseSyslog\n[A]\nsequence=1\n", "error: section 'Options' has an empty knock sequence\nk.conf:1: this is taken for a door: write [options], in lower case, no blanks"),
-    (b"[ options ]\n", "error: section ' options ' has an empty knock sequence\nk.conf:1: this is taken for a door: write [options], in lower case, no blanks"),
+    (b"[Options]\nUseSyslog\n[A]\nsequence=1\n", "error: section 'Options' has an empty knock sequence\nk.conf:1: this is read as a door; write [options], in lower case, without spaces"),
+    (b"[ options ]\n", "error: section ' options ' has an empty knock sequence\nk.conf:1: this is read as a door; write [options], in lower case, without spaces"),
     (b"[A]\nsequence =\n", "error: section 'A' has an empty knock sequence\nk.conf:2:11: no ports; list them as 7000,8000:udp,9000"),
     (b"[A]\nsequence = 1,2,\n", "config: section A: port  is invalid\nk.conf:2:16: '' is not a port from 1 to 65535"),
     (b"[A]\nsequence = 1,,2\n", "config: section A: port  is invalid\nk.conf:2:14: '' is not a port from 1 to 65535"),
@@ -111,7 +111,7 @@ pub const WARNINGS: &[(&str, &[&str])] = &[
     (
         "[A]\nsequence=1\ntarget = 0.0.0.0\n",
         &[
-            "k.conf:3:1: no packet goes to this address, so the door never opens; leave the key out to accept the addresses of the interface",
+            "k.conf:3:1: no packet has this destination, so the door never opens; remove the key to accept the interface's addresses",
         ],
     ),
     ("", &["k.conf: no doors: nothing can be opened"]),
@@ -154,11 +154,11 @@ pub const WARNINGS: &[(&str, &[&str])] = &[
     ),
     (
         "[A]\nsequence=1,2\none_time_sequences = /f\n",
-        &["k.conf:2:1: one_time_sequences is given too: this sequence never counts"],
+        &["k.conf:2:1: one_time_sequences overrides this sequence"],
     ),
     (
         "[A]\nsequence=1\ntcpflags = syn, ack\n",
-        &["k.conf:3:16: knockd 0.8 refuses the blank beside 'ack'"],
+        &["k.conf:3:16: knockd 0.8 refuses the space next to 'ack'"],
     ),
     (
         "[A]\nsequence=1\nseq_timeout = 3s\n",

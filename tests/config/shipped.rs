@@ -77,7 +77,7 @@ fn as_shipped_it_has_options_and_no_door() {
 
 #[test]
 fn each_example_is_a_door_that_draws_only_the_advice_it_earns() {
-    const KNOWN: &str = "stands in manuals";
+    const KNOWN: &str = "printed in manuals";
     let expected: [(&str, &[&str]); 6] = [
         ("SSH", &[KNOWN]),
         ("SSH to LAN host", &[KNOWN]),
@@ -86,7 +86,7 @@ fn each_example_is_a_door_that_draws_only_the_advice_it_earns() {
         ("SSH to LAN host nft", &[KNOWN]),
         (
             "scan trap",
-            &["ascending order", "neighbouring", KNOWN, "danger: anyone"],
+            &["ascending order", "adjacent ports", KNOWN, "danger: anyone"],
         ),
     ];
     let examples = examples();

@@ -347,7 +347,7 @@ fn two_daemons_of_one_config_listen_on_two_interfaces() {
 
     assert_eq!(process(&["-i", "wan0"]), wan);
     assert_eq!(process(&["-i", "lo"]), lo);
-    let several = format!("several knockd run with {}: add one of ", config(&scene));
+    let several = format!("several daemons run with {}: add one of ", config(&scene));
     for question in [&["--status"][..], &["--close", "SSH", CLIENT]] {
         let text = refused(&scene, question);
         let names = text

@@ -79,7 +79,7 @@ fn port_number(text: &str) -> Result<Option<u16>, String> {
     let digits = &trimmed[signs.count()..];
     // As a config or a port scanner writes them. No service has such a name.
     if text.bytes().any(|byte| byte == b',' || byte == b'/') {
-        return Err(impossible(text, "write ports as 7000 8000:udp 9000"));
+        return Err(invalid_port(text, "write ports as 7000 8000:udp 9000"));
     }
     if !text.is_empty() && (digits.is_empty() || !digits.iter().all(u8::is_ascii_digit)) {
         return Ok(None);
@@ -87,12 +87,12 @@ fn port_number(text: &str) -> Result<Option<u16>, String> {
     let unsigned = trimmed.strip_prefix(b"+").unwrap_or(trimmed);
     match number(unsigned, 65535) {
         Some(port @ 1..) => Ok(Some(port as u16)),
-        _ => Err(impossible(text, "use 1 to 65535")),
+        _ => Err(invalid_port(text, "use 1 to 65535")),
     }
 }
 
-fn impossible(port: &str, right: &str) -> String {
-    ["knock: port \"", port, "\" is not possible; ", right].concat()
+fn invalid_port(port: &str, right: &str) -> String {
+    ["knock: invalid port \"", port, "\"; ", right].concat()
 }
 
 fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), String> {

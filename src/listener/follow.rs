@@ -1,8 +1,8 @@
-//! A packet socket that follows its interface.
+//! A packet socket that follows its interface: through redials, renames and address changes.
 #![forbid(unsafe_code)]
 
 use super::output::Output;
-use super::told;
+use super::with_context;
 use crate::capture::interfaces::{Interfaces, Link, Selector};
 use crate::ipc::{self, ToKeeper};
 use crate::limits::{MAX_STATUS_ADDRESSES, MAX_TOLD_ADDRESSES};
@@ -13,33 +13,33 @@ use crate::util::text::shown;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A packet socket and the interface that it is meant for.
+/// A packet socket and the interface that it captures on.
 pub struct Capture {
-    /// What it is meant for.
+    /// The interface as configured.
     pub selector: Selector,
     socket: PacketSocket,
-    /// What the socket is bound to. `None` while there is no such interface.
+    /// The interface that the socket is bound to. `None` while that interface does not exist.
     bound: Option<InterfaceIndex>,
-    /// Its interface's addresses.
+    /// The addresses of the interface.
     local: Vec<IpAddr>,
-    /// Its socket has the filter that it should have.
+    /// The socket has the current filter.
     pub has_filter: bool,
-    /// Where it is now, and what a person was told last.
-    place: BindState,
-    told: BindState,
+    /// The current location, and the one that was last reported.
+    location: BindState,
+    last_reported: BindState,
 }
 
-/// Where a capture is. A redial may change nothing but the index.
+/// Where a capture listens. After a redial only the index may differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct BindState {
     index: Option<InterfaceIndex>,
     line: String,
-    /// The interface is there and up.
+    /// The interface exists and is up.
     listens: bool,
 }
 
 impl Capture {
-    /// For that interface, with this socket.
+    /// Creates a capture for that interface with this socket.
     pub fn new(selector: Selector, socket: PacketSocket) -> Capture {
         Capture {
             selector,
@@ -47,22 +47,23 @@ impl Capture {
             bound: None,
             local: Vec::new(),
             has_filter: false,
-            place: BindState::default(),
-            told: BindState::default(),
+            location: BindState::default(),
+            last_reported: BindState::default(),
         }
     }
 
-    /// Where [`follow`](Self::follow) will move the socket, which is another listener's still.
+    /// Computes where [`follow`](Self::follow) will bind the socket, without touching it: another
+    /// listener still reads from it.
     pub fn foresee(&mut self, interfaces: &Interfaces) {
         let link = interfaces.find(&self.selector);
         self.bound = match self.selector {
             Selector::Any => Some(InterfaceIndex::ANY),
             _ => link.map(|link| link.index),
         };
-        self.place = self.look(link, &interfaces.local(&self.selector));
+        self.location = self.look(link, &interfaces.local(&self.selector));
     }
 
-    /// Its interface's addresses now.
+    /// Returns the current addresses of the interface.
     pub fn look_at_addresses(&mut self, interfaces: &Interfaces, output: &Output<'_>) -> &[IpAddr] {
         let local = interfaces.local(&self.selector);
         if self.local != local {
@@ -74,7 +75,7 @@ impl Capture {
         &self.local
     }
 
-    /// Moves filter and socket to where they belong now. After an error it can be tried again.
+    /// Moves filter and socket to the current interface. After an error the caller can try again.
     pub fn follow(
         &mut self,
         interfaces: &Interfaces,
@@ -82,7 +83,7 @@ impl Capture {
     ) -> Result<(), String> {
         if !self.has_filter {
             self.socket.attach(program).map_err(|error| {
-                let why = told(
+                let why = with_context(
                     ": the kernel refused a new filter, the old one stays",
                     error,
                 );
@@ -97,22 +98,24 @@ impl Capture {
             (_, Some(link)) => self.bind(link.index)?,
             (_, None) => None,
         };
-        self.place = self.look(link.filter(|_| self.bound.is_some()), local);
+        self.location = self.look(link.filter(|_| self.bound.is_some()), local);
         Ok(())
     }
 
-    /// Binds also where it seems to be bound there: an interface that went and came back under its old number between two looks
-    /// has left the socket behind. Otherwise the kernel does nothing. `None`: the interface has just gone.
+    /// Binds the socket again even if it seems to be bound there: an interface that disappeared and
+    /// came back with its old index between two refreshes has unbound the socket. Binding again
+    /// does nothing otherwise. Returns `None` if the interface has just disappeared.
     fn bind(&self, index: InterfaceIndex) -> Result<Option<InterfaceIndex>, String> {
         match self.socket.bind(index) {
             Ok(()) => Ok(Some(index)),
             Err(Error::Os(libc::ENODEV)) => Ok(None),
-            Err(error) => Err(told(self.selector.name(), error)),
+            Err(error) => Err(with_context(self.selector.name(), error)),
         }
     }
 
-    /// Whether its interface went between the look at it and the binding, so that it must be looked for again.
-    pub fn is_late(&self, interfaces: &Interfaces) -> bool {
+    /// Returns whether the interface disappeared between the refresh and the bind, so that another
+    /// refresh is needed.
+    pub fn needs_rebind(&self, interfaces: &Interfaces) -> bool {
         self.bound.is_none() && interfaces.find(&self.selector).is_some()
     }
 
@@ -153,32 +156,32 @@ impl Capture {
         }
     }
 
-    /// Whether both default routes are on one interface, which another capture has.
+    /// Returns whether both default routes use one interface, which another capture has.
     pub fn is_spare(&self) -> bool {
         self.selector == Selector::AutoIpv6 && self.bound.is_none()
     }
 
-    /// Whether its interface is there and up.
+    /// Returns whether the interface exists and is up.
     pub fn listens(&self) -> bool {
-        self.place.listens
+        self.location.listens
     }
 
-    /// Whether it is not where a person was told.
-    pub fn has_news(&self) -> bool {
-        self.place != self.told
+    /// Returns whether the location differs from the one that was last reported.
+    pub fn location_changed(&self) -> bool {
+        self.location != self.last_reported
     }
 
-    /// Tells where it is, if that is not what was told last.
-    pub fn tell(&mut self, output: &Output<'_>) {
-        if self.has_news() {
-            self.told = self.place.clone();
-            output.surely(ToKeeper::Notice(self.place.line.clone()));
+    /// Reports the location if it differs from the one that was last reported.
+    pub fn report_location(&mut self, output: &Output<'_>) {
+        if self.location_changed() {
+            self.last_reported = self.location.clone();
+            output.send_reliable(ToKeeper::Notice(self.location.line.clone()));
         }
     }
 
-    /// Tells what is amiss with it at the start, and which interface `auto` has found. An interface that is missing may be a mistake in its
-    /// name; without `wait` that is an error.
-    pub fn tell_first(
+    /// Reports problems at the start, and which interface `auto` chose. Without `wait`, a missing
+    /// interface is an error, because its name may be misspelled.
+    pub fn report_start(
         &mut self,
         interfaces: &Interfaces,
         wait: bool,
@@ -200,23 +203,23 @@ impl Capture {
             if !wait {
                 return Err(text);
             }
-            output.surely(ToKeeper::Problem(text));
+            output.send_reliable(ToKeeper::Problem(text));
         }
-        let is_complete = self.place.listens && !self.local.is_empty();
+        let is_complete = self.location.listens && !self.local.is_empty();
         let is_any = *selector == Selector::Any;
         if is_missing || is_any || (is_complete && !is_auto) || self.is_spare() {
-            self.told = self.place.clone();
+            self.last_reported = self.location.clone();
         }
-        self.tell(output);
+        self.report_location(output);
         Ok(())
     }
 
-    /// The packets that wait, as [`PacketSocket::receive`] gives them.
+    /// Receives the waiting packets; see [`PacketSocket::receive`].
     pub fn receive(&self, batch: &mut Batch) -> Result<usize> {
         self.socket.receive(batch)
     }
 
-    /// Where it listens, for `--status`.
+    /// Returns where it listens, for `--status`.
     pub fn report(&self, interfaces: &Interfaces) -> ipc::Interface {
         let local = &self.local;
         let link = interfaces.find(&self.selector);
@@ -228,21 +231,21 @@ impl Capture {
         }
     }
 
-    /// How many packets the kernel had no room for since this was asked last.
+    /// Returns how many packets the kernel has dropped since the last call.
     pub fn dropped(&self) -> u32 {
-        // Only an emulated kernel refuses.
+        // Only emulated kernels refuse.
         self.socket.dropped().unwrap_or(0)
     }
 
-    /// Whether a packet that came in by the interface with this index is this socket's.
-    pub fn counts(&self, index: InterfaceIndex, interfaces: &Interfaces) -> bool {
+    /// Returns whether a packet that came in by that interface belongs to this capture.
+    pub fn accepts(&self, index: InterfaceIndex, interfaces: &Interfaces) -> bool {
         match self.bound {
             Some(InterfaceIndex::ANY) => interfaces.counts_under_any(index),
             bound => bound == Some(index),
         }
     }
 
-    /// Whether this socket is bound to that interface.
+    /// Returns whether the socket is bound to that interface.
     pub fn is_bound_to(&self, index: InterfaceIndex) -> bool {
         self.bound == Some(index)
     }

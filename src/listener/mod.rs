@@ -1,5 +1,5 @@
-//! The unprivileged process: packets in, records to the keeper out. It knows what opens each door, never what
-//! opening means.
+//! The unprivileged process: reads packets and sends records to the keeper. It knows what opens
+//! each door, but not the commands.
 #![forbid(unsafe_code)]
 
 mod follow;
@@ -17,15 +17,16 @@ use std::ffi::CStr;
 
 pub use start::main;
 
-/// The name that the keeper calls this program by, to make it a listener. Not `knockd`: `pidof knockd` is the keeper alone.
+/// The program name under which the keeper executes itself as the listener. It is not `knockd`, so
+/// that `pidof knockd` finds only the keeper.
 pub const PROGRAM: &CStr = c"knockd-listener";
 
-/// Text for a person about an error of the system.
-fn told(what: &str, error: Error) -> String {
+/// Puts the context before the text of an error.
+fn with_context(what: &str, error: Error) -> String {
     [what, ": ", &shown(&error)].concat()
 }
 
-/// The next record, waited for; `None` when the keeper is gone or talks nonsense.
+/// Waits for the next record. Returns `None` if the keeper has ended or sent a malformed record.
 fn receive(keeper: &MessageSocket) -> Option<ToListener> {
     let mut buffer = [0u8; MAX_RECORD];
     let length = keeper.receive(&mut buffer, true).ok()?;

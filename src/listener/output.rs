@@ -1,4 +1,4 @@
-//! What the listener tells the keeper, and how much of it.
+//! What the listener sends to the keeper, and the limits on it.
 #![forbid(unsafe_code)]
 
 use crate::ipc::{Counter, Counters, Progress, ToKeeper};
@@ -10,40 +10,41 @@ use crate::util::time::NEVER;
 use crate::util::token_bucket::TokenBucket;
 use std::cell::Cell;
 
-/// What the listener remembers of a door beside its pattern.
+/// The listener's state of a door, in addition to its pattern.
 pub struct DoorState {
-    /// Its sequences are from a one-time list.
+    /// Each sequence opens the door once.
     pub one_time: bool,
-    /// Counts the one-time sequences.
+    /// The number of the current one-time sequence.
     pub generation: u32,
-    /// Its one-time sequence was used, and the next one has not come yet.
+    /// The one-time sequence was used, and the next one has not arrived.
     pub used: bool,
 }
 
-/// What goes to the keeper, and at which rate.
+/// The connection to the keeper, with its rate limits.
 pub struct Output<'a> {
-    /// Where it goes.
+    /// The keeper's socket.
     pub keeper: &'a MessageSocket,
-    /// Bounds the lines.
+    /// Limits the lossy records.
     pub rate: TokenBucket,
-    /// Bounds what is said of scanners.
+    /// Limits the reports of scanners.
     pub scanned: TokenBucket,
-    /// Lines were left out; how many is told then.
+    /// When the number of dropped lines is reported.
     pub report_left_out: Millis,
-    /// Tell what only `-v` shows.
+    /// Send what only `-v` shows.
     pub verbose: bool,
-    /// Tell what only `-D` shows.
+    /// Send what only `-D` shows.
     pub debug: bool,
-    /// What has happened so far; attempts are counted when asked for.
+    /// The totals so far. Attempts under way are counted on request.
     pub counters: Counters,
-    /// A record that had to arrive did not.
+    /// A reliable record could not be sent.
     pub lost: Cell<bool>,
 }
 
 impl Output<'_> {
-    /// A record that may be lost, which is counted: when the keeper is busy, or there have been too many. Without a bound
-    /// (`LogRate = 0`) none is lost, and knocks wait instead.
-    pub fn line(&mut self, record: ToKeeper, now: Millis) {
+    /// Sends a record that may be dropped: when the keeper is busy or the rate limit is reached.
+    /// Dropped records are counted. Without a limit (`LogRate = 0`) none is dropped; knocks wait
+    /// instead.
+    pub fn send_lossy(&mut self, record: ToKeeper, now: Millis) {
         if self.rate.allow(now)
             && self
                 .keeper
@@ -57,34 +58,39 @@ impl Output<'_> {
         }
     }
 
-    /// A record that must arrive: while the keeper is busy the knocks wait in the kernel. If it does not, keeper and listener no longer
-    /// know the same, and the listener has to end.
-    pub fn surely(&self, record: ToKeeper) {
+    /// Sends a record that must arrive. While the keeper is busy, packets wait in the kernel. If
+    /// sending fails, keeper and listener no longer agree, and the listener has to end.
+    pub fn send_reliable(&self, record: ToKeeper) {
         if self.keeper.send(&record.encode(), true).is_err() {
             self.lost.set(true);
         }
     }
 
-    /// A line that `-D` shows.
+    /// Sends a line that `-D` shows.
     pub fn debug(&self, text: &[&str]) {
         if self.debug {
-            self.surely(ToKeeper::Debug(text.concat()));
+            self.send_reliable(ToKeeper::Debug(text.concat()));
         }
     }
 
-    /// Tells how many lines were left out, when that is due.
+    /// Reports how many lines were dropped, when that is due.
     pub fn report(&mut self, now: Millis) {
         if self.report_left_out <= now {
             self.report_left_out = NEVER;
             if let Some(lines) = self.rate.take_left_out() {
-                self.surely(ToKeeper::LeftOut(lines));
+                self.send_reliable(ToKeeper::LeftOut(lines));
             }
         }
     }
 }
 
-/// Tells the keeper. Returns whether a one-time sequence was used.
-pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [DoorState], now: Millis) -> bool {
+/// Sends an event to the keeper. Returns whether it used up a one-time sequence.
+pub fn send_event(
+    event: Event,
+    output: &mut Output<'_>,
+    doors: &mut [DoorState],
+    now: Millis,
+) -> bool {
     let progress = |door, source, stage| Progress {
         door,
         source,
@@ -111,9 +117,9 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [DoorState], now:
         } if output.verbose => ToKeeper::Failed(progress(door, source, stage)),
         Event::Failed { .. } => return false,
         Event::Scanned { source } => {
-            // What is too much now comes with the next hit.
+            // Over the limit, it is reported with the next hit.
             if output.scanned.allow(now) {
-                output.surely(ToKeeper::Scanned(source));
+                output.send_reliable(ToKeeper::Scanned(source));
             }
             return false;
         }
@@ -123,7 +129,7 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [DoorState], now:
             };
             opened.used = opened.one_time;
             let generation = opened.generation;
-            output.surely(ToKeeper::Opened {
+            output.send_reliable(ToKeeper::Opened {
                 door,
                 source,
                 generation,
@@ -131,6 +137,6 @@ pub fn tell(event: Event, output: &mut Output<'_>, doors: &mut [DoorState], now:
             return opened.one_time;
         }
     };
-    output.line(record, now);
+    output.send_lossy(record, now);
     false
 }

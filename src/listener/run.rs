@@ -1,10 +1,10 @@
-//! The listener's loop: follows the interfaces, and takes packets to the matcher.
+//! The listener's loop: follows the interfaces and passes packets to the matcher.
 #![forbid(unsafe_code)]
 
 use super::follow::Capture;
-use super::output::{DoorState, Output, tell};
+use super::output::{DoorState, Output, send_event};
 use super::pace::Pace;
-use super::{receive, told};
+use super::{receive, with_context};
 use crate::capture::filter;
 use crate::capture::interfaces::{self, Interfaces};
 use crate::capture::packet;
@@ -33,17 +33,18 @@ pub(super) struct Listener<'a> {
     pub changes: Netlink,
     pub netlink: Netlink,
     pub interfaces: Interfaces,
-    /// The addresses that count on each capture: those of all of them. A LAN's host may knock at the WAN address.
+    /// The addresses that count on every capture: those of all captured interfaces, because a host
+    /// on the LAN may knock at the WAN address.
     pub local: Vec<IpAddr>,
-    /// The filter of all captures; empty: it has to be made again.
+    /// The filter of all captures; empty if it must be rebuilt.
     pub program: Vec<Instruction>,
-    /// When the interfaces were looked at last, and when they must be again.
+    /// The time of the last refresh of the interfaces, and of the next.
     pub refreshed: Millis,
     pub refresh_due: Millis,
-    /// The last refresh failed; the failure is reported once.
+    /// The last refresh failed; only the first failure is reported.
     pub refresh_fails: bool,
     /// When the changed location of a capture is reported.
-    pub tell_due: Millis,
+    pub report_due: Millis,
     pub matcher: Matcher,
     pub doors: Vec<DoorState>,
     pub output: Output<'a>,
@@ -53,12 +54,12 @@ pub(super) struct Listener<'a> {
     pub kernel: filter::Kernel,
     pub follows_routes: bool,
     pub wait_for_interfaces: bool,
-    /// Another listener reads from the sockets until the keeper lets this one go.
+    /// Another listener reads from the sockets until the keeper sends `Start`.
     pub shared: bool,
 }
 
 impl<'a> Listener<'a> {
-    /// Says that it is ready, and listens once the keeper lets it go.
+    /// Reports that it is ready and, after the keeper's `Start`, listens.
     pub fn serve(&mut self) -> Result<(), String> {
         if self.shared {
             self.interfaces = self.look_around()?;
@@ -70,12 +71,12 @@ impl<'a> Listener<'a> {
             self.refresh()?;
         }
         for capture in &mut self.captures {
-            capture.tell_first(&self.interfaces, self.wait_for_interfaces, &self.output)?;
+            capture.report_start(&self.interfaces, self.wait_for_interfaces, &self.output)?;
         }
         let listens = self.captures.iter().any(Capture::listens);
-        self.output.surely(ToKeeper::Ready { listens });
+        self.output.send_reliable(ToKeeper::Ready { listens });
         if self.output.lost.get() {
-            // The keeper would never start it.
+            // The keeper would never send `Start`.
             return Ok(());
         }
         match receive(self.keeper) {
@@ -84,7 +85,8 @@ impl<'a> Listener<'a> {
         }
     }
 
-    /// Reads the interfaces anew and moves filters and sockets to where they belong now. An error is told after all sockets had their turn.
+    /// Reads the interfaces again and moves filters and sockets to them. Returns the first error
+    /// after it has tried all sockets.
     fn refresh(&mut self) -> Result<(), String> {
         self.interfaces = self.look_around()?;
         let mut local = Vec::new();
@@ -104,7 +106,7 @@ impl<'a> Listener<'a> {
         let mut result = Ok(());
         for capture in &mut self.captures {
             result = result.and(capture.follow(&self.interfaces, &self.program));
-            if capture.is_late(&self.interfaces) {
+            if capture.needs_rebind(&self.interfaces) {
                 self.refresh_due = monotonic() + REFRESH_RETRY_MS;
             }
         }
@@ -112,11 +114,12 @@ impl<'a> Listener<'a> {
     }
 
     fn look_around(&self) -> Result<Interfaces, String> {
-        Interfaces::read(&self.netlink, self.follows_routes).map_err(|error| told("netlink", error))
+        Interfaces::read(&self.netlink, self.follows_routes)
+            .map_err(|error| with_context("netlink", error))
     }
 
-    /// Follows the interfaces when that is due, and tells where they have settled: a redial is a dozen changes within a moment, and
-    /// one line.
+    /// Refreshes the interfaces when that is due, and reports where they have settled: a redial is
+    /// a dozen changes within a moment, and should be one line.
     fn follow(&mut self, now: Millis) {
         if self.refresh_due <= now {
             self.refreshed = now;
@@ -126,18 +129,18 @@ impl<'a> Listener<'a> {
             if let Err(problem) = refreshed {
                 if !failed_before {
                     let text = ["error: ", &problem, "; trying again each second"].concat();
-                    self.output.surely(ToKeeper::Problem(text));
+                    self.output.send_reliable(ToKeeper::Problem(text));
                 }
                 self.refresh_due = now + REFRESH_RETRY_MS;
             }
-            if self.captures.iter().any(Capture::has_news) {
-                self.tell_due = self.tell_due.min(now + SETTLE_MS);
+            if self.captures.iter().any(Capture::location_changed) {
+                self.report_due = self.report_due.min(now + SETTLE_MS);
             }
         }
-        if self.tell_due <= now {
-            self.tell_due = NEVER;
+        if self.report_due <= now {
+            self.report_due = NEVER;
             for capture in &mut self.captures {
-                capture.tell(&self.output);
+                capture.report_location(&self.output);
             }
         }
     }
@@ -153,19 +156,19 @@ impl<'a> Listener<'a> {
                 self.matcher.next_expiry().unwrap_or(NEVER),
                 self.output.report_left_out,
                 self.refresh_due,
-                self.tell_due,
+                self.report_due,
             ];
             let ready = {
                 let own = [self.keeper.as_fd(), self.changes.as_fd()];
-                // There is room for all: Selector::list makes at most MAX_INTERFACES of the captures.
+                // Never full: Selector::list returns at most MAX_INTERFACES.
                 let mut entries = heapless::Vec::<PollEntry<'_>, { MAX_INTERFACES + 2 }>::new();
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
                     let _ = entries.push(PollEntry::new(Some(fd), Awaits::Input));
                 }
                 poll::wait(&mut entries, now, soonest(&deadlines))
-                    .map_err(|error| told("poll", error))?
+                    .map_err(|error| with_context("poll", error))?
             };
-            // It may have slept for days.
+            // The poll may have slept for days.
             let now = monotonic();
             if ready.has(0) && !self.obey() {
                 return Ok(());
@@ -187,7 +190,8 @@ impl<'a> Listener<'a> {
         }
     }
 
-    /// Does what the keeper says. `false`: the keeper is gone or says `Stop`, or this is not the keeper.
+    /// Handles the keeper's records. Returns `false` if the keeper has ended, sent `Stop`, or sent
+    /// something malformed.
     fn obey(&mut self) -> bool {
         let mut buffer = [0u8; MAX_RECORD];
         loop {
@@ -224,12 +228,12 @@ impl<'a> Listener<'a> {
         } = self;
         for capture in captures {
             if !capture.is_spare() {
-                output.surely(ToKeeper::Interface(capture.report(&self.interfaces)));
+                output.send_reliable(ToKeeper::Interface(capture.report(&self.interfaces)));
             }
             output.counters[Counter::Dropped as usize] += u64::from(capture.dropped());
         }
         output.counters[Counter::Attempts as usize] = self.matcher.attempts() as u64;
-        output.surely(ToKeeper::Counters(output.counters));
+        output.send_reliable(ToKeeper::Counters(output.counters));
     }
 
     fn expire(&mut self, now: Millis) {
@@ -241,13 +245,13 @@ impl<'a> Listener<'a> {
                 ..
             } = self;
             matcher.expire(now, &mut |event| {
-                tell(event, output, doors, now);
+                send_event(event, output, doors, now);
             });
         }
         self.output.report(now);
     }
 
-    /// Reads what waits in that socket, and returns how many packets that were.
+    /// Reads the waiting packets of one socket. Returns their number.
     fn read_packets(&mut self, index: usize) -> u64 {
         let mut number = 0;
         while number < PACKETS_AT_ONCE {
@@ -255,7 +259,8 @@ impl<'a> Listener<'a> {
                 break;
             };
             let Ok(received) = capture.receive(&mut self.batch) else {
-                // ENETDOWN, told once when the interface goes down: packets come again when it is up.
+                // ENETDOWN, reported once when the interface goes down. Packets arrive again when
+                // it is up.
                 number += 1;
                 continue;
             };
@@ -269,7 +274,7 @@ impl<'a> Listener<'a> {
         number
     }
 
-    /// One packet of the batch that was read from that socket.
+    /// Handles one packet of the batch that was read from that socket.
     fn packet(&mut self, index: usize, number: usize, now: Millis) {
         let (Some(capture), Some((bytes, arrival))) =
             (self.captures.get(index), self.batch.packet(number))
@@ -285,17 +290,19 @@ impl<'a> Listener<'a> {
                 .iter()
                 .any(|capture| capture.is_bound_to(link))
         };
-        // The packet of a bridge's port shows once more on the bridge: with both captured it counts there only.
+        // A packet through a bridge port appears again on the bridge: if both are captured it
+        // counts only there.
         let mut again = self.interfaces.master(interface).is_some_and(is_captured);
         if arrival.is_for_other {
-            // So does that of a macvlan's parent on the macvlan, whose MAC address it is for.
+            // A packet through a macvlan's parent appears again on the macvlan if it has that MAC
+            // address.
             let mut owners = self.interfaces.owners(knock.destination);
             again |= owners.any(|link| {
                 link != interface && (is_captured(link) || is_captured(InterfaceIndex::ANY))
             });
         }
         if again
-            || !capture.counts(interface, &self.interfaces)
+            || !capture.accepts(interface, &self.interfaces)
             || !self.interfaces.can_send(knock.source, interface)
             || (self.only_ip_v4 && knock.source.is_ipv6())
         {
@@ -314,11 +321,11 @@ impl<'a> Listener<'a> {
         } = self;
         output.counters[Counter::Knocks as usize] += 1;
         if output.debug {
-            output.line(ToKeeper::Seen(*knock), now);
+            output.send_lossy(ToKeeper::Seen(*knock), now);
         }
         let mut used = false;
         matcher.knock(knock, local, now, &mut |event| {
-            used |= tell(event, output, doors, now)
+            used |= send_event(event, output, doors, now)
         });
         if used {
             for (index, door) in (0..).zip(&mut self.doors) {

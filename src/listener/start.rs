@@ -1,11 +1,11 @@
-//! The listener's start: takes what the keeper says, opens what needs root, gives root away.
+//! The listener's start: receives the setup, opens what needs root, and drops all privileges.
 #![forbid(unsafe_code)]
 
 use super::follow::Capture;
 use super::output::{DoorState, Output};
 use super::pace::Pace;
 use super::run::Listener;
-use super::{PROGRAM, receive, told};
+use super::{PROGRAM, receive, with_context};
 use crate::capture::filter;
 use crate::capture::interfaces::{Interfaces, Selector};
 use crate::ipc::{Counters, Setup, ToKeeper, ToListener};
@@ -27,7 +27,7 @@ use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// The listener's whole life; standard input is its end of the socketpair.
+/// Runs the listener. Standard input is its end of the socketpair.
 pub fn main() -> ! {
     privileges::set_name(PROGRAM);
     let keeper = match program::input().as_fd().try_clone_to_owned() {
@@ -37,18 +37,19 @@ pub fn main() -> ! {
     listen(&keeper)
 }
 
-/// Ends the process, and tells the keeper why.
+/// Sends the reason to the keeper and exits.
 fn refuse(keeper: &MessageSocket, why: String) -> ! {
     let _ = keeper.send(&ToKeeper::Refused(why).encode(), true);
     program::exit(ExitCode::FAILURE)
 }
 
-/// The keeper is gone, has said `Stop`, or talks nonsense: there is nobody to listen for.
+/// Exits: the keeper has ended, sent `Stop`, or sent a malformed record.
 fn end() -> ! {
     program::exit(ExitCode::SUCCESS)
 }
 
-/// Drawn anew by each listener. What listens is told by /proc while it can still be seen.
+/// Draws random tripwires for this listener. Reads the listening ports from /proc while it is still
+/// visible.
 fn auto_tripwires() -> Result<Tripwires> {
     let mut services = Vec::new();
     for &(file, state) in &[
@@ -61,7 +62,7 @@ fn auto_tripwires() -> Result<Tripwires> {
         let text = String::from_utf8_lossy(&text);
         tripwire::add_ports_in_state(&text, state, &mut services);
     }
-    // Two bytes for each draw, of two transports.
+    // Two bytes for each draw, for two transports.
     let mut bytes = [0; 4 * tripwire::MAX_DRAWS];
     random::fill(&mut bytes)?;
     let mut draws = bytes.as_chunks().0.iter();
@@ -72,7 +73,8 @@ fn auto_tripwires() -> Result<Tripwires> {
     }))
 }
 
-/// Takes the keeper's orders, opens what needs root, gives root away, and listens. The process ends here, so that nothing has to be dropped.
+/// Receives the setup, opens what needs root, drops privileges and listens. The process ends here,
+/// so nothing has to be dropped.
 fn listen(keeper: &MessageSocket) -> ! {
     let Some(ToListener::Setup(Setup {
         doors: count,
@@ -121,10 +123,12 @@ fn listen(keeper: &MessageSocket) -> ! {
     let captures = selectors.into_iter().zip(sockets);
     let captures = captures.map(|(selector, socket)| Capture::new(selector, socket));
     let changes = Netlink::watch(follows_routes)
-        .unwrap_or_else(|error| refuse(keeper, told("netlink", error)));
-    let netlink = Netlink::ask().unwrap_or_else(|error| refuse(keeper, told("netlink", error)));
+        .unwrap_or_else(|error| refuse(keeper, with_context("netlink", error)));
+    let netlink =
+        Netlink::ask().unwrap_or_else(|error| refuse(keeper, with_context("netlink", error)));
     let mut seed = [0; 8];
-    random::fill(&mut seed).unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", error)));
+    random::fill(&mut seed)
+        .unwrap_or_else(|error| refuse(keeper, with_context("/dev/urandom", error)));
     let release = read_file(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
     let kernel = filter::Kernel {
         vlan_tag_present: filter::knows_vlan_tag(&String::from_utf8_lossy(&release)),
@@ -135,9 +139,8 @@ fn listen(keeper: &MessageSocket) -> ! {
         max_attempts: max_attempts.into(),
         tripwires: match tripwire {
             Tripwire::None => Tripwires::default(),
-            Tripwire::Auto => {
-                auto_tripwires().unwrap_or_else(|error| refuse(keeper, told("/dev/urandom", error)))
-            }
+            Tripwire::Auto => auto_tripwires()
+                .unwrap_or_else(|error| refuse(keeper, with_context("/dev/urandom", error))),
             Tripwire::Ports(_) => Tripwires::listed(listed),
         },
         ban,
@@ -156,13 +159,13 @@ fn listen(keeper: &MessageSocket) -> ! {
     };
     let warn = |parts: &[&str]| {
         let problem = ["warning: ", &parts.concat()].concat();
-        output.surely(ToKeeper::Problem(problem));
+        output.send_reliable(ToKeeper::Problem(problem));
     };
     let mut stays_root = None;
     if privileges::is_root() {
         match privileges::enter_cage() {
             Ok(()) => {}
-            // There is no state folder, which the keeper has told.
+            // There is no state directory, which the keeper has reported.
             Err(error) if error.is(libc::ENOTDIR) => {}
             Err(error) => warn(&["the listener can see the file system: ", &shown(&error)]),
         }
@@ -172,15 +175,15 @@ fn listen(keeper: &MessageSocket) -> ! {
     if let Err(error) = &dropped {
         warn(&["the listener keeps its capabilities: ", &shown(error)]);
     }
-    // From here on all that it has open is sockets.
+    // From here on only sockets are open.
     privileges::close_outputs();
     privileges::limit_resources();
-    // Kernels of routers have no seccomp; the process has no rights left anyway, unless it is root.
+    // Router kernels have no seccomp. Without root the process has no privileges anyway.
     let confined = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
     if let Some(error) = stays_root {
-        let problem = told("the listener cannot give up root", error)
+        let problem = with_context("the listener cannot give up root", error)
             + "; let knockd have CAP_SETUID and CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW";
-        // Without capabilities it could still open root's files, which seccomp keeps it from.
+        // Without capabilities it could still open root's files; seccomp prevents that.
         if dropped.and(confined).is_err() {
             refuse(keeper, problem);
         }
@@ -197,7 +200,7 @@ fn listen(keeper: &MessageSocket) -> ! {
         refreshed: now,
         refresh_due: NEVER,
         refresh_fails: false,
-        tell_due: NEVER,
+        report_due: NEVER,
         matcher: Matcher::new(patterns, rules, u64::from_ne_bytes(seed)),
         doors,
         output,

@@ -1,4 +1,5 @@
-//! Ways to read the knocks of one source as the beginning of a sequence, and how they are stored.
+//! Alignments: ways to read the knocks of one source as the beginning of a sequence, and their
+//! stored form.
 #![forbid(unsafe_code)]
 
 use crate::limits::{MAX_STEPS, MAX_STRAYS};
@@ -8,15 +9,17 @@ use std::cmp::Reverse;
 const _: () = assert!(MAX_STEPS <= 32, "a stage is 5 bits");
 const _: () = assert!(MAX_STRAYS <= 3, "strays are 2 bits");
 
-/// Bits that number the packets of one millisecond: up to 8 million packets per second have an order.
+/// Bits that number the packets of one millisecond: they order up to 8 million packets per second.
 const NUMBER_BITS: u32 = 13;
 const LAST_NUMBER: u64 = (1 << NUMBER_BITS) - 1;
 
-/// Starts are stored modulo 2^40 ms, 34 years, beside this many bits for the rest: a longer seq_timeout never ends.
+/// Start times are stored modulo 2^40 ms (34 years), so that the rest fits into this number of
+/// bits. A longer seq_timeout never ends.
 const REST_BITS: u32 = 64 - 40 - NUMBER_BITS;
 
-/// When a packet came: its millisecond and its number within that millisecond. This orders packets, also those that `knock` sends within
-/// one millisecond, and no two packets have the same.
+/// The time of a packet: its millisecond, and its number within that millisecond. This orders all
+/// packets, also those that `knock` sends within one millisecond. No two packets have the same
+/// value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
 
@@ -26,7 +29,7 @@ impl Moment {
         Moment(now << NUMBER_BITS)
     }
 
-    /// The packet after this one; `now`: not before it.
+    /// The value of the next packet. `now` must not be before this one.
     pub fn next(self, now: Millis) -> Moment {
         if self.millis() != now {
             return Moment::first_of(now);
@@ -40,42 +43,44 @@ impl Moment {
     }
 }
 
-/// What happened to an alignment since its first knock.
+/// Events in the life of an alignment.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(super) enum Mark {
     /// A tripwire was hit.
     Tripped = 1,
-    /// A knock came that its door counts and that was neither due nor a repeat of the last step: a stray, or a knock on another door's
-    /// port. knockd 0.8 would have failed it there.
+    /// The door counted a knock that was neither the next step nor a repeat of the last one: a
+    /// stray, or a knock on another door's port. In knockd 0.8 it would have ended the attempt.
     Broken = 2,
-    /// The last step was repeated by a new packet.
+    /// A new packet repeated the last step.
     Repeats = 4,
-    /// A shorter door, whose sequence is the beginning of this one's, has opened with it.
+    /// A shorter door, whose sequence is the beginning of this one, opened with the same knocks.
     Used = 8,
 }
 
-/// One way to read an attempt's knocks.
+/// One way to read the knocks of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alignment {
-    /// Its first knock.
+    /// The first knock.
     pub start: Moment,
-    /// How many steps are done, from 1 to [`MAX_STEPS`] - 1; more only while a knock is handled.
+    /// The number of completed steps, 1 to [`MAX_STEPS`] - 1. Only while a knock is handled can it
+    /// be one higher.
     pub stage: u8,
-    /// Forgiven knocks since the first.
+    /// Forgiven strays since the first knock.
     pub strays: u8,
     /// Bits of [`Mark`].
     pub marks: u8,
 }
 
-/// All alignments of an attempt, one for each stage at most, highest stage first.
+/// All alignments of an attempt, at most one for each stage, highest stage first.
 pub(super) type Readings = heapless::Vec<Alignment, { MAX_STEPS - 1 }>;
 
-/// An alignment as it is stored: 53 bits of its start, 4 marks, 2 bits of its strays, 5 of its stage. All zero is none.
+/// A stored alignment: 53 bits for the start, 4 for the marks, 2 for the strays, 5 for the stage.
+/// All zero means none.
 pub(super) type Packed = u64;
 
 impl Alignment {
-    /// One whose first knock is this one.
+    /// An alignment that starts with this knock.
     pub fn begin(now: Moment) -> Alignment {
         Alignment {
             start: now,
@@ -85,30 +90,31 @@ impl Alignment {
         }
     }
 
-    /// Whether that has happened.
+    /// Returns whether this event has happened.
     pub fn is(&self, mark: Mark) -> bool {
         self.marks & mark as u8 != 0
     }
 
-    /// That has happened.
+    /// Records that this event has happened.
     pub fn mark(&mut self, mark: Mark) {
         self.marks |= mark as u8;
     }
 
-    /// Of two at one stage the greater one stays: the one that started later, then the cleaner one.
+    /// The rank of two alignments at one stage: the higher one stays. The later start wins, then
+    /// the fewer flaws.
     pub fn rank(&self) -> impl Ord + use<> {
         let start = self.start.millis();
         let tripped = self.is(Mark::Tripped);
         (start, Reverse((self.strays, tripped)), self.start)
     }
 
-    /// To its stored form.
+    /// Encodes the alignment.
     pub fn pack(self) -> Packed {
         let rest = u16::from(self.marks) << 7 | u16::from(self.strays) << 5 | u16::from(self.stage);
         self.start.0 << REST_BITS | u64::from(rest)
     }
 
-    /// From its stored form; `now`: not before its start.
+    /// Decodes an alignment. `now` must not be before its start.
     pub fn unpack(packed: Packed, now: Millis) -> Option<Alignment> {
         let rest = packed as u16;
         let last = now << NUMBER_BITS | LAST_NUMBER;
@@ -122,7 +128,8 @@ impl Alignment {
     }
 }
 
-/// Puts an alignment behind those of higher stages; where one is at its stage already, the one of higher rank stays.
+/// Inserts an alignment behind those of higher stages. If there is one at the same stage, the one
+/// of higher rank stays.
 pub(super) fn put(readings: &mut Readings, alignment: Alignment) {
     match readings.last_mut() {
         Some(last) if last.stage == alignment.stage => {
@@ -130,7 +137,7 @@ pub(super) fn put(readings: &mut Readings, alignment: Alignment) {
                 *last = alignment;
             }
         }
-        // There are no more stages than places.
+        // Never full: there is room for every stage.
         _ => drop(readings.push(alignment)),
     }
 }

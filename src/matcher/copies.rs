@@ -1,10 +1,12 @@
-//! Which packets are copies of one that counted: retransmissions, and duplicates that the network makes.
+//! Recognises copies of packets that counted: retransmissions, and duplicates made by the network.
 //!
-//! A copy has the source, destination, ports and serial of a packet that counted, and comes no later after the last copy than
-//! [`FIRST_COPY_MS`] or [`COPY_FACTOR`] times the longest pause between two copies so far, [`LAST_COPY_MS`] at most. Stacks double the
-//! pauses between retransmissions of a SYN (RFC 6298; Linux: 1, 2, 4, 8, 16, 32 s; since 6.5 the first five come one second apart), so a factor
-//! of 7 covers one that was lost (2 + 4) and jitter, and 4 s covers stacks whose first pause is 3 s. No fixed time would do: 3 s would miss
-//! the SYN after 7 s, 35 s would ignore a tool that sends the same packet for each knock.
+//! A copy has the same source, destination, ports and serial as a packet that counted. The time
+//! since the last copy must not exceed [`FIRST_COPY_MS`] or [`COPY_FACTOR`] times the longest pause
+//! between two copies so far, and never [`LAST_COPY_MS`]. TCP doubles the pauses between
+//! retransmissions of a SYN (RFC 6298; Linux: 1, 2, 4, 8, 16, 32 s; since 6.5 the first five come
+//! one second apart). So a factor of 7 covers one lost copy (2 + 4) and jitter, and 4 s covers
+//! systems whose first pause is 3 s. A fixed time would not do: 3 s would miss the SYN after 7 s,
+//! and 35 s would ignore a tool that sends the same packet for each knock.
 #![forbid(unsafe_code)]
 
 use super::hash::Keys;
@@ -12,14 +14,14 @@ use crate::knock::{Knock, Protocol};
 use crate::limits::{COPY_FACTOR, FIRST_COPY_MS, LAST_COPY_MS};
 use crate::util::time::Millis;
 
-/// Packets that one hash can find; of these the oldest goes. One cache line.
+/// Packets in one set of the table, one cache line; the oldest is evicted.
 const WAYS: usize = 8;
 
 /// Bits of the time of the last copy: 4.6 hours.
 const SEEN_BITS: u32 = 24;
 const SEEN_MASK: u32 = (1 << SEEN_BITS) - 1;
 
-/// Unit of the longest pause between two copies (ms), which has 8 bits and is rounded up.
+/// Unit in ms of the longest pause between two copies, which has 8 bits and is rounded up.
 const PAUSE_UNIT_MS: u32 = 64;
 
 const _: () = assert!(
@@ -27,8 +29,9 @@ const _: () = assert!(
     "the pause has enough bits"
 );
 
-/// A packet that counted: a hash of it, never 0; and the longest pause between two copies, above the time of the last one. All zero is
-/// none. An array, because the allocator gives an array of zeros without touching it.
+/// A packet that counted: its hash, which is never 0, and above the time of the last copy the
+/// longest pause between two copies. All zero means empty. An array, because the allocator provides
+/// zeroed arrays without touching them.
 type Packet = [u32; 2];
 
 fn packet(tag: u32, pause: u32, now: Millis) -> Packet {
@@ -36,7 +39,7 @@ fn packet(tag: u32, pause: u32, now: Millis) -> Packet {
     [tag, units << SEEN_BITS | now as u32 & SEEN_MASK]
 }
 
-/// The time since its last copy.
+/// Returns the time since the last copy.
 fn age([_, times]: Packet, now: Millis) -> u32 {
     (now as u32).wrapping_sub(times) & SEEN_MASK
 }
@@ -45,18 +48,19 @@ fn pause([_, times]: Packet) -> u32 {
     (times >> SEEN_BITS) * PAUSE_UNIT_MS
 }
 
-/// The packets of all sources that counted, 8 bytes each. A table of fixed size, whose pages are untouched until used. Another packet
-/// is taken for a copy with a chance of 8 in 2^31.
+/// The packets of all sources that counted, 8 bytes each. The table has a fixed size, and its pages
+/// stay untouched until they are used. An unrelated packet is taken for a copy with a probability
+/// of 8 in 2^31.
 pub(super) struct Copies {
     sets: Vec<[Packet; WAYS]>,
     keys: [Keys; 2],
 }
 
-/// What finds a packet: its set, and its tag there. `None`: its copies cannot be recognised.
+/// The position of a packet: its set and its tag there. `None` if its copies cannot be recognised.
 pub(super) type Finder = Option<(usize, u32)>;
 
 impl Copies {
-    /// A table that remembers `capacity` packets or a few more.
+    /// Creates a table for at least `capacity` packets.
     pub fn new(capacity: usize, seed: u64) -> Copies {
         Copies {
             sets: vec![[[0; 2]; WAYS]; (capacity / WAYS).next_power_of_two()],
@@ -64,7 +68,7 @@ impl Copies {
         }
     }
 
-    /// Finds a packet by what its copies have in common.
+    /// Computes the position of a packet from what its copies have in common.
     pub fn finder(&self, knock: &Knock) -> Finder {
         let [first, second] = &self.keys;
         let udp = u32::from(knock.step.protocol == Protocol::Udp);
@@ -80,7 +84,7 @@ impl Copies {
         })
     }
 
-    /// Whether this is a copy, and remembers that it came.
+    /// Returns whether this is a copy. If so, updates its time.
     pub fn is_copy(&mut self, finder: Finder, now: Millis) -> bool {
         let Some((set, tag)) = finder else {
             return false;
@@ -96,7 +100,7 @@ impl Copies {
         is_copy
     }
 
-    /// Remembers a packet that counted.
+    /// Stores a packet that counted.
     pub fn record(&mut self, finder: Finder, now: Millis) {
         let Some((set, tag)) = finder else { return };
         let goes_first = |found: &&mut Packet| match found[0] {

@@ -1,25 +1,27 @@
-//! A hash with a random key, so that strangers cannot choose addresses or packets that collide.
+//! A hash with a random key, so that attackers cannot choose addresses or packets that collide.
 #![forbid(unsafe_code)]
 
 use std::array;
 use std::net::IpAddr;
 
-/// Where the attempts of a source are looked for.
+/// Where the attempts of a source are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct HashSlot {
     pub bucket: u16,
     pub network: u16,
 }
 
-/// The key of the hash. A word of an address is multiplied by a random number, and the upper half of the sum of these and one more is the
-/// hash: to whoever does not know the numbers, any two addresses have the same lower n bits by a chance of 2^-n, whichever he
-/// chooses (Lemire and Kaser, "Strongly universal string hashing is fast"). MurmurHash3's last steps, which map 32 bits to 32 bits one to one
-/// and so leave that as it is, keep addresses in a row from crowding where one of the numbers is unlucky. Nothing that can be seen from
-/// outside depends on the hash, so the numbers cannot be learned.
+/// The key of the hash. Each word of an address is multiplied by a random number; the hash is the
+/// upper half of the sum of the products and one more random number. Without knowledge of the
+/// numbers, any two chosen addresses have the same lower n bits with a probability of 2^-n (Lemire
+/// and Kaser, "Strongly universal string hashing is fast"). The final steps are those of
+/// MurmurHash3. They map 32 bits to 32 bits one to one, so they keep that property, and they spread
+/// consecutive addresses if one of the numbers is a bad one. Nothing visible from outside depends
+/// on the hash, so an attacker cannot learn the numbers.
 pub(super) struct Keys([u64; 5]);
 
 impl Keys {
-    /// From random bits, which SplitMix64 (Steele, Lea, Flood) stretches.
+    /// Derives the key from random bits, which SplitMix64 (Steele, Lea, Flood) expands.
     pub fn new(seed: u64) -> Keys {
         let mut state = seed;
         Keys(array::from_fn(|_| {
@@ -30,7 +32,7 @@ impl Keys {
         }))
     }
 
-    /// The hash of four words.
+    /// Hashes four words.
     pub fn hash(&self, words: [u32; 4]) -> u32 {
         let [a, b, c, d, more] = self.0;
         let products = [a, b, c, d].into_iter().zip(words);
@@ -43,12 +45,13 @@ impl Keys {
         hash ^ hash >> 16
     }
 
-    /// The hash of an address. An IPv4 address and the IPv6 address that begins with its bytes have the same.
+    /// Hashes an address. An IPv4 address and the IPv6 address that begins with its bytes have the
+    /// same hash.
     pub fn hash_address(&self, address: IpAddr) -> u32 {
         self.hash(words(address))
     }
 
-    /// Where a source is looked for among so many buckets and networks, which are powers of two.
+    /// Returns the position of a source. The numbers of buckets and networks are powers of two.
     pub fn place(&self, source: IpAddr, buckets: usize, networks: usize) -> HashSlot {
         let words = words(source);
         let network = match source.is_ipv6() {
@@ -68,7 +71,7 @@ fn words(address: IpAddr) -> [u32; 4] {
     array::from_fn(|at| words.get(at).copied().map_or(0, u32::from_be_bytes))
 }
 
-/// An address as 16 bytes, and whether it is IPv6.
+/// The address as 16 bytes, and whether it is IPv6.
 pub(super) fn octets(source: IpAddr) -> ([u8; 16], bool) {
     match source {
         IpAddr::V4(source) => {

@@ -1,5 +1,5 @@
-//! Who has hit how many tripwires, for bans. Bounded: where there is no room, the source with the fewest hits goes, of those the one
-//! that was quiet longest.
+//! Counts tripwire hits per source, for bans. Bounded: a full table evicts the source with the
+//! fewest hits, among equals the one that was quiet longest.
 #![forbid(unsafe_code)]
 
 use crate::knock::tripwire::BanRule;
@@ -9,14 +9,15 @@ use std::net::IpAddr;
 
 struct Source {
     address: IpAddr,
-    /// The port and time of each hit, the oldest first; no port twice, since whoever tries one again and again is no scanner.
+    /// Port and time of each hit, the oldest first. Each port counts once, because a client that
+    /// retries one port is not a scanner.
     hits: heapless::Vec<(u16, Millis), MAX_HITS>,
 }
 
 /// The hits of all sources.
 pub(super) struct Hits {
     rule: BanRule,
-    /// In each the source that was quiet longest is the first.
+    /// One list for each number of hits. The first source of each was quiet longest.
     buckets: Vec<Vec<Source>>,
 }
 
@@ -28,7 +29,8 @@ impl Hits {
         }
     }
 
-    /// One hit. `hash`: of the source, with a random key. Whether the source has as many as ban it, now or before.
+    /// Counts one hit. `hash` is that of the source, with a random key. Returns whether the source
+    /// has reached the number of hits for a ban.
     pub fn add(&mut self, hash: u16, address: IpAddr, port: u16, now: Millis) -> bool {
         let BanRule {
             hits: needed,
@@ -57,7 +59,7 @@ impl Hits {
         if hits.len() == usize::from(needed) {
             hits.remove(0);
         }
-        // There is room: `needed` is at most MAX_HITS.
+        // Never full: `needed` is at most MAX_HITS.
         let _ = hits.push((port, now));
         let bans = hits.len() == usize::from(needed);
         bucket.push(source);

@@ -1,8 +1,9 @@
-//! Which knocks open which door: (knock, now) in, [`Event`]s out.
+//! Decides which knocks open which door: (knock, now) in, [`Event`]s out.
 //!
-//! `tolerant` is the default rule, `strict` is knockd 0.8's; `table` keeps the attempts, `copies` the packets that counted, `hits` what counts
-//! towards a ban. All of it is bounded, the tables are allocated by [`Matcher::new`], and nothing that one source does changes what another
-//! gets, until the table is full.
+//! `tolerant` is the default rule, `strict` is that of knockd 0.8. `table` stores the attempts,
+//! `copies` the packets that counted, `hits` the tripwire hits for bans. All are bounded, and
+//! [`Matcher::new`] allocates the tables. Until the table is full, nothing that one source does
+//! affects another.
 #![forbid(unsafe_code)]
 
 mod alignment;
@@ -23,65 +24,66 @@ use hits::Hits;
 use std::net::IpAddr;
 use table::{Slot, Table, deadline};
 
-/// What happened to an attempt. `door` is an index into [`Matcher::patterns`]. An attempt that is evicted from a full
-/// table, or whose door gets another sequence, ends without an event.
+/// An event of an attempt. `door` is an index into [`Matcher::patterns`]. An attempt ends without
+/// an event if it is evicted from a full table, or if its door gets another sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A source has hit as many tripwires as ban it, or one more.
+    /// A source has hit enough tripwires for a ban, or another one after that.
     Scanned {
-        /// Whose packets these are, if they are not forged.
+        /// The source of these packets, unless it is forged.
         source: IpAddr,
     },
-    /// A knock took the source to that stage. One knock tells at most one stage of a door, the highest that it reached.
+    /// A knock took the source to that stage. One knock reports at most one stage of a door, the
+    /// highest that it reached.
     Stage {
         /// The door.
         door: u16,
-        /// Who knocked.
+        /// The client.
         source: IpAddr,
-        /// How many steps are done, from 1.
+        /// The number of completed steps, from 1.
         stage: u8,
     },
-    /// The sequence is complete. Comes right after the last stage.
+    /// The sequence is complete. Follows the last stage at once.
     Opened {
         /// The door.
         door: u16,
-        /// Who knocked.
+        /// The client.
         source: IpAddr,
     },
-    /// seq_timeout has passed since the first knock of what was told last.
+    /// seq_timeout has passed since the first knock of the attempt whose stage was reported last.
     TimedOut {
         /// The door.
         door: u16,
-        /// Who knocked.
+        /// The client.
         source: IpAddr,
-        /// The stage that was told last.
+        /// The stage that was reported last.
         stage: u8,
     },
-    /// Wrong knocks have ended what was told last.
+    /// Wrong knocks have ended the attempt whose stage was reported last.
     Failed {
         /// The door.
         door: u16,
-        /// Who knocked.
+        /// The client.
         source: IpAddr,
-        /// The stage that was told last.
+        /// The stage that was reported last.
         stage: u8,
     },
 }
 
-/// How knocks are matched, for all doors.
+/// Settings for all doors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The rule.
     pub matching: Matching,
-    /// Attempts remembered at once, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
+    /// The maximum number of attempts, within [`MAX_ATTEMPTS`](crate::limits::MAX_ATTEMPTS).
     pub max_attempts: usize,
-    /// What ends an attempt; without effect on strict matching.
+    /// Ports that end an attempt. Strict matching ignores them.
     pub tripwires: Tripwires,
-    /// When a source is to be banned.
+    /// When a source is banned.
     pub ban: Option<BanRule>,
 }
 
-/// The doors and all attempts at them.
+/// The doors and all attempts.
 pub struct Matcher {
     patterns: Vec<Pattern>,
     matching: Matching,
@@ -89,13 +91,13 @@ pub struct Matcher {
     hits: Option<Hits>,
     table: Table,
     copies: Copies,
-    /// Of the last packet.
+    /// The time of the last packet.
     moment: Moment,
 }
 
 impl Matcher {
-    /// A matcher for these doors, at most [`MAX_DOORS`](crate::limits::MAX_DOORS). `seed`: random, keeps a stranger from
-    /// choosing addresses that fall into one hash chain.
+    /// Creates a matcher for these doors, at most [`MAX_DOORS`](crate::limits::MAX_DOORS). The
+    /// random `seed` prevents an attacker from choosing addresses that share a hash chain.
     pub fn new(patterns: Vec<Pattern>, rules: Rules, seed: u64) -> Matcher {
         Matcher {
             patterns,
@@ -108,8 +110,9 @@ impl Matcher {
         }
     }
 
-    /// One packet. `local`: its destination is an address of the interface that it came in by. Events of several
-    /// doors come in the order of the doors, after those of [`Matcher::expire`].
+    /// Handles one packet. `local`: the destination is an address of the interface that the packet
+    /// came in by. Reports the events of [`Matcher::expire`] first, then those of the doors in
+    /// their order.
     pub fn knock(&mut self, knock: &Knock, local: bool, now: Millis, tell: &mut dyn FnMut(Event)) {
         self.expire(now, tell);
         let trips =
@@ -125,7 +128,8 @@ impl Matcher {
             }
             Matching::Strict => strict::knock(patterns, table, knock, local, now, tell),
         }
-        // Not UDP: answers to what the LAN has asked come to any port. Nor what only passes through.
+        // Not UDP, because replies to clients on the LAN arrive at any port. Not packets that are
+        // only forwarded.
         if trips
             && local
             && knock.step.protocol == Protocol::Tcp
@@ -139,7 +143,8 @@ impl Matcher {
         }
     }
 
-    /// Tells and forgets what has timed out. To be called at [`Matcher::next_expiry`]; before, it does nothing.
+    /// Reports and removes attempts that have timed out. Call it at [`Matcher::next_expiry`];
+    /// before that it does nothing.
     pub fn expire(&mut self, now: Millis, tell: &mut dyn FnMut(Event)) {
         if self.next_expiry().is_none_or(|due| now < due) {
             return;
@@ -155,23 +160,24 @@ impl Matcher {
             }
         }
         let patterns = &self.patterns;
-        self.table.have_looked(now, |table, slot| {
+        self.table.mark_handled(now, |table, slot| {
             let pattern = &patterns[usize::from(table.door(slot))];
             deadline(
-                table.told(slot),
+                table.reported_stage(slot),
                 &table.readings(slot, now),
                 pattern.seq_timeout,
             )
         });
     }
 
-    /// When [`Matcher::expire`] must be called next; `None`: nothing is open. It may find nothing to tell then.
+    /// Returns when [`Matcher::expire`] must be called next. `None` if there is no attempt. The
+    /// call may find nothing to report.
     pub fn next_expiry(&self) -> Option<Millis> {
         self.table.next_look()
     }
 
-    /// Gives a door its next sequence, or none, and ends its attempts without events. Not for each packet: visits
-    /// all attempts.
+    /// Gives a door its next sequence, or none, and ends its attempts without events. Visits all
+    /// attempts, so do not call it for each packet.
     pub fn set_sequence(&mut self, door: u16, sequence: Option<Sequence>) {
         let Some(pattern) = self.patterns.get_mut(usize::from(door)) else {
             return;
@@ -186,7 +192,7 @@ impl Matcher {
         }
     }
 
-    /// How many attempts are under way.
+    /// The number of attempts under way.
     pub fn attempts(&self) -> usize {
         self.table.len()
     }
@@ -202,8 +208,8 @@ impl Matcher {
     }
 }
 
-/// Drops the alignments of an attempt that are too old, tells if the stage told last was one, and forgets the attempt
-/// if nothing is left. Whether something is left.
+/// Drops the alignments of an attempt that are too old, and reports a timeout if the stage reported
+/// last was one of them. Removes the attempt if none is left. Returns whether one is left.
 fn expire_attempt(
     pattern: &Pattern,
     table: &mut Table,
@@ -217,7 +223,7 @@ fn expire_attempt(
     if readings.len() == before && before > 0 {
         return true;
     }
-    let told = table.told(slot);
+    let told = table.reported_stage(slot);
     if told > 0 && !readings.iter().any(|alignment| alignment.stage == told) {
         table.set_told(slot, 0);
         tell(Event::TimedOut {
@@ -230,6 +236,6 @@ fn expire_attempt(
         table.remove(slot);
         return false;
     }
-    table.keep(slot, &readings, pattern.seq_timeout);
+    table.store(slot, &readings, pattern.seq_timeout);
     true
 }

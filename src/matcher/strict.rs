@@ -1,8 +1,9 @@
-//! knockd 0.8's rule, without its loss of younger attempts and with exact times.
+//! The rule of knockd 0.8, but exact in time and without losing younger attempts.
 //!
-//! Offered is a knock that any door wants. If its source has attempts at doors that count its destination, each of
-//! them advances, ignores the knock for its flags, or fails, and the knock starts nothing, not even where all fail. Only
-//! if there are none does each door start whose first step it is. An attempt has one alignment, without strays.
+//! The rule sees knocks that at least one door wants. If the source has attempts at doors that
+//! count the destination, each of them advances, ignores the knock because of its flags, or fails.
+//! Then the knock starts no attempt, not even if all fail. Only without such attempts does the
+//! knock start one at each door whose first step it is. An attempt has one alignment and no strays.
 #![forbid(unsafe_code)]
 
 use super::alignment::{Alignment, Moment, Readings};
@@ -11,7 +12,7 @@ use super::{Event, expire_attempt};
 use crate::knock::{Knock, Pattern};
 use crate::util::time::Millis;
 
-/// One packet.
+/// Handles one packet.
 pub(super) fn knock(
     patterns: &[Pattern],
     table: &mut Table,
@@ -45,7 +46,7 @@ pub(super) fn knock(
         if busy && found.is_none() {
             continue;
         }
-        let done = found.map_or(0, |slot| table.told(slot));
+        let done = found.map_or(0, |slot| table.reported_stage(slot));
         let (due, stage) = (sequence.steps().get(usize::from(done)), done + 1);
         if due != Some(&knock.step) {
             if let Some(slot) = found {
@@ -79,7 +80,7 @@ pub(super) fn knock(
             ..before.unwrap_or(Alignment::begin(Moment::first_of(now)))
         };
         table.set_told(slot, stage);
-        table.settle(
+        table.store_and_touch(
             slot,
             place,
             &Readings::from_iter([alignment]),

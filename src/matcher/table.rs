@@ -1,19 +1,22 @@
-//! The attempts of every source, in a table of fixed size.
+//! The attempts of all sources, in a table of fixed size.
 //!
-//! Everything is reserved by [`Table::new`]; pages that no attempt has used stay untouched. A slot holds an attempt with
-//! up to [`CELLS`] alignments; more (false starts at a door that repeats its first step) take further slots. Attempts of one
-//! source share a hash chain, under a random key ([`Keys`]).
+//! [`Table::new`] reserves all memory; pages stay untouched until an attempt uses them. A slot
+//! holds an attempt with up to [`CELLS`] alignments. More of them (false starts at a door that
+//! repeats its first step) use further slots. The attempts of one source share a hash chain, under
+//! a random key ([`Keys`]).
 //!
-//! Who has to go is found through lists by age, one for each class: stages 1, 2, 3, and all above. The lowest class goes
-//! first, in it the attempt that changed least recently; so a flood of first knocks never evicts someone who is halfway. A
-//! class that holds less than a quarter is spared: otherwise whoever knows the first steps of one door could fill the higher
-//! classes, and then each newcomer would evict the one before.
+//! Lists by age find the attempt to evict, one list for each class: stages 1, 2, 3, and all above.
+//! The lowest class goes first, and in it the attempt that changed least recently, so that a flood
+//! of first knocks never evicts a source that is halfway. A class below a quarter of the table is
+//! spared. Otherwise an attacker who knows the first steps of one door could fill the higher
+//! classes, and each new attempt would evict the previous one.
 //!
-//! There are such lists for the whole table, which decide when it is full, and for each network (an IPv4 /24, an IPv6 /64),
-//! which decide when a network has its share. Networks are told apart by a hash under the same key, so two may share a share.
+//! There is one set of lists for the whole table, used when it is full, and one for each network
+//! (an IPv4 /24, an IPv6 /64), used when a network has its share. Networks are distinguished by a
+//! hash under the same key, so two of them can have a common share.
 //!
-//! Deadlines are in a wheel of [`WHEEL`] lists, one for each tick of [`TICK_MS`]. Insert, look-up, eviction and expiry
-//! cost the same however many attempts there are.
+//! Deadlines are in a wheel of [`WHEEL`] lists, one for each tick of [`TICK_MS`]. The cost of
+//! insertion, look-up, eviction and expiry does not depend on the number of attempts.
 #![forbid(unsafe_code)]
 
 mod lists;
@@ -27,15 +30,17 @@ use lists::{Links, List, first, link, unlink};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 
-/// Alignments in one slot: all that a door of four steps has.
+/// Alignments in one slot: enough for a door of four steps.
 const CELLS: usize = 3;
 
 const CLASSES: usize = 4;
 
-/// Ticks until the wheel is round: 32 s, more than the default seq_timeout. Later deadlines wait for another round.
+/// Ticks of one round of the wheel: 32 s, more than the default seq_timeout. Later deadlines stay
+/// for another round.
 const WHEEL: usize = 1024;
 
-/// Bytes that an allocator gets from the system as they are, all zero: musl and glibc from 128 KiB on.
+/// From this size on the allocators of musl and glibc pass on zeroed pages from the kernel: 128
+/// KiB.
 const UNTOUCHED: usize = 132 * 1024;
 
 /// Attempts for each list of networks, if all come from different ones.
@@ -48,10 +53,10 @@ const _: () = assert!(
 );
 const _: () = assert!(size_of::<Entry>() <= 64);
 
-/// The place of an attempt, from 1; valid until the attempt is removed.
+/// The slot number of an attempt, from 1. Valid until the attempt is removed.
 pub(super) type Slot = NonZeroU16;
 
-/// Which list of a slot's links.
+/// The lists that a slot can be in.
 #[derive(Clone, Copy)]
 enum Chain {
     Age,
@@ -63,17 +68,17 @@ enum Chain {
 struct Entry {
     source: [u8; 16],
     cells: [Packed; CELLS],
-    /// The slot of further alignments.
+    /// The slot with further alignments.
     more: Option<Slot>,
-    /// The next in the hash chain, or of the free slots.
+    /// The next slot of the hash chain, or of the free slots.
     next: Option<Slot>,
     links: [Links; 3],
-    /// In which list of the wheel it is.
+    /// Its list of the wheel.
     due: u16,
-    /// The port of the tripwire hit last; 0: none was.
+    /// The port of the last tripwire hit; 0 if there was none.
     tripwire: u16,
     door: u8,
-    /// The stage that the last event told of, 5 bits; the class, 2 bits; whether the source is IPv6.
+    /// The stage of the last event (5 bits), the class (2 bits), and whether the source is IPv6.
     state: u8,
 }
 
@@ -102,7 +107,7 @@ impl Entry {
     }
 }
 
-/// The attempts of one source, found by one walk through its hash chain.
+/// The attempts of one source, from one walk through its hash chain.
 pub(super) struct Attempts {
     pub place: HashSlot,
     source: IpAddr,
@@ -111,7 +116,7 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
-    /// The attempt at that door. A new attempt may have evicted it meanwhile; then the table is asked.
+    /// Returns the attempt at that door. If a new attempt may have evicted it, looks in the table.
     pub fn at(&self, table: &Table, door: u16) -> Option<Slot> {
         let slot = self.slots[usize::from(door)]?;
         match table.evictions == self.evictions {
@@ -120,39 +125,40 @@ impl Attempts {
         }
     }
 
-    /// The attempt at that door has ended.
+    /// Removes the attempt at that door.
     pub fn ended(&mut self, door: u16) {
         self.slots[usize::from(door)] = None;
     }
 }
 
 pub(super) struct Table {
-    /// Grows up to its capacity; slots of removed attempts are used again.
+    /// Grows up to its capacity. Slots of removed attempts are used again.
     entries: Vec<Entry>,
     buckets: Vec<Option<Slot>>,
     /// Removed slots, linked by `next`.
     free: Option<Slot>,
-    /// By age: for each class of the whole table, then for each class of each network; then the wheel; and what makes it so long
-    /// that the allocator maps it for us, untouched.
+    /// The lists by age: for each class of the whole table, then for each class of each network.
+    /// Then the lists of the wheel, and padding, so that the allocator maps it from the kernel,
+    /// untouched.
     lists: Vec<List>,
-    /// How many of those are by age.
+    /// The number of lists by age.
     by_age: usize,
     /// Bit n of word m: list 64 m + n of the wheel is not empty.
     busy: [u64; WHEEL / 64],
-    /// All ticks before this have been looked at.
+    /// All ticks before this one were handled.
     looked: u64,
     capacity: usize,
-    /// Attempts of one network.
+    /// The share of one network.
     share: usize,
     keys: Keys,
-    /// No attempt's deadline is before this.
+    /// No attempt has a deadline before this time.
     soonest: Millis,
-    /// How many attempts had to go for others.
+    /// The number of evicted attempts.
     evictions: u32,
 }
 
 impl Table {
-    /// An empty table for `capacity` attempts, within [`MAX_ATTEMPTS`].
+    /// Creates an empty table for `capacity` attempts, within [`MAX_ATTEMPTS`].
     pub fn new(capacity: usize, seed: u64) -> Table {
         Table::with_share(
             capacity,
@@ -188,29 +194,29 @@ impl Table {
         &mut self.entries[usize::from(slot.get()) - 1]
     }
 
-    /// How many attempts there are.
+    /// The number of attempts.
     pub fn len(&self) -> usize {
         self.held(0)
     }
 
-    /// How many attempts a family of lists has: 0 is the whole table, n + 1 network n.
+    /// The number of attempts in a family of lists: 0 is the whole table, n + 1 is network n.
     fn held(&self, family: usize) -> usize {
         let lists = &self.lists[family * CLASSES..][..CLASSES];
         lists.iter().map(|list| usize::from(list[2])).sum()
     }
 
-    /// Where the attempts of this source are looked for.
+    /// Returns the position of this source.
     pub fn place(&self, source: IpAddr) -> HashSlot {
         let networks = self.by_age / CLASSES - 1;
         self.keys.place(source, self.buckets.len(), networks)
     }
 
-    /// Whether there is no attempt at all there.
+    /// Returns whether that position has no attempts at all.
     pub fn is_empty(&self, place: HashSlot) -> bool {
         self.buckets[usize::from(place.bucket)].is_none()
     }
 
-    /// The attempt of this source at that door. `place` is the source's.
+    /// Finds the attempt of this source at that door. `place` is the source's position.
     pub fn find(&self, place: HashSlot, source: IpAddr, door: u16) -> Option<Slot> {
         let source = octets(source);
         let mut next = self.buckets[usize::from(place.bucket)];
@@ -224,7 +230,7 @@ impl Table {
         None
     }
 
-    /// All attempts of this source.
+    /// Returns all attempts of this source.
     pub fn attempts(&self, source: IpAddr) -> Attempts {
         let place = self.place(source);
         let mut slots = [None; MAX_DOORS];
@@ -245,7 +251,8 @@ impl Table {
         }
     }
 
-    /// A new attempt, without alignments; it must be settled with one next. May evict another.
+    /// Adds an attempt without alignments. The caller must store one with `store_and_touch` next. May evict
+    /// another attempt.
     pub fn insert(&mut self, place: HashSlot, source: IpAddr, door: u16) -> Option<Slot> {
         let network = usize::from(place.network) + 1;
         if self.held(network) >= self.share
@@ -253,7 +260,7 @@ impl Table {
         {
             self.evict(slot);
         }
-        let slot = self.take(None)?;
+        let slot = self.alloc_slot(None)?;
         *self.entry_mut(slot) = Entry::new(source, door);
         let first = self.buckets[usize::from(place.bucket)].replace(slot);
         self.entry_mut(slot).next = first;
@@ -262,7 +269,7 @@ impl Table {
         Some(slot)
     }
 
-    /// Forgets an attempt.
+    /// Removes an attempt.
     pub fn remove(&mut self, slot: Slot) {
         let place = self.place(self.source(slot));
         self.unlist(slot, place);
@@ -278,7 +285,7 @@ impl Table {
             None => self.buckets[usize::from(place.bucket)] = after,
             Some(before) => self.entry_mut(before).next = after,
         }
-        self.give_back(Some(slot));
+        self.free_slots(Some(slot));
     }
 
     fn evict(&mut self, slot: Slot) {
@@ -286,8 +293,8 @@ impl Table {
         self.remove(slot);
     }
 
-    /// An unused slot. When there is none the least attempt goes, but not `keep`.
-    fn take(&mut self, keep: Option<Slot>) -> Option<Slot> {
+    /// Returns a free slot. If there is none, evicts an attempt, but never `keep`.
+    fn alloc_slot(&mut self, keep: Option<Slot>) -> Option<Slot> {
         if self.free.is_none() && self.entries.len() < self.capacity {
             self.entries
                 .push(Entry::new(Ipv4Addr::UNSPECIFIED.into(), 0));
@@ -305,8 +312,8 @@ impl Table {
         Some(slot)
     }
 
-    /// Makes these slots, linked by `more`, unused.
-    fn give_back(&mut self, mut first: Option<Slot>) {
+    /// Frees these slots, linked by `more`.
+    fn free_slots(&mut self, mut first: Option<Slot>) {
         while let Some(slot) = first {
             let free = self.free.replace(slot);
             let entry = self.entry_mut(slot);
@@ -315,17 +322,17 @@ impl Table {
         }
     }
 
-    /// Who goes first of those in a family of lists, of which `share` are allowed.
+    /// Returns the attempt to evict from a family of lists whose share is `share`.
     fn last_in_rank(&self, family: usize, share: usize) -> Option<Slot> {
         let lists = family * CLASSES..(family + 1) * CLASSES;
         let is_fair = |list: &usize| usize::from(self.lists[*list][2]) >= (share / CLASSES).max(1);
-        // No class has a quarter where attempts take several slots each.
+        // If attempts use several slots each, no class may have a quarter.
         let list = (lists.clone().find(is_fair))
             .or_else(|| lists.max_by_key(|list| self.lists[*list][2]))?;
         first(&self.lists[list])
     }
 
-    /// Who this attempt is.
+    /// Returns the source of the attempt.
     pub fn source(&self, slot: Slot) -> IpAddr {
         let Entry { source, state, .. } = self.entry(slot);
         let [a, b, c, d, ..] = *source;
@@ -335,28 +342,29 @@ impl Table {
         }
     }
 
-    /// The door that it is at.
+    /// Returns the door of the attempt.
     pub fn door(&self, slot: Slot) -> u16 {
         self.entry(slot).door.into()
     }
 
-    /// The stage that the last event told of; 0: that one has ended, and what is left was never told.
-    pub fn told(&self, slot: Slot) -> u8 {
+    /// Returns the stage of the last event; 0 if that alignment has ended and the rest was never
+    /// reported.
+    pub fn reported_stage(&self, slot: Slot) -> u8 {
         self.entry(slot).state & 31
     }
 
-    /// Says what was told.
+    /// Stores the stage of the last event.
     pub fn set_told(&mut self, slot: Slot, stage: u8) {
         let state = &mut self.entry_mut(slot).state;
         *state = *state & !31 | stage & 31;
     }
 
-    /// Remembers which tripwire was hit; returns the one before.
+    /// Stores the tripwire that was hit. Returns the previous one.
     pub fn replace_tripwire(&mut self, slot: Slot, port: u16) -> u16 {
         std::mem::replace(&mut self.entry_mut(slot).tripwire, port)
     }
 
-    /// The alignments.
+    /// Returns the alignments.
     pub fn readings(&self, slot: Slot, now: Millis) -> Readings {
         let mut readings = Readings::new();
         let mut next = Some(slot);
@@ -372,8 +380,9 @@ impl Table {
         readings
     }
 
-    /// After a change: stores the alignments; the attempt is the newest of the class of its highest stage.
-    pub fn settle(
+    /// Stores changed alignments, and makes the attempt the newest of the class of its highest
+    /// stage.
+    pub fn store_and_touch(
         &mut self,
         slot: Slot,
         place: HashSlot,
@@ -383,13 +392,13 @@ impl Table {
         let stage = readings.first().map_or(1, |highest| highest.stage);
         self.unlist(slot, place);
         self.enlist(slot, place, usize::from(stage - 1).min(CLASSES - 1));
-        self.keep(slot, readings, seq_timeout);
+        self.store(slot, readings, seq_timeout);
     }
 
-    /// Stores what is left of the alignments.
-    pub fn keep(&mut self, slot: Slot, readings: &Readings, seq_timeout: Millis) {
+    /// Stores the remaining alignments.
+    pub fn store(&mut self, slot: Slot, readings: &Readings, seq_timeout: Millis) {
         self.clear_due(slot);
-        let deadline = deadline(self.told(slot), readings, seq_timeout);
+        let deadline = deadline(self.reported_stage(slot), readings, seq_timeout);
         self.set_due(slot, deadline);
         let (mut at, mut chunks) = (slot, readings.chunks(CELLS));
         loop {
@@ -401,9 +410,9 @@ impl Table {
             let more = self.entry(at).more;
             if chunks.len() == 0 {
                 self.entry_mut(at).more = None;
-                return self.give_back(more);
+                return self.free_slots(more);
             }
-            let Some(next) = more.or_else(|| self.take(Some(slot))) else {
+            let Some(next) = more.or_else(|| self.alloc_slot(Some(slot))) else {
                 return;
             };
             if more.is_none() {
@@ -414,19 +423,20 @@ impl Table {
         }
     }
 
-    /// The first of all attempts, in no order that matters; [`Table::after`] gives the others.
+    /// Returns the first of all attempts, in no particular order; [`Table::after`] returns the
+    /// others.
     pub fn first(&self) -> Option<Slot> {
         self.lists[..CLASSES].iter().find_map(first)
     }
 
-    /// The attempt after this one. Ask before removing it.
+    /// Returns the attempt after this one. Call it before removing this one.
     pub fn after(&self, slot: Slot) -> Option<Slot> {
         let entry = self.entry(slot);
         let higher = &self.lists[entry.class() + 1..CLASSES];
         entry.links[Chain::Age as usize][1].or_else(|| higher.iter().find_map(first))
     }
 
-    /// The lists that an attempt of this class is in.
+    /// Returns the lists of an attempt of this class.
     fn lists(place: HashSlot, class: usize) -> [(Chain, usize); 2] {
         let network = usize::from(place.network) + 1;
         [
@@ -450,7 +460,8 @@ impl Table {
     }
 }
 
-/// When there is something to expire: when the stage told last ends, or where none is told, when all ends.
+/// Returns the deadline: the end of the stage reported last or, if none was reported, the end of
+/// the last alignment.
 pub(super) fn deadline(told: u8, readings: &Readings, seq_timeout: Millis) -> Millis {
     // Of two alignments, the lower stage started later.
     let told = readings.iter().find(|alignment| alignment.stage == told);

@@ -1,37 +1,44 @@
-//! The default rule: knocks are read as whole sequences.
+//! The default rule: reads knocks as complete sequences.
 //!
-//! 1. A knock that has opened a door is used up: it helps no other door open, except one whose sequence begins with the opened one and
-//!    simply goes on.
-//! 2. Copies of a packet (`copies`), repeats of the last step, false starts and [`MAX_STRAYS`] wrong knocks on the door's own ports are
-//!    forgiven. Knocks on other doors' ports do not matter.
-//! 3. Where one knock could complete or continue several attempts, the one that needed no forgiveness has it, then the one that began
-//!    first.
+//! 1. A knock that has opened a door is used up. It opens no other door, except one whose sequence
+//!    begins with the opened one and continues.
+//! 2. Forgiven are copies of a packet (`copies`), repeats of the last step, false starts, and
+//!    [`MAX_STRAYS`] wrong knocks on the door's own ports. Knocks on other doors' ports do not matter.
+//! 3. If one knock could complete or continue several attempts, the one that needed no forgiveness
+//!    gets it, then the one that began first.
 //!
-//! An attempt is a set of *alignments*: ways to read the source's knocks as the beginning of the sequence, at most one for each stage. A knock
-//! takes two passes over the doors. The first looks ([`look`]): which alignments would be complete with this knock, which of these are
-//! withheld because another door's alignment fits the knocks better ([`Going::withholds`]), and which of the rest are best. The second moves
-//! the alignments. Where no door opens ([`Alignment::follow`]),
+//! An attempt is a set of *alignments*: ways to read the source's knocks as the beginning of the
+//! sequence, at most one for each stage. A knock takes two passes over the doors. The first pass
+//! ([`look`]) finds the alignments that this knock would complete, withholds it from those whose
+//! knocks fit an alignment of another door better ([`Going::withholds`]), and selects the best of
+//! the rest. The second pass moves the alignments. If no door opens ([`Alignment::follow`]):
 //!
-//! - an alignment for which the knock is due goes one stage up; one that is complete was withheld, and ends;
-//! - else, one whose last step it repeats stays;
-//! - else the alignment is *broken*, and if the knock is on the door's own ports it is a stray;
+//! - an alignment that expects the knock advances one stage; a complete one was withheld, and ends;
+//! - otherwise, if the knock repeats its last step, it stays;
+//! - otherwise the alignment is *broken*, and if the knock is on the door's own ports it is a
+//!   stray;
 //! - if the knock is the first step, a new alignment starts at stage 1.
 //!
-//! Where doors open ([`Candidates::leaves`]), an alignment that has their knocks as its beginning goes on, other alignments that share a done
-//! step with them end (unless their door does not count the destination), and the rest stays as if the knock had not come.
+//! If doors open ([`Candidates::leaves`]), an alignment whose beginning is those knocks continues.
+//! Other alignments that share a completed step with them end, unless their door does not count the
+//! destination. The rest stays as if the knock had not come.
 //!
-//! Where two meet on one stage, the one that started later stays, then the one with fewer strays. None lives longer than seq_timeout. An
-//! alignment never overtakes one of the same door that started before, so the higher stage is always the older.
+//! If two alignments meet at one stage, the one that started later stays, then the one with fewer
+//! strays. No alignment lives longer than seq_timeout. An alignment never overtakes an older one of
+//! the same door, so the higher stage is always the older.
 //!
-//! Sequences that are knocked one after the other, with any copies and pauses within seq_timeout, open exactly their doors, each at its last
-//! knock, unless the knocks can be read in two ways (one sequence, and the beginning of the next, are together another door's);
-//! `tests/matcher/whole.rs` shows it. At each moment that knockd 0.8's rule opens a door this rule has opened it then, or since that rule
-//! opened it last, but for two exceptions: another door has opened with one of these knocks, or the last one continues an older attempt
-//! at another door that fits every knock (`tests/matcher/promises.rs`).
+//! Sequences that are knocked one after the other, with any copies and pauses within seq_timeout,
+//! open exactly their doors, each at its last knock, unless the knocks can be read in two ways (one
+//! sequence and the beginning of the next are together the sequence of another door);
+//! `tests/matcher/whole.rs` shows it. Whenever the rule of knockd 0.8 opens a door, this rule opens
+//! it at that moment, or has opened it since that rule last did. There are two exceptions: another
+//! door has opened with one of these knocks, or the last one continues an older attempt at another
+//! door that fits every knock (`tests/matcher/promises.rs`).
 //!
-//! Stages are reported as follows: the highest stage that a knock reached by advancing or starting an alignment; but a knock that
-//! repeats the step reported last reports nothing, unless it goes higher (7000 7000 reports stage 1 once, 7000 8000 7000 reports
-//! 1, 2, 1). When the alignment at the stage reported last ends, that is a failure; what was never reported ends silently.
+//! The reported stage is the highest that a knock reached by advancing or starting an alignment. A
+//! knock that repeats the step reported last reports nothing, unless it reaches a higher stage
+//! (7000 7000 reports stage 1 once, 7000 8000 7000 reports 1, 2, 1). When the alignment at the
+//! stage reported last ends, that is a failure. What was never reported ends silently.
 #![forbid(unsafe_code)]
 
 use super::alignment::{Alignment, Mark, Moment, Readings, put};
@@ -41,17 +48,17 @@ use super::{Event, expire_attempt};
 use crate::knock::{Knock, Pattern, Step};
 use crate::limits::{MAX_DOORS, MAX_STRAYS};
 
-/// A packet that came.
+/// A received packet.
 pub(super) struct KnockAt<'a> {
-    /// What it is.
+    /// The decoded knock.
     pub knock: &'a Knock,
-    /// Its destination is an address of the interface that it came in by.
+    /// The destination is an address of the interface that the packet came in by.
     pub local: bool,
-    /// When it came.
+    /// The time of arrival.
     pub now: Moment,
 }
 
-/// One packet.
+/// Handles one packet.
 pub(super) fn knock(
     patterns: &[Pattern],
     table: &mut Table,
@@ -106,7 +113,7 @@ pub(super) fn knock(
 
         let mut readings = Readings::new();
         let mut reached = None;
-        // Highest first: one that goes up finds only those that stay there.
+        // Highest first, so that an alignment that advances meets only those that stay.
         for before in &table.readings(slot, now.millis()) {
             is_used |= view.is_due(before);
             let after = match opens {
@@ -130,13 +137,13 @@ pub(super) fn knock(
             }
             put(&mut readings, first);
         }
-        tell_progress(&view, table, slot, (reached, &readings), tell);
+        report_progress(&view, table, slot, (reached, &readings), tell);
         if readings.is_empty() {
             table.remove(slot);
         } else if view.wants {
-            table.settle(slot, attempts.place, &readings, pattern.seq_timeout);
+            table.store_and_touch(slot, attempts.place, &readings, pattern.seq_timeout);
         } else {
-            table.keep(slot, &readings, pattern.seq_timeout);
+            table.store(slot, &readings, pattern.seq_timeout);
         }
     }
     if is_used {
@@ -144,20 +151,20 @@ pub(super) fn knock(
     }
 }
 
-/// What a knock is to one door.
+/// What a knock means for one door.
 struct View<'a> {
     steps: &'a [Step],
     step: Step,
-    /// The door counts its destination ...
+    /// The door counts the destination ...
     here: bool,
-    /// ... and its flags ...
+    /// ... and the flags ...
     counts: bool,
-    /// ... and it is one of the door's steps.
+    /// ... and the port is one of its steps.
     wants: bool,
 }
 
 impl<'a> View<'a> {
-    /// `None`: the door has no sequence.
+    /// Returns `None` if the door has no sequence.
     fn new(pattern: &'a Pattern, packet: &KnockAt<'_>) -> Option<View<'a>> {
         let KnockAt { knock, local, .. } = *packet;
         let steps = pattern.sequence.as_ref()?.steps();
@@ -172,22 +179,22 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Whether it is the step that the alignment waits for.
+    /// Returns whether the alignment expects this step.
     fn is_due(&self, alignment: &Alignment) -> bool {
         self.wants && self.steps.get(usize::from(alignment.stage)) == Some(&self.step)
     }
 
-    /// Whether the alignment is complete with one more knock.
+    /// Returns whether one more knock completes the alignment.
     fn is_last_for(&self, alignment: &Alignment) -> bool {
         usize::from(alignment.stage) + 1 == self.steps.len()
     }
 
-    /// Whether it is the first of several steps.
+    /// Returns whether it is the first of several steps.
     fn is_first(&self) -> bool {
         self.wants && self.steps.len() > 1 && self.steps[0] == self.step
     }
 
-    /// The alignment after a knock that opens no door; `None`: it has ended.
+    /// Returns the alignment after a knock that opens no door. `None` if it has ended.
     fn follow(&self, mut alignment: Alignment) -> Option<Alignment> {
         if self.is_due(&alignment) {
             alignment.stage += 1;
@@ -205,14 +212,15 @@ impl<'a> View<'a> {
     }
 }
 
-/// The alignments that go on with this knock, do not end with it, and fit every knock since they began.
+/// The alignments that continue with this knock, do not complete with it, and fit every knock since
+/// they began.
 #[derive(Default)]
 struct Going {
     /// The start of the oldest, and whether it has repeats.
     oldest: Option<(Moment, bool)>,
     /// One of their doors.
     door: Option<u16>,
-    /// They are at several doors.
+    /// They belong to several doors.
     several: bool,
 }
 
@@ -224,9 +232,10 @@ impl Going {
         self.several |= other.is_some_and(|other| other != door);
     }
 
-    /// Whether one of them, at another door, keeps the knock from an alignment that would be complete with it: one that began before,
-    /// in which this one lies; one that began with the same knock and fits better; or any one, where this one's beginning was used
-    /// and it did not simply go on. Alignments of the same door began later.
+    /// Returns whether one of them, at another door, withholds the knock from an alignment that it
+    /// would complete: one that began earlier and contains it; one that began with the same knock
+    /// and fits better; or any, if the beginning of this one was used and it did not simply
+    /// continue. Alignments of the same door began later.
     fn withholds(&self, door: u16, complete: &Alignment) -> bool {
         let broken = complete.is(Mark::Broken);
         let worse = (complete.start, broken || complete.is(Mark::Repeats));
@@ -237,7 +246,7 @@ impl Going {
     }
 }
 
-/// The doors that open with a knock: all whose alignments are equally good.
+/// The doors that a knock opens: all those whose alignments are equally good.
 struct Candidates {
     /// In the order of the config.
     doors: heapless::Vec<u16, MAX_DOORS>,
@@ -246,7 +255,7 @@ struct Candidates {
 }
 
 impl Candidates {
-    /// The alignment at a door that does not open; `None`: it has ended.
+    /// Returns the alignment at a door that does not open. `None` if it has ended.
     fn leaves(
         &self,
         patterns: &[Pattern],
@@ -281,7 +290,7 @@ impl Candidates {
     }
 }
 
-/// Which doors open with this knock.
+/// Finds the doors that this knock opens.
 fn look(
     patterns: &[Pattern],
     table: &Table,
@@ -329,22 +338,26 @@ fn look(
             opening.doors.clear();
         }
         if best == Some(rank) {
-            // There are no more doors than places.
+            // Never full: there is room for every door.
             let _ = opening.doors.push(door);
         }
     });
     opening
 }
 
-/// Reports the stage reached, or that the stage reported last has ended.
-fn tell_progress(
+/// Reports the stage reached, or the end of the stage reported last.
+fn report_progress(
     view: &View<'_>,
     table: &mut Table,
     slot: Slot,
     (reached, readings): (Option<u8>, &Readings),
     tell: &mut dyn FnMut(Event),
 ) {
-    let (door, source, told) = (table.door(slot), table.source(slot), table.told(slot));
+    let (door, source, told) = (
+        table.door(slot),
+        table.source(slot),
+        table.reported_stage(slot),
+    );
     let repeats = told > 0 && view.steps[usize::from(told) - 1] == view.step;
     match reached {
         Some(stage) if stage > told || !repeats => {

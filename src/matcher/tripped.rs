@@ -1,4 +1,5 @@
-//! What a tripwire does. One hit may be chance: an alignment survives it. The second, on another port, ends it.
+//! What a tripwire does. One hit can be an accident: an alignment survives it. The second hit, on
+//! another port, ends it.
 #![forbid(unsafe_code)]
 
 use super::alignment::Mark;
@@ -7,7 +8,7 @@ use super::{Event, expire_attempt};
 use crate::knock::{Knock, Pattern};
 use crate::util::time::Millis;
 
-/// One packet that hits a tripwire.
+/// Handles one packet that hits a tripwire.
 pub(super) fn hit(
     patterns: &[Pattern],
     table: &mut Table,
@@ -28,7 +29,7 @@ pub(super) fn hit(
         let Some(slot) = table.find(place, source, door) else {
             continue;
         };
-        // Whoever tries one port again and again is no scanner.
+        // A client that retries one port is not a scanner.
         if !expire_attempt(pattern, table, slot, now, tell)
             || table.replace_tripwire(slot, knock.step.port) == knock.step.port
         {
@@ -40,7 +41,7 @@ pub(super) fn hit(
             alignment.mark(Mark::Tripped);
             !second
         });
-        let told = table.told(slot);
+        let told = table.reported_stage(slot);
         if told > 0 && readings.iter().all(|alignment| alignment.stage != told) {
             table.set_told(slot, 0);
             tell(Event::Failed {
@@ -52,7 +53,7 @@ pub(super) fn hit(
         if readings.is_empty() {
             table.remove(slot);
         } else {
-            table.keep(slot, &readings, pattern.seq_timeout);
+            table.store(slot, &readings, pattern.seq_timeout);
         }
     }
 }

@@ -1,15 +1,15 @@
-//! Lists through the slots of the table, linked both ways.
+//! Doubly linked lists through the slots of the table.
 #![forbid(unsafe_code)]
 
 use super::{Chain, Entry, Slot};
 
-/// The slots before and after one.
+/// The previous and the next slot.
 pub(super) type Links = [Option<Slot>; 2];
 
-/// A list: its first and its last slot, 0 for none, and how many it has. All zero is an empty list.
+/// A list: its first and last slot, 0 for none, and its length. All zero is an empty list.
 pub(super) type List = [u16; 3];
 
-/// The first slot of a list.
+/// Returns the first slot of a list.
 pub(super) fn first(list: &List) -> Option<Slot> {
     Slot::new(list[0])
 }
@@ -18,7 +18,7 @@ fn links(entries: &mut [Entry], chain: Chain, slot: Slot) -> &mut Links {
     &mut entries[usize::from(slot.get()) - 1].links[chain as usize]
 }
 
-/// Makes the slot the last of that list.
+/// Appends the slot to the list.
 pub(super) fn link(entries: &mut [Entry], list: &mut List, chain: Chain, slot: Slot) {
     let before = Slot::new(list[1]);
     match before {
@@ -30,7 +30,7 @@ pub(super) fn link(entries: &mut [Entry], list: &mut List, chain: Chain, slot: S
     *links(entries, chain, slot) = [before, None];
 }
 
-/// Takes the slot out of that list.
+/// Removes the slot from the list.
 pub(super) fn unlink(entries: &mut [Entry], list: &mut List, chain: Chain, slot: Slot) {
     let [before, after] = *links(entries, chain, slot);
     match before {

@@ -18,15 +18,15 @@ fn at(stage: u8, start: Millis) -> Alignment {
     }
 }
 
-fn settle(table: &mut Table, slot: Slot, place: HashSlot, alignments: &[Alignment]) {
+fn store_and_touch(table: &mut Table, slot: Slot, place: HashSlot, alignments: &[Alignment]) {
     let readings = alignments.iter().copied().collect();
-    table.settle(slot, place, &readings, SEQ_TIMEOUT);
+    table.store_and_touch(slot, place, &readings, SEQ_TIMEOUT);
 }
 
 /// An attempt at that stage.
 fn add(table: &mut Table, place: HashSlot, key: (u32, u16), stage: u8) -> Slot {
     let slot = table.insert(place, source(key.0), key.1).expect("a slot");
-    settle(table, slot, place, &[at(stage, 0)]);
+    store_and_touch(table, slot, place, &[at(stage, 0)]);
     slot
 }
 
@@ -83,7 +83,7 @@ proptest! {
             prop_assert_eq!(slot.is_some(), known.is_some());
             match (op, slot) {
                 (Op::Set(_, stage), Some(slot)) => {
-                    settle(&mut table, slot, place, &[at(stage, 0)]);
+                    store_and_touch(&mut table, slot, place, &[at(stage, 0)]);
                     model.push((key, stage));
                 }
                 (Op::Set(_, stage), None) => {
@@ -164,7 +164,7 @@ proptest! {
             let start = start + now;
             let place = table.place(source(n));
             let slot = table.find(place, source(n), 0).or_else(|| table.insert(place, source(n), 0));
-            settle(&mut table, slot.expect("a slot"), place, &[at(1, start)]);
+            store_and_touch(&mut table, slot.expect("a slot"), place, &[at(1, start)]);
             model.insert(n, start + SEQ_TIMEOUT);
             now += pause * pause / 100;
             let soonest = model.values().min().copied();
@@ -181,7 +181,7 @@ proptest! {
                     }
                 }
             }
-            table.have_looked(now, due);
+            table.mark_handled(now, due);
             model.retain(|_, deadline| *deadline > now);
             prop_assert_eq!(table.len(), model.len());
             prop_assert_eq!(table.next_look(), model.values().min().copied(), "exact when they are few");
@@ -210,7 +210,7 @@ fn each_attempt_keeps_all_its_alignments() {
         let source = source(n << 8);
         let place = table.place(source);
         let slot = table.insert(place, source, 0).expect("a slot");
-        settle(&mut table, slot, place, &expected(n, EACH));
+        store_and_touch(&mut table, slot, place, &expected(n, EACH));
         slots.push(slot);
     }
     assert_eq!(table.len(), fit, "none was evicted");
@@ -220,7 +220,7 @@ fn each_attempt_keeps_all_its_alignments() {
     // What they no longer need is used again.
     for (n, slot) in (0..).zip(&slots) {
         let place = table.place(table.source(*slot));
-        settle(&mut table, *slot, place, &expected(n, 4));
+        store_and_touch(&mut table, *slot, place, &expected(n, 4));
     }
     for n in 0..(DEFAULT_ATTEMPTS - 2 * fit) as u32 {
         let place = table.place(source(0x80_0000 + (n << 8)));
@@ -242,7 +242,7 @@ fn many_alignments_in_a_full_table_evict_others_and_never_themselves() {
             .rev()
             .map(|stage| at(stage, 0))
             .collect();
-        settle(&mut table, slot, place, &many);
+        store_and_touch(&mut table, slot, place, &many);
         assert_eq!(table.find(place, source(n), 0), Some(slot));
         assert_eq!(table.readings(slot, 0).as_slice(), many);
     }

@@ -1,4 +1,4 @@
-//! The deadlines of attempts: lists by tick.
+//! The deadlines of attempts, in one list for each tick.
 #![forbid(unsafe_code)]
 
 use super::lists::{first, link, unlink};
@@ -33,7 +33,7 @@ impl Table {
         }
     }
 
-    /// When deadlines must be looked at next; `None`: nothing is open.
+    /// Returns when deadlines must be checked next. `None` if there is no attempt.
     pub fn next_look(&self) -> Option<Millis> {
         match self.len() {
             0 => None,
@@ -42,11 +42,11 @@ impl Table {
         }
     }
 
-    /// The next list of the wheel that may have a deadline up to now, from that tick on: the list's first attempt, and the tick
-    /// to go on with.
+    /// Searches from that tick on for the next list that may have a deadline up to now. Returns its
+    /// first attempt, and the tick to continue with.
     pub fn next_due(&self, from: u64, now: Millis) -> Option<(Slot, u64)> {
         let end = now / TICK_MS + 1;
-        // One round shows all that there is.
+        // One round covers all lists.
         let from = from.max(self.looked).max(end.saturating_sub(WHEEL as u64));
         let tick = from + self.next_busy(from).filter(|ahead| from + *ahead < end)?;
         Some((
@@ -55,16 +55,16 @@ impl Table {
         ))
     }
 
-    /// The next in the same list of the wheel. Ask before removing it.
+    /// Returns the next attempt of the same list. Call it before removing this one.
     pub fn after_due(&self, slot: Slot) -> Option<Slot> {
         self.entry(slot).links[Chain::Due as usize][1]
     }
 
-    /// How many ticks it is from that one to the next whose list is not empty.
+    /// Returns the number of ticks from that one to the next whose list is not empty.
     fn next_busy(&self, tick: u64) -> Option<u64> {
         let start = tick as usize % WHEEL;
         let words = self.busy.len();
-        // The first word once more at the end, for its lower bits.
+        // The first word appears again at the end, for its lower bits.
         (0..=words).find_map(|word| {
             let at = start / 64 + word;
             let bits = self.busy[at % words]
@@ -77,8 +77,8 @@ impl Table {
         })
     }
 
-    /// All deadlines up to now have been dealt with. `deadline` gives that of one.
-    pub fn have_looked(&mut self, now: Millis, deadline: impl Fn(&Table, Slot) -> Millis) {
+    /// Marks all ticks up to now as handled. `deadline` computes that of an attempt.
+    pub fn mark_handled(&mut self, now: Millis, deadline: impl Fn(&Table, Slot) -> Millis) {
         self.looked = now / TICK_MS;
         self.soonest = if self.len() <= FEW_ATTEMPTS {
             let all = std::iter::successors(self.first(), |slot| self.after(*slot));

@@ -1,4 +1,4 @@
-//! What network interfaces there are, read from rtnetlink messages, and which of them a person means by `-i`.
+//! The network interfaces, read from rtnetlink messages, and which of them `-i` selects.
 //! Layouts: linux/rtnetlink.h, linux/if_link.h, linux/if_addr.h.
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use crate::sys::packet_socket::InterfaceIndex;
 use crate::util::quote::{is_deceptive, quote};
 use std::net::IpAddr;
 
-/// An interface name; the kernel's are at most 15 bytes (IFNAMSIZ).
+/// An interface name, at most 15 bytes (IFNAMSIZ).
 pub type InterfaceName = heapless::String<15>;
 
 /// One interface.
@@ -20,11 +20,11 @@ pub struct Link {
     pub index: InterfaceIndex,
     /// Its name.
     pub name: InterfaceName,
-    /// It is set up (IFF_UP), whether or not it has a carrier.
+    /// It is up (IFF_UP), with or without a carrier.
     pub up: bool,
     /// It is the loopback interface (IFF_LOOPBACK).
     pub loopback: bool,
-    /// The index of the bridge or bond that it belongs to, which shows its packets once more.
+    /// The bridge or bond that it belongs to, on which its packets appear again.
     pub master: Option<InterfaceIndex>,
 }
 
@@ -33,11 +33,11 @@ pub struct Link {
 pub struct Address {
     /// The interface.
     pub link: InterfaceIndex,
-    /// The address of this end.
+    /// The local address.
     pub address: IpAddr,
-    /// The network that it reaches by itself: of a point-to-point link the far end's.
+    /// The network that it reaches directly: on a point-to-point link that of the far end.
     pub network: Network,
-    /// Its label such as `eth0:1` (IPv4 only).
+    /// The label, such as `eth0:1` (IPv4 only).
     pub label: InterfaceName,
 }
 
@@ -55,14 +55,15 @@ pub struct Interfaces {
 /// A default route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultRoute {
-    /// The interface that it goes out by.
+    /// The outgoing interface.
     pub link: InterfaceIndex,
-    /// The lower, the better.
+    /// Lower values have priority.
     pub metric: u32,
 }
 
 impl Interfaces {
-    /// Asks the kernel, over a socket of [`Netlink::ask`]; for the default route only if that is wanted, since a router may have many routes.
+    /// Reads them from the kernel, over a socket of [`Netlink::ask`]. Reads the default routes only
+    /// on request, because a router can have many routes.
     pub fn read(netlink: &Netlink, routes: bool) -> Result<Interfaces> {
         let mut all = Interfaces::default();
         let mut add = |kind, body: &[u8]| all.add(kind, body);
@@ -74,7 +75,7 @@ impl Interfaces {
         Ok(all)
     }
 
-    /// Adds what a message of rtnetlink says; one that cannot be is left out.
+    /// Adds the content of an rtnetlink message. Ignores malformed ones.
     pub fn add(&mut self, kind: u16, body: &[u8]) {
         match kind {
             libc::RTM_NEWLINK => self.links.extend(link(body)),
@@ -102,7 +103,7 @@ impl Interfaces {
         names
     }
 
-    /// The link that is meant now, if it exists.
+    /// Returns the selected link, if it exists now.
     pub fn find(&self, selector: &Selector) -> Option<&Link> {
         let [v4, v6] = self.default_routes.map(|route| Some(route?.link));
         let first = v4.or(v6);
@@ -114,7 +115,7 @@ impl Interfaces {
         })
     }
 
-    /// The addresses that count on the interface that is meant.
+    /// Returns the addresses that count on the selected interface.
     pub fn local(&self, selector: &Selector) -> Vec<IpAddr> {
         let link = self.find(selector).map(|link| link.index);
         let mut local = Vec::new();
@@ -133,8 +134,9 @@ impl Interfaces {
         local
     }
 
-    /// Whether a packet that came in by this interface can be from that address: from the machine itself only over the loopback interface,
-    /// and never from the broadcast address of a network here. No reply would ever reach such a sender.
+    /// Returns whether a packet from that address can come in by this interface. The machine's own
+    /// addresses can only come in by the loopback interface, and the broadcast address of a local
+    /// network by none. No reply would reach such a sender.
     pub fn can_send(&self, source: IpAddr, index: InterfaceIndex) -> bool {
         let mut links = self.links.iter();
         let is_impossible =
@@ -143,45 +145,47 @@ impl Interfaces {
             || !(source.is_loopback() || self.addresses.iter().any(is_impossible))
     }
 
-    /// Whether that address is one of this machine's, or in a network of it.
+    /// Returns whether that address belongs to this machine or to one of its networks.
     pub fn are_near(&self, address: IpAddr) -> bool {
         let mut own = self.addresses.iter();
         own.any(|own| own.address == address || own.network.contains(address))
     }
 
-    /// The indexes of the interfaces that have this address.
+    /// Returns the interfaces that have this address.
     pub fn owners(&self, address: IpAddr) -> impl Iterator<Item = InterfaceIndex> {
         let has = move |own: &&Address| own.address == address;
         self.addresses.iter().filter(has).map(|own| own.link)
     }
 
-    /// The index of the bridge or bond that this interface belongs to.
+    /// Returns the bridge or bond that this interface belongs to.
     pub fn master(&self, index: InterfaceIndex) -> Option<InterfaceIndex> {
         self.links.iter().find(|link| link.index == index)?.master
     }
 
-    /// Whether a packet that came in by this interface counts under `any`. A packet through a bridge or bond shows on its
-    /// port first and then on the bridge; the port does not count, so the packet counts once.
+    /// Returns whether a packet that came in by this interface counts under `any`. A packet through
+    /// a bridge or bond appears first on the port and then on the bridge. The port does not count,
+    /// so the packet counts once.
     pub fn counts_under_any(&self, index: InterfaceIndex) -> bool {
         self.master(index).is_none() && self.addresses.iter().any(|entry| entry.link == index)
     }
 }
 
-/// What a person calls an interface.
+/// An interface as the user writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
-    /// `any`: all of them.
+    /// `any`: all interfaces.
     Any,
-    /// `auto`: the one with the default route, whichever that is at the moment.
+    /// `auto`: the interface with the current default route.
     Auto,
-    /// `auto`, too: the one with the default route of IPv6, where that is another.
+    /// Also `auto`: the interface with the default route of IPv6, if it is another one.
     AutoIpv6,
-    /// By name, and with `eth0:1` only that label's addresses.
+    /// A name. `eth0:1` selects only the addresses with that label.
     Named(InterfaceName),
 }
 
 impl Selector {
-    /// Reads `eth0`, `eth0:1`, `any`, `auto` (which is two) or a list such as `ppp0,vlan1`. Errors say what is wrong with the text.
+    /// Parses `eth0`, `eth0:1`, `any`, `auto` (two selectors) or a list such as `ppp0,vlan1`. The
+    /// error says what is wrong with the text.
     pub fn list(text: &str) -> Result<Vec<Selector>, String> {
         let mut selectors: Vec<Selector> = Vec::new();
         for part in text.split(',').map(str::trim_ascii) {
@@ -205,7 +209,7 @@ impl Selector {
         Ok(selectors)
     }
 
-    /// One of the list.
+    /// Parses one item of the list.
     fn parse(part: &str) -> Option<Selector> {
         let is_unfit = |c: char| c.is_ascii_whitespace() || is_deceptive(c) || c == '/';
         Some(match part {
@@ -217,7 +221,7 @@ impl Selector {
         })
     }
 
-    /// As it is written.
+    /// As the user writes it.
     pub fn name(&self) -> &str {
         match self {
             Selector::Any => "any",
@@ -228,8 +232,8 @@ impl Selector {
     }
 }
 
-/// The value of an attribute. They follow a header of a fixed size: length and type (2 bytes each, host order), then the value, padded
-/// to 4 bytes.
+/// Returns the value of an attribute. Attributes follow a header of fixed size. Each has its length
+/// and type (2 bytes each, host order), then the value, padded to 4 bytes.
 fn attribute(body: &[u8], header: usize, wanted: u16) -> Option<&[u8]> {
     let mut rest = body.get(header..)?;
     loop {
@@ -247,7 +251,8 @@ fn u32_of(value: &[u8]) -> Option<u32> {
     value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// A NUL-terminated name. One with deceptive characters is none: it could look like another line of the log.
+/// Reads a NUL-terminated name. Rejects deceptive characters: such a name could look like another
+/// log line.
 fn name_of(value: &[u8]) -> Option<InterfaceName> {
     let text = value.split(|byte| *byte == 0).next()?;
     let text = std::str::from_utf8(text).ok()?;
@@ -265,7 +270,7 @@ fn ip_of(value: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// RTM_NEWLINK: struct ifinfomsg of 16 bytes, the index at 4, the flags at 8.
+/// RTM_NEWLINK: struct ifinfomsg of 16 bytes with the index at 4 and the flags at 8.
 fn link(body: &[u8]) -> Option<Link> {
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MASTER: u16 = 10;
@@ -279,8 +284,8 @@ fn link(body: &[u8]) -> Option<Link> {
     })
 }
 
-/// RTM_NEWADDR: struct ifaddrmsg of 8 bytes, the prefix length at 1, the index at 4. On a point-to-point link IFA_ADDRESS is the far end and
-/// IFA_LOCAL this one.
+/// RTM_NEWADDR: struct ifaddrmsg of 8 bytes with the prefix length at 1 and the index at 4. On a
+/// point-to-point link IFA_ADDRESS is the far end and IFA_LOCAL the local one.
 fn address(body: &[u8]) -> Option<Address> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
@@ -299,19 +304,21 @@ fn address(body: &[u8]) -> Option<Address> {
     })
 }
 
-/// Whether this notice can change which interfaces there are, their addresses, or the default route. A router may have many routes, and a
-/// routing daemon changes them all the time.
+/// Returns whether this notice can change the interfaces, their addresses, or the default route. A
+/// router can have many routes, and a routing daemon changes them all the time.
 pub fn matters(kind: u16, body: &[u8]) -> bool {
     !matches!(kind, libc::RTM_NEWROUTE | libc::RTM_DELROUTE) || is_default(body)
 }
 
-/// Whether struct rtmsg, as [`default_route`] has it, is of the main table and for all destinations.
+/// Returns whether struct rtmsg (see [`default_route`]) is in the main table and for all
+/// destinations.
 fn is_default(body: &[u8]) -> bool {
     const RT_TABLE_MAIN: u8 = 254;
     body.get(1) == Some(&0) && body.get(4) == Some(&RT_TABLE_MAIN)
 }
 
-/// RTM_NEWROUTE: struct rtmsg of 12 bytes: family, destination length, ..., table at 4, type at 7. Also whether it is IPv6's.
+/// RTM_NEWROUTE: struct rtmsg of 12 bytes: family, destination length, ..., table at 4, type at 7.
+/// Also returns whether the route is for IPv6.
 fn default_route(body: &[u8]) -> Option<(DefaultRoute, bool)> {
     const RTA_OIF: u16 = 4;
     const RTA_PRIORITY: u16 = 6;
@@ -322,7 +329,8 @@ fn default_route(body: &[u8]) -> Option<(DefaultRoute, bool)> {
         return None;
     }
     let link = match attribute(body, 12, RTA_MULTIPATH) {
-        // struct rtnexthop: length, flags, hops, then the index at 4. The first of several ways is followed.
+        // struct rtnexthop: length, flags, hops, then the index at 4. Only the first of several
+        // next hops is used.
         Some(ways) => ways.get(4..8)?,
         None => attribute(body, 12, RTA_OIF)?,
     };

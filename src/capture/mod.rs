@@ -1,4 +1,5 @@
-//! From the kernel to a knock: which interfaces are meant, the filter in front of their sockets, and what a packet says.
+//! From the kernel to a knock: the interfaces of `-i`, the filter of their sockets, and the
+//! decoding of packets.
 #![forbid(unsafe_code)]
 
 pub mod filter;

@@ -1,7 +1,8 @@
-//! IP packet in, [`Knock`] out: what counts as a knock at all.
+//! Decodes an IP packet into a [`Knock`].
 //!
-//! The kernel filter (`filter`) passes the packets that [`decode`] takes and a door wants or that hit a tripwire, and of well-formed ones
-//! no others unless it had to be coarser. Whoever changes one changes the other; `tests/filter` compares them, the real kernel included.
+//! The kernel filter (`filter`) passes the packets that [`decode`] accepts and a door wants, and
+//! those that hit a tripwire. Of well-formed packets it passes no others, unless it has to be
+//! coarser. Keep the two in step; `tests/capture` compares them, also with the real kernel.
 //!
 //! A knock is
 //! - IPv4 (RFC 791), options or not, whole or the first fragment; or IPv6 (RFC 8200) with at most
@@ -22,17 +23,16 @@ use etherparse::{
 };
 use std::net::IpAddr;
 
-/// Bytes of a TCP header that are looked at: up to and with the flags.
+/// The needed bytes of a TCP header: up to and including the flags.
 pub const TCP_NEED: usize = 14;
 
 /// Bytes of a UDP header.
 pub const UDP_NEED: usize = 8;
 
-/// All TCP flags that a door can name, as bits of byte 13 of the TCP header.
+/// All TCP flags that a config can name, as bits of byte 13 of the TCP header.
 const FLAG_BITS: u8 = 0x3f;
 
-/// The knock that a packet is, if it is one. The packet starts at its IP header; what is longer than [`SNAP_LENGTH`] is
-/// cut to that first.
+/// Decodes a packet that starts at its IP header. Ignores everything after [`SNAP_LENGTH`] bytes.
 pub fn decode(packet: &[u8]) -> Option<Knock> {
     let packet = &packet[..packet.len().min(SNAP_LENGTH)];
     match packet.first()? >> 4 {
@@ -93,12 +93,14 @@ fn decode_v6(packet: &[u8]) -> Option<Knock> {
     found.knock(packet, offset, next)
 }
 
-/// Whether a host can have this address at all. Which sources an interface can have is [`crate::capture::interfaces`]'.
+/// Returns whether a host can have this address at all. [`crate::capture::interfaces`] decides
+/// which sources an interface can have.
 pub fn can_be_host(source: IpAddr) -> bool {
     match source {
         // Not 0.0.0.0/8, nor 224.0.0.0 and up: multicast, class E, broadcast.
         IpAddr::V4(source) => (1..224).contains(&source.octets()[0]),
-        // An IPv4-mapped address (::ffff:a.b.c.d) is an IPv4 host's, and would not be in the IPv4 networks of `Allow`.
+        // An IPv4-mapped address (::ffff:a.b.c.d) belongs to an IPv4 host, and would not be in the
+        // IPv4 networks of `Allow`.
         IpAddr::V6(source) => {
             let bits = source.to_bits();
             let is_mapped = bits >> 32 == 0xffff;
@@ -107,18 +109,18 @@ pub fn can_be_host(source: IpAddr) -> bool {
     }
 }
 
-/// What the IP header says.
+/// The content of the IP header.
 struct IpHeader {
     source: IpAddr,
     destination: IpAddr,
-    /// Where the packet ends by its own word, in bytes from its start.
+    /// The end of the packet by its length field, in bytes from its start.
     end: usize,
-    /// Of IPv4, which counts the packets of a UDP socket; IPv6 has none.
+    /// The identification of IPv4, which counts the packets of a UDP socket. IPv6 has none.
     identification: u16,
 }
 
 impl IpHeader {
-    /// The knock, when the transport that starts at `offset` is one.
+    /// Decodes the transport header at `offset`.
     fn knock(self, packet: &[u8], offset: usize, transport: IpNumber) -> Option<Knock> {
         let (protocol, need) = match transport {
             IpNumber::TCP => (Protocol::Tcp, TCP_NEED),

@@ -1,4 +1,4 @@
-//! What a door is made of, and what a knock is: the words that every other module speaks.
+//! The shared vocabulary of all modules: steps, sequences, knocks, and what a door waits for.
 #![forbid(unsafe_code)]
 
 pub mod network;
@@ -9,7 +9,7 @@ use crate::util::time::Millis;
 use std::fmt;
 use std::net::IpAddr;
 
-/// The transport that a step is sent over.
+/// The transport protocol of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP, IP protocol 6.
@@ -48,7 +48,7 @@ impl fmt::Display for Step {
 pub struct Sequence(heapless::Vec<Step, MAX_STEPS>);
 
 impl Sequence {
-    /// A sequence of these steps; `None` if there are none, or more than [`MAX_STEPS`].
+    /// Creates a sequence. Returns `None` for no steps, or more than [`MAX_STEPS`].
     pub fn new(steps: &[Step]) -> Option<Sequence> {
         if steps.is_empty() {
             return None;
@@ -74,8 +74,8 @@ impl fmt::Display for Sequence {
     }
 }
 
-/// What opens a door. `List` is what a side knows of a list of one-time sequences: the config its path, the keeper the
-/// open list.
+/// What opens a door. `List` is what a module knows of a list of one-time sequences: the config its
+/// path, the keeper the open list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trigger<List> {
     /// The same sequence each time.
@@ -84,7 +84,8 @@ pub enum Trigger<List> {
     OneTime(List),
 }
 
-/// Bits of the TCP flags as they stand in byte 13 of the TCP header (RFC 9293), with their names in knockd's config.
+/// Bits of the TCP flags in byte 13 of the TCP header (RFC 9293), with their names in knockd's
+/// config.
 pub const TCP_FLAGS: [(&str, u8); 6] = [
     ("fin", 0x01),
     ("syn", 0x02),
@@ -94,7 +95,7 @@ pub const TCP_FLAGS: [(&str, u8); 6] = [
     ("urg", 0x20),
 ];
 
-/// Which TCP flags a door asks for. The default asks for none: every TCP packet fits.
+/// The TCP flags that a door requires. By default none: every TCP packet matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlagRule {
     /// Flags that must be set, as bits of [`TCP_FLAGS`].
@@ -104,28 +105,31 @@ pub struct FlagRule {
 }
 
 impl FlagRule {
-    /// Whether a TCP packet with these flags fits.
+    /// Returns whether a TCP packet with these flags matches.
     pub fn fits(self, flags: u8) -> bool {
         flags & self.set == self.set && flags & self.clear == 0
     }
 }
 
-/// The packets that open a door: all that the listener knows of it. Commands are the keeper's alone.
+/// The packets that open a door. This is all that the listener knows of a door; only the keeper
+/// knows the commands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pattern {
-    /// The steps; `None` while the door is disabled: its one-time list is used up, or the next line is not here yet.
+    /// The steps. `None` while the door is disabled: its one-time list is used up, or the next line
+    /// has not arrived.
     pub sequence: Option<Sequence>,
-    /// A whole knock must be done within this time from its first step. 0: only a sequence of one step can open.
+    /// The time for a complete knock, from its first step. With 0 only a sequence of one step can
+    /// open.
     pub seq_timeout: Millis,
     /// Which TCP packets count. UDP always counts.
     pub flags: FlagRule,
-    /// The only destination that counts; `None`: any address of the interface.
+    /// The only destination that counts. `None`: any address of the interface.
     pub target: Option<IpAddr>,
 }
 
 impl Pattern {
-    /// Whether this door counts packets to that destination. `local`: it is an address of the interface that the
-    /// packet came in by.
+    /// Returns whether this door counts packets to that destination. `local`: it is an address of
+    /// the interface that the packet came in by.
     pub fn accepts_destination(&self, destination: IpAddr, local: bool) -> bool {
         match self.target {
             Some(target) => target == destination,
@@ -133,13 +137,13 @@ impl Pattern {
         }
     }
 
-    /// Whether the flags of this knock are fit for this door.
+    /// Returns whether the flags of this knock match.
     pub fn fits_flags(&self, knock: &Knock) -> bool {
         knock.step.protocol == Protocol::Udp || self.flags.fits(knock.flags)
     }
 
-    /// Whether this door needs to see the knock: destination and flags fit, and the port is one of its steps.
-    /// The kernel filter passes what any door wants (knockd 0.8 does the same).
+    /// Returns whether this door needs to see the knock: destination and flags match, and the port
+    /// is one of its steps. The kernel filter passes what any door wants, as in knockd 0.8.
     pub fn wants(&self, knock: &Knock, local: bool) -> bool {
         self.accepts_destination(knock.destination, local)
             && self.fits_flags(knock)
@@ -153,9 +157,9 @@ impl Pattern {
 /// One packet that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knock {
-    /// Who knocks.
+    /// The client's address.
     pub source: IpAddr,
-    /// The address that was knocked at.
+    /// The destination address.
     pub destination: IpAddr,
     /// Transport and destination port.
     pub step: Step,
@@ -163,17 +167,18 @@ pub struct Knock {
     pub flags: u8,
     /// The source port.
     pub source_port: u16,
-    /// What a copy of the packet has, too, and the next packet of its sender has not: the TCP sequence number (RFC 9293), or for UDP over
-    /// IPv4 the identification of the IP header (RFC 791). 0: copies cannot be recognised, as of UDP over IPv6.
+    /// A number that copies of the packet share, and that the sender's next packet does not have:
+    /// the TCP sequence number (RFC 9293), or for UDP over IPv4 the identification of the IP header
+    /// (RFC 791). 0 if copies cannot be recognised, as for UDP over IPv6.
     pub serial: u32,
 }
 
-/// Which rule decides whether knocks make a sequence.
+/// The rule that decides whether knocks complete a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Matching {
-    /// Ours: retransmissions, a few stray knocks and a false start are forgiven.
+    /// The rule of knockd-rs: forgives retransmissions, a few stray knocks and a false start.
     #[default]
     Tolerant,
-    /// knockd 0.8's: any other listed port ends the attempt and is swallowed.
+    /// The rule of knockd 0.8: a knock on another listed port ends the attempt and starts none.
     Strict,
 }

@@ -4,17 +4,18 @@
 use crate::util::number::number;
 use std::net::IpAddr;
 
-/// The addresses that begin with the same bits.
+/// The addresses that share a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Any address of it.
+    /// Any address of the network.
     pub address: IpAddr,
-    /// How many bits are the same: 0 to 32, for IPv6 to 128. What is more counts as that.
+    /// The length of the prefix: 0 to 32, for IPv6 to 128. Larger values mean the maximum.
     pub prefix: u8,
 }
 
 impl Network {
-    /// Reads `192.168.1.0/24`, `2001:db8::/32`, or an address alone. Bits after the prefix do not matter, as with iptables.
+    /// Parses `192.168.1.0/24`, `2001:db8::/32`, or a single address. Bits after the prefix are
+    /// ignored, as by iptables.
     pub fn parse(text: &str) -> Option<Network> {
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -27,7 +28,7 @@ impl Network {
             None => bits,
         };
         let prefix = prefix as u8;
-        // Packets never carry the mapped form.
+        // Packets never carry the IPv4-mapped form.
         Some(match address.to_canonical() {
             mapped if mapped != address && prefix >= 96 => Network {
                 address: mapped,
@@ -37,7 +38,7 @@ impl Network {
         })
     }
 
-    /// Whether that address is in it.
+    /// Returns whether the network contains that address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => self.fits(&own.octets(), &other.octets()),
@@ -46,7 +47,8 @@ impl Network {
         }
     }
 
-    /// Whether that is the address for all hosts of an IPv4 network; one of a single host or of two has none.
+    /// Returns whether that is the broadcast address of an IPv4 network. Networks of one or two
+    /// hosts have none.
     pub fn is_broadcast(&self, address: IpAddr) -> bool {
         let host_bits = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
         let IpAddr::V4(v4) = address else {

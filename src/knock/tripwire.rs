@@ -1,5 +1,5 @@
-//! Ports that nobody who knocks has a reason to touch. The second one touched within an attempt ends it, so a scan that
-//! happens to hit the ports of a door in order does not open it.
+//! Tripwires: ports that no client has a reason to use. The second one hit within an attempt ends
+//! it, so a scan that hits the ports of a door in order does not open it.
 #![forbid(unsafe_code)]
 
 use crate::knock::{FlagRule, Knock, Pattern, Protocol, Step, TCP_FLAGS};
@@ -7,23 +7,23 @@ use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT, GUARDS};
 use crate::util::number::hex;
 use crate::util::time::Millis;
 
-/// A TCP packet that is none of these is an answer to somebody, not a scan: SYN without ACK.
+/// A TCP hit has SYN without ACK. Other packets are replies, not scans.
 pub const TCP_RULE: FlagRule = FlagRule {
     set: TCP_FLAGS[1].1,
     clear: TCP_FLAGS[4].1,
 };
 
-/// Ports from the first to the last, both included.
+/// A range of ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PortRange {
-    /// The first, from 1.
+    /// The first port, from 1.
     pub low: u16,
-    /// The last.
+    /// The last port.
     pub high: u16,
 }
 
 impl PortRange {
-    /// That port alone.
+    /// A range of one port.
     pub fn single(port: u16) -> PortRange {
         PortRange {
             low: port,
@@ -32,19 +32,19 @@ impl PortRange {
     }
 }
 
-/// What `Tripwire` says.
+/// The value of `Tripwire`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tripwire<T> {
-    /// There are none.
+    /// No tripwires.
     #[default]
     None,
-    /// The neighbours of the doors' ports, and some by chance.
+    /// The ports on both sides of the doors' steps, and random ones.
     Auto,
-    /// Those that are listed.
+    /// The listed ports.
     Ports(T),
 }
 
-/// How many hits within which time ban.
+/// The number of hits within a time that leads to a ban.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BanRule {
     /// `TripwireHits`, from 1 to [`MAX_HITS`](crate::limits::MAX_HITS).
@@ -53,11 +53,11 @@ pub struct BanRule {
     pub window: Millis,
 }
 
-/// Sorts ranges and makes one of those that overlap or touch.
+/// Sorts ranges and joins those that overlap or touch.
 pub fn merge(unsorted: Vec<PortRange>) -> Vec<PortRange> {
     let mut ranges = Vec::new();
     for range in unsorted {
-        // Less code than sorting; nearly always it is at the end.
+        // Less code than sorting. The new range is nearly always the last.
         let at = ranges.partition_point(|other| *other < range);
         ranges.insert(at, range);
     }
@@ -71,29 +71,29 @@ pub fn merge(unsorted: Vec<PortRange>) -> Vec<PortRange> {
     ranges
 }
 
-/// Whether one of these ranges, as [`merge`] leaves them, has that port.
+/// Returns whether one of these ranges, in the form that [`merge`] returns, contains the port.
 fn has(ranges: &[PortRange], port: u16) -> bool {
     let at = ranges.partition_point(|range| range.high < port);
     ranges.get(at).is_some_and(|range| range.low <= port)
 }
 
-/// Random numbers that [`Tripwires::auto`] draws at most for each transport.
+/// The maximum of random numbers that [`Tripwires::auto`] draws for each transport.
 pub const MAX_DRAWS: usize = 16 * AUTO_TRIPWIRES;
 
-/// The tripwires of a config. The ports of its doors are none, whatever is said here.
+/// The tripwires of a config. Ports of its doors are never tripwires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tripwires {
-    /// As [`merge`] leaves them.
+    /// In the form that [`merge`] returns.
     tcp: Vec<PortRange>,
     udp: Vec<PortRange>,
-    /// The ports on both sides of each step are tripwires too, as far as [`reach`] ...
+    /// The ports on both sides of each step are also tripwires, as far as [`reach`] ...
     guards: bool,
-    /// ... except these, where something listens.
+    /// ... except these, which have a listening service.
     services: Vec<PortRange>,
 }
 
 impl Tripwires {
-    /// These ports.
+    /// Only the listed ports.
     pub fn listed(ports: Vec<PortRange>) -> Tripwires {
         let ports = merge(ports);
         Tripwires {
@@ -103,14 +103,14 @@ impl Tripwires {
         }
     }
 
-    /// The guards on both sides of each step and, for each transport, [`AUTO_TRIPWIRES`] random ports, none of them of a service. Of `random`
-    /// 16 bits are enough.
-    /// UDP ones by chance are below [`FIRST_LAN_PORT`]: answers to what the LAN asked would wake us.
+    /// The ports on both sides of each step and, for each transport, [`AUTO_TRIPWIRES`] random
+    /// ports without a listening service. `random` needs 16 random bits. Random UDP ports are below
+    /// [`FIRST_LAN_PORT`], because replies to clients on the LAN would wake the listener.
     pub fn auto(services: &[u16], mut random: impl FnMut() -> u64) -> Tripwires {
         let services = merge(services.iter().copied().map(PortRange::single).collect());
         let mut draw = |below: u64| {
             let mut ports = Vec::new();
-            // Ends also where everything listens.
+            // Also ends if every port has a service.
             for _ in 0..MAX_DRAWS {
                 let range = PortRange::single((random() % (below - 1) + 1) as u16);
                 if !has(&services, range.low) && !ports.contains(&range) {
@@ -130,7 +130,7 @@ impl Tripwires {
         }
     }
 
-    /// Whether this knock is none at a door of these but hits a tripwire.
+    /// Returns whether this knock hits a tripwire and is not for one of these doors.
     pub fn is_hit_by(&self, knock: &Knock, patterns: &[Pattern]) -> bool {
         let port = knock.step.port;
         let (ports, fits) = match knock.step.protocol {
@@ -154,13 +154,14 @@ impl Tripwires {
         is_listed || is_guard && !has(&self.services, port)
     }
 
-    /// All of one transport, beside the ports of these doors; as [`merge`] leaves them.
+    /// All tripwires of one transport, without the ports of these doors, in the form that [`merge`]
+    /// returns.
     pub fn ranges(&self, protocol: Protocol, patterns: &[Pattern]) -> Vec<PortRange> {
         let mut ranges = match protocol {
             Protocol::Tcp => self.tcp.clone(),
             Protocol::Udp => self.udp.clone(),
         };
-        // What is no tripwire.
+        // The ports that are not tripwires.
         let mut doors: Vec<PortRange> = self.services.clone();
         for sequence in patterns.iter().flat_map(|pattern| &pattern.sequence) {
             for step in sequence.steps() {
@@ -195,8 +196,9 @@ impl Tripwires {
     }
 }
 
-/// How many ports on each side of a step are guards for packets of this transport. One where more would cost: of the other transport,
-/// whose filter does not have the step itself, and of UDP where replies to the LAN arrive.
+/// The number of ports on each side of a step that are tripwires for this transport. Only one where
+/// more would be expensive: for the other transport, whose filter does not contain the step itself,
+/// and for UDP ports at which replies to the LAN arrive.
 fn reach(step: Step, protocol: Protocol) -> u16 {
     let is_cheap = match protocol {
         Protocol::Tcp => true,
@@ -208,8 +210,8 @@ fn reach(step: Step, protocol: Protocol) -> u16 {
     }
 }
 
-/// Adds the local ports in the text of /proc/net/tcp, tcp6, udp or udp6 of sockets in one of these states: `0A` is a TCP socket that
-/// listens, `07` a UDP socket that is not connected (proc(5)).
+/// Adds the local ports of sockets in that state, from the text of /proc/net/tcp, tcp6, udp or
+/// udp6: `0A` is a listening TCP socket, `07` a UDP socket that is not connected (proc(5)).
 pub fn add_ports_in_state(text: &str, state: &str, ports: &mut Vec<u16>) {
     for line in text.split('\n') {
         let mut words = line.split_ascii_whitespace();
@@ -252,7 +254,7 @@ mod tests {
         }
     }
 
-    /// Counts up from there in big strides.
+    /// Counts up in large steps.
     fn counter(mut n: u64) -> impl FnMut() -> u64 {
         move || {
             n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -336,12 +338,12 @@ mod tests {
                 .iter()
                 .flat_map(|range| range.low..=range.high)
                 .collect();
-            // Of TCP 2 to 9 and 14 to 30 but for 21 and 22, and 65527 to 65534.
+            // TCP: 2 to 9, 14 to 30 except 21 and 22, and 65527 to 65534.
             let guards = match protocol {
                 Protocol::Tcp => 8 + 15 + 8,
                 Protocol::Udp => 1 + 1 + 1,
             };
-            // Random ones may be guards as well.
+            // Random ports can coincide with those next to steps.
             assert!(
                 (guards + AUTO_TRIPWIRES - 3..=guards + AUTO_TRIPWIRES).contains(&ports.len()),
                 "{}",

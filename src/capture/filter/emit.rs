@@ -1,5 +1,6 @@
-//! From a [`Plan`] to a program. Each function emits code that goes on at places which exist already, and returns where its
-//! own code starts; so the program is written from its end to its start, and this file reads in that order too.
+//! Emits the program of a [`Plan`]. Each function emits code that continues at existing labels, and
+//! returns the label of its own start. So the program is written from its end to its start, and
+//! this file reads in that order, too.
 #![forbid(unsafe_code)]
 
 use super::{ANY_FLAGS, FlagTable, Kernel, Plan, Range};
@@ -16,8 +17,9 @@ use std::net::IpAddr;
 // linux/if_ether.h
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
-/// linux/if_packet.h: 0, 1 and 2 are to this host, broadcast and multicast, 3 is to another MAC address, which may be that of a macvlan or
-/// bridge of this host: the IP address decides. Above are those that this host sends, and looped back.
+/// linux/if_packet.h: 0, 1 and 2 are to this host, broadcast and multicast. 3 is to another MAC
+/// address, which may belong to a macvlan or bridge of this host: the IP address decides. Higher
+/// values are sent by this host, or looped back.
 const PACKET_OTHERHOST: u32 = 3;
 // IP protocol numbers (IANA).
 const HOP_BY_HOP: u32 = 0;
@@ -30,14 +32,14 @@ const IPV6_HEADER: u32 = 40;
 /// The word of scratch memory that holds the transport's protocol number.
 const TRANSPORT: u32 = 0;
 
-/// The program; `None` if it is too long.
+/// Emits the program. Returns `None` if it is too long.
 pub(super) fn program(plan: &Plan, kernel: Kernel) -> Option<Vec<Instruction>> {
     [2, 8]
         .into_iter()
         .find_map(|few| with_few(plan, kernel, few))
 }
 
-/// The same with so many ports tried one by one.
+/// The same with that number of ports tested one by one.
 fn with_few(plan: &Plan, kernel: Kernel, few: usize) -> Option<Vec<Instruction>> {
     let mut b = Builder::new(few);
     if plan.classes.is_empty() {
@@ -77,7 +79,7 @@ fn with_few(plan: &Plan, kernel: Kernel, few: usize) -> Option<Vec<Instruction>>
         }
         families.push(one(number, then));
     }
-    // Near by, so that what is not IP need not jump twice.
+    // Close to the start, so that packets other than IP need only one jump.
     let drop = b.pass(0);
     let start = b.choose(&families, drop);
     b.step(op::LD_WORD, AD_PROTOCOL, start);
@@ -111,11 +113,11 @@ fn one(value: u32, then: Label) -> Case {
     }
 }
 
-/// Where it is decided whether a packet that a door wants came in as one and is sound, and passed if so. X is where the transport
-/// starts.
+/// The label at which the program decides whether a wanted packet came in and is valid, and passes
+/// it if so. X is the start of the transport header.
 struct Sound {
     tcp: Label,
-    /// Its flags are there.
+    /// The packet contains its flags.
     tcp_with_flags: Label,
     udp: Label,
 }
@@ -123,7 +125,8 @@ struct Sound {
 impl Sound {
     fn emit(b: &mut Builder, plan: &Plan, kernel: Kernel) -> Sound {
         let pass = b.pass(SNAP_LENGTH as u32);
-        // A first fragment, from what can be a host. Header and length fields that lie are left to user space: nobody sends such.
+        // A first fragment from a possible host. User space handles wrong header and length fields,
+        // which are rare.
         let v4 = plan.has_v4().then(|| {
             let lines = &[
                 Do(op::LD_HALF, 6),
@@ -146,8 +149,8 @@ impl Sound {
                 specified = b.step(op::LD_WORD, offset, test);
             }
             let lines = &[
-                // X = the offset of the last byte that the transport needs. All of that is there (a load beyond the end drops the packet)
-                // and will reach user space.
+                // X = the offset of the last byte that the transport needs. All of that exists (a
+                // load beyond the end drops the packet) and reaches user space.
                 Do(op::ADD_X, 0),
                 Refuse(op::JGT, SNAP_LENGTH as u32),
                 Do(op::SUB, 1),
@@ -178,7 +181,7 @@ impl Sound {
             let family = b.choose(&families, b.drop);
             let mut then = b.step(op::LD_WORD, AD_PROTOCOL, family);
             if kernel.vlan_tag_present {
-                // VLAN 0 is a priority and no VLAN: the host takes such a frame as an untagged one.
+                // VLAN 0 is a priority tag, not a VLAN: the host treats such a frame as untagged.
                 let priority = &[Do(op::LD_WORD, AD_VLAN_TAG), Refuse(op::JSET, 0x0fff)];
                 let tagged = b.lines(priority, then);
                 let tag = b.test(op::JGT, 0, tagged, then);
@@ -196,7 +199,8 @@ impl Sound {
             false => udp,
         };
         let tcp_with_flags = came_in(b, Protocol::Tcp, TCP_NEED);
-        // Where flags are tested, that they are there is known; code that nobody goes to must not be.
+        // If flags are tested, the packet is known to contain them. The kernel rejects unreachable
+        // code, so do not emit any.
         let any_tcp = |range: &Range| range.protocol == Protocol::Tcp && range.flags == ANY_FLAGS;
         let tcp = match plan.wants(&any_tcp) {
             true => b.step(op::LD_BYTE_X, TCP_NEED as u32 - 1, tcp_with_flags),
@@ -210,11 +214,11 @@ impl Sound {
     }
 }
 
-/// How one comes to what a class wants.
+/// The state in which code for a class starts.
 struct Class {
     /// From the IPv4 header.
     v4: Label,
-    /// With X where the transport starts, and its number in memory.
+    /// With X at the start of the transport header, and its protocol number in memory.
     v6: Label,
 }
 
@@ -226,9 +230,10 @@ impl Class {
             places.clone().any(|(address, _)| address.is_ipv6()),
             places.any(|(address, _)| address.is_ipv4()),
         );
-        // Right before what they go to, so that no jump is needed: for IPv6 that costs one.
+        // Placed right before their targets, so that no jump is needed: for IPv6 that would cost
+        // one.
         let v4 = match v4 {
-            // X = where the transport starts.
+            // X = the start of the transport header.
             true => b.lines(&[Do(op::LDX_MSH, 0), Do(op::LD_BYTE, 9)], transport),
             false => transport,
         };
@@ -249,7 +254,8 @@ fn case(first: &Range, last: &Range, then: Label) -> Case {
     }
 }
 
-/// Where it is decided what a class wants. X is where the transport starts, and A its number.
+/// The label at which the program decides what a class wants. X is the start of the transport
+/// header, and A its protocol number.
 fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flags) -> Label {
     let (tcp, udp) = ranges.split_at(ranges.partition_point(|r| r.protocol == Protocol::Tcp));
     let mut transports = Vec::new();
@@ -258,8 +264,9 @@ fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flag
             continue;
         }
         let mut cases = Vec::new();
-        // A run of ports without a gap is one case: the flags of its widest range, other ports in it told apart there. So a
-        // step between its guards costs no more than the step and one port on each side.
+        // A run of ports without a gap is one case: the flags of its widest range, with the other
+        // ports distinguished there. So a step between its tripwires costs no more than the step
+        // and one port on each side.
         for run in ranges.chunk_by(|range, next| next.low - range.high == 1) {
             let base = run
                 .iter()
@@ -283,17 +290,17 @@ fn transports(b: &mut Builder, ranges: &[Range], sound: &Sound, flags: &mut Flag
     b.choose(&transports, b.drop)
 }
 
-/// Code that tests flags; the same table is tested in one place.
+/// Code that tests flags. Equal tables share one test.
 #[derive(Default)]
 struct Flags {
-    /// Tables, with where their test starts.
+    /// Tables, and the label at which their test starts.
     tests: Vec<(FlagTable, Label)>,
-    /// Tables, with where their test goes on once the flags are in A.
+    /// Tables, and the label at which their test continues with the flags in A.
     loaded: Vec<(FlagTable, Label)>,
 }
 
 impl Flags {
-    /// Goes on if the table has the packet's flags.
+    /// Continues if the table contains the packet's flags.
     fn emit(&mut self, b: &mut Builder, table: FlagTable, sound: &Sound) -> Label {
         if table == ANY_FLAGS {
             return sound.tcp;
@@ -307,9 +314,10 @@ impl Flags {
         at
     }
 
-    /// The same with the flags in A and the bits below `bit` told apart already: the table does not depend on them.
+    /// The same with the flags in A and the bits below `bit` already tested: the table does not
+    /// depend on them.
     fn decide(&mut self, b: &mut Builder, table: FlagTable, bit: u32, fit: Label) -> Label {
-        /// The combinations that have the n-th bit set.
+        /// The combinations with the n-th bit set.
         const HAVE: [FlagTable; 6] = [
             0xaaaa_aaaa_aaaa_aaaa,
             0xcccc_cccc_cccc_cccc,
@@ -327,7 +335,7 @@ impl Flags {
         if let Some(&(_, at)) = self.loaded.iter().find(|(known, _)| *known == table) {
             return at;
         }
-        // What is wanted when the bit is set, and when it is clear.
+        // What is wanted if the bit is set, and if it is clear.
         let shift = 1 << bit;
         let (set, clear) = (table & have, table & !have);
         let (set, clear) = (set | set >> shift, clear | clear << shift);
@@ -342,8 +350,8 @@ impl Flags {
     }
 }
 
-/// By destination, of one family, to the code of its class: one 32-bit word of the address after the other. All places agree in the words
-/// before `word`.
+/// Branches by destination of one family to the code of its class, one 32-bit word of the address
+/// after the other. All destinations agree in the words before `word`.
 fn by_address(b: &mut Builder, places: &[(IpAddr, Label)], word: usize) -> Label {
     let value = |&(address, _): &(IpAddr, Label)| match address {
         IpAddr::V4(address) => address.to_bits(),
@@ -368,12 +376,13 @@ fn by_address(b: &mut Builder, places: &[(IpAddr, Label)], word: usize) -> Label
     b.step(op::LD_WORD, offset + 4 * word as u32, address)
 }
 
-/// With the next header's number in A and its place in X, goes over the extension headers: then X is where the transport
-/// starts, and its number is in memory.
+/// With the number of the next header in A and its offset in X, skips the extension headers. Then X
+/// is the start of the transport header, and its number is in memory.
 fn v6_extensions(b: &mut Builder, then: Label) -> Label {
     let done = b.step(op::ST, TRANSPORT, then);
     (0..MAX_IPV6_EXTENSIONS).fold(done, |next, _| {
-        // A = the header's length in 8 bytes, the first 8 not counted (RFC 8200, section 4).
+        // A = the header's length in units of 8 bytes, without the first 8 bytes (RFC 8200, section
+        // 4).
         let lines = &[
             Do(op::LSH, 3),
             Do(op::ADD, 8),

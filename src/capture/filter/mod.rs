@@ -1,18 +1,21 @@
-//! The kernel filter: doors and local addresses in, a classic BPF program out, for an AF_PACKET/SOCK_DGRAM socket, where
-//! the packet starts at its IP header. It passes the packets that are a knock ([`crate::capture::packet::decode`]) which a
-//! door wants ([`Pattern::wants`]), or that hits a tripwire where some door can be knocked at; as long as that fits into the
-//! instructions that old kernels take, nothing else costs a wake-up.
+//! Compiles doors and local addresses into a classic BPF program for an AF_PACKET/SOCK_DGRAM
+//! socket, where the packet starts at its IP header. The program passes knocks
+//! ([`crate::capture::packet::decode`]) that a door wants ([`Pattern::wants`]), and hits of
+//! tripwires at addresses with a door. As long as that fits into the instructions that old kernels
+//! accept, no other packet wakes the listener.
 //!
-//! Most packets of a router are well-formed and not for a door. So the program asks first what tells those apart (address, protocol,
-//! port, flags), and only of what is left whether it came in and is sound. Whether an IPv4 header's own version, lengths and the packet's
-//! agree it does not ask, for nobody sends others; user space does.
+//! Most packets of a router are well-formed and not for a door. So the program first tests what
+//! distinguishes those (address, protocol, port, flags). Only for the rest does it test whether the
+//! packet came in and is valid. It does not test whether the version and lengths of an IPv4 header
+//! agree with the packet: such packets are rare, and user space tests it.
 //!
-//! Instructions that run on a kernel that knows of VLAN tags, with one IPv4 address and n ranges of ports: 4 for a packet that is not IP, at
-//! most 10 for another address or protocol, 16 + log2 n for another port, 28 + log2 n for one that passes.
+//! Executed instructions, on a kernel that knows VLAN tags, with one IPv4 address and n ranges of
+//! ports: 4 for a packet that is not IP, at most 10 for another address or protocol, 16 + log2 n
+//! for another port, 28 + log2 n for one that passes.
 //!
-//! Sizes in instructions, for doors with three TCP SYN steps: one door, one IPv4 address: 30; one IPv4 and two IPv6
-//! addresses: 132, of which the IPv6 extension headers take 54; a second such door: 136; one with `Tripwire = auto`: about
-//! 360. About 390 ports fit exactly.
+//! Program sizes in instructions, for doors with three TCP SYN steps: 30 with one door and one IPv4
+//! address; 132 with one IPv4 and two IPv6 addresses, of which the IPv6 extension headers take 54;
+//! 136 with a second such door; about 360 with `Tripwire = auto`. About 390 ports fit exactly.
 #![forbid(unsafe_code)]
 
 mod emit;
@@ -23,15 +26,15 @@ use crate::util::bpf::Instruction;
 use crate::util::number::number;
 use std::net::IpAddr;
 
-/// What the running kernel's filters can do.
+/// Capabilities of the running kernel's filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// It can tell whether a frame has a VLAN tag; see [`knows_vlan_tag`].
+    /// It can test whether a frame has a VLAN tag; see [`knows_vlan_tag`].
     pub vlan_tag_present: bool,
 }
 
-/// Whether the kernel of this uname release (such as `3.10.108-d1`) can tell in a filter that a frame has a VLAN tag: 3.8
-/// and later. An older one drops every packet that it is asked this about.
+/// Returns whether the kernel of this uname release (such as `3.10.108-d1`) can test in a filter
+/// whether a frame has a VLAN tag: 3.8 and later. Older kernels drop every packet at this test.
 pub fn knows_vlan_tag(release: &str) -> bool {
     let mut numbers = release.as_bytes().split(|byte| !byte.is_ascii_digit());
     let mut next = || number(numbers.next()?, u32::MAX.into());
@@ -46,15 +49,16 @@ pub fn knows_vlan_tag(release: &str) -> bool {
 pub struct Filter {
     /// The program, at most [`crate::limits::MAX_FILTER_INSTRUCTIONS`].
     pub program: Vec<Instruction>,
-    /// It passes nothing but what the doors want. Else there was no room, and it passes more; it never misses a knock.
+    /// It passes only what the doors want. Otherwise there was no room, and it passes more. It
+    /// never misses a knock.
     pub exact: bool,
 }
 
-/// The filter for these doors and tripwires on a socket whose interface has these addresses. With `ipv4_only` it passes no IPv6.
-/// The same input gives the same program.
+/// Compiles the filter for these doors and tripwires on a socket whose interface has these
+/// addresses. With `ipv4_only` it passes no IPv6. The same input gives the same program.
 ///
-/// When the exact program is too long, nearest ports become one range, no more than it takes; where that is not enough, the address is
-/// left out, too.
+/// If the exact program is too long, joins the nearest ports to ranges, as few as needed. If that
+/// is not enough, omits the test of the address, too.
 pub fn compile(
     patterns: &[Pattern],
     tripwires: &Tripwires,
@@ -68,13 +72,14 @@ pub fn compile(
         let anywhere = plan.anywhere(patterns, &tripwires, local);
         Filter {
             exact: false,
-            // There always is one: with one range for TCP and one for UDP it takes about 200 instructions.
+            // There always is one: with one range for TCP and one for UDP it has about 200
+            // instructions.
             ..shortest_join(&anywhere, kernel).unwrap_or_default()
         }
     })
 }
 
-/// The program of this plan with no more ports joined than it takes to be short enough.
+/// Compiles this plan, and joins only as many ports as needed to make it short enough.
 fn shortest_join(plan: &Plan, kernel: Kernel) -> Option<Filter> {
     let attempt = |reach| {
         let program = emit::program(&plan.join(reach), kernel)?;
@@ -105,11 +110,11 @@ struct Range {
     flags: FlagTable,
 }
 
-/// Which of the 64 combinations of TCP flags are wanted: bit n stands for the combination n of byte 13. Whatever rules
-/// come together at a port, this is their union.
+/// The wanted ones of the 64 combinations of TCP flags: bit n stands for combination n of byte 13.
+/// If several rules apply to a port, this is their union.
 type FlagTable = u64;
 
-/// All combinations; what UDP has.
+/// All combinations, for UDP.
 const ANY_FLAGS: FlagTable = u64::MAX;
 
 fn flag_table(rule: FlagRule) -> FlagTable {
@@ -118,13 +123,13 @@ fn flag_table(rule: FlagRule) -> FlagTable {
         .fold(0, |table, flags| table | 1 << flags)
 }
 
-/// What the program has to tell apart.
+/// What the program has to distinguish.
 struct Plan {
-    /// What is wanted at some addresses: ranges in ascending order, apart from each other. Never empty ones.
+    /// The wanted ports for a set of addresses: ascending ranges that do not touch. Never empty.
     classes: Vec<Vec<Range>>,
-    /// Each address that a knock may be for, in ascending order, with its class.
+    /// Each destination address of a knock, in ascending order, with its class.
     places: Vec<(IpAddr, usize)>,
-    /// The address is not tested; there is one class.
+    /// The address is not tested, and there is one class.
     any_address: bool,
 }
 
@@ -166,7 +171,7 @@ impl Plan {
         plan
     }
 
-    /// The same with the address left out: whatever is wanted somewhere is wanted everywhere.
+    /// The same without the address: what is wanted at one address is wanted everywhere.
     fn anywhere(&self, patterns: &[Pattern], tripwires: &[Range], local: &[IpAddr]) -> Plan {
         let wanted = ranges(patterns, tripwires, &|pattern| {
             self.places
@@ -185,7 +190,7 @@ impl Plan {
         }
     }
 
-    /// The same with near ports made one range, see [`join`].
+    /// The same with near ports joined, see [`join`].
     fn join(&self, reach: u32) -> Plan {
         let mut classes = self.classes.clone();
         for ranges in &mut classes {
@@ -199,7 +204,7 @@ impl Plan {
     }
 }
 
-/// The tripwires, none of which is a port of a door.
+/// The tripwires, without ports of doors.
 fn tripwire_ranges(tripwires: &Tripwires, patterns: &[Pattern]) -> Vec<Range> {
     let mut ranges = Vec::new();
     for (protocol, flags) in [
@@ -236,7 +241,7 @@ fn ranges(
                 Protocol::Tcp => tcp_flags,
                 Protocol::Udp => ANY_FLAGS,
             };
-            // Nothing goes to port 0, see `packet`.
+            // `packet` never accepts port 0.
             if step.port != 0 && flags != 0 {
                 let range = Range {
                     protocol: step.protocol,
@@ -255,7 +260,7 @@ fn ranges(
     ranges
 }
 
-/// Adds a range in its place; one that begins with the same port is the same, with the flags of both.
+/// Inserts a range. If one with the same first port exists, merges their flags.
 fn add(ranges: &mut Vec<Range>, range: Range) {
     match ranges.binary_search_by_key(&(range.protocol, range.low), |it| (it.protocol, it.low)) {
         Ok(at) => ranges[at].flags |= range.flags,
@@ -263,8 +268,8 @@ fn add(ranges: &mut Vec<Range>, range: Range) {
     }
 }
 
-/// Neighbours with the same flags become one range. So do ranges that are near each other, with the flags of both: by
-/// distance, and among equal distances by port, up to `reach` (distance * 65536 + port; 0: none).
+/// Joins adjacent ranges with the same flags, and ranges that are near each other, merging their
+/// flags: ordered by distance, then by port, up to `reach` (distance * 65536 + port; 0: none).
 fn join(ranges: &mut Vec<Range>, reach: u32) {
     ranges.dedup_by(|next, kept| {
         if next.protocol != kept.protocol {

@@ -1,4 +1,4 @@
-//! Becoming a daemon, and being the only one.
+//! Daemonizing, and the lock that keeps a daemon the only one.
 
 use super::error::{Error, Result, cerr};
 use super::exec::fork;
@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Closes whatever the caller of this program left open above standard error, so that neither the listener nor a command
-/// gets it. Only while nothing of ours is open: later such a number is something of ours.
+/// Closes all descriptors above standard error that the parent left open, so that neither the
+/// listener nor a command inherits them. Call it before opening any of our own.
 pub fn close_inherited() {
     let close = |fd: u64| {
         if fd > libc::STDERR_FILENO as u64 {
@@ -30,16 +30,17 @@ pub fn close_inherited() {
                 number(name.as_bytes(), libc::c_int::MAX as u64).map(close);
             }
         }
-        // All that are likely.
+        // All that are likely to exist.
         Err(_) => (0..MAX_INHERITED).for_each(close),
     }
 }
 
-/// The daemon's half of the promise to tell its parent how the start went.
+/// The pipe through which the daemon reports to its parent that the start succeeded.
 pub struct ParentSignal(io::PipeWriter);
 
-/// Forks: the child goes on in a session of its own with directory `/`; the parent waits until the child calls
-/// [`ParentSignal::done`] and exits with 0, or with 1 if the child ends before. Errors until then reach the terminal.
+/// Forks. The child continues in its own session with directory `/`. The parent waits until the
+/// child calls [`ParentSignal::done`] and exits with 0, or with 1 if the child ends before. Until
+/// then errors reach the terminal.
 pub fn daemonize() -> Result<ParentSignal> {
     let (from_child, to_parent) = io::pipe()?;
     if fork()?.is_some() {
@@ -59,35 +60,37 @@ pub fn daemonize() -> Result<ParentSignal> {
 }
 
 impl ParentSignal {
-    /// The start succeeded: standard input, output and error go to /dev/null, and the parent exits.
+    /// Reports success: standard input, output and error become /dev/null, and the parent exits.
     pub fn done(self) -> Result<()> {
         let null = open(Path::new("/dev/null"), libc::O_RDWR, 0)?;
         for standard in 0..=2 {
             // SAFETY: no pointers; both are open descriptors.
             cerr(unsafe { libc::dup2(null.as_raw_fd(), standard) })?;
         }
-        // Whoever waited for it may be gone; the doors are not.
+        // The parent may have been killed. The daemon continues.
         let _ = write_all(self.0.as_fd(), b"!");
         Ok(())
     }
 }
 
-/// The process that has a lock.
+/// The process that holds a lock.
 #[derive(Debug)]
 pub struct Holder {
-    /// Its id.
+    /// Its PID.
     pub process: Pid,
-    /// As it said when it took the lock.
+    /// What it declared with the lock.
     pub is_up: bool,
 }
 
-/// Takes the lock of this file (fcntl(2)), which is open for both, until the process ends: `Ok(None)`, or who has it. `is_up`: what others
-/// are told of us. Whoever has it may say anew what they are told, and nobody gets it meanwhile.
+/// Takes the fcntl(2) lock of this file, opened for both modes, until the process ends. Returns
+/// `Ok(None)`, or the holder. `is_up` is visible to others. The holder can change it by calling
+/// this again; it keeps the lock in the meantime.
 pub fn lock(file: &File, is_up: bool) -> Result<Option<Holder>> {
     // SAFETY: an all-zero flock is valid: from the start to the end of the file.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_whence = libc::SEEK_SET as libc::c_short;
-    // The first lock of all asks for the one that no other bears; which of the two it met, it can see.
+    // A new holder asks for the exclusive lock. From the type of the lock in its way it sees what
+    // the holder declared.
     let kind = if is_up { libc::F_RDLCK } else { libc::F_WRLCK };
     for _ in 0..STATE_TRIES {
         lock.l_type = kind as libc::c_short;
@@ -106,9 +109,9 @@ pub fn lock(file: &File, is_up: bool) -> Result<Option<Holder>> {
                 is_up: lock.l_type == libc::F_RDLCK as libc::c_short,
             }));
         }
-        // Its holder has just ended.
+        // The holder has just ended.
     }
-    // A file system that refuses locks, or two daemons that start and end.
+    // Either the file system refuses locks, or two daemons start and end.
     Err(Error::Os(libc::EAGAIN))
 }
 
@@ -116,11 +119,11 @@ pub fn lock(file: &File, is_up: bool) -> Result<Option<Holder>> {
 mod tests {
     use super::*;
 
-    /// As on a file system that has no locks but does not say so.
+    /// Like a file system that silently lacks locks.
     #[test]
     fn a_lock_that_nobody_has_and_nobody_gets_is_an_error() {
         let file = File::options().write(true).open("/dev/null").expect("file");
-        // The filter is the thread's alone.
+        // The filter applies only to this thread.
         let refused = std::thread::spawn(move || {
             let step = |code, k: u32, jt, jf| libc::sock_filter {
                 code: code as libc::c_ushort,

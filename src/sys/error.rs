@@ -1,31 +1,31 @@
-//! The errors of system calls, and the few of our own that stand in their place.
+//! Errors: those of system calls, and a few of our own.
 
 use crate::util::text::shown;
 use std::ffi::CStr;
 use std::fmt;
 use std::io;
 
-/// Why a system call, or what is made of several, failed. (It is copied and compared like a number: std's `io::Error` owns
-/// memory and would be 8 kB more on mipsel.)
+/// The reason why an operation on the system failed. Copied and compared like a number: std's
+/// `io::Error` owns memory and would take 8 kB more on mipsel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// errno(3); shown in the words of strerror(3).
+    /// An errno(3), displayed as by strerror(3).
     Os(libc::c_int),
-    /// In words of our own.
+    /// A text of our own.
     Own(&'static str),
 }
 
-/// What may fail by a system call.
+/// The result of a fallible operation on the system.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// That of this thread's last system call.
+    /// Returns the error of this thread's last system call.
     pub fn last() -> Error {
         // SAFETY: errno is always there.
         Error::Os(unsafe { *libc::__errno_location() })
     }
 
-    /// Whether it is this errno.
+    /// Returns whether it is this errno.
     pub fn is(self, number: libc::c_int) -> bool {
         self == Error::Os(number)
     }
@@ -46,7 +46,7 @@ impl fmt::Display for Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Error {
-        // Those that std makes itself are none that our calls can meet.
+        // Our calls never cause the errors that std makes itself.
         Error::Os(error.raw_os_error().unwrap_or(libc::EIO))
     }
 }
@@ -57,7 +57,7 @@ impl From<Error> for String {
     }
 }
 
-/// Turns the -1 of a system call into the error that `errno` holds.
+/// Converts the -1 of a system call to the error in `errno`.
 pub fn cerr(result: libc::c_int) -> Result<libc::c_int> {
     if result == -1 {
         Err(Error::last())
@@ -66,7 +66,7 @@ pub fn cerr(result: libc::c_int) -> Result<libc::c_int> {
     }
 }
 
-/// The same for calls that return a number of something or -1; they are made again while a signal interrupts.
+/// The same for calls that return a count or -1. Repeats the call while a signal interrupts it.
 pub fn retry(call: &mut dyn FnMut() -> isize) -> Result<usize> {
     loop {
         match usize::try_from(call()).map_err(|_| Error::last()) {

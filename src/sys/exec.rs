@@ -1,5 +1,6 @@
-//! Runs shell commands: one fork each, in a session of its own, that starts only when the journal knows of it. And runs
-//! this program again, for the daemon's other processes. (`std::process` would be 23 kB more on mipsel.)
+//! Runs shell commands: each is a fork in a session of its own, which starts only after it is in
+//! the journal. Also executes this program again, as the daemon's other processes. (`std::process`
+//! takes 23 kB more on mipsel.)
 
 use super::error::{Error, Result, cerr, retry};
 use super::file::{self, c_string, open, read_all, read_file, write_all};
@@ -14,8 +15,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-/// Whether a command of a daemon before still runs: the number of its leader may be somebody else's by now, its start time is not. What
-/// a command has left behind that has ended is no part of it. Where that time cannot be read now, the number is believed.
+/// Returns whether a command of a previous daemon still runs. Another process may have its leader's
+/// PID by now, but not its start time. Descendants of a command that has ended do not count. If the
+/// start time cannot be read, the PID decides.
 pub fn still_runs(group: ProcessGroup) -> bool {
     match start_time(group.leader) {
         Ok(started) => started == group.started,
@@ -24,7 +26,8 @@ pub fn still_runs(group: ProcessGroup) -> bool {
     }
 }
 
-/// Whether any process of the group is left, or its leader, which may not have made the group yet.
+/// Returns whether a process of the group is left, or its leader, which may not have created the
+/// group yet.
 pub fn is_left(group: ProcessGroup) -> bool {
     has_members(group) || start_time(group.leader).is_ok_and(|started| started == group.started)
 }
@@ -34,8 +37,8 @@ fn has_members(group: ProcessGroup) -> bool {
     unsafe { libc::kill(-group.leader.0, 0) == 0 }
 }
 
-/// Sends a signal to every process of a group that is known to be a command's: its leader is our child and not reaped, or
-/// [`still_runs`] said so just now.
+/// Sends a signal to every process of a command's group. The leader must be our child that is not
+/// reaped yet, or [`still_runs`] must just have returned `true`.
 pub fn signal(group: ProcessGroup, number: libc::c_int) {
     // SAFETY: no pointers. A child that was forked just now is not a leader yet, and is still alone.
     unsafe {
@@ -45,13 +48,14 @@ pub fn signal(group: ProcessGroup, number: libc::c_int) {
     }
 }
 
-/// What stands for the start time of a group for which it could not be read.
+/// The start time of a group for which it could not be read.
 const UNKNOWN: u64 = 0;
 
-/// Clock ticks since boot at which that process started.
+/// Returns the start time of a process in clock ticks since boot.
 fn start_time(process: Pid) -> Result<u64> {
     let stat = read_file(Path::new(&format!("/proc/{process}/stat")))?;
-    // The second field is the program's name in parentheses, and may hold anything; 20 fields after it is the time.
+    // The second field is the program's name in parentheses, which can contain anything. The time
+    // is 20 fields after it.
     let mut after_name = stat.rsplit(|byte| *byte == b')');
     let fields = after_name.next().unwrap_or_default();
     let field = fields.split(|byte| *byte == b' ').nth(20);
@@ -61,12 +65,13 @@ fn start_time(process: Pid) -> Result<u64> {
 
 #[cfg(target_env = "musl")]
 unsafe extern "C" {
-    /// fork(2) without care for other threads' locks, as POSIX has it since 2024.
+    /// fork(2) that ignores other threads' locks, in POSIX since 2024.
     fn _Fork() -> libc::pid_t;
 }
 
-/// A copy of this process: `None` in it, its id here. There is one thread, so the copy may run any code. (`fork` of musl takes locks that only
-/// threads need, 2 kB on mipsel; older glibc has no other.)
+/// Forks. Returns `None` in the child, its PID in the parent. There is one thread, so the child may
+/// run any code. (musl's `fork` handles locks that only threads need, 2 kB on mipsel; older glibc
+/// has no other.)
 pub(super) fn fork() -> Result<Option<Pid>> {
     #[cfg(target_env = "musl")]
     // SAFETY: no arguments, and no lock is held by any other thread.
@@ -77,7 +82,7 @@ pub(super) fn fork() -> Result<Option<Pid>> {
     cerr(process).map(|process| (process != 0).then_some(Pid(process)))
 }
 
-/// A command that is forked and waits for the word to go.
+/// A forked child that blocks until released, then executes /bin/sh.
 pub struct Prepared {
     group: ProcessGroup,
     gate: io::PipeWriter,
@@ -89,14 +94,14 @@ impl Prepared {
         self.group
     }
 
-    /// Lets it run. If this is never called, because the daemon dies first, the command never runs.
+    /// Releases the child. If the daemon dies before this, the command never runs.
     pub fn go(self) -> Result<()> {
         write_all(self.gate.as_fd(), b"!")
     }
 }
 
-/// Forks a child that will be `/bin/sh -c command`, with the daemon's standard descriptors, environment and
-/// directory, and nothing else of it.
+/// Forks a child that will execute `/bin/sh -c command` with the daemon's standard descriptors,
+/// environment and directory, and nothing else of it.
 pub fn prepare(command: &[u8]) -> Result<Prepared> {
     let command = c_string(command)?;
     let (waiting, gate) = io::pipe()?;
@@ -143,8 +148,9 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
     }
 }
 
-/// Executes this program again under the name `name`, with that standard input and output, /dev/null where there is none and for standard
-/// error, `more` under the numbers that they have, and nothing else of ours but environment and directory. Returns the child's process id, or why it could not be executed.
+/// Executes this program again as `name`, with that standard input and output (/dev/null without
+/// `output`), /dev/null for standard error, and `more` under their numbers. The child inherits
+/// nothing else except environment and directory. Returns its PID, or why it could not be executed.
 pub fn start_self(
     name: &CStr,
     input: BorrowedFd<'_>,
@@ -153,7 +159,7 @@ pub fn start_self(
 ) -> Result<Pid> {
     let other = other_name();
     let null = open(Path::new("/dev/null"), libc::O_WRONLY, 0)?;
-    // Close-on-exec: end of file says that exec succeeded.
+    // Close-on-exec: end of file means that exec succeeded.
     let (reader, writer) = io::pipe()?;
     let Some(child) = fork()? else {
         let error = become_self(
@@ -181,19 +187,19 @@ pub fn start_self(
     Err(Error::Os(i32::from_ne_bytes(*error)))
 }
 
-/// This program's file by another name that stands beside it, a hard link. The `pidof` of busybox and procps compares the name of the
-/// file, too, so without such a link it shows every process of the daemon.
+/// Another hard link to this program, next to it. The `pidof` of busybox and procps also compares
+/// the name of the file, so without the link it lists every process of the daemon.
 fn other_name() -> Option<CString> {
     let program = Path::new("/proc/self/exe");
     let other = folder_of(&file::link(program).ok()?).join("knockd-listener");
-    // After an upgrade it is another program.
+    // After an upgrade it is a different program.
     let is_same = file::find(program).ok()?.identity == file::find(&other).ok()?.identity;
     CString::new(other.into_os_string().into_vec())
         .ok()
         .filter(|_| is_same)
 }
 
-/// Returns only when it failed.
+/// Returns only on failure.
 fn become_self(
     name: &CStr,
     other: Option<&CStr>,
@@ -203,7 +209,8 @@ fn become_self(
     more: &[BorrowedFd<'_>],
 ) -> Error {
     signals::restore_for_exec();
-    // Before exec: what is ignored stays ignored, so that there is no moment at which a signal ends the child.
+    // Before exec, so that there is no moment at which a signal ends the child: ignored signals
+    // stay ignored.
     if let Err(error) = signals::leave_to_keeper() {
         return error;
     }
@@ -215,13 +222,13 @@ fn become_self(
         }
     }
     for fd in more {
-        // Not close-on-exec any more.
+        // Clear close-on-exec.
         // SAFETY: no pointers.
         if let Err(error) = cerr(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }) {
             return error;
         }
     }
-    // The second is the path of this program for as long as it runs, even when the file was replaced or removed.
+    // The second is this program while it runs, even if the file was replaced or removed.
     for path in other.into_iter().chain([c"/proc/self/exe"]) {
         // SAFETY: path, name and array end with NUL and live until exec.
         unsafe { libc::execv(path.as_ptr(), argv.as_ptr()) };
@@ -232,13 +239,13 @@ fn become_self(
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, with this exit status.
+    /// By exit, with this status.
     Exited(i32),
     /// By this signal.
     Killed(i32),
 }
 
-/// A child that has ended, without waiting: its process id and how.
+/// Reaps a child that has ended, without waiting. Returns its PID and how it ended.
 pub fn reap() -> Option<(Pid, Ending)> {
     let mut status = 0;
     let process = retry(&mut || {
@@ -254,14 +261,14 @@ pub fn reap() -> Option<(Pid, Ending)> {
     Some((Pid(process as i32), ending))
 }
 
-/// Ends one child for good, and reaps it.
+/// Kills and reaps one child.
 pub fn end(process: Pid) {
     if kill(process).is_ok() {
         wait(process);
     }
 }
 
-/// Waits until this child has ended, and reaps it. The caller knows that it is about to end.
+/// Waits for this child and reaps it. The caller knows that it is about to end.
 fn wait(process: Pid) {
     let _ = retry(&mut || {
         // SAFETY: a null status is allowed.
@@ -269,7 +276,7 @@ fn wait(process: Pid) {
     });
 }
 
-/// Ends one child for good.
+/// Kills one child.
 pub fn kill(process: Pid) -> Result<()> {
     // SAFETY: no pointers; the caller's child is not reaped yet, so the number is still its own.
     cerr(unsafe { libc::kill(process.0, libc::SIGKILL) }).map(drop)

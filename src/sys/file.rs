@@ -1,4 +1,4 @@
-//! Files and their names, and reading and writing descriptors. (`std::fs` would be 3 kB more on mipsel.)
+//! Files, directories, and reading and writing descriptors. (`std::fs` takes 3 kB more on mipsel.)
 
 use super::error::{Error, Result, cerr, retry};
 use crate::limits::MAX_FILE_BYTES;
@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// An error if there is a NUL in it.
+/// Fails if the text contains a NUL.
 pub(super) fn c_string(text: &[u8]) -> Result<CString> {
     CString::new(text).map_err(|_| Error::Os(libc::EINVAL))
 }
 
-/// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec; `mode` is for one that is made. A terminal does not become
-/// this process's own, as by default it would on kernels before 4.x also where it is only written to: Ctrl-C there would end the daemon.
+/// Opens a file with these flags (`O_RDWR`, `O_APPEND`, ...: open(2)), close-on-exec. `mode` is for
+/// a created file. O_NOCTTY: never acquire a controlling terminal, where Ctrl-C would end the
+/// daemon; kernels before 4.x do that even for files opened to write only.
 pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let fd = with_c_string(path.as_os_str(), &mut |path| {
@@ -25,7 +26,7 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
     Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
 }
 
-/// As [`open`], of a name in this directory.
+/// Like [`open`], for a name in this directory.
 pub fn open_in(
     folder: BorrowedFd<'_>,
     name: &OsStr,
@@ -41,7 +42,7 @@ pub fn open_in(
     Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
 }
 
-/// Makes a system call with that text as a C string, again while a signal interrupts it.
+/// Makes a system call with the text as a C string. Repeats it while a signal interrupts it.
 fn with_c_string(
     text: &OsStr,
     call: &mut dyn FnMut(*const libc::c_char) -> isize,
@@ -50,16 +51,16 @@ fn with_c_string(
     retry(&mut || call(text.as_ptr()))
 }
 
-/// Whose something is, and what it is.
+/// The owner and type of a file.
 #[derive(Clone, Copy)]
 pub struct FileStatus {
-    /// Its kind and permissions.
+    /// Type and permissions.
     pub mode: libc::mode_t,
-    /// Its owner.
+    /// The owner.
     pub user: libc::uid_t,
-    /// How many names it has.
+    /// The number of hard links.
     pub names: u64,
-    /// Its device and its number there, which no other file has.
+    /// Device and inode number, which identify the file.
     pub identity: (u64, u64),
 }
 
@@ -77,18 +78,18 @@ impl FileStatus {
         }
     }
 
-    /// Its kind, one of the `S_IF` values.
+    /// The type, one of the `S_IF` values.
     pub fn kind(&self) -> libc::mode_t {
         self.mode & libc::S_IFMT
     }
 
-    /// Whether it is a regular file.
+    /// Returns whether it is a regular file.
     pub fn is_file(&self) -> bool {
         self.kind() == libc::S_IFREG
     }
 }
 
-/// Looks at what a path leads to.
+/// Returns the status of the file that a path leads to.
 pub fn find(path: &Path) -> Result<FileStatus> {
     // SAFETY: the path is a C string, and there is room for what is found.
     look(path.as_os_str(), &mut |path, found| unsafe {
@@ -96,7 +97,7 @@ pub fn find(path: &Path) -> Result<FileStatus> {
     })
 }
 
-/// Looks at an open file.
+/// Returns the status of an open file.
 pub fn find_open(file: BorrowedFd<'_>) -> Result<FileStatus> {
     // SAFETY: an all-zero stat is valid.
     let mut found: libc::stat64 = unsafe { std::mem::zeroed() };
@@ -105,7 +106,8 @@ pub fn find_open(file: BorrowedFd<'_>) -> Result<FileStatus> {
     Ok(FileStatus::new(&found))
 }
 
-/// Looks at a name in this directory, `.` for the directory itself, and follows no link.
+/// Returns the status of a name in this directory, or with `.` of the directory itself. Does not
+/// follow a link.
 pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<FileStatus> {
     // SAFETY: as above.
     look(name, &mut |name, found| unsafe {
@@ -113,7 +115,7 @@ pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<FileStatus> {
     })
 }
 
-/// Looks at a path, and does not follow a link at its end.
+/// Returns the status of a path. Does not follow a link at its end.
 pub fn find_link(path: &Path) -> Result<FileStatus> {
     // SAFETY: as above.
     look(path.as_os_str(), &mut |path, found| unsafe {
@@ -131,7 +133,7 @@ fn look(
     Ok(FileStatus::new(&found))
 }
 
-/// Where a symbolic link in this directory leads.
+/// Returns the target of a symbolic link in this directory.
 pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>> {
     let mut target = vec![0u8; libc::PATH_MAX as usize];
     let length = with_c_string(name, &mut |name| {
@@ -143,7 +145,7 @@ pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>> {
     Ok(target)
 }
 
-/// Where a symbolic link leads.
+/// Returns the target of a symbolic link.
 pub fn link(path: &Path) -> Result<PathBuf> {
     // SAFETY: the kernel takes this number for the working directory; nobody can close it.
     let here = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
@@ -160,7 +162,7 @@ pub fn remove(path: &Path) -> Result<()> {
     .map(drop)
 }
 
-/// Puts a file in the place of another.
+/// Renames a file, replacing another.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     let to = c_string(to.as_os_str().as_encoded_bytes())?;
     // SAFETY: two C strings that live through the call.
@@ -188,7 +190,8 @@ pub fn make_private_directory(path: &Path) -> Result<()> {
     .map(drop)
 }
 
-/// What comes from `source` down to its end, `most` bytes at most. (Of std's ways to read there would be a copy for each kind of source.)
+/// Reads to the end of `source`, at most `most` bytes. (std would generate a copy for each type of
+/// source.)
 pub fn read_all(source: BorrowedFd<'_>, most: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut piece = [0u8; 4096];
@@ -204,7 +207,7 @@ pub fn read_all(source: BorrowedFd<'_>, most: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What comes from `source` at once, 0 at its end.
+/// Reads what `source` has. Returns 0 at the end.
 pub fn read(source: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
     retry(&mut || {
         let (first, room) = (buffer.as_mut_ptr().cast(), buffer.len());
@@ -213,7 +216,7 @@ pub fn read(source: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
     })
 }
 
-/// As many of these bytes as `destination` takes at once.
+/// Writes what `destination` accepts at once. Returns the number of bytes.
 pub fn write(destination: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     retry(&mut || {
         // SAFETY: so many bytes are there.
@@ -221,7 +224,7 @@ pub fn write(destination: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     })
 }
 
-/// All of these bytes to `destination`. (Of std's there would be a copy for each kind of it, too.)
+/// Writes all bytes to `destination`. (std would generate a copy for each type.)
 pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         let length = write(destination, bytes)?;
@@ -233,13 +236,13 @@ pub fn write_all(destination: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of a file, such as those of /proc.
+/// Reads a file, such as those of /proc.
 pub fn read_file(path: &Path) -> Result<Vec<u8>> {
     read_all(open(path, libc::O_RDONLY, 0)?.as_fd(), MAX_FILE_BYTES)
 }
 
-/// Whether a call on that descriptor that cannot be done at once fails, for all who have it. (std's `set_nonblocking` is ioctl(2), and
-/// that of musl translates structures for 1 kB.)
+/// Makes calls on that descriptor fail instead of wait, for all processes that share it. (std's
+/// `set_nonblocking` uses ioctl(2), whose implementation in musl takes 1 kB.)
 pub fn set_nonblocking(descriptor: BorrowedFd<'_>, on: bool) -> Result<()> {
     let fd = descriptor.as_raw_fd();
     // SAFETY: no pointers.

@@ -1,4 +1,4 @@
-//! What is in a folder. (`std::fs::read_dir` is 2 kB more on mipsel.)
+//! The content of a directory. (`std::fs::read_dir` takes 2 kB more on mipsel.)
 
 use super::error::{Error, Result};
 use super::file::c_string;
@@ -6,7 +6,7 @@ use std::ffi::{CStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-/// The names in that folder, without `.` and `..`.
+/// Returns the names in that directory, without `.` and `..`.
 pub fn names(path: &Path) -> Result<Vec<OsString>> {
     let path = c_string(path.as_os_str().as_bytes())?;
     // SAFETY: a C string that outlives the call.
@@ -21,7 +21,7 @@ pub fn names(path: &Path) -> Result<Vec<OsString>> {
             *libc::__errno_location() = 0;
             let entry = libc::readdir64(folder);
             match entry.is_null() {
-                // No reference to it: it is shorter than its type.
+                // Do not form a reference: the entry is shorter than its type.
                 false => CStr::from_ptr((&raw const (*entry).d_name).cast()).to_bytes(),
                 true if *libc::__errno_location() != 0 => break Err(Error::last()),
                 true => break Ok(names),

@@ -1,5 +1,5 @@
-//! System calls that std has not or has too large, and all unsafe code. Each file wraps one facility in safe functions;
-//! none of them decides anything.
+//! System calls that std lacks or implements with too much code, and all unsafe code. Each file
+//! wraps one facility in safe functions and makes no decisions.
 #![allow(unsafe_code)]
 
 pub mod clock;

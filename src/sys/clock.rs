@@ -11,7 +11,7 @@ pub fn monotonic() -> Millis {
 /// Wall-clock time, in seconds since 1970.
 pub type UnixTime = i64;
 
-/// The wall clock.
+/// Returns the wall-clock time.
 pub fn wall() -> UnixTime {
     let time = read(libc::CLOCK_REALTIME);
     #[cfg(target_pointer_width = "32")]
@@ -20,7 +20,7 @@ pub fn wall() -> UnixTime {
     time.tv_sec
 }
 
-/// Seconds of a clock of 32 bits, which are good until 2106: from 2038 on it gives negative ones.
+/// Converts seconds of a 32-bit clock, which are negative from 2038 on. Valid until 2106.
 #[cfg(any(target_pointer_width = "32", test))]
 fn unsigned(seconds: i32) -> UnixTime {
     (seconds as u32).into()
@@ -38,7 +38,8 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
     time
 }
 
-/// The same by number: to look for the vDSO, which most of these CPUs' kernels lack, is 1.5 kB of musl.
+/// The same by number: musl's look-up of the vDSO takes 1.5 kB, and most kernels of these CPUs have
+/// none.
 #[cfg(any(target_arch = "mips", target_arch = "arm"))]
 fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut time = libc::timespec {
@@ -48,7 +49,7 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
     // SAFETY: `time` is valid for writing, two words as this call has it.
     let result = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, &raw mut time) };
     if result == -1 {
-        // A kernel without CONFIG_COMPAT_32BIT_TIME has only this one (since 5.1).
+        // Kernels without CONFIG_COMPAT_32BIT_TIME have only this call (since 5.1).
         let mut long = [0i64; 2];
         // SAFETY: `long` is valid for writing, two numbers of 64 bits as this call has it.
         unsafe { libc::syscall(CLOCK_GETTIME64, clock, long.as_mut_ptr()) };
@@ -58,11 +59,11 @@ fn read(clock: libc::clockid_t) -> libc::timespec {
     time
 }
 
-/// Two words, as the kernel's call of that number has it.
+/// Two words, as this call of the kernel takes them.
 #[cfg(any(target_arch = "mips", target_arch = "arm"))]
 const _: () = assert!(size_of::<libc::timespec>() == 8);
 
-/// clock_gettime64, for which libc has no name.
+/// clock_gettime64, which libc does not name.
 #[cfg(target_arch = "arm")]
 pub(super) const CLOCK_GETTIME64: libc::c_long = 403;
 #[cfg(target_arch = "mips")]

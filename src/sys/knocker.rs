@@ -6,7 +6,7 @@ use super::raw_address::RawAddress;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
-/// A socket that can knock once. Each one has a source port of its own.
+/// A socket for one knock. Each has its own source port.
 #[derive(Debug)]
 pub struct Knocker {
     socket: OwnedFd,
@@ -15,8 +15,8 @@ pub struct Knocker {
 }
 
 impl Knocker {
-    /// Opens a socket for that knock, by TCP or by UDP; nothing is sent. The flags of newer kernels (SOCK_NONBLOCK) are not used:
-    /// Linux 2.6.24 has none of them.
+    /// Opens a socket for that knock, TCP or UDP, and sends nothing. Does not use SOCK_NONBLOCK,
+    /// which Linux 2.6.24 lacks.
     pub fn open(is_tcp: bool, to: &SocketAddr) -> Result<Knocker> {
         let family = if to.is_ipv4() {
             libc::AF_INET
@@ -41,8 +41,9 @@ impl Knocker {
         })
     }
 
-    /// Sends the knock. TCP: the kernel sends one SYN, and since the socket is closed at once it never sends
-    /// another. UDP: one datagram with one NUL byte, as knock 0.8. An error means that nothing was sent.
+    /// Sends the knock. TCP: the kernel sends one SYN, and no retransmission because the socket is
+    /// closed at once. UDP: one datagram with one NUL byte, as knock 0.8. An error means that
+    /// nothing was sent.
     pub fn knock(self) -> Result<()> {
         let fd = self.socket.as_raw_fd();
         match self.is_tcp {
@@ -63,8 +64,9 @@ impl Knocker {
                 // SAFETY: the address is valid and of the length given.
                 let result = unsafe { libc::connect(fd, self.to.pointer(), self.to.length()) };
                 match cerr(result) {
-                    // The SYN is sent. An ICMP error in answer to it, which on a virtual link comes before connect() is
-                    // done, does not show here: what other error there is, is from the way out.
+                    // The SYN was sent. An ICMP error in reply, which on a virtual link arrives
+                    // before connect() returns, does not appear here. Any other error is about
+                    // sending.
                     Err(Error::Os(libc::EINPROGRESS)) => Ok(()),
                     result => result.map(drop),
                 }

@@ -1,5 +1,6 @@
-//! Sockets whose messages arrive whole or not at all: the socketpairs between the keeper and its other processes (SOCK_SEQPACKET, so that the
-//! end of either process shows as end of file), and UDP to a DNS server.
+//! Sockets that deliver messages completely or not at all: the socketpairs between the keeper and
+//! its other processes (SOCK_SEQPACKET, so that the end of a process is an end of file), and UDP to
+//! a DNS server.
 
 use super::error::{Error, Result, cerr, retry};
 use super::poll;
@@ -9,11 +10,11 @@ use crate::util::time::Millis;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// One end of the way.
+/// One end of a connection.
 pub struct MessageSocket(OwnedFd);
 
 impl MessageSocket {
-    /// Two connected ends, both close-on-exec.
+    /// Creates two connected ends, both close-on-exec.
     pub fn pair() -> Result<(MessageSocket, MessageSocket)> {
         let mut ends = [-1; 2];
         // SAFETY: `ends` has room for the two descriptors.
@@ -30,7 +31,8 @@ impl MessageSocket {
         Ok((a, b))
     }
 
-    /// A UDP socket that is connected to that address; nothing is sent. An error: there is no way to it.
+    /// Creates a UDP socket that is connected to that address. Sends nothing. Fails if there is no
+    /// route.
     pub fn to_udp(address: &SocketAddr) -> Result<MessageSocket> {
         let family = match address {
             SocketAddr::V4(_) => libc::AF_INET,
@@ -46,12 +48,12 @@ impl MessageSocket {
         Ok(MessageSocket(socket))
     }
 
-    /// The one that was opened or handed over as that descriptor.
+    /// Takes over an open or inherited descriptor.
     pub fn from_owned(fd: OwnedFd) -> MessageSocket {
         MessageSocket(fd)
     }
 
-    /// From now on [`send`](Self::send) waits this long (ms) at most, and fails with `WouldBlock` after it.
+    /// Limits the time (ms) that [`send`](Self::send) waits. After it, `send` fails with EAGAIN.
     pub fn limit_sending(&self, wait: Millis) -> Result<()> {
         let limit = libc::timeval {
             tv_sec: (wait / 1000) as libc::time_t,
@@ -70,7 +72,8 @@ impl MessageSocket {
         .map(drop)
     }
 
-    /// Sends one message; waits for room, and for memory, if `wait`; otherwise fails with `WouldBlock` when there is no room.
+    /// Sends one message. With `wait`, waits for room and for memory; otherwise fails with EAGAIN
+    /// if there is no room.
     pub fn send(&self, message: &[u8], wait: bool) -> Result<()> {
         let mut tries = if wait { SEND_TRIES } else { 1 };
         loop {
@@ -93,8 +96,8 @@ impl MessageSocket {
         .map(drop)
     }
 
-    /// Receives one message into `buffer`: its length, 0 at the end; longer ones are cut, which no decoder accepts.
-    /// Fails with `WouldBlock` when there is none and `wait` is not set.
+    /// Receives one message into `buffer`. Returns its length, 0 at the end. Longer messages are
+    /// cut, which no decoder accepts. Without `wait`, fails with EAGAIN if there is none.
     pub fn receive(&self, buffer: &mut [u8], wait: bool) -> Result<usize> {
         let flags = if wait { 0 } else { libc::MSG_DONTWAIT };
         retry(&mut || {

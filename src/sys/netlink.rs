@@ -1,12 +1,12 @@
-//! The rtnetlink(7) socket: asks what links, addresses and routes there are, and tells when they change. What the
-//! bytes mean is in [`crate::capture::interfaces`].
+//! The rtnetlink(7) socket: lists links, addresses and routes, and reports changes.
+//! [`crate::capture::interfaces`] decodes the messages.
 
 use super::error::{Error, Result, cerr, retry};
 use super::raw_address::socklen;
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// What a dump lists.
+/// The content of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dump {
     /// RTM_GETLINK
@@ -17,19 +17,19 @@ pub enum Dump {
     Routes,
 }
 
-/// Bytes of one reply. The kernel fills at most 32 kB, and less when the buffer is smaller.
+/// Bytes of one reply. The kernel fills at most 32 kB, or the buffer if it is smaller.
 const REPLY: usize = 16 * 1024;
 
 /// A message of a reply or notice.
 struct Message<'a> {
     kind: u16,
-    /// The number of the question that it answers.
+    /// The sequence number of its request.
     answers: u32,
     body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// Takes the first one, if it is whole.
+    /// Splits off the first message, if it is complete.
     fn first(rest: &mut &'a [u8]) -> Option<Message<'a>> {
         // struct nlmsghdr: length, type, flags, sequence, port (4 + 2 + 2 + 4 + 4 bytes), host order.
         let header = rest.first_chunk::<16>()?;
@@ -44,10 +44,10 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A netlink socket; needs no right at all.
+/// A netlink socket. Needs no privileges.
 pub struct Netlink {
     socket: OwnedFd,
-    /// Counts the questions, so that the rest of an answer that was given up is not taken for the next one.
+    /// Counts the requests, so that the rest of an abandoned reply is not taken for the next one.
     asked: Cell<u32>,
 }
 
@@ -81,7 +81,7 @@ impl Netlink {
         })
     }
 
-    /// A socket that can be read whenever links or addresses change, and on request routes.
+    /// Opens a socket that becomes readable when links, addresses or (with `routes`) routes change.
     pub fn watch(routes: bool) -> Result<Netlink> {
         let mut groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
         if routes {
@@ -90,19 +90,19 @@ impl Netlink {
         Netlink::open(groups as u32)
     }
 
-    /// A socket to ask with.
+    /// Opens a socket for requests.
     pub fn ask() -> Result<Netlink> {
         Netlink::open(0)
     }
 
-    /// Reads all notices that wait. Returns whether any of them matters, by type and body, or may do: one that was cut, or lost (ENOBUFS).
-    /// Whoever is interested asks for the rest.
+    /// Reads all waiting notices. Returns whether one of them matters, by type and body, or might:
+    /// one that was cut or lost (ENOBUFS). The caller then requests the current state.
     pub fn drain(&self, matters: &dyn Fn(u16, &[u8]) -> bool) -> bool {
         let mut buffer = [0u8; 4096];
         let mut any = false;
         loop {
             match self.receive(&mut buffer, libc::MSG_DONTWAIT) {
-                // Not from the kernel.
+                // Not sent by the kernel.
                 Ok(None) => {}
                 Ok(Some(0)) => return any,
                 Ok(Some(length)) => {
@@ -120,15 +120,15 @@ impl Netlink {
         }
     }
 
-    /// Gets one whole list; `message` is called with type and body of each message of it.
+    /// Requests one complete list. Calls `message` with type and body of each of its messages.
     pub fn dump(&self, what: Dump, message: &mut dyn FnMut(u16, &[u8])) -> Result<()> {
         let kind = match what {
             Dump::Links => libc::RTM_GETLINK,
             Dump::Addresses => libc::RTM_GETADDR,
             Dump::Routes => libc::RTM_GETROUTE,
         };
-        // struct nlmsghdr, then a zeroed struct rtgenmsg (AF_UNSPEC), padded to 4 bytes; older kernels want the room
-        // of the largest body, struct ifinfomsg (16 bytes).
+        // struct nlmsghdr, then a zeroed struct rtgenmsg (AF_UNSPEC), padded to 4 bytes. Older
+        // kernels require room for the largest body, struct ifinfomsg (16 bytes).
         const LENGTH: usize = 16 + 16;
         let mut request = [0u8; LENGTH];
         request[0..4].copy_from_slice(&(LENGTH as u32).to_ne_bytes());
@@ -175,7 +175,8 @@ impl Netlink {
         }
     }
 
-    /// The length of the next message; `None` if a process sent it and not the kernel, whose port is 0.
+    /// Receives the next message. Returns its length, or `None` if a process sent it: only the
+    /// kernel has port 0.
     fn receive(&self, buffer: &mut [u8], flags: libc::c_int) -> Result<Option<usize>> {
         // SAFETY: an all-zero sockaddr_nl is valid.
         let mut sender: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
@@ -209,7 +210,7 @@ impl AsFd for Netlink {
 mod tests {
     use super::*;
 
-    /// The port of a socket.
+    /// Returns the port of a socket.
     fn port(netlink: &Netlink) -> u32 {
         // SAFETY: an all-zero sockaddr_nl is valid, and of the length given.
         unsafe {
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn what_another_process_sends_is_not_the_kernels() {
         let (netlink, other) = (Netlink::ask().expect("one"), Netlink::ask().expect("two"));
-        // An early end of the next list.
+        // A forged early end of the next list.
         match send_end_of_dump(&other, port(&netlink), 1) {
             Err(Error::Os(libc::EPERM)) => {
                 return eprintln!("skipped: no right to send to another process");

@@ -1,4 +1,4 @@
-//! AF_PACKET sockets (packet(7)): IP packets without their link header, whatever the link is.
+//! AF_PACKET sockets (packet(7)) of type SOCK_DGRAM: IP packets without their link header.
 
 use super::error::{Error, Result, cerr, retry};
 use super::raw_address::socklen;
@@ -6,17 +6,18 @@ use crate::limits::{BATCH, PACKET_BUFFER_BYTES, SNAP_LENGTH};
 use crate::util::bpf::Instruction;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// `struct sock_fprog` points at the kernel's instructions; ours must look the same.
+/// `struct sock_fprog` points to the kernel's instructions, which ours must match.
 const _: () = assert!(
     size_of::<Instruction>() == size_of::<libc::sock_filter>()
         && align_of::<Instruction>() == align_of::<libc::sock_filter>()
 );
 
-/// A packet socket that delivers nothing until it is bound.
+/// A packet socket. It delivers nothing until it is bound.
 pub struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
-    /// Opens it with protocol 0: no packet gets in before [`bind`](Self::bind), so none passes unfiltered. Needs CAP_NET_RAW.
+    /// Opens the socket with protocol 0: it receives no packet before [`bind`](Self::bind), so none
+    /// gets through unfiltered. Needs CAP_NET_RAW.
     pub fn open() -> Result<PacketSocket> {
         // SAFETY: no pointers.
         let fd = cerr(unsafe {
@@ -29,7 +30,7 @@ impl PacketSocket {
         // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
         let socket = PacketSocket(unsafe { OwnedFd::from_raw_fd(fd) });
         let bytes: libc::c_int = PACKET_BUFFER_BYTES;
-        // Only CAP_NET_ADMIN may have this much; without it the default of the machine has to do.
+        // Needs CAP_NET_ADMIN. Otherwise the default size has to do.
         // SAFETY: `bytes` is an int of the length given.
         let _ = cerr(unsafe {
             libc::setsockopt(
@@ -43,18 +44,18 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// The same one again, by another descriptor.
+    /// Duplicates the descriptor.
     pub fn try_clone(&self) -> Result<PacketSocket> {
         Ok(PacketSocket(self.0.try_clone()?))
     }
 
-    /// The one that the keeper has opened, and left open for this process under that number.
+    /// Takes over the descriptor that the keeper opened and left open for this process.
     pub fn inherited(number: u32) -> PacketSocket {
         // SAFETY: the keeper says so, and names each but once.
         PacketSocket(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
     }
 
-    /// Puts this program in place of the one before, which stays where the new one is refused.
+    /// Replaces the filter. If the kernel refuses the new one, the old one stays.
     pub fn attach(&self, program: &[Instruction]) -> Result<()> {
         let filter = libc::sock_fprog {
             len: program.len() as libc::c_ushort,
@@ -73,8 +74,8 @@ impl PacketSocket {
         .map(drop)
     }
 
-    /// From now on takes packets of this interface, or of all. Bound to ETH_P_ALL as libpcap does, so that tc and
-    /// nft ingress hooks do not hide knocks.
+    /// Binds the socket to this interface, or to all. Uses ETH_P_ALL as libpcap does, so that tc
+    /// and nft ingress hooks do not hide knocks.
     pub fn bind(&self, interface: InterfaceIndex) -> Result<()> {
         // SAFETY: an all-zero sockaddr_ll is valid.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
@@ -92,7 +93,8 @@ impl PacketSocket {
         .map(drop)
     }
 
-    /// How many packets were lost for want of room since this was asked last (PACKET_STATISTICS of packet(7)).
+    /// Returns how many packets the kernel has dropped since the last call (PACKET_STATISTICS of
+    /// packet(7)).
     pub fn dropped(&self) -> Result<u32> {
         // struct tpacket_stats: packets, drops.
         let mut statistics = [0u32; 2];
@@ -110,22 +112,23 @@ impl PacketSocket {
         Ok(statistics[1])
     }
 
-    /// The packets that wait, without waiting: how many of them are in `batch` now, 0 if there are none. With fewer than it has room for,
-    /// none is left. An error such as ENETDOWN is told once by the kernel; the socket lives on.
+    /// Receives waiting packets into `batch`, without waiting. Returns their number, 0 if there are
+    /// none. If the batch is not full, no more wait. The kernel reports errors such as ENETDOWN
+    /// once; the socket stays usable.
     pub fn receive(&self, batch: &mut Batch) -> Result<usize> {
         match batch.receive_many(self.0.as_raw_fd()) {
             Err(Error::Os(libc::EAGAIN)) => Ok(0),
-            // Linux 2.6.33 is the first to have recvmmsg.
+            // recvmmsg exists since Linux 2.6.33.
             Err(Error::Os(libc::ENOSYS)) => batch.receive_each(self.0.as_raw_fd()),
             received => received,
         }
     }
 }
 
-/// Room for packets, each cut at [`SNAP_LENGTH`].
+/// Buffers for packets, each cut at [`SNAP_LENGTH`].
 pub struct Batch {
     buffers: [[u8; SNAP_LENGTH]; BATCH],
-    /// The length of each here, and how it came.
+    /// The captured length of each packet, and how it came in.
     packets: [(usize, Arrival); BATCH],
 }
 
@@ -143,7 +146,7 @@ impl InterfaceIndex {
 pub struct Arrival {
     /// The interface.
     pub interface: InterfaceIndex,
-    /// Its frame was for another MAC address than that interface's (PACKET_OTHERHOST).
+    /// The frame had another destination MAC address than the interface (PACKET_OTHERHOST).
     pub is_for_other: bool,
 }
 
@@ -166,13 +169,13 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// One packet, and how it came in.
+    /// Returns one packet, and how it came in.
     pub fn packet(&self, number: usize) -> Option<(&[u8], Arrival)> {
         let (length, arrival) = *self.packets.get(number)?;
         Some((self.buffers.get(number)?.get(..length)?, arrival))
     }
 
-    /// All that wait, with one call: recvmmsg(2).
+    /// Receives all waiting packets with one call: recvmmsg(2).
     fn receive_many(&mut self, socket: libc::c_int) -> Result<usize> {
         // SAFETY: zero is valid for all three: integers and pointers.
         let (mut messages, mut pieces, mut from): (
@@ -214,7 +217,7 @@ impl Batch {
         Ok(received)
     }
 
-    /// The same, with a call for each.
+    /// The same with one call for each packet.
     fn receive_each(&mut self, socket: libc::c_int) -> Result<usize> {
         for (number, (buffer, packet)) in self.buffers.iter_mut().zip(&mut self.packets).enumerate()
         {
@@ -239,7 +242,8 @@ impl Batch {
                 Err(error) if number == 0 && !error.is(libc::EAGAIN) => {
                     return Err(error);
                 }
-                // What was read so far counts first; an error is gone with that, and so is what it told.
+                // Packets that were read so far count. An error after them is lost, with what it
+                // reported.
                 Err(_) => return Ok(number),
             }
         }

@@ -6,14 +6,14 @@ use crate::util::time::NEVER;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// What a descriptor is waited for.
+/// The condition to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaits {
-    /// It can be read, or is at its end.
+    /// Readable, or at its end.
     Input,
-    /// It can be written.
+    /// Writable.
     Room,
-    /// Its other end is gone.
+    /// Hang-up only.
     Nothing,
 }
 
@@ -22,7 +22,7 @@ pub enum Awaits {
 pub struct PollEntry<'a>(libc::pollfd, PhantomData<BorrowedFd<'a>>);
 
 impl<'a> PollEntry<'a> {
-    /// Where there is no descriptor, it is never ready.
+    /// Without a descriptor the entry is never ready.
     pub fn new(descriptor: Option<BorrowedFd<'a>>, awaits: Awaits) -> PollEntry<'a> {
         let pollfd = libc::pollfd {
             fd: descriptor.map_or(-1, |fd| fd.as_raw_fd()),
@@ -37,28 +37,29 @@ impl<'a> PollEntry<'a> {
     }
 }
 
-/// Which entries are ready: have what they are waited for, or their other end is gone.
+/// The ready entries: their condition holds, or their other end is closed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ready(u32);
 
 impl Ready {
-    /// Whether that one is.
+    /// Returns whether that entry is ready.
     pub fn has(self, index: usize) -> bool {
         self.0 >> index & 1 != 0
     }
 
-    /// Without the first entries.
+    /// Returns the set without the first entries.
     pub fn skip(self, number: usize) -> Ready {
         Ready(self.0 >> number)
     }
 
-    /// Whether any is.
+    /// Returns whether any entry is ready.
     pub fn any(self) -> bool {
         self.0 != 0
     }
 }
 
-/// Sleeps until one of the entries, at most 32, is ready, or `now` reaches `deadline`, which may be [`NEVER`]; none is when the deadline came or a signal did.
+/// Sleeps until one of the entries, at most 32, is ready, or `now` reaches `deadline`, which can be
+/// [`NEVER`]. Returns an empty set at the deadline or after a signal.
 pub fn wait(entries: &mut [PollEntry<'_>], now: Millis, deadline: Millis) -> Result<Ready> {
     let timeout = match deadline {
         NEVER => -1,
@@ -77,7 +78,8 @@ pub fn wait(entries: &mut [PollEntry<'_>], now: Millis, deadline: Millis) -> Res
     })))
 }
 
-/// Whether that descriptor takes bytes within this time (ms): of a pipe, at least PIPE_BUF (4096, pipe(7)) of them.
+/// Returns whether that descriptor accepts bytes within this time (ms): a pipe at least PIPE_BUF
+/// (4096, pipe(7)) of them.
 pub fn writable(descriptor: BorrowedFd<'_>, wait: Millis) -> bool {
     let mut entry = libc::pollfd {
         fd: descriptor.as_raw_fd(),
@@ -91,7 +93,7 @@ pub fn writable(descriptor: BorrowedFd<'_>, wait: Millis) -> bool {
     ready.is_ok_and(|ready| ready > 0)
 }
 
-/// Sleeps that long (ms), by a system call that the listener may still make.
+/// Sleeps for this time (ms), with a system call that the listener's filter allows.
 pub fn pause(time: Millis) {
     // SAFETY: no entries need no pointer.
     unsafe { libc::poll(std::ptr::null_mut(), 0, time as libc::c_int) };

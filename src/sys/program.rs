@@ -1,5 +1,5 @@
-//! How the program begins and ends, in place of the standard library's `main`, which is 4 kB more on mipsel: it brings threads, a
-//! handler of stack overflows, and what is done at the end.
+//! Program start and exit, in place of the standard library's `main`, which takes 4 kB more on
+//! mipsel for threads, stack overflows and exit handlers.
 
 use super::error::{Result, cerr};
 use std::ffi::{CStr, OsString};
@@ -8,7 +8,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::os::unix::ffi::OsStringExt;
 
-/// What a program tells who started it.
+/// The exit code of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExitCode(u8);
 
@@ -25,7 +25,7 @@ impl From<u8> for ExitCode {
     }
 }
 
-/// Makes that function of argv the program, which may have this but once.
+/// Declares that function of argv as the program. Use it once per program.
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
@@ -64,10 +64,12 @@ pub unsafe fn run(
     main(arguments.leak())
 }
 
-/// Opens /dev/null where standard input, output or error is closed, so that nothing else gets that number.
+/// Opens /dev/null in place of a closed standard input, output or error, so that no other file gets
+/// that number.
 fn fill_standard() -> Result<()> {
     for fd in 0..=2 {
-        // The number that open(2) takes is the lowest that is free, so this one. Commands inherit it, so it is not close-on-exec.
+        // open(2) uses the lowest free number, which is this one. Commands inherit it, so it is not
+        // close-on-exec.
         // SAFETY: no pointers but a C string.
         unsafe {
             if libc::fcntl(fd, libc::F_GETFD) == -1 {
@@ -78,7 +80,7 @@ fn fill_standard() -> Result<()> {
     Ok(())
 }
 
-/// What the environment says of that name.
+/// Returns an environment variable.
 pub fn environment(name: &CStr) -> Option<&'static [u8]> {
     // SAFETY: a C string; this process has one thread, and nobody changes the environment.
     let value = unsafe { libc::getenv(name.as_ptr()) };
@@ -110,7 +112,7 @@ fn standard(fd: libc::c_int) -> ManuallyDrop<File> {
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Ends this process at once.
+/// Exits at once.
 pub fn exit(code: ExitCode) -> ! {
     // SAFETY: nothing of ours waits to be written or undone.
     unsafe { libc::_exit(code.0.into()) }

@@ -1,4 +1,4 @@
-//! Numbers that nobody can foresee.
+//! Random bytes from /dev/urandom.
 
 use super::error::{Error, Result};
 use super::file::{open, read_all};
@@ -6,17 +6,17 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Where they come from: getrandom(2) is newer than the oldest kernel.
+/// Opens /dev/urandom: getrandom(2) is newer than the oldest supported kernel.
 pub fn source() -> Result<File> {
     open(Path::new("/dev/urandom"), libc::O_RDONLY, 0)
 }
 
-/// Fills these bytes.
+/// Fills the buffer.
 pub fn fill(bytes: &mut [u8]) -> Result<()> {
     fill_from(&source()?, bytes)
 }
 
-/// The same from a [`source`].
+/// The same from an open [`source`].
 pub fn fill_from(source: &File, bytes: &mut [u8]) -> Result<()> {
     let drawn = read_all(source.as_fd(), bytes.len())?;
     if drawn.len() < bytes.len() {

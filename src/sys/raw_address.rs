@@ -1,14 +1,14 @@
-//! Socket addresses, and lengths, as C has them.
+//! Socket addresses and lengths in the form of C.
 
 use std::net::SocketAddr;
 use std::ptr;
 
-/// `size_of::<T>()` as the kernel takes it.
+/// `size_of::<T>()` as the kernel expects it.
 pub fn socklen<T>() -> libc::socklen_t {
     size_of::<T>() as libc::socklen_t
 }
 
-/// A socket address as the kernel and the C library take it.
+/// A socket address as the kernel and the C library expect it.
 #[derive(Debug)]
 pub enum RawAddress {
     V4(libc::sockaddr_in),
@@ -38,7 +38,7 @@ impl RawAddress {
         }
     }
 
-    /// Valid as long as this value stays where it is.
+    /// Valid while this value is not moved.
     pub fn pointer(&self) -> *const libc::sockaddr {
         match self {
             RawAddress::V4(v4) => ptr::from_ref(v4).cast(),

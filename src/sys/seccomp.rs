@@ -1,13 +1,14 @@
-//! The last lock of the processes without root: a seccomp filter (seccomp(2)) that leaves each the few system calls that its loop makes.
-//! They open no file, start nothing, and no memory of theirs becomes code. The listener sends to the keeper and to netlink alone; the
-//! lookup process opens sockets of IPv4 and IPv6 alone.
+//! The last barrier of the processes without root: a seccomp filter (seccomp(2)) that permits only
+//! the few system calls of their loops. They cannot open files, execute programs, or make memory
+//! executable. The listener can send only to the keeper and to netlink. The lookup process can open
+//! only sockets of IPv4 and IPv6.
 
 use super::error::{Error, Result, cerr};
 use crate::util::bpf::{Builder, Instruction, op};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// `struct seccomp_data`: the number of the call at 0, the architecture at 4, the lower half of the first argument at 16 or, where the upper
-/// half comes first, 20.
+/// `struct seccomp_data`: the number of the call at 0, the architecture at 4, the lower half of the
+/// first argument at 16, or at 20 on big-endian machines.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = match cfg!(target_endian = "big") {
@@ -15,7 +16,8 @@ const FIRST_ARGUMENT: u32 = match cfg!(target_endian = "big") {
     false => 16,
 };
 
-/// AUDIT_ARCH_* of linux/audit.h: the ELF machine, with a bit for 64-bit and one for little-endian ones.
+/// AUDIT_ARCH_* of linux/audit.h: the ELF machine, with one bit for 64-bit and one for
+/// little-endian machines.
 #[cfg(target_arch = "x86_64")]
 const THIS_ARCHITECTURE: Option<u32> = Some(0xc000_003e);
 #[cfg(target_arch = "aarch64")]
@@ -34,7 +36,7 @@ const THIS_ARCHITECTURE: Option<u32> = Some(0x0000_0008);
 )))]
 const THIS_ARCHITECTURE: Option<u32> = None;
 
-/// What both loops call, and what memory allocation and the clock need.
+/// The calls of both loops, of memory allocation and of the clock.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_close,
@@ -60,7 +62,7 @@ const ALLOWED: &[libc::c_long] = &[
     super::clock::CLOCK_GETTIME64,
 ];
 
-/// What maps memory, which the filter refuses with PROT_EXEC. musl's malloc does where brk has no room.
+/// The calls that map memory, refused with PROT_EXEC. musl's malloc uses them if brk has no room.
 const MAPPING: &[libc::c_long] = &[
     libc::SYS_mprotect,
     #[cfg(not(any(target_arch = "arm", target_arch = "mips")))]
@@ -69,17 +71,19 @@ const MAPPING: &[libc::c_long] = &[
     libc::SYS_mmap2,
 ];
 
-/// What the listener calls besides.
+/// The further calls of the listener.
 const LISTENER: &[libc::c_long] = &[libc::SYS_recvmmsg, libc::SYS_bind, libc::SYS_getsockopt];
 
-/// What sends: the listener to a few sockets alone. Nothing else here does, nor makes another descriptor for a socket.
+/// The calls that send: the listener may send to a few sockets only. No other permitted call sends,
+/// or duplicates a socket's descriptor.
 const SENDING: &[libc::c_long] = &[
     libc::SYS_sendto,
     #[cfg(any(target_arch = "arm", target_arch = "mips"))]
     libc::SYS_send,
 ];
 
-/// What the lookup process calls besides: it asks DNS servers, and reads its hosts file again from the start.
+/// The further calls of the lookup process: it queries DNS servers, and reads its hosts file again
+/// from the start.
 const LOOKUP: &[libc::c_long] = &[
     libc::SYS_connect,
     libc::SYS_sendto,
@@ -91,7 +95,7 @@ const LOOKUP: &[libc::c_long] = &[
     libc::SYS__llseek,
 ];
 
-/// What one process may call: some of it with these values of its first argument alone.
+/// The permitted calls of one process, some of them only with these values of the first argument.
 struct AllowedCalls<'a> {
     calls: &'a [libc::c_long],
     bound: &'a [libc::c_long],
@@ -102,12 +106,13 @@ fn program(architecture: u32, rules: &AllowedCalls<'_>) -> Vec<Instruction> {
     let mut b = Builder::new(0);
     let allow = b.pass(libc::SECCOMP_RET_ALLOW);
     let refuse = b.pass(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-    // Of setsockopt(2) a new filter alone: others take the kernel's memory (PACKET_RX_RING), or other sockets' packets (PACKET_FANOUT).
+    // For setsockopt(2) only a new filter: other options use kernel memory (PACKET_RX_RING) or take
+    // other sockets' packets (PACKET_FANOUT).
     let option = b.test(op::JEQ, libc::SO_ATTACH_FILTER as u32, allow, refuse);
     let option = b.step(op::LD_WORD, FIRST_ARGUMENT + 16, option);
     let level = b.test(op::JEQ, libc::SOL_SOCKET as u32, option, refuse);
     let set = b.step(op::LD_WORD, FIRST_ARGUMENT + 8, level);
-    // Memory that does not become code.
+    // Memory that is not executable.
     let protection = b.test(op::JSET, libc::PROT_EXEC as u32, refuse, allow);
     let map = b.step(op::LD_WORD, FIRST_ARGUMENT + 16, protection);
     let mut first = refuse;
@@ -131,12 +136,12 @@ fn program(architecture: u32, rules: &AllowedCalls<'_>) -> Vec<Instruction> {
     let other = b.pass(libc::SECCOMP_RET_KILL_PROCESS);
     let start = b.test(op::JEQ, architecture, native, other);
     b.step(op::LD_WORD, ARCHITECTURE, start);
-    // One that is too long, which none is, the kernel refuses as an empty one.
+    // The kernel would refuse a program that is too long as an empty one. None is.
     b.finish().unwrap_or_default()
 }
 
-/// Confines the listener, for good; only to these sockets something can be sent then. Kernels before 3.5 and those built without it refuse
-/// (EINVAL).
+/// Confines the listener permanently: it can send only to these sockets. Kernels before 3.5 and
+/// those built without seccomp refuse (EINVAL).
 pub fn confine_listener(may_send_to: [BorrowedFd<'_>; 2]) -> Result<()> {
     confine(&AllowedCalls {
         calls: LISTENER,
@@ -191,7 +196,7 @@ mod tests {
         let pairs: [_; 3] = std::array::from_fn(|_| MessageSocket::pair().expect("sockets"));
         let [(first, _), (second, _), (other, _)] = &pairs;
         let found = std::thread::scope(|scope| {
-            // The filter is the thread's alone.
+            // The filter applies only to this thread.
             let confined = scope.spawn(|| {
                 confine_listener([first.as_fd(), second.as_fd()]).expect("seccomp");
                 let code = |result: Result<()>| match result {
@@ -242,9 +247,9 @@ mod tests {
                     code(cerr(code_of_it).map(drop)),
                     set(libc::SOL_SOCKET, libc::SO_RCVBUF),
                     set(libc::SOL_PACKET, libc::PACKET_RX_RING),
-                    // That number at another level.
+                    // The same number at another level.
                     set(libc::SOL_PACKET, libc::SO_ATTACH_FILTER),
-                    // Refused by the kernel itself, for a filter has instructions.
+                    // Refused by the kernel itself: a filter has instructions.
                     set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
                 ]
             });

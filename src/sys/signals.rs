@@ -1,5 +1,5 @@
-//! Signals by the self-pipe trick: a handler notes the signal and writes a byte into a pipe, and poll() sees it. signalfd
-//! is missing on router kernels.
+//! Signals with the self-pipe trick: a handler notes the signal and writes a byte to a pipe, which
+//! wakes poll(). Router kernels lack signalfd.
 
 use super::error::{Result, cerr};
 use super::file::set_nonblocking;
@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-/// The signals that the keeper acts on.
+/// The signals that the keeper handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, SIGINT or SIGQUIT: run all stop commands and exit with this number.
     Shutdown(i32),
     /// SIGHUP: read the config again.
     Reload,
-    /// SIGUSR1: the firewall was flushed, apply live leases again.
+    /// SIGUSR1: the firewall was flushed, re-apply live leases.
     Reapply,
     /// SIGCHLD: a child has ended.
     Child,
@@ -22,7 +22,7 @@ pub enum Signal {
 
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
-/// Signals that came and were not taken yet: bit n is signal n. All that are caught are below 32.
+/// Pending signals: bit n is signal n. All handled signals are below 32.
 static PENDING: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn handler(number: libc::c_int) {
@@ -51,14 +51,14 @@ fn set_disposition(number: libc::c_int, disposition: libc::sighandler_t) -> Resu
 pub struct Signals(UnixStream);
 
 impl Signals {
-    /// Catches the signals of [`Signal`], and ignores SIGUSR2 and SIGXFSZ: a log file that may not grow is an error of its own. Once in
-    /// a process.
+    /// Catches the signals of [`Signal`] and ignores SIGUSR2 and SIGXFSZ: a log file at its size
+    /// limit should be an ordinary error. Call it once per process.
     pub fn catch() -> Result<Signals> {
         let (reader, writer) = UnixStream::pair()?;
         set_nonblocking(reader.as_fd(), true)?;
         set_nonblocking(writer.as_fd(), true)?;
         PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
-        // Whoever started this program may have blocked signals, and that is inherited; commands inherit it from here.
+        // The parent may have blocked signals, and children inherit the mask, also commands.
         // SAFETY: an all-zero set is empty, and the old one is not asked for.
         unsafe {
             let none: libc::sigset_t = std::mem::zeroed();
@@ -84,18 +84,19 @@ impl Signals {
         Ok(Signals(reader))
     }
 
-    /// Whether signals wait to be taken. The pipe says so too, except where the kernel had no memory for the byte.
+    /// Returns whether signals are pending. The pipe shows the same, unless the kernel had no
+    /// memory for the byte.
     pub fn are_pending(&self) -> bool {
         PENDING.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether one of those that wait ends the daemon.
+    /// Returns whether a pending signal ends the daemon.
     pub fn ask_for_the_end(&self) -> bool {
         const END: u32 = 1 << libc::SIGTERM | 1 << libc::SIGINT | 1 << libc::SIGQUIT;
         PENDING.load(Ordering::Relaxed) & END != 0
     }
 
-    /// The signals that came since this was asked last, each once, without waiting.
+    /// Returns the pending signals, each once, without waiting.
     pub fn take(&self) -> impl Iterator<Item = Signal> + use<> {
         let mut wake_ups = [0u8; 64];
         // SAFETY: pointer and length are the buffer's. What is left in the pipe wakes the next poll.
@@ -127,8 +128,8 @@ impl AsFd for Signals {
     }
 }
 
-/// For the daemon's other processes: `killall -HUP knockd` and Ctrl-C reach them too, but all of these are the keeper's business.
-/// They end when the keeper does.
+/// Ignores signals in the daemon's other processes: `killall -HUP knockd` and Ctrl-C reach them
+/// too, but only the keeper handles these. They end with the keeper.
 pub(super) fn leave_to_keeper() -> Result<()> {
     for number in [
         libc::SIGTERM,
@@ -143,9 +144,9 @@ pub(super) fn leave_to_keeper() -> Result<()> {
     Ok(())
 }
 
-/// Undoes what [`Signals::catch`] and [`super::program::run`] changed, for a child that is about to call exec.
+/// Reverts the changes of [`Signals::catch`] and [`super::program::run`] in a child before exec.
 pub(super) fn restore_for_exec() {
-    // exec itself resets handlers, but what is ignored stays ignored.
+    // exec resets handlers, but ignored signals stay ignored.
     for number in [libc::SIGPIPE, libc::SIGUSR2, libc::SIGXFSZ] {
         let _ = set_disposition(number, libc::SIG_DFL);
     }

@@ -1,5 +1,6 @@
-//! Classic BPF (linux/filter.h), written from its end to its start: whoever emits a jump already knows where it goes,
-//! since in this language all jumps go forward. So there are no open labels to resolve later.
+//! Classic BPF (linux/filter.h), written from the end to the start: all jumps of this language go
+//! forward, so the target of a jump is always known when it is emitted, and there are no labels to
+//! resolve later.
 #![forbid(unsafe_code)]
 
 use crate::limits::MAX_FILTER_INSTRUCTIONS;
@@ -8,7 +9,7 @@ use crate::limits::MAX_FILTER_INSTRUCTIONS;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What to do.
+    /// The opcode.
     pub code: u16,
     /// Instructions to skip when the test is true.
     pub jt: u8,
@@ -18,10 +19,10 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// Opcodes: the values of linux/bpf_common.h, those that knockd needs. A is the accumulator, X the index register, M the
-/// 16 words of scratch memory.
+/// The needed opcodes, with the values of linux/bpf_common.h. A is the accumulator, X the index
+/// register, M the 16 words of scratch memory.
 pub mod op {
-    /// A = the 32-bit word at k; from offset -0x1000 up, what the kernel knows about the packet.
+    /// A = the 32-bit word at k. From offset -0x1000 up: metadata of the packet.
     pub const LD_WORD: u16 = 0x20;
     /// A = the 16-bit word at k.
     pub const LD_HALF: u16 = 0x28;
@@ -67,30 +68,30 @@ pub mod op {
     pub const RET: u16 = 0x06;
 }
 
-/// From this offset up a word load asks for what the kernel knows about the packet (SKF_AD_OFF).
+/// From this offset up a word load returns metadata of the packet (SKF_AD_OFF).
 pub const ANCILLARY: u32 = -0x1000_i32 as u32;
-/// The protocol by the link's header, an ETH_P number (SKF_AD_PROTOCOL).
+/// The protocol of the link header, an ETH_P number (SKF_AD_PROTOCOL).
 pub const AD_PROTOCOL: u32 = ANCILLARY;
-/// Whom the frame is for, a PACKET number of linux/if_packet.h (SKF_AD_PKTTYPE).
+/// The type of the frame's destination, a PACKET number of linux/if_packet.h (SKF_AD_PKTTYPE).
 pub const AD_PACKET_TYPE: u32 = ANCILLARY + 4;
-/// The frame's VLAN tag: 3 bits of priority, 1 bit, 12 bits of the VLAN's number (SKF_AD_VLAN_TAG, Linux 3.8). Where there is none,
-/// anything.
+/// The VLAN tag of the frame: 3 bits of priority, 1 bit, 12 bits of the VLAN number
+/// (SKF_AD_VLAN_TAG, Linux 3.8). Undefined without a tag.
 pub const AD_VLAN_TAG: u32 = ANCILLARY + 44;
 /// Whether the frame has a VLAN tag (SKF_AD_VLAN_TAG_PRESENT, Linux 3.8).
 pub const AD_VLAN_TAG_PRESENT: u32 = ANCILLARY + 48;
 
-/// A place in the program: how many instructions there are from it to the end.
+/// A label: the number of instructions from it to the end of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Label(usize);
 
-/// One value, or a range of them, and where to go when A is in it.
+/// A value or range of values, and the label for A in it.
 pub(crate) struct Case {
     pub low: u32,
     pub high: u32,
     pub then: Label,
 }
 
-/// A line of straight code, in the order of running.
+/// A step of straight code, in the order of execution.
 pub(crate) enum Statement {
     /// Opcode and operand.
     Do(u16, u32),
@@ -102,18 +103,21 @@ pub(crate) enum Statement {
 
 /// A program that grows towards its start.
 pub(crate) struct Builder {
-    /// The instructions, last one first. It stops growing when it is too long, and then is useless.
+    /// The instructions, last one first. If the program gets too long, it stops growing and is
+    /// unusable.
     reversed: Vec<Instruction>,
-    /// `ja` instructions: (where to, where it stands), for conditional jumps that do not reach that far themselves.
+    /// `ja` instructions (target, own label), for conditional jumps that cannot reach the target
+    /// themselves.
     bridges: Vec<(Label, Label)>,
-    /// The place that drops the packet.
+    /// The label that drops the packet.
     pub drop: Label,
-    /// Cases that are tried one by one; more are halved first.
+    /// The number of cases that are tested one by one; more are halved first.
     few: usize,
 }
 
 impl Builder {
-    /// A program that drops everything. So `few` cases are tried one by one: fewer make it faster and longer.
+    /// Creates a program that drops everything. Tests `few` cases one by one: a smaller number
+    /// makes it faster and longer.
     pub fn new(few: usize) -> Builder {
         let mut builder = Builder {
             reversed: Vec::new(),
@@ -125,13 +129,13 @@ impl Builder {
         builder
     }
 
-    /// The program; `None` if it is too long for old kernels.
+    /// Returns the program. `None` if it is too long for old kernels.
     pub fn finish(mut self) -> Option<Vec<Instruction>> {
         self.reversed.reverse();
         (self.reversed.len() <= MAX_FILTER_INSTRUCTIONS).then_some(self.reversed)
     }
 
-    /// Passes the first `bytes` bytes of the packet.
+    /// Emits: pass the first `bytes` bytes of the packet.
     pub fn pass(&mut self, bytes: u32) -> Label {
         self.push(op::RET, 0, 0, bytes)
     }
@@ -144,14 +148,14 @@ impl Builder {
         self.push(code, 0, 0, k)
     }
 
-    /// A test of A.
+    /// Emits a test of A.
     pub fn test(&mut self, code: u16, k: u32, yes: Label, no: Label) -> Label {
         let yes = self.bridge(yes);
         let no = self.bridge(no);
         self.push(code, self.distance(yes) as u8, self.distance(no) as u8, k)
     }
 
-    /// Straight code that ends at `next`, or drops the packet.
+    /// Emits straight code that continues at `next` or drops the packet.
     pub fn lines(&mut self, lines: &[Statement], next: Label) -> Label {
         lines.iter().rev().fold(next, |next, line| match *line {
             Statement::Do(code, k) => self.step(code, k, next),
@@ -160,12 +164,13 @@ impl Builder {
         })
     }
 
-    /// Goes where A belongs; to `otherwise` if to none. The cases are in ascending order and do not overlap.
+    /// Emits a branch to the case that contains A, or to `otherwise`. The cases are in ascending
+    /// order and do not overlap.
     pub fn choose(&mut self, cases: &[Case], otherwise: Label) -> Label {
         self.choose_from(cases, otherwise, false)
     }
 
-    /// `is_above`: A is not below the first case.
+    /// `is_above`: A is known to be at or above the first case.
     fn choose_from(&mut self, cases: &[Case], otherwise: Label, is_above: bool) -> Label {
         if cases.len() > self.few {
             let (lower, upper) = cases.split_at(cases.len() / 2);
@@ -189,12 +194,12 @@ impl Builder {
             })
     }
 
-    /// The place of the instruction that was emitted last, the program's first so far.
+    /// Returns the label of the last emitted instruction, which is the start of the program so far.
     fn top(&self) -> Label {
         Label(self.reversed.len())
     }
 
-    /// Instructions between the next one to be emitted and that place.
+    /// Returns the number of instructions between the next one to be emitted and that label.
     fn distance(&self, place: Label) -> usize {
         self.reversed.len() - place.0
     }
@@ -210,8 +215,8 @@ impl Builder {
         self.push(op::JA, 0, 0, self.distance(place) as u32)
     }
 
-    /// That place, or a jump to it which the 8 bits of a conditional jump reach. One less than they could, because the
-    /// bridge for the other branch may come between.
+    /// Returns that label, or a jump to it within reach of the 8 bits of a conditional jump. The
+    /// reach is one less than possible, because the jump of the other branch may come in between.
     fn bridge(&mut self, place: Label) -> Label {
         const REACH: usize = 254;
         if self.distance(place) <= REACH {

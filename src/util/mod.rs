@@ -1,4 +1,4 @@
-//! Small tools that know nothing of knocking: every other module may use them.
+//! Small tools that are not about knocking. Every other module may use them.
 #![forbid(unsafe_code)]
 
 pub mod bpf;

@@ -1,7 +1,7 @@
-//! Numbers in text. (`str::parse` has a copy for each kind of number, and takes a sign.)
+//! Numbers in text. (`str::parse` generates code for each type, and accepts a sign.)
 #![forbid(unsafe_code)]
 
-/// A whole number up to `most`, in digits alone.
+/// Parses a decimal number up to `most`, digits only.
 pub fn number(text: &[u8], most: u64) -> Option<u64> {
     let mut number = None;
     for byte in text {
@@ -12,7 +12,7 @@ pub fn number(text: &[u8], most: u64) -> Option<u64> {
     number.filter(|number| *number <= most)
 }
 
-/// The value of four digits of base 16, at most.
+/// Parses up to four hexadecimal digits.
 pub fn hex(text: &[u8]) -> Option<u16> {
     let digits = Some(text).filter(|text| (1..=4).contains(&text.len()))?;
     digits.iter().try_fold(0, |number, byte| {

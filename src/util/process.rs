@@ -1,9 +1,9 @@
-//! The ids of processes, and what tells a running command from every other process.
+//! PIDs, and the identity of a running command.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
-/// A process id.
+/// A PID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pid(pub i32);
 
@@ -13,7 +13,8 @@ impl fmt::Display for Pid {
     }
 }
 
-/// The process group of a command, which its leader's start time tells from a later one with the same number.
+/// The process group of a command. The leader's start time distinguishes it from a later process
+/// with the same PID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessGroup {
     /// The leader, whose id is the group's and the session's too.

@@ -1,8 +1,8 @@
-//! Bytes of others as a person may see them: in messages and on a terminal.
+//! Untrusted bytes in messages and on a terminal.
 #![forbid(unsafe_code)]
 
-/// Whether a character can make text look like other text: a control character, or one of those that
-/// break lines, turn the direction (U+202E) or do not show (Unicode's Zl, Zp and most of Cf).
+/// Returns whether a character can make text look like other text: a control character, or one that
+/// breaks lines, changes the direction (U+202E) or is invisible (Unicode's Zl, Zp and most of Cf).
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -17,7 +17,8 @@ pub fn is_deceptive(c: char) -> bool {
         )
 }
 
-/// Bytes as text for a terminal: what is not UTF-8 is replaced, deceptive characters, and the blank of web pages that is none here, are escaped.
+/// Makes bytes safe for a terminal: replaces what is not UTF-8, and escapes deceptive characters
+/// and the no-break space of web pages.
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::new();
     for c in String::from_utf8_lossy(bytes).chars() {
@@ -34,12 +35,12 @@ pub fn printable(bytes: &[u8]) -> String {
     out
 }
 
-/// The bytes in quotes for a message, cut at 60 characters.
+/// Quotes bytes for a message, cut at 60 characters.
 pub fn quote(bytes: &[u8]) -> String {
     ["'", &cut(bytes), "'"].concat()
 }
 
-/// The bytes for a message, cut at 60 characters.
+/// Cuts bytes for a message at 60 characters.
 pub fn cut(bytes: &[u8]) -> String {
     let mut text = printable(bytes);
     let end = text.chars().take(60).map(char::len_utf8).sum();

@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 
-/// The value as text. (`to_string` would be in the program once for each type.)
+/// Formats the value. (`to_string` would generate code for each type.)
 pub fn shown(value: &dyn Display) -> String {
     value.to_string()
 }

@@ -1,14 +1,14 @@
-//! A token bucket: bounds how many log lines strangers can cause (`LogRate`), and how many openings.
+//! A token bucket: limits openings, and the log lines that clients can cause (`LogRate`).
 #![forbid(unsafe_code)]
 
 use crate::util::time::Millis;
 
-/// Lines that may be written now, and those that could not be.
+/// The tokens, and the number of dropped lines.
 #[derive(Debug)]
 pub struct TokenBucket {
     per_second: u32,
     burst: u64,
-    /// In thousandths of a line, so that the time since the last line never rounds to nothing.
+    /// In thousandths of a line, so that short times do not round to nothing.
     tokens: u64,
     refilled: Millis,
     left_out: u32,
@@ -17,7 +17,7 @@ pub struct TokenBucket {
 const LINE: u64 = 1000;
 
 impl TokenBucket {
-    /// `per_second` lines, at most `burst` at once; 0: no bound.
+    /// Allows `per_second` lines with bursts of `burst`. 0 means no limit.
     pub fn new(per_second: u32, burst: u32, now: Millis) -> TokenBucket {
         TokenBucket {
             per_second,
@@ -28,7 +28,7 @@ impl TokenBucket {
         }
     }
 
-    /// Whether one more line may be written now. If not, it is counted.
+    /// Returns whether one more line is allowed now. If not, counts it as dropped.
     pub fn allow(&mut self, now: Millis) -> bool {
         if self.per_second == 0 {
             return true;
@@ -50,17 +50,17 @@ impl TokenBucket {
         }
     }
 
-    /// Whether there is no bound.
+    /// Returns whether there is no limit.
     pub fn is_unbounded(&self) -> bool {
         self.per_second == 0
     }
 
-    /// A line that was allowed got lost on its way: counts it too.
+    /// Counts an allowed line that could not be sent as dropped.
     pub fn left_out(&mut self) {
         self.left_out = self.left_out.saturating_add(1);
     }
 
-    /// How many lines were left out since this was asked last.
+    /// Returns the number of dropped lines since the last call.
     pub fn take_left_out(&mut self) -> Option<u32> {
         match std::mem::take(&mut self.left_out) {
             0 => None,
@@ -68,7 +68,7 @@ impl TokenBucket {
         }
     }
 
-    /// Whether lines were left out that nobody has been told of.
+    /// Returns whether there are dropped lines that were not reported.
     pub fn has_left_out(&self) -> bool {
         self.left_out > 0
     }

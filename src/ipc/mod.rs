@@ -1,7 +1,5 @@
-//! What keeper and listener say to each other: bounded records over a socketpair. A record that cannot be decoded
-//! ends the listener, since an honest one sends none.
-//!
-//! On the wire: one byte that tells the kind, then the fields in order, as `wire` has them.
+//! The messages between keeper and listener: records of bounded size over a socketpair. A record
+//! that cannot be decoded ends the listener, because a correct listener sends none.
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
@@ -14,52 +12,52 @@ use crate::limits::MAX_RECORD;
 use std::net::{IpAddr, Ipv4Addr};
 use wire::Wire;
 
-/// A record as it travels.
+/// An encoded record.
 pub type Bytes = heapless::Vec<u8, MAX_RECORD>;
 
-/// Ranges of ports that fit into one record.
+/// Port ranges that fit into one record.
 pub const RANGES_AT_ONCE: usize = (MAX_RECORD - 2) / 4;
 
 /// From the keeper to the listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToListener {
-    /// The first record: how to listen. Then come `Sockets`, a `Door` for each door, then `Tripwires` where ports are listed; the listener
-    /// answers `Ready` or `Refused`, and waits for `Start`.
+    /// The first record: the settings. `Sockets`, a `Door` for each door, and `Tripwires` for
+    /// listed ports follow. The listener replies with `Ready` or `Refused`, and waits for `Start`.
     Setup(Setup),
-    /// The second: which packet sockets to listen with, one for each interface.
+    /// The second record: the packet sockets to use, one for each interface.
     Sockets {
         /// Their descriptors.
         numbers: Vec<u32>,
-        /// Another listener reads from them: they must stay as they are until `Start`.
+        /// Another listener reads from them, so they must not change before `Start`.
         shared: bool,
     },
-    /// What opens the next door.
+    /// The next door.
     Door {
         /// Its sequence, flags, target and time.
         pattern: Pattern,
-        /// Its sequence is from a one-time list: after it opened, the next one comes with `Sequence`.
+        /// Each of its sequences opens it once; the next one arrives in `Sequence`.
         one_time: bool,
     },
-    /// The next of the tripwires that are listed, at most [`RANGES_AT_ONCE`].
+    /// The next listed tripwires, at most [`RANGES_AT_ONCE`].
     Tripwires(Vec<PortRange>),
-    /// Everything else is ready: match from now on.
+    /// Start matching.
     Start,
-    /// The next one-time sequence of a door, or that it has none.
+    /// The next one-time sequence of a door, or none.
     Sequence {
         /// The door.
         door: u16,
-        /// Counts the sequences of this door.
+        /// The number of this sequence.
         generation: u32,
         /// The sequence.
         sequence: Option<Sequence>,
     },
-    /// Tell where you listen and what you have seen: an `Interface` for each socket, then `Counters`.
+    /// Requests a report: an `Interface` for each socket, then `Counters`.
     Report,
-    /// Read no more packets and end: what has not been read is the next listener's.
+    /// Stop reading packets and exit. The next listener reads the rest.
     Stop,
 }
 
-/// How to listen.
+/// The listener's settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
     /// The number of doors that follow.
@@ -68,9 +66,9 @@ pub struct Setup {
     pub matching: Matching,
     /// `MaxAttempts`.
     pub max_attempts: u16,
-    /// Which `Tripwire` there are; of those that are listed this many ranges come after the doors, in `Tripwires`.
+    /// `Tripwire`. For listed ports, this number of ranges follows the doors in `Tripwires`.
     pub tripwire: Tripwire<u16>,
-    /// When to tell `Scanned`.
+    /// When to send `Scanned`.
     pub ban: Option<BanRule>,
     /// `-4`.
     pub only_ip_v4: bool,
@@ -80,7 +78,7 @@ pub struct Setup {
     pub debug: bool,
     /// `LogRate`.
     pub log_rate: u32,
-    /// Interfaces that are not there are waited for instead of refused: there was a listener before.
+    /// Wait for missing interfaces instead of refusing them: there was a listener before.
     pub wait_for_interfaces: bool,
     /// The interfaces as [`Selector::list`](crate::capture::interfaces::Selector::list) reads them.
     pub interface: String,
@@ -89,37 +87,37 @@ pub struct Setup {
 /// From the listener to the keeper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToKeeper {
-    /// All sockets are open and root is gone.
+    /// The listener is ready: all sockets are open and root is dropped.
     Ready {
         /// An interface is there and up.
         listens: bool,
     },
-    /// It cannot listen; the text says why. The listener ends.
+    /// The listener cannot start, for this reason, and exits.
     Refused(String),
-    /// A source has done that many steps.
+    /// A source has completed that number of steps.
     Stage(Progress),
-    /// A whole knock.
+    /// A complete knock.
     Opened {
         /// The door.
         door: u16,
         /// Who knocked.
         source: IpAddr,
-        /// Which of the door's one-time sequences it was.
+        /// The number of the one-time sequence.
         generation: u32,
     },
-    /// A source has hit as many tripwires as ban it.
+    /// A source has hit enough tripwires for a ban.
     Scanned(IpAddr),
-    /// An attempt took too long.
+    /// An attempt timed out.
     TimedOut(Progress),
-    /// An attempt was spoiled by a wrong knock.
+    /// Wrong knocks ended an attempt.
     Failed(Progress),
-    /// That many lines were left out of the log.
+    /// The number of dropped log lines.
     LeftOut(u32),
-    /// Something that a person should mend.
+    /// A problem for the log that the administrator should solve.
     Problem(String),
-    /// Something about the interfaces that belongs into the log.
+    /// News of the interfaces for the log.
     Notice(String),
-    /// Something about the interfaces that `-D` shows.
+    /// News of the interfaces that only `-D` shows.
     Debug(String),
     /// A knock, for `-D`.
     Seen(Knock),
@@ -132,30 +130,30 @@ pub enum ToKeeper {
 /// Where a socket listens now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// What was asked for: a name, `auto` or `any`.
+    /// As configured: a name, `auto` or `any`.
     pub wanted: String,
-    /// The interface that this is now; empty where there is none, and for `any`.
+    /// The current interface; empty if there is none, and for `any`.
     pub name: String,
-    /// Its addresses, the first [`MAX_STATUS_ADDRESSES`](crate::limits::MAX_STATUS_ADDRESSES) of them.
+    /// Its addresses, up to [`MAX_STATUS_ADDRESSES`](crate::limits::MAX_STATUS_ADDRESSES).
     pub addresses: Vec<IpAddr>,
-    /// How many more it has.
+    /// The number of further addresses.
     pub more: u16,
 }
 
-/// What has happened since the listener started. Whoever adds one adds its line to [`COUNTERS`].
+/// Totals since the listener started. Each needs a line in [`COUNTERS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Knocks that reached the doors.
+    /// Packets that the filter passed for a door.
     Knocks,
-    /// Knocks that the kernel had no room for.
+    /// Packets that the kernel dropped.
     Dropped,
-    /// Attempts that wrong knocks or their time have ended, if they were told.
+    /// Reported attempts that ended by wrong knocks or time.
     Failed,
     /// Attempts under way.
     Attempts,
 }
 
-/// For each [`Counter`], in their order, its name in JSON and what a person reads after its number.
+/// The name in JSON and the text after the number, for each [`Counter`] in order.
 pub const COUNTERS: [(&str, &str); 4] = [
     ("knocks", "knocks seen"),
     ("dropped", "lost by the kernel"),
@@ -163,27 +161,27 @@ pub const COUNTERS: [(&str, &str); 4] = [
     ("attempts", "under way"),
 ];
 
-/// The number of each [`Counter`].
+/// The value of each [`Counter`].
 pub type Counters = [u64; COUNTERS.len()];
 
-/// How far a source has come at a door.
+/// The progress of a source at a door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The door.
     pub door: u16,
-    /// Who knocks.
+    /// The client.
     pub source: IpAddr,
-    /// The steps done.
+    /// The completed steps.
     pub stage: u8,
 }
 
-/// Text that is too long for a record is cut and ends in [`CUT`]; before it come at most 28 other bytes.
+/// Longer text is cut and ends in [`CUT`]. At most 28 other bytes precede it.
 const MAX_TEXT: usize = MAX_RECORD - 28;
 
-/// The end of a text that was cut.
+/// Marks text that was cut.
 const CUT: &str = "...";
 
-/// A field before it is read.
+/// An address field before it is read.
 const NO_IP: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 impl Default for Progress {

@@ -1,5 +1,6 @@
-//! Fields on the wire: numbers big-endian, an address as its length (4 or 16) and octets, text as its length (2 bytes) and bytes,
-//! none of them a deceptive character, a list as its length (1 byte) and items.
+//! The encoding of fields: numbers are big-endian; an address is its length (4 or 16) and octets;
+//! text is its length (2 bytes) and bytes without deceptive characters; a list is its length (1
+//! byte) and items.
 #![forbid(unsafe_code)]
 
 use super::{Bytes, CUT, MAX_TEXT};
@@ -9,17 +10,18 @@ use crate::limits::MAX_STEPS;
 use crate::util::quote::is_deceptive;
 use std::net::IpAddr;
 
-/// Walks the fields of a record in order, and either writes each or reads it into its place: so there is one list of fields for both.
+/// Visits the fields of a record in order, and either writes each or reads into it. So one list of
+/// fields serves both directions.
 pub struct Wire<'a> {
-    /// What is left to read; `None`: the fields are written.
+    /// The bytes left to read. `None` when writing.
     input: Option<&'a [u8]>,
     output: Bytes,
-    /// Nothing was read so far that cannot be.
+    /// All fields read so far are valid.
     is_sound: bool,
 }
 
 impl<'a> Wire<'a> {
-    /// Writes a record of that kind.
+    /// Starts writing a record of that kind.
     pub fn writer(kind: u8) -> Wire<'a> {
         Wire {
             input: None,
@@ -28,7 +30,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// Reads what comes after the kind.
+    /// Starts reading after the kind.
     pub fn reader(fields: &'a [u8]) -> Wire<'a> {
         Wire {
             input: Some(fields),
@@ -37,19 +39,19 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// What was written.
+    /// Returns the written bytes.
     pub fn written(self) -> Bytes {
         self.output
     }
 
-    /// Whether all was read, and all of it can be.
+    /// Returns whether everything was read and is valid.
     pub fn is_whole(&self) -> bool {
         self.is_sound && self.input.is_none_or(<[u8]>::is_empty)
     }
 
     fn bytes(&mut self, bytes: &mut [u8]) {
         match &mut self.input {
-            // MAX_RECORD holds the longest record: the test `the_longest_records_fit` shows it.
+            // MAX_RECORD is enough for the longest record, as `the_longest_records_fit` tests.
             None => drop(self.output.extend_from_slice(bytes)),
             Some(rest) => match rest.split_at_checked(bytes.len()) {
                 Some((read, left)) => {
@@ -90,7 +92,7 @@ impl<'a> Wire<'a> {
         *value = byte == 1;
     }
 
-    /// Text that is too long is cut, which it shows.
+    /// Cuts text that is too long, and marks it.
     pub fn text(&mut self, text: &mut String) {
         if text.len() > MAX_TEXT {
             text.truncate(text.floor_char_boundary(MAX_TEXT - CUT.len()));
@@ -102,7 +104,7 @@ impl<'a> Wire<'a> {
         bytes.resize(length.into(), 0);
         self.bytes(&mut bytes);
         match String::from_utf8(bytes) {
-            // It may end up in a log: nothing in it may look like another line.
+            // It can appear in a log: nothing in it may look like another line.
             Ok(read) if !read.chars().any(is_deceptive) => *text = read,
             _ => self.is_sound = false,
         }
@@ -117,7 +119,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// An address, or its length 0.
+    /// An address, or length 0 for none.
     pub fn ip_if_any(&mut self, ip: &mut Option<IpAddr>) {
         let (mut v4, mut v6) = ([0; 4], [0; 16]);
         let mut length = match ip {
@@ -187,7 +189,7 @@ impl<'a> Wire<'a> {
         };
     }
 
-    /// Its number of hits, 0 where there is none, then its time.
+    /// The number of hits, 0 for no rule, then the time.
     pub fn ban(&mut self, rule: &mut Option<BanRule>) {
         let (mut hits, mut window) = rule.map_or((0, 0), |rule| (rule.hits, rule.window));
         self.u8(&mut hits);
@@ -195,7 +197,7 @@ impl<'a> Wire<'a> {
         *rule = (hits > 0).then_some(BanRule { hits, window });
     }
 
-    /// At most 255 items, each walked by `walk`.
+    /// At most 255 items, each visited by `walk`.
     pub fn list<T: Clone>(
         &mut self,
         items: &mut Vec<T>,

@@ -1,4 +1,4 @@
-//! The book itself: what happened in, actions out.
+//! The lease book: events in, actions out.
 #![forbid(unsafe_code)]
 
 use super::{Action, Full, Lease, LeaseId, Opening, Phase, Reknock, Then};
@@ -11,17 +11,17 @@ use std::net::IpAddr;
 #[derive(Debug, Default)]
 pub struct LeaseBook {
     leases: Vec<Lease>,
-    /// Those whose start command failed, or was undone by another door's command: the door may be shut. Not in the journal:
-    /// forgotten with a restart.
+    /// Leases whose start command failed, or whose rule another door's command undid: the door may
+    /// be shut. Not in the journal, so a restart forgets them.
     doubtful: Vec<LeaseId>,
     next_id: LeaseId,
-    /// It has changed since the keeper wrote the journal.
+    /// The book has changed since the keeper wrote the journal.
     pub unsaved: bool,
 }
 
 impl LeaseBook {
-    /// Takes in what the journal of another daemon held. Whatever was at a command is stopped: its group has been ended by the
-    /// caller.
+    /// Restores the leases of another daemon's journal. Stops those whose command was running; the
+    /// caller has ended its process group.
     pub fn adopt(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
         self.unsaved = true;
         for mut lease in leases {
@@ -41,12 +41,12 @@ impl LeaseBook {
         &self.leases
     }
 
-    /// The lease with that number.
+    /// Returns the lease with that number.
     pub fn get(&self, id: LeaseId) -> Option<&Lease> {
         self.leases.iter().find(|lease| lease.id == id)
     }
 
-    /// The doors whose start command runs again after the stop command that runs or waits.
+    /// Returns the doors whose start command runs again after the current stop command.
     pub fn reopening(&self) -> impl Iterator<Item = &Lease> {
         self.leases.iter().filter(|lease| {
             let starts = matches!(lease.phase, Phase::Stopping { then } if then != Then::Over);
@@ -54,13 +54,13 @@ impl LeaseBook {
         })
     }
 
-    /// Whether that source is banned now.
+    /// Returns whether that source is banned now.
     pub fn is_banned(&self, source: IpAddr) -> bool {
         let mut bans = self.leases.iter().filter(|lease| lease.is_ban());
         bans.any(|ban| ban.source == source && ban.until() > Some(0))
     }
 
-    /// The number of bans that are not being ended, and the source of the ban that ends first.
+    /// Returns the number of bans that are not ending, and the source of the ban that ends first.
     pub fn bans(&self) -> (usize, Option<IpAddr>) {
         let (mut number, mut first) = (0, None::<&Lease>);
         let bans = self.leases.iter().filter(|lease| lease.is_ban());
@@ -77,8 +77,9 @@ impl LeaseBook {
         self.leases.iter_mut().find(|lease| lease.id == id)
     }
 
-    /// A whole knock at a door with a stop command, or a ban. With [`Reknock::Renew`] a live lease of the same door, source and commands, or
-    /// the source's ban, lasts longer instead of a second one being made.
+    /// Handles a complete knock at a door with a stop command, or a ban. With [`Reknock::Renew`] it
+    /// extends a live lease of the same door, source and commands, or the source's ban, instead of
+    /// adding a second one.
     pub fn open(
         &mut self,
         opening: Opening,
@@ -91,7 +92,7 @@ impl LeaseBook {
                 && lease.kind == opening.kind
                 && (lease.is_ban() || lease.start == opening.start && lease.stop == opening.stop)
         };
-        // A ban begins with the hit, whatever its command waits for.
+        // A ban starts with the hit, even if its command has to wait.
         let end = now.saturating_add(opening.cmd_timeout);
         let starts_with = opening.kind.is_ban().then_some(end);
         if reknock == Reknock::Renew
@@ -156,7 +157,7 @@ impl LeaseBook {
         Ok(())
     }
 
-    /// The command of that lease was forked, as this group.
+    /// Records that the lease's command was forked as this group.
     pub fn command_started(&mut self, id: LeaseId, group: ProcessGroup) {
         self.unsaved = true;
         if let Some(lease) = self.get_mut(id) {
@@ -164,8 +165,8 @@ impl LeaseBook {
         }
     }
 
-    /// The start command of that lease has failed: the next knock runs it again, because the door may be shut. The caller reports
-    /// this before [`command_ended`](Self::command_ended).
+    /// Records that the lease's start command has failed: the next knock runs it again, because the
+    /// door may be shut. The caller reports this before [`command_ended`](Self::command_ended).
     pub fn start_failed(&mut self, id: LeaseId) {
         let starting = |lease: &Lease| matches!(lease.phase, Phase::Starting { .. });
         if self.get(id).is_some_and(starting) {
@@ -173,8 +174,9 @@ impl LeaseBook {
         }
     }
 
-    /// A command of a door without leases, as that of a close door, undoes the start commands for which `undoes` says so. Another knock at
-    /// their doors runs stop and start command.
+    /// Handles a command of a door without leases, such as a close door. It undoes the start
+    /// commands for which `undoes` returns `true`: the next knock at their doors runs stop and
+    /// start command.
     pub fn undone(&mut self, undoes: impl Fn(&Lease) -> bool) {
         for lease in self.leases.iter().filter(|lease| undoes(lease)) {
             if !self.doubtful.contains(&lease.id) {
@@ -183,7 +185,7 @@ impl LeaseBook {
         }
     }
 
-    /// The command of that lease has ended, however it did, or could not be run.
+    /// Records that the lease's command has ended in any way, or could not run.
     pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
         self.unsaved = true;
         let Some(index) = self.leases.iter().position(|lease| lease.id == id) else {
@@ -226,7 +228,7 @@ impl LeaseBook {
         }
     }
 
-    /// Ends the leases whose time is over.
+    /// Ends expired leases.
     pub fn expire(&mut self, now: Millis, actions: &mut Vec<Action>) {
         self.unsaved = true;
         for lease in &mut self.leases {
@@ -236,8 +238,8 @@ impl LeaseBook {
         }
     }
 
-    /// Ends these leases now, or as soon as their command has ended. Returns how many there are. A start command that has not begun never
-    /// will. Which stop commands run now is logged if `log`.
+    /// Ends these leases now, or as soon as their command has finished. Returns their number. A
+    /// waiting start command never runs. With `log`, logs the stop commands that run now.
     pub fn end(
         &mut self,
         these: &dyn Fn(&Lease) -> bool,
@@ -262,7 +264,7 @@ impl LeaseBook {
         number
     }
 
-    /// When [`expire`](Self::expire) has something to do.
+    /// Returns when [`expire`](Self::expire) must be called.
     pub fn next_expiry(&self) -> Option<Millis> {
         let open = |lease: &Lease| match lease.phase {
             Phase::Open { until } => Some(until),
@@ -271,8 +273,8 @@ impl LeaseBook {
         self.leases.iter().filter_map(open).min()
     }
 
-    /// SIGUSR1: a firewall restart has flushed the rules. Each live lease is stopped and started again, since a start
-    /// alone could put a second rule beside one that was not flushed.
+    /// SIGUSR1: a firewall restart has flushed the rules. Stops and restarts each live lease,
+    /// because the start command alone could add a second rule to one that was not flushed.
     pub fn reapply(&mut self, actions: &mut Vec<Action>) {
         self.unsaved = true;
         for lease in &mut self.leases {

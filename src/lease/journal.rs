@@ -27,40 +27,41 @@ use crate::util::number::number;
 use crate::util::process::{Pid, ProcessGroup};
 use std::io::Write;
 
-/// Where a journal means something: after a reboot or in another network namespace there is nothing left to close.
+/// The context in which a journal is valid: after a reboot or in another network namespace there is
+/// nothing left to close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootContext {
     /// /proc/sys/kernel/random/boot_id
     pub boot: String,
-    /// The inode of /proc/self/ns/net; 0 where the kernel has no namespaces.
+    /// The inode of /proc/self/ns/net; 0 if the kernel has no namespaces.
     pub net: u64,
 }
 
-/// What a journal says.
+/// A decoded journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
-    /// Where it was written.
+    /// The context in which it was written.
     pub place: BootContext,
-    /// The leases before the first unsound place.
+    /// The leases before the first invalid entry.
     pub leases: Vec<Lease>,
-    /// There is no unsound place.
+    /// All entries are valid.
     pub whole: bool,
 }
 
 const TITLE: &str = "knockd-rs journal 2";
 
-/// The checksum of these bytes (FNV-1a, 64 bits) after that of the bytes before, [`NO_BYTES`] at the beginning. It sees each change of a
-/// single byte.
+/// Returns the checksum (FNV-1a, 64 bits) of these bytes, continued from that of the previous
+/// bytes; start with [`NO_BYTES`]. It detects each change of a single byte.
 pub fn checksum(before: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(before, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// The [`checksum`] of nothing.
+/// The [`checksum`] of no bytes.
 pub const NO_BYTES: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// The journal of these leases.
+/// Encodes these leases.
 pub fn encode<'a>(place: &BootContext, leases: impl Iterator<Item = &'a Lease>) -> Vec<u8> {
     let mut text = Vec::new();
     let (mut sum, mut summed) = (NO_BYTES, 0);
@@ -105,7 +106,7 @@ fn door(lease: &Lease) -> &str {
     }
 }
 
-/// What a journal says, as far as it is sound; `None` if it is none.
+/// Decodes a journal up to the first invalid entry. Returns `None` if it is not a journal.
 pub fn decode(text: &[u8]) -> Option<Journal> {
     let mut lines = Lines {
         rest: text,
@@ -143,12 +144,12 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
 /// The lines of a journal that were not read yet.
 struct Lines<'a> {
     rest: &'a [u8],
-    /// Of what was read.
+    /// The checksum of what was read.
     sum: u64,
 }
 
 impl<'a> Lines<'a> {
-    /// The next line, if it is whole.
+    /// Returns the next line if it is complete.
     fn next(&mut self) -> Option<&'a [u8]> {
         let end = self.rest.iter().position(|byte| *byte == b'\n')?;
         let (line, rest) = self.rest.split_at_checked(end + 1)?;
@@ -161,7 +162,7 @@ impl<'a> Lines<'a> {
         std::str::from_utf8(self.next()?).ok()
     }
 
-    /// Reads the sum of all that was read.
+    /// Reads and verifies the checksum of everything before.
     fn check_sum(&mut self) -> Option<()> {
         let right = format!("sum {:016x}", self.sum);
         (self.next()? == right.as_bytes()).then_some(())
@@ -193,7 +194,8 @@ impl<'a> Lines<'a> {
             phase,
             cmd_timeout,
             turn: Turn::default(),
-            // A leader of 0 or 1 would be this process's own group or every process: never a group of ours.
+            // A leader of 0 or 1 would be this process's own group or every process, never a
+            // command.
             running: (leader.0 > 1).then_some(ProcessGroup { leader, started }),
             kind: match self.next_text()? {
                 "" => LeaseKind::Ban,
@@ -203,7 +205,7 @@ impl<'a> Lines<'a> {
             stop: self.next()?.to_vec(),
         };
         self.check_sum()?;
-        // No shell takes a NUL, so no command has one.
+        // No command contains a NUL: a shell cannot take it.
         let texts = [door(&lease).as_bytes(), &lease.start, &lease.stop];
         (!texts.iter().any(|text| text.contains(&0))).then_some(lease)
     }
@@ -274,7 +276,8 @@ mod tests {
         prop::collection::vec(lease(), 0..5)
     }
 
-    /// The leases of bytes that a sound journal was made into, which have to be the first ones of that journal.
+    /// Returns the leases of bytes that were made from a valid journal. They must be the first
+    /// leases of that journal.
     fn prefix_of(leases: &[Lease], spoilt: &[u8]) -> Result<Vec<Lease>, TestCaseError> {
         let Some(found) = decode(spoilt) else {
             return Ok(Vec::new());
@@ -300,7 +303,7 @@ mod tests {
                 let cut = &text[..length];
                 let used = prefix_of(&leases, cut)?;
                 prop_assert!(!decode(cut).is_some_and(|journal| journal.whole));
-                // A record counts as soon as its sum is there.
+                // An entry counts as soon as its checksum is complete.
                 let sums = cut.split_inclusive(|byte| *byte == b'\n');
                 let sums = sums.filter(|line| line.starts_with(b"sum ") && line.ends_with(b"\n"));
                 prop_assert!(used.len() >= records);

@@ -21,32 +21,32 @@ use std::net::IpAddr;
 
 pub use book::LeaseBook;
 
-/// What tells one lease from another while both live.
+/// The number of a lease, unique among live leases.
 pub type LeaseId = u32;
 
-/// Which whole knock it was, and when it came: the commands of one source run in this order.
+/// The order of a complete knock: the commands of one source run in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// The whole knocks are counted from 1.
+    /// The number of the complete knock, from 1.
     pub number: u64,
-    /// When it came.
+    /// Its time.
     pub at: Millis,
 }
 
-/// What a whole knock does while the knocker's lease of that door is live.
+/// What a complete knock does while the client's lease of that door is live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reknock {
-    /// The lease's time starts again; no command runs.
+    /// Restarts the lease's time and runs no command.
     #[default]
     Renew,
-    /// A second lease, as knockd 0.8 does: start runs again, and stop will run twice.
+    /// Adds a second lease, as knockd 0.8 does: start runs again, and stop will run twice.
     Stack,
 }
 
-/// What stands for a door's name in the log, where a lease is a ban.
+/// The name of a ban in the log, in place of a door's.
 pub const BAN: &str = "ban";
 
-/// What a lease is of.
+/// The kind of a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseKind {
     /// The door of that name is open for the source.
@@ -79,15 +79,17 @@ pub struct Lease {
     pub kind: LeaseKind,
     /// Who knocked, or is banned.
     pub source: IpAddr,
-    /// The start command, ready to run; of a ban it may be empty, which runs nothing.
+    /// The start command with `%IP%` replaced. For a ban it can be empty, which runs nothing.
     pub start: Vec<u8>,
-    /// The stop command, ready to run; empty only for a ban: a door without one has no leases.
+    /// The stop command with `%IP%` replaced. Empty only for a ban: a door without one has no
+    /// leases.
     pub stop: Vec<u8>,
     /// How long the lease lasts once the start command has ended.
     pub cmd_timeout: Millis,
-    /// The knock that its start command runs for. Not in the journal: a restarted daemon takes it as earlier than all others.
+    /// The knock that its start command runs for. Not in the journal: a restarted daemon treats it
+    /// as earlier than all others.
     pub turn: Turn,
-    /// Where it stands.
+    /// The current phase.
     pub phase: Phase,
     /// The process group of its command, while one runs.
     pub running: Option<ProcessGroup>,
@@ -99,12 +101,12 @@ impl Lease {
         self.kind.is_ban()
     }
 
-    /// Whether its start command has not begun yet.
+    /// Returns whether its start command has not started yet.
     fn awaits_start(&self) -> bool {
         matches!(self.phase, Phase::Starting { .. }) && self.running.is_none()
     }
 
-    /// When it ends, if that is known: 0 when it is about to.
+    /// Returns when it ends, if that is known; 0 if it is about to end.
     fn until(&self) -> Option<Millis> {
         match self.phase {
             Phase::Starting { until, .. } => until,
@@ -123,15 +125,16 @@ impl Lease {
     }
 }
 
-/// Where a lease stands.
+/// The phase of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The start command runs or waits for its turn.
     Starting {
-        /// A ban ends that long after the hit, a lease that is applied again when it would have ended anyway, one that [`LeaseBook::end`]
-        /// ended at once; `None`: cmd_timeout after the start command's end.
+        /// The end, if it is known: of a ban that time after the hit, of a re-applied lease its
+        /// previous end, and 0 if [`LeaseBook::end`] ended it. `None`: cmd_timeout after the end of
+        /// the start command.
         until: Option<Millis>,
-        /// SIGUSR1 came meanwhile: apply it again when the start command has ended.
+        /// SIGUSR1 arrived in the meantime: re-apply the lease after the start command.
         reapply: bool,
     },
     /// The start command has ended.
@@ -141,19 +144,19 @@ pub enum Phase {
     },
     /// The stop command runs or waits for its turn.
     Stopping {
-        /// What comes after it.
+        /// The next phase.
         then: Then,
     },
 }
 
-/// What comes after a stop command.
+/// What follows a stop command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// Nothing: the lease is over.
+    /// Nothing. The lease is removed.
     Over,
-    /// A new start: the source knocked again meanwhile.
+    /// A start: the source knocked again in the meantime.
     Fresh,
-    /// A start that restores what a firewall restart has flushed; the deadline stays.
+    /// A start that restores what a firewall restart has flushed. The deadline stays.
     Reapply {
         /// That deadline.
         until: Millis,
@@ -161,7 +164,8 @@ pub enum Then {
 }
 
 impl Then {
-    /// Whether nothing comes any more at that time: a deadline may pass while the stop command runs.
+    /// Returns whether nothing follows at that time: a deadline can pass while the stop command
+    /// runs.
     fn is_over(self, now: Millis) -> bool {
         match self {
             Then::Over => true,
@@ -171,24 +175,24 @@ impl Then {
     }
 }
 
-/// What the keeper has to do, in this order, after the book is in the journal.
+/// What the keeper has to do, in this order, after it has written the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Run the start command of that lease.
     RunStart(LeaseId),
     /// Run the stop command of that lease.
     RunStop(LeaseId),
-    /// Log that its time is over; `RunStop` follows.
+    /// Log that its time has expired; `RunStop` follows.
     LogTimeout(LeaseId),
-    /// Log that its time starts anew.
+    /// Log that its time was restarted.
     LogRenewed(LeaseId),
 }
 
-/// Why a lease was not made.
+/// Why a lease was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
-/// What a whole knock asks for.
+/// A request of a complete knock.
 #[derive(Clone, Debug)]
 pub struct Opening {
     /// A door, or a ban.
@@ -201,11 +205,11 @@ pub struct Opening {
     pub stop: Vec<u8>,
     /// How long the lease lasts once the start command has ended.
     pub cmd_timeout: Millis,
-    /// Which knock it is.
+    /// The order of the knock.
     pub turn: Turn,
 }
 
-/// How many doors are open, and how many bans there are, if there are any.
+/// Describes the number of open doors, and of bans if there are any.
 pub fn in_words(leases: &[Lease]) -> String {
     let bans = leases.iter().filter(|lease| lease.is_ban()).count();
     let doors = leases.len() - bans;

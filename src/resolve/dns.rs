@@ -1,11 +1,10 @@
-//! DNS messages (RFC 1035): the question for one kind of record, and what a server replies to it. Whoever replies may write
-//! what he likes.
+//! DNS messages (RFC 1035): the query for one type of record, and the reply. A reply is untrusted.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
 use std::net::IpAddr;
 
-/// A kind of record, by its number in messages.
+/// A record type, with its number in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
     /// IPv4 address of a name.
@@ -16,39 +15,40 @@ pub enum RecordKind {
     Aaaa = 28,
 }
 
-/// What a reply says.
+/// The content of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// The first address.
     Address(IpAddr),
     /// The first name.
     Name(String),
-    /// There is such a name, but no record of this kind that is of use.
+    /// The name exists, but has no usable record of this type.
     NoRecord,
-    /// There is no such name.
+    /// The name does not exist.
     NoName,
-    /// This server cannot tell.
+    /// This server cannot answer.
     Failed,
 }
 
-/// Bytes of a message over UDP; a longer reply comes cut to it (RFC 1035, 4.2.1).
+/// Bytes of a message over UDP. Longer replies are truncated (RFC 1035, 4.2.1).
 pub const MAX_MESSAGE: usize = 512;
 
-/// Longest name as text, without the last dot.
+/// The longest name as text, without the final dot.
 pub const MAX_DNS_NAME: usize = 253;
 
-/// Longest part of a name between dots.
+/// The longest label of a name.
 const MAX_LABEL: usize = 63;
 
 const HEADER: usize = 12;
 
-/// The question for that record, with the id that the reply must have; `None`: no host has such a name.
+/// Encodes the query for that record. The reply must have the same id. Returns `None` if no host
+/// can have such a name.
 pub fn question(name: &str, kind: RecordKind, id: [u8; 2]) -> Option<Vec<u8>> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.len() > MAX_DNS_NAME {
         return None;
     }
-    // Recursion desired; one question.
+    // Recursion desired, one question.
     let mut message = vec![id[0], id[1], 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         let label = label.as_bytes();
@@ -58,12 +58,12 @@ pub fn question(name: &str, kind: RecordKind, id: [u8; 2]) -> Option<Vec<u8>> {
         message.push(label.len() as u8);
         message.extend_from_slice(label);
     }
-    // The name's end, the kind, and class IN.
+    // The end of the name, the type, and class IN.
     message.extend_from_slice(&[0, 0, kind as u8, 0, 1]);
     Some(message)
 }
 
-/// The name under which the DNS has the name of an address.
+/// Returns the name under which the DNS stores the name of an address.
 pub fn reverse_name(address: IpAddr) -> String {
     let mut name = String::new();
     // Writing to a String cannot fail.
@@ -83,12 +83,13 @@ pub fn reverse_name(address: IpAddr) -> String {
     name
 }
 
-/// What `message` says about that question; `None`: it is no reply to it.
+/// Decodes the reply `message` to that query. Returns `None` if it is not a reply to it.
 pub fn reply(message: &[u8], question: &[u8]) -> Option<Reply> {
     let (header, rest) = message.split_at_checked(HEADER)?;
     let (asked_header, asked) = question.split_at_checked(HEADER)?;
     let said = rest.get(..asked.len())?;
-    // A response (the upper bit) to a standard query (the next four), to one question, which is ours.
+    // A response (the upper bit) to a standard query (the next four) with one question, which is
+    // ours.
     let is_ours = header[..2] == asked_header[..2]
         && header[2] >> 3 == 0b1_0000
         && header[4..6] == [0, 1]
@@ -96,7 +97,7 @@ pub fn reply(message: &[u8], question: &[u8]) -> Option<Reply> {
     if !is_ours {
         return None;
     }
-    // What is asked for may be in the part that did not fit, and a server that is asked too much sends no record at all.
+    // The record may be in the truncated part, and an overloaded server sends no record at all.
     let is_cut = header[2] & 2 != 0;
     Some(match header[3] & 15 {
         0 => {
@@ -112,12 +113,13 @@ pub fn reply(message: &[u8], question: &[u8]) -> Option<Reply> {
     })
 }
 
-/// The first record of the question's kind and class, whosever it is: servers put the aliases that lead to it before it.
+/// Returns the first record of the right type and class, of any owner: servers put aliases before
+/// it.
 fn first_record(message: &[u8], question: &[u8], records: u16) -> Option<Reply> {
     let wanted = question.last_chunk::<4>()?;
     let mut at = question.len();
     for _ in 0..records {
-        // Its owner: labels up to an empty one or a pointer.
+        // The owner: labels up to an empty one or a pointer.
         at += loop {
             match *message.get(at)? {
                 0 => break 1,
@@ -146,10 +148,10 @@ fn first_record(message: &[u8], question: &[u8], records: u16) -> Option<Reply> 
     None
 }
 
-/// The name at that place of a message, if it has only what host names have in it.
+/// Decodes the name at that offset of a message, if it has only characters of host names.
 fn name_at(message: &[u8], mut at: usize) -> Option<String> {
     let mut name = String::new();
-    // Each pointer leads to before the last place that one led to, so they come to an end.
+    // Each pointer must lead to before the target of the last one, so the loop ends.
     let mut limit = at;
     loop {
         match *message.get(at)? {
@@ -177,7 +179,7 @@ fn name_at(message: &[u8], mut at: usize) -> Option<String> {
     }
 }
 
-/// Whether a label has only what those of host names have.
+/// Returns whether a label has only characters of host names.
 fn is_of_host(label: &[u8]) -> bool {
     let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     label.iter().all(fits)

@@ -1,17 +1,18 @@
-//! The files that say what names mean, line by line: hosts(5), services(5) and resolv.conf(5).
+//! The lines of hosts(5), services(5) and resolv.conf(5).
 #![forbid(unsafe_code)]
 
 use crate::util::number::number;
 use std::net::IpAddr;
 
-/// The server that this line of resolv.conf names: an IPv6 address may have a zone.
+/// Returns the server in this line of resolv.conf. An IPv6 address can have a zone.
 pub fn server_of(line: &str) -> Option<&str> {
     let mut words = words(line);
     words.next().filter(|word| *word == "nameserver")?;
     words.next()
 }
 
-/// The domains in which this line of resolv.conf has names without a dot looked for, with blanks between them.
+/// Returns the search domains in this line of resolv.conf, for names without a dot, separated by
+/// spaces.
 pub fn domains_of(line: &str) -> Option<&str> {
     let line = without_comment(line).trim_ascii();
     let domains = line
@@ -20,7 +21,7 @@ pub fn domains_of(line: &str) -> Option<&str> {
     (domains.starts_with([' ', '\t']) || domains.is_empty()).then_some(domains)
 }
 
-/// The address of that name, if this line of hosts has it.
+/// Returns the address of that name in this line of hosts.
 pub fn address_of(line: &str, name: &str) -> Option<IpAddr> {
     let mut words = words(line);
     let address = words.next()?.parse().ok()?;
@@ -30,14 +31,14 @@ pub fn address_of(line: &str, name: &str) -> Option<IpAddr> {
         .then_some(address)
 }
 
-/// The name of that address, if this line of hosts has it.
+/// Returns the name of that address in this line of hosts.
 pub fn name_of(line: &str, address: IpAddr) -> Option<&str> {
     let mut words = words(line);
     let is_it = words.next()?.parse() == Ok(address);
     words.next().filter(|_| is_it)
 }
 
-/// The port of that service and whether it is one of TCP, if this line of services has it.
+/// Returns the port of that service in this line of services, and whether it is for TCP.
 pub fn port_of(line: &str, service: &str) -> Option<(u16, bool)> {
     let mut words = words(line);
     let name = words.next()?;

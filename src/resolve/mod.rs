@@ -1,5 +1,5 @@
-//! Names and addresses: what the files of the machine say, then what DNS servers say. Asking these blocks for up to 5 seconds.
-//! (`getaddrinfo` and `getnameinfo` of musl would be 20 kB more on mipsel.)
+//! Resolves names and addresses: from the machine's files, then from DNS servers, which blocks for
+//! up to 5 seconds. (musl's `getaddrinfo` and `getnameinfo` take 20 kB more on mipsel.)
 #![forbid(unsafe_code)]
 
 pub mod dns;
@@ -22,10 +22,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Which addresses a name may stand for.
+/// The wanted address family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Family {
-    /// The resolver's first choice.
+    /// Any; the resolver chooses.
     #[default]
     Any,
     /// IPv4 only.
@@ -34,23 +34,23 @@ pub enum Family {
     V6,
 }
 
-/// Why a name did not resolve, in the words that knock 0.8 has from glibc.
+/// Why a name did not resolve. The texts are glibc's, as in knock 0.8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
-    /// An address of another family than was asked for.
+    /// An address of another family than requested.
     Family,
     /// No such name.
     Unknown,
     /// The name has no such address.
     NoAddress,
-    /// No server could tell.
+    /// No server could answer.
     NoServer,
     /// No such service.
     Service,
 }
 
 impl NameError {
-    /// The words.
+    /// Returns the text.
     pub fn words(self) -> &'static str {
         match self {
             NameError::Family => "Address family for hostname not supported",
@@ -62,8 +62,8 @@ impl NameError {
     }
 }
 
-/// The first address of a host (name or address, with a zone as in `fe80::1%eth0`), for any family the IPv6 address if
-/// there is a way to it.
+/// Returns the first address of a host (name or address, with a zone as in `fe80::1%eth0`). For any
+/// family, prefers IPv6 if there is a route to it.
 pub fn resolve_host(host: &str, family: Family) -> Result<SocketAddr, NameError> {
     let fits = |address: &IpAddr| match family {
         Family::Any => true,
@@ -113,7 +113,7 @@ impl FirstAddresses {
     }
 }
 
-/// The addresses that the DNS has of a name, at least one.
+/// Queries the DNS for the addresses of a name. Returns at least one.
 fn ask_for_addresses(host: &str, family: Family) -> Result<FirstAddresses, NameError> {
     let resolver = Resolver::new();
     let random = random::source().map_err(|_| NameError::NoServer)?;
@@ -134,7 +134,7 @@ fn ask_for_addresses(host: &str, family: Family) -> Result<FirstAddresses, NameE
             }
             match resolver.ask(name, kind, &random) {
                 Ok(Reply::Address(address)) => found.extend(Some(address)),
-                // As with glibc, another record or domain may still be had.
+                // As in glibc, another record type or domain may succeed.
                 Ok(Reply::Failed) => error = NameError::NoServer,
                 Ok(Reply::NoRecord) if error == NameError::Unknown => error = NameError::NoAddress,
                 Err(NameError::NoServer) if found.is_empty() => {
@@ -152,12 +152,13 @@ fn ask_for_addresses(host: &str, family: Family) -> Result<FirstAddresses, NameE
     }
 }
 
-/// The port of a service name. As in knock 0.8 the name may be of any transport: `ssh:udp` is 22.
+/// Returns the port of a service. As in knock 0.8 the service can be of any transport: `ssh:udp` is
+/// 22.
 pub fn resolve_service(service: &str) -> Result<u16, NameError> {
     let mut found: Option<(u16, bool)> = None;
     each_line("/etc/services", &mut |line| {
         let here = host_files::port_of(line, service);
-        // TCP's before another's, then the first.
+        // TCP first, then the first other.
         if here.is_some_and(|(_, is_tcp)| found.is_none_or(|(_, has_tcp)| is_tcp && !has_tcp)) {
             found = here;
         }
@@ -165,7 +166,8 @@ pub fn resolve_service(service: &str) -> Result<u16, NameError> {
     found.map(|(port, _)| port).ok_or(NameError::Service)
 }
 
-/// The address as text, with the name of its zone (or the number where there is no such interface): knock 0.8 prints it so.
+/// Formats the address with the name of its zone (or its number if there is no such interface), as
+/// knock 0.8 prints it.
 pub fn address_text(address: &SocketAddr) -> String {
     let ip = shown(&address.ip());
     match address {
@@ -179,7 +181,7 @@ pub fn address_text(address: &SocketAddr) -> String {
     }
 }
 
-/// Names of addresses, from files that are open from the start on.
+/// Resolves addresses to names, from files that were opened at the start.
 pub struct HostNames {
     hosts: Option<File>,
     random: File,
@@ -187,7 +189,7 @@ pub struct HostNames {
 }
 
 impl HostNames {
-    /// `None` if there are no random numbers.
+    /// Returns `None` without random numbers.
     pub fn open() -> Option<HostNames> {
         Some(HostNames {
             hosts: open(Path::new(HOSTS), libc::O_RDONLY, 0).ok(),
@@ -196,7 +198,8 @@ impl HostNames {
         })
     }
 
-    /// The host name of an address by reverse lookup; `None` if it has none or nobody answers.
+    /// Returns the host name of an address by reverse lookup. `None` if there is none or no server
+    /// answers.
     pub fn find(&self, address: IpAddr) -> Option<String> {
         let mut name = None;
         if let Some(mut hosts) = self.hosts.as_ref()
@@ -223,10 +226,10 @@ const HOSTS: &str = "/etc/hosts";
 
 const DNS_PORT: u16 = 53;
 
-/// What /etc/resolv.conf says.
+/// The content of /etc/resolv.conf.
 struct Resolver {
     servers: heapless::Vec<SocketAddr, MAX_DNS_SERVERS>,
-    /// With blanks between them.
+    /// Separated by spaces.
     domains: String,
 }
 
@@ -240,7 +243,7 @@ impl Resolver {
             if let Some(server) =
                 host_files::server_of(line).and_then(|text| numeric(text, DNS_PORT))
             {
-                // More are not asked.
+                // Further servers are not used.
                 let _ = resolver.servers.push(server);
             }
             if let Some(domains) = host_files::domains_of(line) {
@@ -255,7 +258,7 @@ impl Resolver {
         resolver
     }
 
-    /// What the servers say of that name; `Unknown` also if no host has such a name.
+    /// Returns the servers' answer for that name; `Unknown` also if no host can have such a name.
     fn ask(&self, name: &str, kind: RecordKind, random: &File) -> Result<Reply, NameError> {
         let mut id = [0; 2];
         random::fill_from(random, &mut id).map_err(|_| NameError::NoServer)?;
@@ -264,15 +267,15 @@ impl Resolver {
     }
 }
 
-/// Shows each line of a file, which may be missing, and, where it blocks advertisers, larger than the memory that there is to spare. A line that
-/// is too long ([`MAX_LINE`]) is its end.
+/// Passes each line of a file to `show`. The file can be missing, or larger than memory, as hosts
+/// files that block advertisers. Stops at a line that is too long ([`MAX_LINE`]).
 fn each_line(path: &str, show: &mut dyn FnMut(&str)) {
     if let Ok(file) = open(Path::new(path), libc::O_RDONLY, 0) {
         each_line_of(&file, show);
     }
 }
 
-/// The same of an open file.
+/// The same for an open file.
 fn each_line_of(file: &File, show: &mut dyn FnMut(&str)) {
     let mut rest = Vec::new();
     while rest.len() < MAX_LINE {
@@ -294,7 +297,7 @@ fn each_line_of(file: &File, show: &mut dyn FnMut(&str)) {
     }
 }
 
-/// An address as text, with or without a zone.
+/// Parses an address with or without a zone.
 fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
     let (ip, zone) = match text.split_once('%') {
         Some((ip, zone)) => (ip, Some(zone)),
@@ -313,7 +316,7 @@ fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
     Some(address)
 }
 
-/// The interfaces, by which zones are called.
+/// The interfaces, whose names are zones.
 fn links() -> Vec<Link> {
     let read = Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false));
     read.map_or_else(|_| Vec::new(), |interfaces| interfaces.links)

@@ -1,4 +1,5 @@
-//! The process that asks the DNS for the names of sources, which may take many seconds: without root, over a socketpair with the keeper.
+//! The process that looks up the names of sources, which can take many seconds. It runs without
+//! root, and uses a socketpair with the keeper.
 #![forbid(unsafe_code)]
 
 use super::HostNames;
@@ -9,27 +10,27 @@ use crate::sys::{privileges, program, seccomp};
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 
-/// The name that the keeper calls this program by, to make it look names up.
+/// The program name under which the keeper executes itself as the lookup process.
 pub const PROGRAM: &CStr = c"knockd-names";
 
-/// The process's whole life: an address in, a name out, `?` if it has none.
+/// Runs the process: an address in, a name out, `?` if there is none.
 pub fn main() -> ! {
     privileges::set_name(PROGRAM);
     let Ok(socket) = program::input().as_fd().try_clone_to_owned() else {
         program::exit(ExitCode::FAILURE);
     };
-    // All files that it needs: later it sees none.
+    // Open all files now: later none is visible.
     let Some(names) = HostNames::open() else {
         program::exit(ExitCode::FAILURE);
     };
     if privileges::is_root() {
-        // Without a state folder there is no empty directory, which the keeper has told.
+        // Without a state directory there is no empty directory, which the keeper has reported.
         let _ = privileges::enter_cage();
         if privileges::become_unprivileged(privileges::LOOKUP).is_err() {
             program::exit(ExitCode::FAILURE);
         }
     }
-    // Those of an ordinary user.
+    // The privileges of an ordinary user.
     let _ = privileges::drop_capabilities();
     privileges::close_outputs();
     privileges::limit_resources();

@@ -1,5 +1,5 @@
-//! A DNS question over UDP. Each server has a socket of its own, connected: it takes only what comes from that server, and
-//! learns at once that nobody listens there.
+//! Sends a DNS query over UDP. Each server has its own connected socket, which receives only from
+//! that server and reports at once if nothing listens there.
 
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,8 @@ use crate::sys::poll::{self, Awaits, PollEntry};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-/// What the first of these servers that can tell replies to the question; all are asked at once. `Failed`: the last of them cannot, and says so;
-/// `None`: one or more say nothing.
+/// Queries all of these servers at once and returns the first useful reply. `Failed` if the last
+/// server reports that it cannot answer; `None` if one or more do not reply.
 pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
     let mut sockets: Vec<MessageSocket> = (servers.iter())
         .filter_map(|server| MessageSocket::to_udp(server).ok())
@@ -50,7 +50,7 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
                         failed = Some(Reply::Failed);
                         return false;
                     }
-                    // Of several replies an address or name, otherwise the first server's.
+                    // Prefer a reply with an address or name, otherwise that of the first server.
                     Some(Reply::NoName | Reply::NoRecord) if said.is_some() => {}
                     Some(_) if said.as_ref().is_some_and(is_found) => {}
                     Some(reply) => said = Some(reply),
@@ -66,7 +66,7 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
     failed.filter(|_| sockets.is_empty())
 }
 
-/// `Vec::retain`, which would be there twice.
+/// `Vec::retain`, but generated once.
 fn keep(sockets: &mut Vec<MessageSocket>, keep: &mut dyn FnMut(&MessageSocket) -> bool) {
     let mut at = 0;
     while let Some(socket) = sockets.get(at) {

@@ -9,40 +9,40 @@
 //! (`tests/tree.rs`).
 #![deny(unsafe_code)]
 
-// Every bound that costs memory or time, with its reason.
+// Every limit that costs memory or time, with its reason.
 pub mod limits;
 
-// Small tools that know nothing of knocking: time, numbers, paths, text.
+// Small tools that are not about knocking: time, numbers, paths, text.
 pub mod util;
 
 // System calls; the only unsafe code.
 pub mod sys;
 
-// The words that all speak: step, sequence, knock, door, tripwire.
+// The shared vocabulary: step, sequence, knock, door, tripwire.
 pub mod knock;
 
 // From the kernel to a knock: interfaces, packet filter, packets.
 pub mod capture;
 
-// Signed knocks: keys, packets, and what a packet may do.
+// Signed knocks: keys, packets, and what a packet can do.
 pub mod keys;
 
-// Knocks to events: which sequence a source has done, and how far.
+// Knocks to events: the progress of each source at each door.
 pub mod matcher;
 
-// The doors that are open, for whom, and until when; and their journal.
+// The leases: open doors with source and deadline; and their journal.
 pub mod lease;
 
-// What the two processes send each other.
+// The messages between the two processes.
 pub mod ipc;
 
 // Names to addresses, and back.
 pub mod resolve;
 
-// The config file's text to a config.
+// From the text of a config file to a config.
 pub mod config;
 
-// Command lines, and what is printed.
+// Command lines and output.
 pub mod cli;
 
 // The process that reads the network, without root.

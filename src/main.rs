@@ -1,5 +1,5 @@
-//! One binary, two programs: `knock` when called by that name, otherwise `knockd`. The daemon calls it by two more
-//! names, to make its other processes.
+//! One binary, two programs: `knock` if called by that name, otherwise `knockd`. The daemon
+//! executes it under two more names for its other processes.
 #![no_main]
 #![deny(unsafe_code)]
 
@@ -16,7 +16,7 @@ knockd_rs::program!(program);
 static MEMORY: Memory = Memory;
 
 fn program(argv: &'static [OsString]) -> ! {
-    // The sequences would be in a core dump.
+    // A core dump would contain the sequences.
     privileges::forbid_dumps();
     if privileges::lends_rights() {
         cli::fail(
@@ -36,7 +36,7 @@ fn program(argv: &'static [OsString]) -> ! {
     knockd(Settings::new(cli::knockd(argv).settle(&cli::KNOCKD)))
 }
 
-/// The daemon, or what a person asks of it.
+/// Runs the daemon, or a request of the user to it.
 fn knockd(settings: Settings) -> ! {
     if settings.args.check {
         check::main(&settings);

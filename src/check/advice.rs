@@ -1,4 +1,4 @@
-//! What in a config is legal but unwise.
+//! Advice: what is valid in a config but unwise.
 #![forbid(unsafe_code)]
 
 use super::describe::name_of;
@@ -11,14 +11,16 @@ use crate::config::{Bans, Commands, Config, Diagnostic, DoorConfig, Problem, und
 use crate::knock::{Protocol, Step};
 use crate::util::quote::{printable, quote};
 
-/// Fewer steps than this draw advice, which recommends one more. A scan in random order opens a door of 3 steps in 1 of 6 tries, of 4 in 1
-/// of 24; with `Tripwire = auto` a flood opens the former in hours, the latter in weeks (docs/security.md).
+/// Fewer steps draw advice to use one more than this. A scan in random order opens a door of 3
+/// steps in 1 of 6 tries, of 4 in 1 of 24. With `Tripwire = auto` a flood opens the former in
+/// hours, the latter in weeks (docs/security.md).
 const FEW_STEPS: usize = 4;
 
 /// Bit of SYN in byte 13 of the TCP header.
 const SYN: u8 = 0x02;
 
-/// Sequences that strangers try first: they stand in manuals, packages and examples, ours included. By port.
+/// Sequences that attackers try first, because they are printed in manuals, packages and examples,
+/// ours included. By port.
 const WELL_KNOWN: [&[u16]; 8] = [
     &[7000, 8000, 9000],
     &[9000, 8000, 7000],
@@ -30,7 +32,7 @@ const WELL_KNOWN: [&[u16]; 8] = [
     &[40217, 1893, 22861, 7354, 51926],
 ];
 
-/// What is legal but unwise, door by door, in the order of the file.
+/// Returns advice door by door, in the order of the file.
 pub fn advice(config: &Config) -> Vec<Problem> {
     let mut out = Vec::new();
     for (index, door) in config.doors.iter().enumerate() {
@@ -60,7 +62,7 @@ fn ascends(steps: &[Step]) -> bool {
     steps.len() > 1 && steps.windows(2).all(|w| w[0].port < w[1].port)
 }
 
-/// A stranger finds it without having seen it.
+/// Returns whether an attacker can guess it without having seen it.
 fn is_guessable(steps: &[Step]) -> bool {
     let consecutive = steps.windows(2).all(|w| w[0].port.abs_diff(w[1].port) <= 1);
     steps.len() == 1 || ascends(steps) || consecutive
@@ -109,14 +111,14 @@ fn about_flags(door: &DoorConfig, say: &mut dyn FnMut(&str)) {
     }
 }
 
-/// A rule that is appended: its iptables command is found by `appends_rule`.
+/// The advice for an appended rule; `appends_rule` finds its iptables command.
 const APPENDED: &str =
     "a rule is appended (-A) and never reached if the chain ends in a DROP; insert it (-I)";
 
-/// Whether only start commands are looked at, what tells a slip in one, and its advice.
+/// Whether it applies only to start commands, the test, and the advice.
 type Slip = (bool, fn(&[u8]) -> bool, &'static str);
 
-/// Slips that the shell or a program would only find when somebody knocks.
+/// Mistakes that the shell or a program would only find at a knock.
 const SLIPS: [Slip; 7] = [
     (true, appends_rule, APPENDED),
     (
@@ -159,7 +161,7 @@ fn about_bans(bans: &Bans, out: &mut Vec<Problem>) {
     }
 }
 
-/// `is_closed`: another door undoes what this one does.
+/// `is_closed`: another door undoes this one.
 fn about_commands(door: &DoorConfig, is_closed: bool, say: &mut dyn FnMut(&str)) {
     let (start, stop) = (&door.start, &door.stop);
     for (at_start, test, text) in &SLIPS {
@@ -227,7 +229,7 @@ fn about_pair(door: &DoorConfig, other: &DoorConfig) -> Option<String> {
     Some([before, " ", &name_of(other), after].concat())
 }
 
-/// Calls `need` for what the commands of a config certainly need of the machine.
+/// Calls `need` for what the commands of a config certainly need.
 pub fn needs_of(config: &Config, need: &mut dyn FnMut(Need<'_>)) {
     let mut of = |commands: &Commands| {
         for command in commands.each() {

@@ -1,4 +1,4 @@
-//! A config in words that a person can check.
+//! Describes a config for review.
 #![forbid(unsafe_code)]
 
 use super::shadow::closed_by;
@@ -12,8 +12,8 @@ use crate::util::time::Millis;
 use std::fmt::Display;
 use std::path::Path;
 
-/// What the config means: the options, then door by door what to knock and what runs. Ends with a newline.
-/// It changes nothing: the table gives places for writing.
+/// Describes the options, then for each door what to knock and what runs. Ends with a newline. Does
+/// not change the config: it is mutable because the options table has places for writing.
 pub fn describe(config: &mut Config) -> String {
     let mut out = String::from("Options\n");
     let bans = config.options.bans.rule();
@@ -21,7 +21,7 @@ pub fn describe(config: &mut Config) -> String {
     for row in &ROWS {
         if let Setting::Options(slot) = row.place {
             about(&mut out, row, slot(&mut config.options), &mut before);
-            // Without bans the rest means nothing.
+            // Without bans the other ban options have no effect.
             if row.name == "TripwireHits" && bans.is_none() {
                 break;
             }
@@ -33,13 +33,14 @@ pub fn describe(config: &mut Config) -> String {
     out
 }
 
-/// One line: what, padded, and its value.
+/// Adds one line: a padded name and its value.
 fn put(out: &mut String, what: &str, value: &str) {
     out.push_str(&format!("  {what:<20}{value}\n"));
 }
 
-/// A line about a key that has a value, or whose absence means something. `before` is the value of the row before: a
-/// command for IPv6 is resolved by now, and told where it is another than that for IPv4.
+/// Adds a line about a key that has a value, or whose absence has a meaning. `before` is the value
+/// of the previous row: fallbacks are resolved, and a command for IPv6 is shown if it differs from
+/// that for IPv4.
 fn about(out: &mut String, row: &Row, slot: Field<'_>, before: &mut String) {
     let value = value(slot);
     let is_six = row.name.ends_with("_6");
@@ -62,7 +63,7 @@ fn path(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }
 
-/// A value in words; empty where nothing is given.
+/// Formats a value; empty if nothing is given.
 pub(super) fn value(slot: Field<'_>) -> String {
     match slot {
         Field::Switch(on) => (if *on { "on" } else { "off" }).into(),
@@ -107,7 +108,7 @@ pub(super) fn value(slot: Field<'_>) -> String {
     }
 }
 
-/// A door as messages name it: its name, and its line since names may stand twice.
+/// Formats a door for messages: its name, and its line because two doors can have one name.
 pub(super) fn name_of(door: &DoorConfig) -> String {
     format!("{} (line {})", quote(door.name.as_bytes()), door.line)
 }
@@ -144,7 +145,7 @@ fn about_door(out: &mut String, index: usize, doors: &mut [DoorConfig]) {
     }
 }
 
-/// One more item of a list with commas between them.
+/// Adds an item to a comma-separated list.
 fn list(out: &mut String, item: &dyn Display) {
     let comma = if out.is_empty() { "" } else { ", " };
     out.push_str(&format!("{comma}{item}"));

@@ -1,11 +1,11 @@
-//! The tables of docs/config.md and knockd.conf(5) are the options table: this compares them, and with `UPDATE_DOCS=1`
-//! writes them.
+//! Compares the tables of docs/config.md and knockd.conf(5) with the options table. With
+//! `UPDATE_DOCS=1` it writes them.
 
 use super::describe::value;
 use crate::config::options::{DOCUMENTED, Documented, Field, Options, Setting};
 use crate::config::parse::door;
 
-/// What a value looks like, with `code`, and the default.
+/// Returns the form of a value, with `code`, and the default.
 fn value_and_default(row: &Documented) -> (String, String) {
     let (mut options, mut door) = (Options::default(), door(String::new(), 0));
     let slot = match row.row.place {
@@ -44,7 +44,7 @@ fn is_option(row: &Documented) -> bool {
     matches!(row.row.place, Setting::Options(_))
 }
 
-/// The rows of docs/config.md.
+/// Returns the rows of docs/config.md.
 fn markdown(options: bool) -> String {
     let mut out = "| key (alias) | value | default | |\n|---|---|---|---|\n".to_string();
     for row in DOCUMENTED.iter().filter(|row| is_option(row) == options) {
@@ -60,7 +60,7 @@ fn markdown(options: bool) -> String {
     out
 }
 
-/// Text with `code` as lines of mdoc(7), a sentence a line.
+/// Converts text with `code` to lines of mdoc(7), one sentence per line.
 fn mdoc(text: &str) -> String {
     let mut out = String::new();
     for (index, part) in text.split('`').enumerate() {
@@ -70,7 +70,7 @@ fn mdoc(text: &str) -> String {
             out += &format!("\n.Ql {escaped}");
             continue;
         }
-        // Punctuation that follows code is an argument of its macro.
+        // Punctuation after code is an argument of its macro.
         let end = part
             .find(|c: char| !".,:;)".contains(c))
             .unwrap_or(part.len());
@@ -91,7 +91,7 @@ fn mdoc(text: &str) -> String {
     out.trim_start().to_string()
 }
 
-/// The items of knockd.conf(5).
+/// Returns the items of knockd.conf(5).
 fn man(options: bool) -> String {
     let mut out = String::new();
     for row in DOCUMENTED.iter().filter(|row| is_option(row) == options) {
@@ -120,7 +120,7 @@ fn man(options: bool) -> String {
     out
 }
 
-/// The text with what stands between that comment and the next `end` replaced.
+/// Replaces the text between that comment and the next `end`.
 fn replaced(text: &str, begin: &str, end: &str, by: &str) -> String {
     let start = text.find(begin).expect(begin) + begin.len();
     let length = text[start..].find(end).expect(end);

@@ -1,4 +1,5 @@
-//! `knockd --check`: what a config means ([`describe`]), and what in it is legal but unwise ([`advice`]).
+//! `knockd --check`: describes a config ([`describe`]), and what is valid in it but unwise
+//! ([`advice`]).
 #![forbid(unsafe_code)]
 
 mod advice;
@@ -23,7 +24,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Prints it all on standard output; errors and exit code 1 as at a start.
+/// Prints everything on standard output. Errors and exit code 1 are as at a start.
 pub fn main(settings: &Settings) -> ! {
     let mut warnings = Vec::new();
     let checked = settings.parse(&mut |_| {}).and_then(|mut config| {
@@ -69,19 +70,19 @@ pub fn main(settings: &Settings) -> ! {
     program::exit(ExitCode::SUCCESS)
 }
 
-/// What is unwise about the owner and mode of a file.
+/// Returns advice about the owner and mode of a file.
 fn mode(path: &Path, why: &str) -> Option<Box<Diagnostic>> {
     let found = file::find(path).ok()?;
     mode_advice(found.mode, found.user, why)
 }
 
-/// Names programs and interfaces that this machine does not have.
+/// Warns of programs and interfaces that this machine does not have.
 fn missing(settings: &Settings, config: &Config, warnings: &mut Vec<String>) {
     let mut check = |need: Need<'_>| {
         let (what, name, exists) = match need {
             Need::Program(name) => ("program ", name, exists(name)),
             Need::Interface(name) => {
-                // eth0:1 is a label of eth0. Without /sys nothing can be told.
+                // eth0:1 is a label of eth0. Without /sys there is no way to know.
                 let device = name.split(|b| *b == b':').next().unwrap_or(name);
                 let link = |name: &[u8]| {
                     let links = Path::new("/sys/class/net");
@@ -99,7 +100,7 @@ fn missing(settings: &Settings, config: &Config, warnings: &mut Vec<String>) {
             warnings.push(text);
         }
     };
-    // Where none is named, a start takes `auto` if there is no eth0.
+    // Without a name, a start uses `auto` if there is no eth0.
     let named = (settings.args.interface.as_ref()).or(config.options.interface.as_ref());
     if let Some(names) = named {
         for name in names.split(',') {

@@ -1,24 +1,26 @@
-//! Doors whose knocks or commands concern another door.
+//! Relations between doors: knocks or commands of one that affect another.
 #![forbid(unsafe_code)]
 
 use crate::config::undoes;
 use crate::config::{Commands, DoorConfig};
 use crate::knock::{FlagRule, Protocol, Sequence, Step};
 
-/// How the sequence of one door lies within that of another.
+/// The relation of one door's sequence to that of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// They are the same: both open.
+    /// Equal: both doors open.
     Same,
-    /// The other begins with it: it opens first, then the other.
+    /// A prefix of the other: this one opens first, then the other.
     Prefix,
-    /// The other contains it from a later step on: while an attempt there fits, the knock counts there only.
+    /// Part of the other from a later step on: while an attempt there fits, the knock counts only
+    /// there.
     Part,
-    /// The other's, begun at a later step. Knocked again and again after a lost packet, one reads as the other.
+    /// A rotation of the other. Repeated after a lost packet, one reads as the other.
     Rotation,
 }
 
-/// How `inner` lies within `outer`, if one packet can count for both. Whichever rule of matching: other overlaps open no other door.
+/// Returns the relation of `inner` to `outer`, if one packet can count for both. Under both rules
+/// of matching, other overlaps open no other door.
 pub(super) fn shadow(outer: &DoorConfig, inner: &DoorConfig) -> Option<Relation> {
     let relation = within(steps(outer)?, steps(inner)?)?;
     share_packets(outer, inner).then_some(relation)
@@ -42,7 +44,8 @@ fn within(outer: &[Step], inner: &[Step]) -> Option<Relation> {
     }
 }
 
-/// The door that closes what this one opens, if it has no stop command itself: its commands undo this one's, for each address family.
+/// Returns the door whose commands undo those of this one for each address family, if this one has
+/// no stop command.
 pub(super) fn closed_by<'a>(door: &DoorConfig, doors: &'a [DoorConfig]) -> Option<&'a DoorConfig> {
     let undone = |done: &Option<Vec<u8>>, by: &Option<Vec<u8>>| match (done, by) {
         (Some(done), Some(by)) => undoes(done, by) == Some(true),
@@ -55,7 +58,7 @@ pub(super) fn closed_by<'a>(door: &DoorConfig, doors: &'a [DoorConfig]) -> Optio
     doors.iter().filter(|_| has_start_only).find(closes)
 }
 
-/// Whether one packet can count for both doors.
+/// Returns whether one packet can count for both doors.
 fn share_packets(a: &DoorConfig, b: &DoorConfig) -> bool {
     let excludes = |a: FlagRule, b: FlagRule| a.set & b.clear != 0;
     let is_tcp = |step: &Step| step.protocol == Protocol::Tcp;

@@ -1,24 +1,25 @@
-//! The habits of glibc's `getopt_long`, which knockd 0.8 reads its command line with: clusters (`-dc FILE`), values
-//! in the same word (`-ieth0`, `--config=FILE`), unique abbreviations, operands between options, `--`.
-//! Messages are glibc's own, because scripts and people know them.
+//! The conventions of glibc's `getopt_long`, with which knockd 0.8 reads its command line: clusters
+//! (`-dc FILE`), values in the same word (`-ieth0`, `--config=FILE`), unique abbreviations,
+//! operands between options, `--`. The messages are glibc's own, because scripts and users know
+//! them.
 #![forbid(unsafe_code)]
 
-/// One option that a program takes.
+/// An option of a program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Opt {
     /// The long name with its dashes.
     pub flag: &'static str,
     /// The long name without them.
     pub name: &'static str,
-    /// The short name. `None` marks an option that 0.8 did not have: it must be spelled out whole, so that every
-    /// abbreviation still means what it meant.
+    /// The short name. `None` marks an option that 0.8 did not have: it must be spelled out, so
+    /// that every abbreviation keeps its meaning.
     pub short: Option<char>,
-    /// Whether a value follows.
+    /// Whether it takes a value.
     pub takes_value: bool,
 }
 
 impl Opt {
-    /// An option of 0.8 without a value.
+    /// Creates an option of 0.8 without a value.
     pub const fn switch(flag: &'static str, short: char) -> Opt {
         Opt::ours(flag).of_0_8(short)
     }
@@ -28,7 +29,7 @@ impl Opt {
         Opt::ours_with_value(flag).of_0_8(short)
     }
 
-    /// A switch of ours.
+    /// Creates a switch of ours.
     pub const fn ours(flag: &'static str) -> Opt {
         Opt {
             flag,
@@ -38,7 +39,7 @@ impl Opt {
         }
     }
 
-    /// An option of ours with a value.
+    /// Creates an option of ours with a value.
     pub const fn ours_with_value(flag: &'static str) -> Opt {
         let mut option = Opt::ours(flag);
         option.takes_value = true;
@@ -51,23 +52,23 @@ impl Opt {
     }
 }
 
-/// An option as it was met, with its value if it takes one.
+/// An option on the command line, with its value if it takes one.
 pub type GivenOption<'a> = (&'static Opt, Option<&'a str>);
 
-/// What a command line says.
+/// A scanned command line.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan<'a> {
-    /// The options in the order given, repeats included.
+    /// The options in order, including repeats.
     pub options: Vec<GivenOption<'a>>,
-    /// The words that are no options, in the order given. Only complete where `error` is `None`.
+    /// The operands in order. Only complete if `error` is `None`.
     pub operands: Vec<&'a str>,
-    /// The first error, in glibc's words, without the `program: ` before them. Nothing behind it was read, since the
+    /// The first error in glibc's words, without `program: `. Scanning stops there, because the
     /// programs exit there.
     pub error: Option<String>,
 }
 
-/// Reads the words behind the program's name as `getopt_long` with that table does, up to the first error.
-/// The order of the table shows only where an abbreviation is ambiguous.
+/// Scans the words after the program's name as `getopt_long` does with that table, up to the first
+/// error. The order of the table only matters in the message about an ambiguous abbreviation.
 pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
     let mut scan = Scan::default();
     let mut args = args.iter().copied();
@@ -91,8 +92,8 @@ pub fn scan<'a>(table: &'static [Opt], args: &[&'a str]) -> Scan<'a> {
     scan
 }
 
-/// The one argv that a plain parser needs: each option once, the last repeat, spelled out whole with its value in the
-/// next word.
+/// Returns an argv for a plain parser: each option once, the last repeat, spelled out, with its
+/// value in the next word.
 pub fn canonical<'a>(options: &[GivenOption<'a>]) -> Vec<&'a str> {
     let mut argv = Vec::new();
     for (i, (option, value)) in options.iter().enumerate() {
@@ -107,7 +108,7 @@ pub fn canonical<'a>(options: &[GivenOption<'a>]) -> Vec<&'a str> {
     argv
 }
 
-/// `NAME` or `NAME=VALUE`, the dashes taken off.
+/// Handles `NAME` or `NAME=VALUE` without the dashes.
 fn long_option<'a>(
     table: &'static [Opt],
     word: &'a str,
@@ -133,7 +134,7 @@ fn long_option<'a>(
     }
 }
 
-/// The one option of 0.8 whose name begins so. `word` is the whole word, which the messages show.
+/// Finds the option of 0.8 with that prefix. `word` is the complete word for messages.
 fn abbreviated(table: &'static [Opt], name: &str, word: &str) -> Result<&'static Opt, String> {
     let fits = |o: &&Opt| o.short.is_some() && o.name.starts_with(name);
     let mut candidates = table.iter().filter(fits);
@@ -160,7 +161,8 @@ fn about_letter(what: &str, letter: char) -> String {
     format!("{what} -- '{letter}'")
 }
 
-/// The letters of `-dcFILE`, the dash taken off. An option with a value takes the rest of the word, or the next one.
+/// Handles the letters of `-dcFILE` without the dash. An option with a value takes the rest of the
+/// word, or the next one.
 fn cluster<'a>(
     table: &'static [Opt],
     letters: &'a str,

@@ -9,7 +9,7 @@ use crate::util::number::number;
 use crate::util::time::Millis;
 use std::ffi::OsString;
 
-/// The client's options, in the order in which knock 0.8 names them when one is ambiguous.
+/// The client's options, in the order in which knock 0.8 lists them when one is ambiguous.
 pub const OPTIONS: &[Opt] = &[
     Opt::switch("--verbose", 'v'),
     Opt::switch("--udp", 'u'),
@@ -20,7 +20,7 @@ pub const OPTIONS: &[Opt] = &[
     Opt::switch("--ipv6", '6'),
 ];
 
-/// What the client says of itself.
+/// The texts of the client.
 pub const KNOCK: Program = Program {
     version: concat!(
         "knock ",
@@ -50,16 +50,16 @@ example:  knock myserver.example.com 123:tcp 456:udp 789:tcp
 /// One `PORT[:PROTO]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnockStep<'a> {
-    /// PORT as typed: a number or a service name, not yet looked at.
+    /// PORT as typed: a number or a service name, not yet checked.
     pub port: &'a str,
-    /// What it is sent over.
+    /// The transport.
     pub protocol: Protocol,
-    /// A PROTO that is neither `tcp` nor `udp`; such a step goes over TCP, as in 0.8.
+    /// A PROTO other than `tcp` and `udp`; such a step uses TCP, as in 0.8.
     pub unknown_protocol: Option<&'a str>,
 }
 
 impl<'a> KnockStep<'a> {
-    /// 0.8 takes exactly `udp` for UDP and anything else for TCP; with `all_udp` everything is UDP.
+    /// As in 0.8, only `udp` is UDP and everything else is TCP. With `all_udp` everything is UDP.
     fn new(text: &'a str, all_udp: bool) -> KnockStep<'a> {
         let (port, typed) = match text.split_once(':') {
             Some((port, protocol)) => (port, Some(protocol)),
@@ -74,14 +74,14 @@ impl<'a> KnockStep<'a> {
     }
 }
 
-/// What the client is to do.
+/// The task of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnockArgs<'a> {
-    /// Whom to knock at: a name or an address, as typed.
+    /// The target: a name or an address, as typed.
     pub host: &'a str,
-    /// The knocks in order, at least one.
+    /// The steps in order, at least one.
     pub steps: Vec<KnockStep<'a>>,
-    /// The time to wait after each knock, the last included.
+    /// The pause after each knock, including the last.
     pub delay: Millis,
     /// `-4`, `-6`
     pub family: Family,
@@ -89,7 +89,7 @@ pub struct KnockArgs<'a> {
     pub verbose: bool,
 }
 
-/// Reads the client's command line; the first word is the program's name.
+/// Parses the client's command line. The first word is the program's name.
 pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs<'_>> {
     let words = match Argv::new(argv, "knock") {
         Ok(words) => words,
@@ -102,7 +102,7 @@ pub fn knock(argv: &[OsString]) -> Outcome<KnockArgs<'_>> {
     if scan.operands.len() < 2 {
         return Outcome::Usage(None);
     }
-    // Of -4 and -6 the last one counts; argh does not see their order.
+    // The last of -4 and -6 counts; argh does not see their order.
     let mut family = Family::Any;
     for (option, _) in &scan.options {
         match option.short {
@@ -135,7 +135,8 @@ fn checked<'a>(
     })
 }
 
-/// Milliseconds in an `int`, as 0.8's `atoi` has them; what `atoi` would make 0 or cut off is an error.
+/// Parses milliseconds in the range of `int`, as 0.8's `atoi`. What `atoi` would make 0 or truncate
+/// is an error.
 fn delay(text: &str) -> Result<Millis, String> {
     let (is_negative, unsigned) = match text.trim_ascii().as_bytes() {
         [sign @ (b'+' | b'-'), unsigned @ ..] => (*sign == b'-', unsigned),

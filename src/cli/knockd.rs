@@ -9,7 +9,8 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// The daemon's options, in the order in which knockd 0.8 names them when one is ambiguous; then ours.
+/// The daemon's options, in the order in which knockd 0.8 lists them when one is ambiguous; then
+/// ours.
 pub const OPTIONS: &[Opt] = &[
     Opt::switch("--verbose", 'v'),
     Opt::switch("--debug", 'D'),
@@ -29,7 +30,7 @@ pub const OPTIONS: &[Opt] = &[
     Opt::ours_with_value("--close"),
 ];
 
-/// What the daemon says of itself. After an error of the config knockd 0.8 prints its usage as well.
+/// The texts of the daemon. Like knockd 0.8, it also prints its usage after an error in the config.
 pub const KNOCKD: Program = Program {
     version: concat!(
         "knockd ",
@@ -68,10 +69,10 @@ examples:
     usage_status: 0,
 };
 
-/// The daemon's options. `None` is: not given on the command line.
+/// The daemon's options. `None` means that an option was not given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnockdArgs {
-    /// option `-i`: beats the config's `Interface`.
+    /// option `-i`: overrides the config's `Interface`.
     pub interface: Option<String>,
     /// option `-d`
     pub daemon: bool,
@@ -81,9 +82,9 @@ pub struct KnockdArgs {
     pub debug: bool,
     /// option `-l`
     pub lookup: bool,
-    /// option `-p`: the config's `PidFile` beats it.
+    /// option `-p`: the config's `PidFile` overrides it.
     pub pid_file: Option<PathBuf>,
-    /// option `-g`: the config's `LogFile` beats it.
+    /// option `-g`: the config's `LogFile` overrides it.
     pub log_file: Option<PathBuf>,
     /// option `-v`
     pub verbose: bool,
@@ -91,20 +92,20 @@ pub struct KnockdArgs {
     pub only_ip_v4: bool,
     /// option `--check`: explain the config and exit.
     pub check: bool,
-    /// option `--strict`: beats the config's `Matching`.
+    /// option `--strict`: overrides the config's `Matching`.
     pub strict: bool,
-    /// option `--status`: ask the daemon that runs, and exit.
+    /// option `--status`: print the status of the running daemon and exit.
     pub status: bool,
-    /// option `--json`: the status for programs.
+    /// option `--json`: print the status as JSON.
     pub json: bool,
-    /// option `--close`: the name of a door that the daemon that runs closes.
+    /// option `--close`: the name of a door that the running daemon closes.
     pub close: Option<String>,
-    /// the operand of `--close`: for whom.
+    /// the operand of `--close`: the client's address.
     pub source: Option<IpAddr>,
 }
 
-/// Reads the daemon's command line; the first word is the program's name. Operands are ignored, as 0.8 does, but with
-/// options of ours.
+/// Parses the daemon's command line. The first word is the program's name. Ignores operands as 0.8
+/// does, except with options of ours.
 pub fn knockd(argv: &[OsString]) -> Outcome<KnockdArgs> {
     let words = match Argv::new(argv, "knockd") {
         Ok(words) => words,
@@ -163,13 +164,13 @@ fn checked(typed: Typed, operands: &[&str]) -> Result<KnockdArgs, String> {
     })
 }
 
-/// The config to read when there is no `-c`: `../../etc/knockd.conf` beside the program where that exists (the whole
-/// tree may live under /jffs or /tmp, because a router's /etc is read-only), otherwise /etc/knockd.conf.
-/// `program`: the absolute path of the program, symbolic links resolved, as in /proc/self/exe; with any other
-/// path the answer is /etc/knockd.conf.
+/// Returns the config to read without `-c`: `../../etc/knockd.conf` relative to the program if that
+/// exists (the tree can be under /jffs or /tmp, because a router's /etc is read-only), otherwise
+/// /etc/knockd.conf. `program` is the absolute path of the program without symbolic links, as in
+/// /proc/self/exe. For any other path the result is /etc/knockd.conf.
 pub fn default_config(program: &Path, exists: impl Fn(&Path) -> bool) -> PathBuf {
     if program.is_absolute() && parts_backwards(program).all(|part| part != "..") {
-        // Up from the program to its folder, then twice more.
+        // From the program to its directory, then two levels up.
         let tree = folder_of(folder_of(folder_of(program)));
         let beside = tree.join("etc/knockd.conf");
         if exists(&beside) {

@@ -17,32 +17,33 @@ use crate::util::quote::quote;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 
-/// What a command line asks for.
+/// The request of a command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome<T> {
     /// Run with these arguments.
     Run(T),
     /// `-V`: print the version, exit 0.
     Version,
-    /// `-h`, or a wrong command line and the line that says so on stderr first. Usage goes to stdout.
+    /// `-h`, or a wrong command line, whose error goes to stderr first. Usage goes to stdout.
     Usage(Option<String>),
-    /// This line on stderr, exit 1.
+    /// An error: prints this line on stderr and exits with 1.
     Refuse(String),
 }
 
-/// What a program says of itself.
+/// The texts of a program.
 #[derive(Debug)]
 pub struct Program {
     /// Two lines: name and version, licence.
     pub version: &'static str,
     /// The help text.
     pub usage: &'static str,
-    /// The exit status after the help text: knockd 0.8 has 0 even after an error, knock 1 even after `-h`.
+    /// The exit status after the help text: in knockd 0.8 it is 0 even after an error, in knock 1
+    /// even after `-h`.
     pub usage_status: u8,
 }
 
 impl<T> Outcome<T> {
-    /// The arguments to run with; or prints the text and exits.
+    /// Returns the arguments, or prints the text and exits.
     pub fn settle(self, program: &Program) -> T {
         let (text, status) = match self {
             Outcome::Run(args) => return args,
@@ -60,23 +61,24 @@ impl<T> Outcome<T> {
     }
 }
 
-/// Prints why the program cannot go on, and exits with 1.
+/// Prints an error and exits with 1.
 pub fn fail(why: &str) -> ! {
     say(why);
     program::exit(ExitCode::FAILURE)
 }
 
-/// Text on standard output. A reader that has gone (`knockd -h | head -1`) is no reason to fail.
+/// Prints text on standard output. A closed pipe (`knockd -h | head -1`) is not an error.
 pub(crate) fn print(text: &str) {
     let _ = write_all(program::output().as_fd(), text.as_bytes());
 }
 
-/// A line on stderr; where that is closed there is nobody to tell.
+/// Prints a line on stderr. Ignores errors, because there is nowhere to report them.
 pub fn say(line: &str) {
     let _ = write_all(program::error().as_fd(), [line, "\n"].concat().as_bytes());
 }
 
-/// An argv in UTF-8: the program's name and the words behind it; or the number of the word that is not.
+/// Returns an argv in UTF-8: the program's name and the other words; or the number of the word that
+/// is not UTF-8.
 struct Argv<'a> {
     program: String,
     args: Vec<&'a str>,
@@ -102,7 +104,7 @@ impl<'a> Argv<'a> {
     }
 }
 
-/// What is decided before the options are looked at: `-V` or `-h`, whichever comes first, then the first error.
+/// Handles what precedes the options: `-V` or `-h`, whichever comes first, then the first error.
 fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
     let asked = scan
         .options
@@ -119,7 +121,7 @@ fn early<T>(scan: &getopt::Scan, program: &str) -> Option<Outcome<T>> {
     asked.or_else(wrong)
 }
 
-/// What argh fills: the options of both programs. [`getopt`] lets each have its own only.
+/// The options of both programs, filled by argh. [`getopt`] accepts only those of the program.
 #[derive(argh::FromArgs)]
 /// options
 struct Typed {
@@ -182,7 +184,8 @@ struct Typed {
     ipv6: bool,
 }
 
-/// Has argh fill the struct. It cannot refuse what [`getopt::canonical`] made; if it did, its words are shown.
+/// Fills the struct with argh. It cannot refuse what [`getopt::canonical`] returns; if it does, its
+/// message is shown.
 fn fill(program: &str, options: &[getopt::GivenOption]) -> Result<Typed, String> {
     use argh::FromArgs;
     let argv = getopt::canonical(options);

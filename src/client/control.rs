@@ -1,4 +1,5 @@
-//! `knockd --status` and `knockd --close`: asks the daemon that runs with this config.
+//! `knockd --status` and `knockd --close`: sends a request to the daemon that runs with this
+//! config.
 #![forbid(unsafe_code)]
 
 use crate::cli::{KnockdArgs, fail, print, say};
@@ -18,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// What the command line asks of the daemon that runs.
+/// Returns the request on the command line.
 pub fn question(args: &KnockdArgs) -> Option<Question> {
     match (args.close.clone(), args.source) {
         (Some(door), Some(source)) => Some(Question::Close {
@@ -29,12 +30,12 @@ pub fn question(args: &KnockdArgs) -> Option<Question> {
     }
 }
 
-/// Asks, and prints the answer; exit code 1 where there is none, or a no.
+/// Sends the request and prints the answer. Exits with 1 without an answer, or if it is an error.
 pub fn main(settings: &Settings, question: &Question) -> ! {
     if let Question::Close { door, .. } = question
         && (door.len() > MAX_DOOR_NAME || door.contains('\n'))
     {
-        // No door can be called so, and the question would not be what it seems.
+        // No door can have that name, and the request would have another meaning.
         fail(&["there is no door ", &printable(door.as_bytes())].concat());
     }
     let state_dir = settings.state_dir(&options(settings));
@@ -43,7 +44,7 @@ pub fn main(settings: &Settings, question: &Question) -> ! {
     let mut connected = connect(&path);
     let mut several = false;
     if settings.args.interface.is_none() && connected.is_err() {
-        // Whichever there is, where it is the only one.
+        // Use another instance if it is the only one.
         let mut names = String::new();
         for other in &instance.others(&state_dir) {
             if let Ok(stream) = connect(&other.control(&state_dir)) {
@@ -76,12 +77,12 @@ pub fn main(settings: &Settings, question: &Question) -> ! {
     }
     match answer.strip_prefix(ERROR) {
         Some(text) => fail(text.trim_ascii_end()),
-        // It serves a few at a time.
+        // The daemon serves a few clients at a time.
         None => fail(&problem(settings, &path, Error::Os(libc::ETIMEDOUT))),
     }
 }
 
-/// Those of the config; what is wrong with it is told, and the daemon looked for all the same.
+/// Reads the options of the config. Reports errors in it, but looks for the daemon in any case.
 fn options(settings: &Settings) -> Options {
     let warn = |problem: String| {
         say(&["warning: ", &problem].concat());
@@ -102,7 +103,8 @@ fn options(settings: &Settings) -> Options {
     }
 }
 
-/// By its directory, as the keeper has bound it: the whole path may be too long for a socket's.
+/// Connects by the directory, as the keeper binds it: the complete path can be too long for a
+/// socket.
 fn connect(path: &Path) -> Result<UnixStream> {
     let folder = file::open(folder_of(path), libc::O_PATH | libc::O_DIRECTORY, 0)?;
     Ok(UnixStream::connect(state::within(
@@ -112,7 +114,7 @@ fn connect(path: &Path) -> Result<UnixStream> {
 }
 
 fn ask(stream: &UnixStream, question: &Question) -> Result<String> {
-    // Others may be served first.
+    // Other clients can be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
     write_all(stream.as_fd(), (question.line() + "\n").as_bytes())?;
     let answer = read_all(stream.as_fd(), MAX_FILE_BYTES)?;

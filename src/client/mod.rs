@@ -1,4 +1,5 @@
-//! The programs that a person runs beside the daemon. This one is `knock`: it sends the knocks of a sequence, one after another.
+//! The programs that users run in addition to the daemon. This one is `knock`: it sends the knocks
+//! of a sequence, one after another.
 #![forbid(unsafe_code)]
 
 pub mod control;
@@ -16,13 +17,14 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// Whether the program was called as the client: by the name `knock`, in whatever folder.
+/// Returns whether the program was called as the client: as `knock`, in any directory.
 pub fn is_called_by(argv: &[OsString]) -> bool {
     argv.first()
         .is_some_and(|name| file_name(Path::new(name)) == "knock")
 }
 
-/// The client. Exit status 0: every step was sent; 1: the kernel refused one, which stderr says, or something was wrong before.
+/// Runs the client. Exit status 0: every step was sent; 1: the kernel refused one, which is
+/// reported on stderr, or there was an error before.
 #[inline(never)] // In `main` it would lie among the code that the daemon has resident (cross/layout.ld).
 pub fn main(argv: &[OsString]) -> ! {
     let args = cli::knock(argv).settle(&cli::KNOCK);
@@ -33,8 +35,9 @@ pub fn main(argv: &[OsString]) -> ! {
     program::exit(ExitCode::SUCCESS)
 }
 
-/// The host and the port of each step. All of them are found before the first is sent, since half a knock opens nothing. The host
-/// is looked up once: with more than one address in the DNS each lookup might name another.
+/// Resolves the host and the port of each step. Resolves everything before the first is sent,
+/// because an incomplete knock opens nothing. Looks the host up once: if the DNS has several
+/// addresses, each lookup could return another.
 fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
     let failed = |port: &str, error: NameError| {
         [
@@ -61,7 +64,8 @@ fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
         && v6.scope_id() == 0
         && args.steps.iter().any(|step| step.protocol == Protocol::Tcp)
     {
-        // The kernel calls it an invalid argument. A datagram takes the first route of any interface, as with knock 0.8.
+        // The kernel would report an invalid argument. A datagram uses the first route of any
+        // interface, as with knock 0.8.
         return Err([
             "knock: ",
             args.host,
@@ -72,12 +76,12 @@ fn resolve(args: &KnockArgs) -> Result<(SocketAddr, Vec<u16>), String> {
     Ok((host, ports))
 }
 
-/// The port if the text is a number; `None` if it may be the name of a service.
+/// Returns the port if the text is a number; `None` if it can be the name of a service.
 fn port_number(text: &str) -> Result<Option<u16>, String> {
     let trimmed = text.trim_ascii_start().as_bytes();
     let signs = trimmed.iter().take_while(|byte| b"+-".contains(byte));
     let digits = &trimmed[signs.count()..];
-    // As a config or a port scanner writes them. No service has such a name.
+    // Written as in a config or for a port scanner. No service has such a name.
     if text.bytes().any(|byte| byte == b',' || byte == b'/') {
         return Err(invalid_port(text, "write ports as 7000 8000:udp 9000"));
     }

@@ -1,4 +1,4 @@
-//! What only a whole section or file shows: fallbacks, contradictions, keys that mean nothing.
+//! What only a complete section or file shows: fallbacks, contradictions, keys without effect.
 #![forbid(unsafe_code)]
 
 use super::keys::{Key, Seen};
@@ -8,12 +8,12 @@ use crate::knock::tripwire::Tripwire;
 use crate::util::quote::quote;
 use crate::util::time::Millis;
 
-/// Whether a door was probably meant to be `[options]`.
+/// Returns whether a door was probably meant to be `[options]`.
 pub(super) fn is_nearly_options(name: &str) -> bool {
     name.trim_ascii().eq_ignore_ascii_case("options")
 }
 
-/// The error that a door has neither steps nor a file of them.
+/// The error for a door with neither steps nor a file of them.
 pub(super) fn no_sequence(door: &DoorConfig) -> Box<Diagnostic> {
     let name = door.name.as_str();
     let text = match is_nearly_options(name) {
@@ -26,12 +26,12 @@ pub(super) fn no_sequence(door: &DoorConfig) -> Box<Diagnostic> {
     Diagnostic::error((door.line, 0), &wording, &[text])
 }
 
-/// Of a time as `Field::Time` keeps it.
+/// For a time in the form of `Field::Time`.
 fn is_negative(time: Millis) -> bool {
     time / 1000 > i32::MAX as u64
 }
 
-/// What the keys of a door mean together.
+/// Checks the keys of a door together.
 pub(super) fn finish_door(door: &mut DoorConfig, seen: &Seen, warnings: &mut Vec<Problem>) {
     let warn = &mut |place, text: &str| Diagnostic::at(place, &[text]).add_to(warnings);
     if is_nearly_options(&door.name) {
@@ -69,7 +69,8 @@ pub(super) fn finish_door(door: &mut DoorConfig, seen: &Seen, warnings: &mut Vec
     }
     door.start.resolve();
     door.stop.resolve();
-    // knockd 0.8: the stop command runs after the start command, so without start there is no stop.
+    // As in knockd 0.8: the stop command follows the start command, so without start there is no
+    // stop.
     let unused_v4 = door.start.v4.is_none() && door.stop.v4.take().is_some();
     let unused_v6 = door.start.v6.is_none() && door.stop.v6.take().is_some();
     let stop_6 = seen.place(const { Key::of("stop_command_6") });
@@ -88,7 +89,7 @@ const TRIPWIRE_HITS: Key = Key::of("TripwireHits");
 const BAN_COMMAND: Key = Key::of("BanCommand");
 const BAN_COMMAND_6: Key = Key::of("BanCommand_6");
 
-/// What the options mean together.
+/// Checks the options together.
 pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut Vec<Problem>) {
     let warn = &mut |key, text: &str| Diagnostic::at(seen.place(key), &[text]).add_to(warnings);
     let bans_are_meant = options.bans.hits > 0;
@@ -127,7 +128,7 @@ pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut 
     }
 }
 
-/// Singly listed tripwires that are none, because they are ports of doors.
+/// Warns of tripwires that are listed singly but are ports of doors.
 pub(super) fn useless_tripwires(
     singles: &[(u16, (usize, usize))],
     doors: &[DoorConfig],

@@ -1,14 +1,14 @@
-//! Finds keys: by name and alias, and which one a misspelt word was meant to be.
+//! Finds keys by name or alias, and suggests keys for misspelled words.
 #![forbid(unsafe_code)]
 
 use super::options::{DOCUMENTED, KEYS, ROWS, Row, Setting};
 
-/// A key, whatever its alias and case: its row in the table.
+/// A key: its row in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(u8);
 
 impl Key {
-    /// The key of that name; a name that is none does not compile.
+    /// Returns the key of that name. An unknown name does not compile.
     pub const fn of(name: &str) -> Key {
         let mut i = 0;
         while !are_equal(DOCUMENTED[i].row.name.as_bytes(), name.as_bytes()) {
@@ -17,7 +17,7 @@ impl Key {
         Key(i as u8)
     }
 
-    /// The key of that name in any case.
+    /// Returns the key of that name in any case.
     pub fn from_name(name: &[u8]) -> Option<Key> {
         let mut keys = (0..KEYS as u8).map(Key).filter(|_| !name.is_empty());
         keys.find(|key| {
@@ -27,7 +27,7 @@ impl Key {
         })
     }
 
-    /// The keys of `[options]` that follow this one.
+    /// Returns the keys of `[options]` after this one.
     pub fn after(self) -> impl Iterator<Item = Key> {
         let rows = ROWS.iter().skip(usize::from(self.0) + 1);
         let number = rows.take_while(|row| is_option(row)).count() as u8;
@@ -38,12 +38,12 @@ impl Key {
         &ROWS[usize::from(self.0)]
     }
 
-    /// Its first name.
+    /// The main name.
     pub fn name(self) -> &'static str {
         self.row().name
     }
 
-    /// Whether it belongs in `[options]`; otherwise in a door.
+    /// Returns whether it belongs in `[options]`; otherwise it belongs in a door.
     pub fn is_option(self) -> bool {
         is_option(self.row())
     }
@@ -61,12 +61,12 @@ fn is_option(row: &Row) -> bool {
     matches!(row.place, Setting::Options(_))
 }
 
-/// The name, then the alias or nothing.
+/// The name, then the alias if there is one.
 fn names(row: &Row) -> [&'static str; 2] {
     [row.name, row.alias]
 }
 
-/// Where each key of a section was given last: line and column; line 0: not given.
+/// The last position of each key in a section: line and column. Line 0 means not given.
 pub(crate) struct Seen([(usize, usize); KEYS]);
 
 impl Seen {
@@ -74,7 +74,7 @@ impl Seen {
         Seen([(0, 0); KEYS])
     }
 
-    /// Notes that the key is given here; returns the line, 0: none, of the time before.
+    /// Records the position of a key. Returns the line of its previous position, or 0.
     pub fn note(&mut self, key: Key, place: (usize, usize)) -> usize {
         std::mem::replace(&mut self.0[usize::from(key.0)], place).0
     }
@@ -88,7 +88,7 @@ impl Seen {
     }
 }
 
-/// The names and aliases that are legal in `[options]`, or in a door.
+/// Returns the names and aliases that are valid in `[options]`, or in a door.
 pub fn key_names(options: bool) -> Vec<&'static str> {
     let mut all = Vec::new();
     for row in ROWS.iter().filter(|row| is_option(row) == options) {
@@ -97,8 +97,8 @@ pub fn key_names(options: bool) -> Vec<&'static str> {
     all
 }
 
-/// The name that the misspelt one is nearest to, if it is near: a third of its letters may differ. Names that are legal
-/// where it stands come first: in `[options]` or not.
+/// Suggests a name for a misspelled one if it is similar: up to a third of its letters may differ.
+/// Prefers names that are valid in this kind of section.
 pub(crate) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
     let mut best: Option<(bool, u8, &'static str)> = None;
     for row in &ROWS {
@@ -116,7 +116,8 @@ pub(crate) fn nearest(misspelt: &[u8], options: bool) -> Option<&'static str> {
     }
     best.map(|(_, _, name)| name)
 }
-/// Levenshtein distance without regard to case; `None` for a word that is longer than any key could be misspelt.
+/// Returns the Levenshtein distance, ignoring case. `None` for a word that is too long to be a
+/// misspelled key.
 fn distance(name: &[u8], word: &[u8]) -> Option<u8> {
     const LONGEST: usize = 31;
     if word.len() > LONGEST {

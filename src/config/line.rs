@@ -1,14 +1,14 @@
-//! One line of the config: what it is, and where its parts stand.
+//! One line of the config: its type, and the position of its parts.
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
 
-/// White space of the C locale, which knockd 0.8 strips: Rust's own has no vertical tab.
+/// White space of the C locale, which knockd 0.8 strips. Rust's lacks the vertical tab.
 pub(super) fn is_blank(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == 0x0b
 }
 
-/// The text without C-locale white space at both ends.
+/// Returns the text without C-locale white space at both ends.
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [first, tail @ ..] = text
         && is_blank(*first)
@@ -23,14 +23,14 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// What a line holds.
+/// The content of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content<'a> {
     /// Empty or a comment.
     Nothing,
     /// `[name]`; the name is not trimmed.
     Section(&'a [u8]),
-    /// `key = value`, both trimmed, cut at the first `=`.
+    /// `key = value`, both trimmed, split at the first `=`.
     Pair { key: &'a [u8], value: &'a [u8] },
     /// Anything else.
     Word(&'a [u8]),
@@ -39,14 +39,14 @@ pub(super) enum Content<'a> {
 /// A physical line of the file, for diagnostics about its parts.
 #[derive(Clone, Copy)]
 pub(super) struct ConfigLine<'a> {
-    /// From 1.
+    /// The number, from 1.
     pub number: usize,
-    /// Without its end.
+    /// The text without the line end.
     pub text: &'a [u8],
 }
 
 impl<'a> ConfigLine<'a> {
-    /// What it holds.
+    /// Returns the content.
     pub fn content(&self) -> Content<'a> {
         let text = trim(self.text);
         match text {
@@ -62,17 +62,18 @@ impl<'a> ConfigLine<'a> {
         }
     }
 
-    /// The column, in characters from 1, at which `part` of this line begins.
+    /// Returns the column, in characters from 1, of `part` of this line.
     pub fn column(&self, part: &[u8]) -> usize {
         1 + characters_before(self.text, part)
     }
 
-    /// A diagnostic about `part` of this line.
+    /// Returns a diagnostic about `part` of this line.
     pub fn at(&self, part: &[u8], text: &[&str]) -> Box<Diagnostic> {
         Diagnostic::at((self.number, self.column(part)), text)
     }
 
-    /// An error about `part` of this line for which knockd 0.8 prints `config: line N: WORDS`.
+    /// Returns an error about `part` of this line for which knockd 0.8 prints `config: line N:
+    /// WORDS`.
     pub fn error(&self, part: &[u8], words: &[&str], text: &[&str]) -> Box<Diagnostic> {
         let mut error = self.at(part, text);
         let words = words.concat();
@@ -81,7 +82,7 @@ impl<'a> ConfigLine<'a> {
     }
 }
 
-/// Calls for each part of a value between commas.
+/// Calls a function for each part of a value between commas.
 pub(super) fn each_part<'a>(
     value: &'a [u8],
     of: &mut dyn FnMut(&'a [u8]) -> Result<(), Box<Diagnostic>>,
@@ -89,7 +90,7 @@ pub(super) fn each_part<'a>(
     value.split(|b| *b == b',').try_for_each(of)
 }
 
-/// How many characters of `text` stand before its slice `part`.
+/// Returns the number of characters of `text` before its slice `part`.
 pub(super) fn characters_before(text: &[u8], part: &[u8]) -> usize {
     let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
     String::from_utf8_lossy(&text[..offset.min(text.len())])

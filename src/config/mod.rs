@@ -27,14 +27,14 @@ use crate::util::time::Millis;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// What a config file says. One that exists is valid.
+/// A valid config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The `[options]` section.
     pub options: Options,
     /// The doors in the order of the file.
     pub doors: Vec<DoorConfig>,
-    /// What is accepted but surely not meant, such as junk after a port number.
+    /// Warnings about what is accepted but certainly wrong, such as junk after a port number.
     pub warnings: Vec<Problem>,
 }
 
@@ -45,7 +45,7 @@ pub struct DoorConfig {
     pub name: String,
     /// The line of the section's header, from 1.
     pub line: usize,
-    /// What opens it; the path of a list is as written.
+    /// What opens it. The path of a list is as written.
     pub trigger: Trigger<PathBuf>,
     /// See [`Pattern::seq_timeout`].
     pub seq_timeout: Millis,
@@ -57,12 +57,12 @@ pub struct DoorConfig {
     pub start: Commands,
     /// Run when the lease ends.
     pub stop: Commands,
-    /// How long a lease lasts after the start command has ended.
+    /// The duration of a lease after the start command has finished.
     pub cmd_timeout: Millis,
 }
 
 impl DoorConfig {
-    /// Its sequence; `None` if it has a list of them.
+    /// Returns its sequence. `None` if it has a list of them.
     pub fn sequence(&self) -> Option<&Sequence> {
         match &self.trigger {
             Trigger::Sequence(sequence) => Some(sequence),
@@ -70,7 +70,7 @@ impl DoorConfig {
         }
     }
 
-    /// What the listener waits for while this is the sequence.
+    /// Returns what the listener waits for with this sequence.
     pub fn pattern(&self, sequence: Option<Sequence>) -> Pattern {
         Pattern {
             sequence,
@@ -81,17 +81,17 @@ impl DoorConfig {
     }
 }
 
-/// A command for each address family of the knocker, before `%IP%` is replaced. `None`: nothing is run.
+/// A command for each address family of the client, before `%IP%` is replaced. `None` runs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commands {
     /// For knocks over IPv4.
     pub v4: Option<Vec<u8>>,
-    /// For knocks over IPv6: the `_6` key, or where that is absent the plain one.
+    /// For knocks over IPv6: the `_6` key, or the plain one if that is absent.
     pub v6: Option<Vec<u8>>,
 }
 
 impl Commands {
-    /// From what is written, where empty is not the same as absent, to what runs.
+    /// Resolves the fallbacks. Before this, empty and absent differ.
     fn resolve(&mut self) {
         if self.v6.is_none() {
             self.v6.clone_from(&self.v4);
@@ -103,12 +103,12 @@ impl Commands {
         }
     }
 
-    /// Those that there are.
+    /// Returns the commands that exist.
     pub fn each(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.v4.iter().chain(&self.v6)
     }
 
-    /// The command for that knocker.
+    /// Returns the command for that client.
     pub fn for_source(&self, source: IpAddr) -> Option<&[u8]> {
         match source {
             IpAddr::V4(_) => self.v4.as_deref(),
@@ -117,26 +117,28 @@ impl Commands {
     }
 }
 
-/// A [`Diagnostic`] as it is handed on: it is moved often.
+/// A boxed [`Diagnostic`], because it is moved often.
 pub type Problem = Box<Diagnostic>;
 
-/// Something to tell a person about the config: where, what was found, what would be right. An error, a warning or
-/// advice: the caller says which.
+/// A message about the config: where, what was found, what would be right. The context decides
+/// whether it is an error, a warning or advice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Line, from 1; 0: the file as a whole.
     pub line: usize,
     /// Column in characters, from 1; 0: the line as a whole.
     pub column: usize,
-    /// The line that knockd 0.8 prints for an error of this kind, where it has one; scripts grep for it.
-    /// Where knockd 0.8 accepts what we refuse (port junk), these are its words for the nearest thing it refuses.
+    /// The line that knockd 0.8 prints for an error of this kind, if it has one; scripts grep for
+    /// it. Where knockd 0.8 accepts what we refuse (port junk), the line for the most similar
+    /// error.
     pub knockd_wording: Option<String>,
     /// What was found and what would be right.
     pub text: String,
 }
 
 impl Diagnostic {
-    /// About that line and column; the text is joined here, once for all who call.
+    /// Creates a diagnostic about that line and column. Concatenates the text here, once for all
+    /// callers.
     pub(crate) fn at((line, column): (usize, usize), text: &[&str]) -> Box<Diagnostic> {
         Box::new(Diagnostic {
             line,
@@ -146,22 +148,22 @@ impl Diagnostic {
         })
     }
 
-    /// Adds it to warnings, which are in the order of the file.
+    /// Inserts it into warnings, which are in the order of the file.
     fn add_to(self: Problem, warnings: &mut Vec<Problem>) {
         let place = (self.line, self.column);
         let at = warnings.partition_point(|other| (other.line, other.column) <= place);
         warnings.insert(at, self);
     }
 
-    /// The same as an error for which knockd 0.8 prints that line.
+    /// Creates an error for which knockd 0.8 prints that line.
     fn error(place: (usize, usize), wording: &[&str], text: &[&str]) -> Box<Diagnostic> {
         let mut error = Diagnostic::at(place, text);
         error.knockd_wording = Some(wording.concat());
         error
     }
 
-    /// As a person sees it: knockd 0.8's line if there is one, then `FILE:LINE:COLUMN: text`, without the parts that
-    /// are 0. No newline at the end.
+    /// Formats it for the user: knockd 0.8's line if there is one, then `FILE:LINE:COLUMN: text`,
+    /// without the parts that are 0. No newline at the end.
     pub fn show(&self, file: &Path) -> String {
         let mut out = String::new();
         if let Some(wording) = &self.knockd_wording {

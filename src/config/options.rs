@@ -38,23 +38,24 @@ pub struct Options {
     pub log_rate: u32,
     /// `MaxAttempts`: attempts remembered at once, within [`MAX_ATTEMPTS`].
     pub max_attempts: u32,
-    /// `Tripwire`: ports whose second one ends an attempt; the ranges are at most
-    /// [`MAX_TRIPWIRES`](crate::limits::MAX_TRIPWIRES), ascending and apart.
+    /// `Tripwire`: the second hit of these ports ends an attempt. At most
+    /// [`MAX_TRIPWIRES`](crate::limits::MAX_TRIPWIRES) ascending ranges that do not touch.
     pub tripwire: Tripwire<Vec<PortRange>>,
-    /// What happens to scanners.
+    /// Settings of bans.
     pub bans: Bans,
     /// `StateDir`: where the journal, lock and sockets of each instance live.
     pub state_dir: PathBuf,
     /// `CommandTimeout`: how long a command of a lease may run.
     pub command_timeout: Millis,
-    /// `MaxCommands`: the most that open at once, that close, and of doors that do not close.
+    /// `MaxCommands`: the maximum of running commands that open, of those that close, and of those
+    /// of doors without a stop command.
     pub max_commands: u32,
 }
 
-/// Who is banned, and how.
+/// Settings of bans.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bans {
-    /// `TripwireHits`; 0: nobody is banned. See [`rule`](Self::rule).
+    /// `TripwireHits`; 0 disables bans. See [`rule`](Self::rule).
     pub hits: u32,
     /// `TripwireWindow`.
     pub window: Millis,
@@ -64,14 +65,14 @@ pub struct Bans {
     pub start: Commands,
     /// `UnbanCommand`: run when it ends.
     pub stop: Commands,
-    /// `MaxBans`: bans at once; the oldest makes room.
+    /// `MaxBans`: bans at once; a new one ends the oldest.
     pub max: u32,
     /// `Allow`: never banned, nor are this machine's own addresses and networks.
     pub allow: Vec<Network>,
 }
 
 impl Default for Options {
-    /// What a file without `[options]` means.
+    /// The defaults, without `[options]`.
     fn default() -> Options {
         Options {
             use_syslog: false,
@@ -100,14 +101,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// `Matching = strict`, or `--strict`: knockd 0.8's way, and what it implies.
+    /// Applies `Matching = strict` or `--strict`: the rule of knockd 0.8, and what it implies.
     pub fn be_strict(&mut self) {
         (self.strict, self.stack) = (true, true);
         self.tripwire = Tripwire::None;
         self.bans.hits = 0;
     }
 
-    /// Which rule decides whether knocks make a sequence.
+    /// The rule of matching.
     pub fn matching(&self) -> Matching {
         match self.strict {
             true => Matching::Strict,
@@ -115,7 +116,7 @@ impl Options {
         }
     }
 
-    /// What a second knock does.
+    /// The effect of a second knock.
     pub fn reknock(&self) -> Reknock {
         match self.stack {
             true => Reknock::Stack,
@@ -125,7 +126,7 @@ impl Options {
 }
 
 impl Bans {
-    /// How many hits within which time ban; `None`: nobody is banned.
+    /// The number of hits and the time that lead to a ban. `None` disables bans.
     pub fn rule(&self) -> Option<BanRule> {
         (self.hits > 0).then_some(BanRule {
             hits: self.hits as u8,
@@ -134,25 +135,25 @@ impl Bans {
     }
 }
 
-/// Where the value of a key goes, and what it may be.
+/// The place of a key's value, and its permitted values.
 pub(crate) enum Field<'a> {
-    /// The key stands alone.
+    /// A key without a value.
     Switch(&'a mut bool),
-    /// The second of two words; each with its meaning.
+    /// One of two words, each with its description. `true` is the second.
     Word(&'a mut bool, &'static [(&'static str, &'static str); 2]),
-    /// From the least to the most; of what.
+    /// Minimum, maximum and unit.
     Number(&'a mut u32, u32, u32, &'static str),
-    /// Whole seconds from 1 to the most.
+    /// Whole seconds from 1 to this maximum.
     Seconds(&'a mut Millis, u32),
-    /// Seconds as knockd 0.8 reads them; a negative time is 2^32 s more.
+    /// Seconds as knockd 0.8 reads them: a negative time means 2^32 s more.
     Time(&'a mut Millis),
-    /// None if empty.
+    /// `None` if empty.
     Path(&'a mut Option<PathBuf>),
     /// An absolute path.
     Directory(&'a mut PathBuf),
-    /// Present but empty is not the same as absent.
+    /// Empty and absent differ.
     Command(&'a mut Option<Vec<u8>>),
-    /// Names with commas between them; none if empty.
+    /// Comma-separated names; `None` if empty.
     Interfaces(&'a mut Option<String>),
     /// The value of `Tripwire`.
     Ports(&'a mut Tripwire<Vec<PortRange>>),
@@ -165,7 +166,7 @@ pub(crate) enum Field<'a> {
     Address(&'a mut Option<IpAddr>),
 }
 
-/// The section that a key belongs to, and its place there.
+/// The section of a key, and its place there.
 #[derive(Clone, Copy)]
 pub(crate) enum Setting {
     Options(fn(&mut Options) -> Field<'_>),
@@ -176,19 +177,19 @@ pub(crate) enum Setting {
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub name: &'static str,
-    /// Its second name, empty if it has none.
+    /// The alias, or empty.
     pub alias: &'static str,
-    /// What `-D` calls it.
+    /// The name in the output of `-D`.
     pub trace: &'static str,
-    /// What it means where it is not given and no value stands for that.
+    /// The description of an absent key that has no default value.
     pub absent: &'static str,
     pub place: Setting,
 }
 
-/// A row with its sentences for docs/config.md and knockd.conf(5), which are not part of the program.
+/// A row with its text for docs/config.md and knockd.conf(5), which is not part of the program.
 pub(crate) struct Documented {
     pub row: Row,
-    // Only the test that compares the documents reads it.
+    // Only used by the test that compares the documents.
     #[cfg_attr(not(test), allow(dead_code))]
     pub doc: &'static str,
 }
@@ -249,8 +250,9 @@ const REKNOCK: [(&str, &str); 2] = [
     ),
 ];
 
-/// The keys of `[options]`, then those of doors, in the order of the documents. Those about bans are the last options.
-/// In the sentences `code` stands in backquotes, with a blank before it, and a blank or punctuation after it.
+/// The keys of `[options]`, then those of doors, in the order of the documents. Those about bans
+/// are the last options. In the texts, `code` is in backquotes, with a space before it, and a space
+/// or punctuation after it.
 #[rustfmt::skip]
 pub(crate) const DOCUMENTED: &[Documented] = &[
     option("UseSyslog", |o| Switch(&mut o.use_syslog),
@@ -339,7 +341,7 @@ pub(crate) const DOCUMENTED: &[Documented] = &[
 /// How many keys there are.
 pub(crate) const KEYS: usize = DOCUMENTED.len();
 
-/// The table of the program.
+/// The table without the texts.
 pub(crate) static ROWS: [Row; KEYS] = {
     let mut rows = [DOCUMENTED[0].row; KEYS];
     let mut i = 0;

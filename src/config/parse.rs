@@ -1,4 +1,4 @@
-//! Line by line from the text of a config to a [`Config`], with knockd 0.8's errors and debug lines.
+//! Parses a config line by line to a [`Config`], with the errors and debug lines of knockd 0.8.
 #![forbid(unsafe_code)]
 
 use super::finish::{
@@ -17,7 +17,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Bytes that knockd 0.8 reads of one line at a time, its newline included.
+/// Bytes that knockd 0.8 reads at once, including the newline.
 const KNOCKD_LINE: usize = 4095;
 
 const USE_SYSLOG: Key = Key::of("UseSyslog");
@@ -33,7 +33,8 @@ pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Box<Dia
     parse_beside(text, false, trace)
 }
 
-/// The same where the command line may name the interface: then one that cannot be, in the file, is a warning only.
+/// The same if the command line may name the interface: then an impossible name in the file is only
+/// a warning.
 pub fn parse_beside(
     text: &[u8],
     names_interface: bool,
@@ -74,7 +75,7 @@ pub fn parse_beside(
     parser.finish()
 }
 
-/// What can be said of the options of a config that is wrong somewhere: its `StateDir`, by the last line with that key.
+/// Recovers `StateDir` from a config that does not parse: from the last line with that key.
 pub fn options_of_broken(text: &[u8]) -> Options {
     let lines = text.split(|b| *b == b'\n');
     let mut paths = lines.filter_map(|text| match (ConfigLine { number: 0, text }).content() {
@@ -92,7 +93,7 @@ pub fn options_of_broken(text: &[u8]) -> Options {
     options
 }
 
-/// A door of which only the header was read, with knockd 0.8's defaults.
+/// Creates a door of which only the header was read, with knockd 0.8's defaults.
 pub(crate) fn door(name: String, line: usize) -> DoorConfig {
     DoorConfig {
         name,
@@ -107,7 +108,7 @@ pub(crate) fn door(name: String, line: usize) -> DoorConfig {
     }
 }
 
-/// What a key without a value lacks.
+/// Describes what a key without a value lacks.
 fn lacks(key: Key, what: &str) -> [&str; 4] {
     [key.name(), what, key.name(), " = ..."]
 }
@@ -122,7 +123,7 @@ enum Section {
 
 struct Parser<'t> {
     options: Options,
-    /// Of the options, then of each door.
+    /// For the options, then for each door.
     seen: Vec<Seen>,
     doors: Vec<DoorConfig>,
     section: Section,
@@ -186,7 +187,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// A line that is no header: `name = value`, or `name` alone.
+    /// Handles `name = value`, or `name` alone.
     fn directive(
         &mut self,
         line: ConfigLine<'_>,
@@ -237,7 +238,7 @@ impl Parser<'_> {
                 let name = door.name.clone();
                 (slot(door), Some(name))
             }
-            // A door's key stands in a door.
+            // The key of a door is in a door.
             (Setting::Door(_), None) => return Ok(()),
         };
         let given = KeyValue {
@@ -249,7 +250,7 @@ impl Parser<'_> {
         set(slot, given, &mut self.notes)
     }
 
-    /// What is wrong with a word that is no key.
+    /// Describes what is wrong with a word that is not a key.
     fn unknown(&self, name: &[u8], has_value: bool) -> String {
         if name.starts_with(b";") {
             return "a comment begins with '#', not with ';'".into();
@@ -297,7 +298,7 @@ impl Parser<'_> {
         [what, &quote(name), "; ", hint, names, end].concat()
     }
 
-    /// What is wrong with a key in the wrong kind of section.
+    /// Describes what is wrong with a key in the wrong kind of section.
     fn misplaced(&self, key: Key) -> &'static str {
         match (key.is_option(), self.doors.last()) {
             (true, Some(door)) if is_nearly_options(&door.name) => {
@@ -314,7 +315,7 @@ impl Parser<'_> {
             return;
         };
         let before = seen.note(key, (line.number, line.column(name)));
-        // Flags add up, and UseSyslog says the same twice.
+        // Flags add up, and a second UseSyslog has no effect.
         if before > 0 && key != USE_SYSLOG && key != const { Key::of("tcpflags") } {
             let text = [
                 key.name(),
@@ -326,7 +327,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What only the whole file shows: doors without sequence, fallbacks, contradictions.
+    /// Checks the complete file: doors without sequence, fallbacks, contradictions.
     fn finish(mut self) -> Result<Config, Box<Diagnostic>> {
         for door in &self.doors {
             if !has_list(&door.trigger) && door.sequence().is_none() {

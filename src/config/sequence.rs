@@ -13,7 +13,7 @@ use nom::combinator::opt;
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
 
-/// One step as written: `port[:protocol[:ignored]]`.
+/// One step in text: `port[:protocol[:ignored]]`.
 struct RawStep<'a> {
     port: &'a [u8],
     protocol: Option<&'a [u8]>,
@@ -39,11 +39,10 @@ fn raw_step(text: &[u8]) -> IResult<&[u8], RawStep<'_>> {
     ))
 }
 
-/// The steps that `text` lists, which begins at this `line` and `column` (characters, from 1) of its file.
-///
-/// What knockd 0.8 accepts but no knock can match, such as port 0 or junk for a port, is an error, so that a bad line
-/// of a one-time file can be passed over instead of blocking it. What has a sane reading adds to `warnings`.
-/// `door` is for knockd's wording.
+/// Parses the steps in `text`, which begins at this `line` and `column` (characters, from 1) of its
+/// file. What knockd 0.8 accepts but no knock can match, such as port 0 or junk for a port, is an
+/// error, so that a bad line of a one-time file is skipped instead of blocking it. Adds to
+/// `warnings` for text with a plausible meaning. `door` is for knockd's error texts.
 pub fn parse_sequence(
     door: &str,
     (line, column): (usize, usize),
@@ -69,7 +68,8 @@ pub fn parse_sequence(
             return Err(error(written, what, ["give at most 32 ports", ""]));
         }
         let found = quote(written);
-        // knockd 0.8: atoi(), cut to 32 bits, refused above 65535, then cut to 16 bits.
+        // knockd 0.8 uses atoi(), truncates to 32 bits, refuses values above 65535, then truncates
+        // to 16 bits.
         let number = leading_number(written).map_or(0, |(number, _)| number);
         let Ok(port @ 1..) = u16::try_from(number) else {
             let what = ["port ", &cut(raw.port), " is invalid"];

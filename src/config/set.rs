@@ -1,4 +1,4 @@
-//! Reads the value of a key into its place.
+//! Parses the value of a key into its place.
 #![forbid(unsafe_code)]
 
 use super::flags::tcp_flags;
@@ -27,10 +27,10 @@ pub(super) struct KeyValue<'a> {
     pub door: Option<&'a str>,
 }
 
-/// What comes of a config beside its values.
+/// Results of parsing in addition to the values.
 pub(super) struct Notes<'t> {
     pub warnings: Vec<Problem>,
-    /// The ports that `Tripwire` lists singly, and where: line and column.
+    /// The ports that `Tripwire` lists singly, with line and column.
     pub singles: Vec<(u16, (usize, usize))>,
     /// Whether the command line names the interface.
     pub names_interface: bool,
@@ -38,7 +38,8 @@ pub(super) struct Notes<'t> {
 }
 
 impl KeyValue<'_> {
-    /// The error for a value, or a part of one, that cannot be; `words` are those of knockd 0.8, if it has any.
+    /// Returns the error for an invalid value, or part of one. `words` is knockd 0.8's text, if it
+    /// has any.
     pub fn wrong(&self, part: &[u8], words: &str, right: &[&str]) -> Box<Diagnostic> {
         let right = right.concat();
         let text = [self.key.name(), ": found ", &quote(part), "; ", &right];
@@ -54,7 +55,7 @@ impl KeyValue<'_> {
         (notes.trace)(&line.concat());
     }
 
-    /// The path that the value is; one that seems to end in a comment draws a warning.
+    /// Returns the value as a path. Warns if it seems to end in a comment.
     fn path(&self, notes: &mut Notes<'_>) -> Option<PathBuf> {
         let mut pairs = self.value.windows(2);
         if pairs.any(|pair| is_blank(pair[0]) && pair[1] == b'#') {
@@ -66,7 +67,8 @@ impl KeyValue<'_> {
         (!self.value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(self.value)))
     }
 
-    /// A whole number within these bounds, in digits alone: the keys that are ours need not read what `atoi` would.
+    /// Parses a decimal number within these limits, digits only: our own keys need not accept what
+    /// `atoi` does.
     fn number(&self, least: u32, most: u32, of: &str) -> Result<u32, Box<Diagnostic>> {
         let number = number(self.value, most.into()).map(|number| number as u32);
         number.filter(|number| *number >= least).ok_or_else(|| {
@@ -76,12 +78,14 @@ impl KeyValue<'_> {
     }
 }
 
-/// Whether the door has a list: a list without a path stands for neither list nor sequence, until all keys are read.
+/// Returns whether the door has a list. Until all keys are read, a list without a path stands for
+/// neither list nor sequence.
 pub(super) fn has_list(trigger: &Trigger<PathBuf>) -> bool {
     matches!(trigger, Trigger::OneTime(path) if !path.as_os_str().is_empty())
 }
 
-/// Reads the value; knockd 0.8 traces some before it looks at them, so also before an error.
+/// Parses the value. knockd 0.8 traces some values before it looks at them, so also before an
+/// error.
 pub(super) fn set(
     slot: Field<'_>,
     given: KeyValue<'_>,
@@ -116,7 +120,7 @@ pub(super) fn set(
         Field::Time(place) => {
             let seconds = seconds(&given, notes)?;
             given.trace(&shown(&seconds), notes);
-            // sleep() takes the number as unsigned.
+            // sleep() takes an unsigned number.
             *place = u64::from(seconds as u32) * 1000;
         }
         Field::Path(place) => *place = given.path(notes),

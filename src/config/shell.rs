@@ -1,16 +1,16 @@
-//! What a shell command seems to do, by its words: enough for advice, not for decisions.
+//! Guesses from its words what a shell command does: good enough for advice, not for decisions.
 #![forbid(unsafe_code)]
 
 use super::line::is_blank;
 
-/// Words, with `|` between them.
+/// Words separated by `|`.
 pub(crate) type WordList = &'static str;
 
-/// Words that stand before the program they run.
+/// Words that precede the program they run.
 const WRAPPERS: WordList =
     "sudo|exec|nohup|setsid|env|busybox|sh|ash|bash|-c|if|then|else|while|until|do|!|{";
 
-/// What tells a call: the program, one word of each of these lists, and none of those.
+/// A pattern of calls: the program, one word of each of these lists, and none of the last.
 struct Rule(WordList, &'static [WordList], WordList);
 
 pub(crate) const IPTABLES: WordList = "iptables";
@@ -18,10 +18,10 @@ pub(crate) const REFUSAL: WordList = "DROP|REJECT|drop|reject";
 
 const ADDS: WordList = "-A|-I|--append|--insert";
 const DELETES: WordList = "-D|--delete";
-/// Targets that let packets in; of a chain of the user's own nothing is known.
+/// Targets that accept packets. The user's own chains are unknown.
 const GRANTS: WordList = "ACCEPT|DNAT|REDIRECT|accept|dnat|redirect";
 
-/// Not sets: theirs may have timeouts.
+/// Not sets: their elements can have timeouts.
 const OPENS: [Rule; 6] = [
     Rule(IPTABLES, &[ADDS, GRANTS], "OUTPUT"),
     Rule(IPTABLES, &[DELETES, REFUSAL], "OUTPUT"),
@@ -54,10 +54,10 @@ const CLOSES: [Rule; 7] = [
     Rule("at|batch|systemd-run", &[], ""),
 ];
 
-/// Words by which a call is for some sources only.
+/// Words that restrict a call to some sources.
 const NARROWS: WordList = "-s|--source|--src|--src-range|--match-set|--mac-source|--rcheck|--update|saddr|from|source|--add-source";
 
-/// Chains that are not the user's own.
+/// Built-in chains.
 const CHAINS: WordList = "INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING";
 
 const TAKES_LINE_DOWN: [Rule; 6] = [
@@ -69,17 +69,17 @@ const TAKES_LINE_DOWN: [Rule; 6] = [
     Rule("ifdown|reboot|poweroff|halt|shutdown", &[], ""),
 ];
 
-/// A program without its directory, then its arguments.
+/// A program name without directory, then its arguments.
 pub(crate) type Call<'a> = Vec<&'a [u8]>;
 
-/// Whether one of the programs that a command line calls passes the test, without regard to quotes and conditions.
-/// `iptables` is each of its kinds.
+/// Returns whether one of the called programs passes the test. Ignores quotes and conditions.
+/// `iptables` stands for all its variants.
 pub(crate) fn any_call<'a>(command: &'a [u8], test: &mut dyn FnMut(&Call<'a>) -> bool) -> bool {
     let mut call = Call::new();
     for part in command.split(|b| b";&|\n()`".contains(b)) {
         call.clear();
         for word in part.split(|b| is_blank(*b) || b"\"'".contains(b)) {
-            // Where output goes is not of interest.
+            // Ignore redirections.
             if word.is_empty() || word.contains(&b'>') || word.starts_with(b"/dev/") {
                 continue;
             }
@@ -118,53 +118,55 @@ pub(crate) fn is_one(word: &[u8], words: WordList) -> bool {
     words.any(|other| other == word)
 }
 
-/// Whether an argument is one of these words.
+/// Returns whether an argument is one of these words.
 fn has(call: &Call<'_>, words: WordList) -> bool {
     call.iter().skip(1).any(|word| is_one(word, words))
 }
 
-/// Whether a call fits one of the rules.
+/// Returns whether a call matches one of the rules.
 fn fits(call: &Call<'_>, rules: &[Rule]) -> bool {
     rules.iter().any(|rule| {
         is_one(call[0], rule.0) && rule.1.iter().all(|words| has(call, words)) && !has(call, rule.2)
     })
 }
 
-/// Whether an iptables call passes a test.
+/// Returns whether an iptables call passes a test.
 fn calls_iptables(command: &[u8], test: fn(&Call<'_>) -> bool) -> bool {
     any_call(command, &mut |call| {
         call[0] == IPTABLES.as_bytes() && test(call)
     })
 }
 
-/// Where one of these options is.
+/// Returns the index of one of these options.
 fn find(call: &Call<'_>, options: WordList) -> Option<usize> {
     call.iter().position(|word| is_one(word, options))
 }
 
-/// The word so far behind one of these options.
+/// Returns the word at that distance after one of these options.
 fn after<'a>(call: &Call<'a>, options: WordList, far: usize) -> Option<&'a [u8]> {
     call.get(find(call, options)? + far).copied()
 }
 
-/// Whether it appends a rule to INPUT or FORWARD, where a router's last rule drops all.
+/// Returns whether it appends a rule to INPUT or FORWARD, whose last rule on a router drops
+/// everything.
 pub(crate) fn appends_rule(command: &[u8]) -> bool {
     calls_iptables(command, |call| {
         after(call, "-A|--append", 1).is_some_and(|chain| is_one(chain, "INPUT|FORWARD"))
     })
 }
 
-/// Whether it opens something in a firewall that it does not take back itself and that has no timeout.
+/// Returns whether it opens something in a firewall that it does not close itself and that has no
+/// timeout.
 pub(crate) fn opens(command: &[u8]) -> bool {
     any_call(command, &mut |call| fits(call, &OPENS)) && !closes(command)
 }
 
-/// Whether it closes something in a firewall, or later may.
+/// Returns whether it closes something in a firewall, or may do so later.
 pub(crate) fn closes(command: &[u8]) -> bool {
     any_call(command, &mut |call| fits(call, &CLOSES))
 }
 
-/// Whether it certainly opens something in a firewall for any address.
+/// Returns whether it certainly opens something in a firewall for any address.
 pub(crate) fn opens_to_all(command: &[u8]) -> bool {
     !has_address(command)
         && !misspells_address(command)
@@ -173,7 +175,7 @@ pub(crate) fn opens_to_all(command: &[u8]) -> bool {
         })
 }
 
-/// Whether it removes all rules of a chain that other programs use.
+/// Returns whether it removes all rules of a chain that other programs use.
 pub(crate) fn flushes(command: &[u8]) -> bool {
     calls_iptables(command, |call| {
         let all = "-F|--flush";
@@ -181,22 +183,23 @@ pub(crate) fn flushes(command: &[u8]) -> bool {
     })
 }
 
-/// Whether it deletes a rule by its number.
+/// Returns whether it deletes a rule by its number.
 pub(crate) fn deletes_by_number(command: &[u8]) -> bool {
     calls_iptables(command, |call| {
         after(call, DELETES, 2).is_some_and(|word| word.iter().all(u8::is_ascii_digit))
     })
 }
 
-/// What a command needs that this machine may lack.
+/// What a command needs and the machine can lack.
 pub enum Need<'a> {
     /// A program, by its absolute path.
     Program(&'a [u8]),
-    /// An interface that an iptables rule names.
+    /// An interface in an iptables rule.
     Interface(&'a [u8]),
 }
 
-/// Calls `need` for what a command certainly needs: its first program and, without quotes, variables and the like, interfaces.
+/// Calls `need` for what a command certainly needs: its first program and, if it has no quotes,
+/// variables and the like, its interfaces.
 pub(crate) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
     let is_special = |b: &u8| b"\"'`$(){}[]<>\\*?#".contains(b);
     let mut words = command.split(|b| is_blank(*b) || b";&|".contains(b));
@@ -210,7 +213,7 @@ pub(crate) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
     }
     any_call(command, &mut |call| {
         for options in ["-i|--in-interface", "-o|--out-interface"] {
-            // A name with + at its end stands for many.
+            // A name that ends with + matches several.
             if call[0] == IPTABLES.as_bytes()
                 && let Some(name) = after(call, options, 1)
                 && !name.ends_with(b"+")
@@ -222,12 +225,13 @@ pub(crate) fn needs<'a>(command: &'a [u8], need: &mut dyn FnMut(Need<'a>)) {
     });
 }
 
-/// Whether the knocker's address will stand in it.
+/// Returns whether it contains the client's address.
 pub(crate) fn has_address(command: &[u8]) -> bool {
     command.windows(4).any(|part| part == b"%IP%")
 }
 
-/// Whether it has something like `%IP%` that is not replaced: `%ip%`, `%IP`, `%HOST%`, and `$IP` where the address is not at all.
+/// Returns whether it has something like `%IP%` that is not replaced: `%ip%`, `%IP`, `%HOST%`, or
+/// `$IP` without any `%IP%`.
 pub(crate) fn misspells_address(command: &[u8]) -> bool {
     let is_like = |at: usize| {
         let rest = &command[at..];
@@ -236,7 +240,7 @@ pub(crate) fn misspells_address(command: &[u8]) -> bool {
         let named = &name[..letters];
         let closed = name.get(letters) == Some(&b'%');
         match rest[0] {
-            // Two letters at least: date +%H%M.
+            // At least two letters, because of date +%H%M.
             b'%' if letters > 1 && closed => named != b"IP",
             b'%' => named
                 .get(..2)
@@ -248,7 +252,7 @@ pub(crate) fn misspells_address(command: &[u8]) -> bool {
     (0..command.len()).any(is_like)
 }
 
-/// Whether all of it stands in one pair of quotes, with blanks in it.
+/// Returns whether it is entirely in one pair of quotes, with spaces inside.
 pub(crate) fn is_quoted(command: &[u8]) -> bool {
     match command {
         [first @ (b'"' | b'\''), inner @ .., last] => {
@@ -258,15 +262,15 @@ pub(crate) fn is_quoted(command: &[u8]) -> bool {
     }
 }
 
-/// Whether it has what web pages and word processors make of plain characters: U+2000 to U+203F, which are dashes, quotes and blanks,
-/// or the blank U+00A0.
+/// Returns whether it has typographic characters of web pages and word processors: U+2000 to
+/// U+203F, which are dashes, quotes and spaces, or the no-break space U+00A0.
 pub(crate) fn is_typeset(command: &[u8]) -> bool {
     command
         .windows(2)
         .any(|pair| pair == b"\xe2\x80" || pair == b"\xc2\xa0")
 }
 
-/// Whether it takes a link, or the whole router, down.
+/// Returns whether it takes a link, or the whole router, down.
 pub(crate) fn takes_line_down(command: &[u8]) -> bool {
     any_call(command, &mut |call| fits(call, &TAKES_LINE_DOWN))
 }
@@ -313,7 +317,7 @@ mod tests {
             "iptables -I INPUT -s %IP% -j LOG",
             "iptables -I INPUT -s %IP% -j mychain",
             "iptables -I OUTPUT -d %IP% -j ACCEPT",
-            // The set may have a timeout.
+            // The set can have a timeout.
             "nft add element inet filter knock4 { %IP% }",
             "ipset add knock %IP%",
             "iptables -I INPUT -s %IP% -j ACCEPT; echo 'iptables -D INPUT -s %IP% -j ACCEPT' | at now + 10 minutes",

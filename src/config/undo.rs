@@ -1,12 +1,12 @@
-//! Whether one command takes back what another does, by their words.
+//! Decides from their words whether one command undoes another.
 #![forbid(unsafe_code)]
 
 use super::shell::{Call, IPTABLES, REFUSAL, WordList, any_call, closes, is_one};
 
-/// Verbs of all these programs.
+/// The verbs of all these programs.
 const ADDS: WordList = "-A|-I|--append|--insert|add|insert";
 const REMOVES: WordList = "-D|--delete|del|delete";
-/// Words without which a call means the same.
+/// Words that do not change the meaning of a call.
 const NEUTRAL: WordList = "-w|--wait|-v|-n|-q|-!|-exist|-t|--table|filter|-m|--match|tcp|udp|{|}";
 /// Programs that change nothing.
 const HARMLESS: WordList = "logger|echo|sleep|true|:";
@@ -14,11 +14,11 @@ const HARMLESS: WordList = "logger|echo|sleep|true|:";
 /// A call that opens or closes something.
 struct RuleChange<'a> {
     opens: bool,
-    /// Its words but for verb, number and what is [`NEUTRAL`].
+    /// Its words without verb, number and [`NEUTRAL`] words.
     what: Vec<&'a [u8]>,
 }
 
-/// The calls of a command that open, or those that close.
+/// Returns the calls of a command that open, or those that close.
 fn changes(command: &[u8], opening: bool) -> Vec<RuleChange<'_>> {
     let mut changes = Vec::new();
     any_call(command, &mut |call| {
@@ -28,9 +28,9 @@ fn changes(command: &[u8], opening: bool) -> Vec<RuleChange<'_>> {
     changes
 }
 
-/// What a call changes. `None` also where it deletes by number.
+/// Returns what a call changes. `None` also if it deletes by number.
 fn change<'a>(call: &Call<'a>) -> Option<RuleChange<'a>> {
-    // ufw alone has no verb.
+    // Only ufw has no verb.
     let mut adds = (call[0] == b"ufw").then_some(true);
     let (mut what, mut verb_at) = (Vec::new(), call.len());
     let mut before = &b""[..];
@@ -56,7 +56,7 @@ fn change<'a>(call: &Call<'a>) -> Option<RuleChange<'a>> {
         } else if is_one(before, "-p|--protocol|--proto")
             || !(is_one(word, NEUTRAL) || is_number && is_one(before, "-w|--wait"))
         {
-            // Long names of options begin with the letter of the short one: --source, --src, -s.
+            // Long option names begin with the letter of the short one: --source, --src, -s.
             let is_long = word.starts_with(b"--") && !word.contains(&b'=');
             what.push(word.get(1..3).filter(|_| is_long).unwrap_or(word));
         }
@@ -72,7 +72,8 @@ fn is_number(word: &[u8]) -> bool {
     word.iter().all(u8::is_ascii_digit)
 }
 
-/// An option, a chain or a target: a difference in one makes another rule. Other words may be names of the same thing.
+/// Returns whether it is an option, a chain or a target: if one differs, the rules differ. Other
+/// words can be names of the same thing.
 fn is_fixed(word: &[u8]) -> bool {
     match word {
         [b'-', _, ..] | [b'!'] => true,
@@ -81,21 +82,21 @@ fn is_fixed(word: &[u8]) -> bool {
     }
 }
 
-/// Whether two changes have the same of these words, in whatever order.
+/// Returns whether two changes have the same of these words, in any order.
 fn agree(a: &RuleChange<'_>, b: &RuleChange<'_>, test: fn(&[u8]) -> bool) -> bool {
     let count = |of: &RuleChange<'_>, word| of.what.iter().filter(|other| **other == word).count();
     let mut words = a.what.iter().chain(&b.what);
     words.all(|word| !test(word) || count(a, *word) == count(b, *word))
 }
 
-/// Whether two changes to iptables are certainly of different rules.
+/// Returns whether two changes to iptables are certainly of different rules.
 fn differ(a: &RuleChange<'_>, b: &RuleChange<'_>) -> bool {
     let numbers =
         |change: &RuleChange<'_>| change.what.iter().filter(|word| is_number(word)).count();
     !agree(a, b, is_fixed) || numbers(a) == numbers(b) && !agree(a, b, is_number)
 }
 
-/// Whether `by` closes all that `done` opens. `None`: that cannot be told.
+/// Returns whether `by` closes everything that `done` opens. `None` if unknown.
 pub fn undoes(done: &[u8], by: &[u8]) -> Option<bool> {
     if done.iter().chain(by).any(|b| b"$`".contains(b)) {
         return None;
@@ -192,7 +193,7 @@ mod tests {
                 "iptables -D INPUT -s %IP% -j ACCEPT",
                 Some(false),
             ),
-            // Perhaps the same.
+            // Possibly the same.
             (
                 "iptables -I INPUT -p tcp --dport ssh -j ACCEPT",
                 "iptables -D INPUT -p tcp --dport 22 -j ACCEPT",

@@ -1,4 +1,5 @@
-//! The journal's format: the lease book as text, so that a daemon that was killed knows what it has to close.
+//! The journal's format: the lease book as text, from which the next daemon learns what to close
+//! after this one was killed.
 //!
 //! ```text
 //! knockd-rs journal 2
@@ -11,14 +12,16 @@
 //! sum 1b5bd2f9703c44ee
 //! end
 //! ```
-//! A lease is its source, phase (`starting`, `open`, `stopping`: [`Phase`]), deadline (ms of CLOCK_MONOTONIC, 0 when there is none yet),
-//! cmd_timeout (ms), and the leader and start time of its command's process group (0 0: none runs); then its door, start and stop
-//! command, a line each. For a ban the door's line is empty. A sum is the [`checksum`] of all bytes before its line.
+//! A lease has its source, phase (`starting`, `open`, `stopping`: [`Phase`]), deadline (ms of
+//! CLOCK_MONOTONIC, 0 if there is none yet), cmd_timeout (ms), and the leader and start time of its
+//! command's process group (0 0 if none runs). Door, start and stop command follow, one line each.
+//! The door's line is empty for a ban. A sum is the [`checksum`] of all bytes before its line.
 //!
-//! **What is run from it.** Only commands that were in the config when their door opened: a journal is used up to the first place where its
-//! sum is wrong, so that a byte that was changed, cut off or made up is never run; and the keeper uses none that is not its own (owner,
-//! mode, kind of file). The sum has no key: one would lie in the same folder, and whoever can write there is root. Nor must the command
-//! still be in the config: a lease outlives a reload, also when its door is gone.
+//! **Only commands that were in the config when their door opened are run from it.** A journal is
+//! used up to the first wrong sum, so that no changed, truncated or invented byte is run. The keeper
+//! uses only a journal of its own (owner, mode, type of file). The sum has no key: it would lie in
+//! the same directory, and only root can write there. A command need not be in the current
+//! config: a lease outlives a reload, even if its door is gone.
 #![forbid(unsafe_code)]
 
 use crate::lease::{Lease, LeaseKind, Phase, Then, Turn};

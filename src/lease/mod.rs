@@ -1,5 +1,6 @@
-//! The lease book: which doors are open for whom, and what has to run when. Pure: the keeper tells it what happened
-//! and does what it answers, after it has written the book to the journal.
+//! The lease book: which doors are open for which sources, and when commands have to run. It is
+//! pure: the keeper reports events to it, writes it to the journal, and then executes the actions
+//! that it returns.
 //!
 //! ```text
 //! knock --> Starting --end of the start command--> Open --deadline, SIGTERM--> Stopping --end of the stop command--> over
@@ -7,7 +8,8 @@
 //!              |                                     +--SIGUSR1------------------>+
 //!              +---------------end of the stop command, where SIGUSR1 or another knock came before it--------------+
 //! ```
-//! A restarted daemon goes on with what was `Open`; whatever was at a command becomes `Stopping`. [`journal`] has the format.
+//! A restarted daemon keeps `Open` leases. Those whose command was running become `Stopping`.
+//! [`journal`] has the format.
 #![forbid(unsafe_code)]
 
 mod book;

@@ -355,7 +355,8 @@ pub const SEND_TRIES: u32 = 50;
 /// ... and after this time (ms).
 pub const SEND_PAUSE_MS: u64 = 20;
 
-/// Where the state folder, its lock or its journal cannot be used at the start, they are tried again, so often in all ...
+/// If the state directory, its lock or its journal cannot be used at the start, the keeper tries
+/// this number of times ...
 pub const STATE_TRIES: u32 = 4;
 
 /// ... and after this time (ms).

@@ -3,7 +3,7 @@
 #![no_main]
 
 use knockd_rs::check::{advice, describe};
-use knockd_rs::config::{options_of_broken, parse};
+use knockd_rs::config::{salvage_options, parse};
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ fuzz_target!(|text: &[u8]| {
             let lines = text.split(|byte| *byte == b'\n').count();
             assert!(error.line <= lines, "line {} of {lines}", error.line);
             let _ = error.show(Path::new("knockd.conf"));
-            let _ = options_of_broken(text);
+            let _ = salvage_options(text);
         }
     }
 });

@@ -19,7 +19,7 @@ fuzz_target!(|messages: Vec<(u8, Vec<u8>)>| {
     wanted.extend(Selector::list(&named.unwrap_or_default()).unwrap_or_default());
     for selector in &wanted {
         let local = all.local(selector);
-        assert!(local.iter().all(|address| all.are_near(*address)));
+        assert!(local.iter().all(|address| all.is_on_link(*address)));
         if let Some(link) = all.find(selector) {
             assert!(all.links.contains(link));
             let _ = all.counts_under_any(link.index);

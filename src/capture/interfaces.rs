@@ -146,7 +146,7 @@ impl Interfaces {
     }
 
     /// Returns whether that address belongs to this machine or to one of its networks.
-    pub fn are_near(&self, address: IpAddr) -> bool {
+    pub fn is_on_link(&self, address: IpAddr) -> bool {
         let mut own = self.addresses.iter();
         own.any(|own| own.address == address || own.network.contains(address))
     }

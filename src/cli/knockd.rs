@@ -3,7 +3,7 @@
 
 use super::getopt::{self, Opt};
 use super::{Argv, Outcome, Program, Typed, early, fill};
-use crate::util::path::{folder_of, parts_backwards};
+use crate::util::path::{components_rev, parent};
 use crate::util::quote::quote;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -169,12 +169,12 @@ fn checked(typed: Typed, operands: &[&str]) -> Result<KnockdArgs, String> {
 /// /etc/knockd.conf. `program` is the absolute path of the program without symbolic links, as in
 /// /proc/self/exe. For any other path the result is /etc/knockd.conf.
 pub fn default_config(program: &Path, exists: impl Fn(&Path) -> bool) -> PathBuf {
-    if program.is_absolute() && parts_backwards(program).all(|part| part != "..") {
+    if program.is_absolute() && components_rev(program).all(|part| part != "..") {
         // From the program to its directory, then two levels up.
-        let tree = folder_of(folder_of(folder_of(program)));
-        let beside = tree.join("etc/knockd.conf");
-        if exists(&beside) {
-            return beside;
+        let tree = parent(parent(parent(program)));
+        let config = tree.join("etc/knockd.conf");
+        if exists(&config) {
+            return config;
         }
     }
     PathBuf::from("/etc/knockd.conf")

@@ -11,7 +11,7 @@ use crate::limits::{CLIENT_MS, MAX_DOOR_NAME, MAX_FILE_BYTES};
 use crate::sys::error::{Error, Result};
 use crate::sys::file::{self, read_all, write_all};
 use crate::sys::program::{self, ExitCode};
-use crate::util::path::{file_name, folder_of};
+use crate::util::path::{file_name, parent};
 use crate::util::quote::printable;
 use crate::util::text::shown;
 use std::os::fd::AsFd;
@@ -98,7 +98,7 @@ fn options(settings: &Settings) -> Options {
         Ok(config) => config.options,
         Err(problem) => {
             warn(problem.show(&settings.config));
-            config::options_of_broken(&text)
+            config::salvage_options(&text)
         }
     }
 }
@@ -106,9 +106,9 @@ fn options(settings: &Settings) -> Options {
 /// Connects by the directory, as the keeper binds it: the complete path can be too long for a
 /// socket.
 fn connect(path: &Path) -> Result<UnixStream> {
-    let folder = file::open(folder_of(path), libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    let directory = file::open(parent(path), libc::O_PATH | libc::O_DIRECTORY, 0)?;
     Ok(UnixStream::connect(state::within(
-        &folder,
+        &directory,
         file_name(path),
     ))?)
 }

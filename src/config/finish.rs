@@ -103,7 +103,7 @@ pub(super) fn finish_options(options: &mut Options, seen: &Seen, warnings: &mut 
             let text = "Matching = strict is knockd 0.8's way and has no tripwires";
             warn(TRIPWIRE, text);
         }
-        options.be_strict();
+        options.apply_strict_preset();
     }
     let bans = &mut options.bans;
     if !bans_are_meant {

@@ -17,7 +17,7 @@ mod values;
 
 pub use keys::key_names;
 pub use options::{Bans, Options};
-pub use parse::{options_of_broken, parse, parse_beside};
+pub use parse::{parse, parse_beside, salvage_options};
 pub use sequence::parse_sequence;
 pub use undo::undoes;
 

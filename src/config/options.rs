@@ -102,7 +102,7 @@ impl Default for Options {
 
 impl Options {
     /// Applies `Matching = strict` or `--strict`: the rule of knockd 0.8, and what it implies.
-    pub fn be_strict(&mut self) {
+    pub fn apply_strict_preset(&mut self) {
         (self.strict, self.stack) = (true, true);
         self.tripwire = Tripwire::None;
         self.bans.hits = 0;

@@ -76,7 +76,7 @@ pub fn parse_beside(
 }
 
 /// Recovers `StateDir` from a config that does not parse: from the last line with that key.
-pub fn options_of_broken(text: &[u8]) -> Options {
+pub fn salvage_options(text: &[u8]) -> Options {
     let lines = text.split(|b| *b == b'\n');
     let mut paths = lines.filter_map(|text| match (ConfigLine { number: 0, text }).content() {
         Content::Pair { key, value }

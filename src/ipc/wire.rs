@@ -17,7 +17,7 @@ pub struct Wire<'a> {
     input: Option<&'a [u8]>,
     output: Bytes,
     /// All fields read so far are valid.
-    is_sound: bool,
+    is_valid: bool,
 }
 
 impl<'a> Wire<'a> {
@@ -26,7 +26,7 @@ impl<'a> Wire<'a> {
         Wire {
             input: None,
             output: Bytes::from_iter([kind]),
-            is_sound: true,
+            is_valid: true,
         }
     }
 
@@ -35,7 +35,7 @@ impl<'a> Wire<'a> {
         Wire {
             input: Some(fields),
             output: Bytes::new(),
-            is_sound: true,
+            is_valid: true,
         }
     }
 
@@ -46,7 +46,7 @@ impl<'a> Wire<'a> {
 
     /// Returns whether everything was read and is valid.
     pub fn is_whole(&self) -> bool {
-        self.is_sound && self.input.is_none_or(<[u8]>::is_empty)
+        self.is_valid && self.input.is_none_or(<[u8]>::is_empty)
     }
 
     fn bytes(&mut self, bytes: &mut [u8]) {
@@ -58,7 +58,7 @@ impl<'a> Wire<'a> {
                     bytes.copy_from_slice(read);
                     *rest = left;
                 }
-                None => self.is_sound = false,
+                None => self.is_valid = false,
             },
         }
     }
@@ -88,7 +88,7 @@ impl<'a> Wire<'a> {
     pub fn bool(&mut self, value: &mut bool) {
         let mut byte = u8::from(*value);
         self.u8(&mut byte);
-        self.is_sound &= byte <= 1;
+        self.is_valid &= byte <= 1;
         *value = byte == 1;
     }
 
@@ -106,7 +106,7 @@ impl<'a> Wire<'a> {
         match String::from_utf8(bytes) {
             // It can appear in a log: nothing in it may look like another line.
             Ok(read) if !read.chars().any(is_deceptive) => *text = read,
-            _ => self.is_sound = false,
+            _ => self.is_valid = false,
         }
     }
 
@@ -115,7 +115,7 @@ impl<'a> Wire<'a> {
         self.ip_if_any(&mut some);
         match some {
             Some(read) => *ip = read,
-            None => self.is_sound = false,
+            None => self.is_valid = false,
         }
     }
 
@@ -144,7 +144,7 @@ impl<'a> Wire<'a> {
                 Some(v6.into())
             }
             other => {
-                self.is_sound &= other == 0;
+                self.is_valid &= other == 0;
                 None
             }
         };
@@ -156,7 +156,7 @@ impl<'a> Wire<'a> {
             Protocol::Udp => 17,
         };
         self.u8(&mut protocol);
-        self.is_sound &= matches!(protocol, 6 | 17);
+        self.is_valid &= matches!(protocol, 6 | 17);
         step.protocol = match protocol {
             17 => Protocol::Udp,
             _ => Protocol::Tcp,
@@ -167,7 +167,7 @@ impl<'a> Wire<'a> {
     pub fn sequence(&mut self, sequence: &mut Option<Sequence>) {
         let mut steps = sequence.take().map_or(Vec::new(), |s| s.steps().to_vec());
         self.list(&mut steps, Step::default(), Wire::step);
-        self.is_sound &= steps.len() <= MAX_STEPS;
+        self.is_valid &= steps.len() <= MAX_STEPS;
         *sequence = Sequence::new(&steps);
     }
 
@@ -183,7 +183,7 @@ impl<'a> Wire<'a> {
             1 => Tripwire::Auto,
             2 => Tripwire::Ports(count),
             other => {
-                self.is_sound &= other == 0;
+                self.is_valid &= other == 0;
                 Tripwire::None
             }
         };

@@ -103,7 +103,7 @@ impl Settings {
             Err(problem) => return Err(problem.show(&self.config)),
         };
         if self.args.strict {
-            config.options.be_strict();
+            config.options.apply_strict_preset();
         }
         // A user who can write this file decides what root runs. Other advice is only for --check.
         if let Ok(found) = file::find(&self.config_path())

@@ -160,7 +160,7 @@ pub fn start(settings: Settings) -> ! {
 /// daemon left open.
 fn close_leftover_doors(settings: Settings, problem: String) -> ! {
     let text = config_file::read(&settings.config_path()).unwrap_or_default();
-    let options = config::options_of_broken(&text);
+    let options = config::salvage_options(&text);
     let state_dir = settings.state_dir(&options);
     let keeper = Keeper::new(settings, options, Vec::new()).unwrap_or_else(|why| fail(&why));
     match StateDir::lock_abandoned(&state_dir, &keeper.settings.instance) {

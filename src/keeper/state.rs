@@ -10,8 +10,8 @@ use crate::limits::{MAX_JOURNAL_BYTES, STATE_PAUSE_MS, STATE_TRIES};
 use crate::sys::daemon::Holder;
 use crate::sys::error::{Error, Result};
 use crate::sys::file::FileStatus;
-use crate::sys::{daemon, file, folder, poll, privileges};
-use crate::util::path::{file_name, folder_of};
+use crate::sys::{daemon, directory, file, poll, privileges};
+use crate::util::path::{file_name, parent};
 use crate::util::text::shown;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -96,7 +96,7 @@ impl Instance {
     pub fn others(&self, state_dir: &Path) -> Vec<Instance> {
         let (config, own) = self.name.split_at(self.config);
         let mut others = Vec::new();
-        for name in &folder::names(state_dir).unwrap_or_default() {
+        for name in &directory::names(state_dir).unwrap_or_default() {
             let name = name.to_str().unwrap_or_default();
             if let Some(rest) = name.strip_prefix(config)
                 && rest != own
@@ -235,7 +235,7 @@ impl StateDir {
 
     /// Returns the path of the journal, for messages.
     fn shown_journal(&self) -> String {
-        folder_of(&self.lock_path)
+        parent(&self.lock_path)
             .join(JOURNAL)
             .to_string_lossy()
             .into_owned()
@@ -366,7 +366,7 @@ fn private_directory(parent: &File, name: &OsStr) -> Result<File> {
     }
     if found.mode & 0o077 != 0 {
         let here = within(&directory, OsStr::new("."));
-        if !folder::names(&here)?
+        if !directory::names(&here)?
             .iter()
             .all(|name| is_state_entry(name))
         {

@@ -99,7 +99,7 @@ fn key_of_words<'a>(
     }
 }
 
-/// The key as a person may write it: in any case, with or without spaces and dashes.
+/// Parses a key as users write it: in any case, with or without spaces and dashes.
 pub fn secret_of_text(text: &[u8]) -> Result<Secret, NoKey> {
     let mut values = [0u8; SECRET_LETTERS + CHECK_LETTERS];
     let mut count = 0;

@@ -367,15 +367,15 @@ mod tests {
         const UDP: Protocol = Protocol::Udp;
         type Ports = &'static [(u16, u16)];
         let near: Ports = &[(6992, 6999), (7001, 7008)];
-        let beside: Ports = &[(6999, 6999), (7001, 7001)];
+        let adjacent: Ports = &[(6999, 6999), (7001, 7001)];
         let beside_lan: Ports = &[(32759, 32759), (32761, 32761)];
         let edges: Ports = &[(1, 2), (4, 11), (65526, 65533), (65535, 65535)];
         let gaps: Ports = &[(6992, 6994), (6996, 6999), (7002, 7002), (7004, 7011)];
         for (steps, services, scan, expected) in [
             ((TCP, &[7000][..]), &[][..], TCP, near),
-            ((TCP, &[7000]), &[], UDP, beside),
+            ((TCP, &[7000]), &[], UDP, adjacent),
             ((UDP, &[7000]), &[], UDP, near),
-            ((UDP, &[7000]), &[], TCP, beside),
+            ((UDP, &[7000]), &[], TCP, adjacent),
             // Replies to the LAN arrive here.
             ((UDP, &[32760]), &[], UDP, beside_lan),
             ((TCP, &[3, 65534]), &[], TCP, edges),

@@ -16,14 +16,14 @@ pub struct LeaseBook {
     doubtful: Vec<LeaseId>,
     next_id: LeaseId,
     /// The book has changed since the keeper wrote the journal.
-    pub unsaved: bool,
+    pub journal_dirty: bool,
 }
 
 impl LeaseBook {
     /// Restores the leases of another daemon's journal. Stops those whose command was running; the
     /// caller has ended its process group.
     pub fn adopt(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
-        self.unsaved = true;
+        self.journal_dirty = true;
         for mut lease in leases {
             lease.id = self.next_id;
             self.next_id = self.next_id.wrapping_add(1);
@@ -98,7 +98,7 @@ impl LeaseBook {
         if reknock == Reknock::Renew
             && let Some(lease) = self.leases.iter_mut().find(same)
         {
-            self.unsaved = true;
+            self.journal_dirty = true;
             lease.cmd_timeout = opening.cmd_timeout;
             match &mut lease.phase {
                 Phase::Starting { until, reapply } => {
@@ -136,7 +136,7 @@ impl LeaseBook {
         if alike.count() >= most {
             return Err(Full);
         }
-        self.unsaved = true;
+        self.journal_dirty = true;
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         self.leases.push(Lease {
@@ -159,7 +159,7 @@ impl LeaseBook {
 
     /// Records that the lease's command was forked as this group.
     pub fn command_started(&mut self, id: LeaseId, group: ProcessGroup) {
-        self.unsaved = true;
+        self.journal_dirty = true;
         if let Some(lease) = self.get_mut(id) {
             lease.running = Some(group);
         }
@@ -187,7 +187,7 @@ impl LeaseBook {
 
     /// Records that the lease's command has ended in any way, or could not run.
     pub fn command_ended(&mut self, id: LeaseId, now: Millis, actions: &mut Vec<Action>) {
-        self.unsaved = true;
+        self.journal_dirty = true;
         let Some(index) = self.leases.iter().position(|lease| lease.id == id) else {
             return;
         };
@@ -230,7 +230,7 @@ impl LeaseBook {
 
     /// Ends expired leases.
     pub fn expire(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        self.unsaved = true;
+        self.journal_dirty = true;
         for lease in &mut self.leases {
             if matches!(lease.phase, Phase::Open { until } if until <= now) {
                 stop(lease, actions);
@@ -247,7 +247,7 @@ impl LeaseBook {
         actions: &mut Vec<Action>,
     ) -> usize {
         let number = self.leases.iter().filter(|lease| these(lease)).count();
-        self.unsaved |= number > 0;
+        self.journal_dirty |= number > 0;
         self.leases
             .retain(|lease| !these(lease) || !lease.awaits_start());
         for lease in self.leases.iter_mut().filter(|lease| these(lease)) {
@@ -276,7 +276,7 @@ impl LeaseBook {
     /// SIGUSR1: a firewall restart has flushed the rules. Stops and restarts each live lease,
     /// because the start command alone could add a second rule to one that was not flushed.
     pub fn reapply(&mut self, actions: &mut Vec<Action>) {
-        self.unsaved = true;
+        self.journal_dirty = true;
         for lease in &mut self.leases {
             match &mut lease.phase {
                 Phase::Starting { reapply, .. } => *reapply = true,

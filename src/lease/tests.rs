@@ -29,7 +29,7 @@ fn opening(source: u8) -> Opening {
 #[derive(Default)]
 struct Hands {
     running: Vec<(LeaseId, bool)>,
-    /// What each source's door was told last: started (true) or stopped.
+    /// The last action for each source's door: started (true) or stopped.
     opened: std::collections::BTreeMap<IpAddr, bool>,
     starts: usize,
     stops: usize,
@@ -412,7 +412,7 @@ fn a_ban_lasts_from_its_start_to_its_end_and_the_next_to_end_is_known() {
         book.command_ended(id, u64::from(id) * 10, &mut actions);
     }
     assert_eq!(book.bans(), (2, Some(a)));
-    // Whoever scans again is banned anew, with the commands of before.
+    // A client that scans again is banned again, with the old commands.
     let changed = Opening {
         start: b"other".to_vec(),
         ..ban(1)

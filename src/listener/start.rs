@@ -163,7 +163,7 @@ fn listen(keeper: &MessageSocket) -> ! {
     };
     let mut stays_root = None;
     if privileges::is_root() {
-        match privileges::enter_cage() {
+        match privileges::chroot_to_empty_dir() {
             Ok(()) => {}
             // There is no state directory, which the keeper has reported.
             Err(error) if error.is(libc::ENOTDIR) => {}

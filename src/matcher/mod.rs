@@ -223,13 +223,13 @@ fn expire_attempt(
     if readings.len() == before && before > 0 {
         return true;
     }
-    let told = table.reported_stage(slot);
-    if told > 0 && !readings.iter().any(|alignment| alignment.stage == told) {
+    let reported = table.reported_stage(slot);
+    if reported > 0 && !readings.iter().any(|alignment| alignment.stage == reported) {
         table.set_told(slot, 0);
         tell(Event::TimedOut {
             door: table.door(slot),
             source: table.source(slot),
-            stage: told,
+            stage: reported,
         });
     }
     if readings.is_empty() {

@@ -462,10 +462,12 @@ impl Table {
 
 /// Returns the deadline: the end of the stage reported last or, if none was reported, the end of
 /// the last alignment.
-pub(super) fn deadline(told: u8, readings: &Readings, seq_timeout: Millis) -> Millis {
+pub(super) fn deadline(reported: u8, readings: &Readings, seq_timeout: Millis) -> Millis {
     // Of two alignments, the lower stage started later.
-    let told = readings.iter().find(|alignment| alignment.stage == told);
-    let start = told
+    let reported = readings
+        .iter()
+        .find(|alignment| alignment.stage == reported);
+    let start = reported
         .or(readings.last())
         .map_or(0, |alignment| alignment.start.millis());
     start.saturating_add(seq_timeout)

@@ -353,14 +353,14 @@ fn report_progress(
     (reached, readings): (Option<u8>, &Readings),
     tell: &mut dyn FnMut(Event),
 ) {
-    let (door, source, told) = (
+    let (door, source, reported) = (
         table.door(slot),
         table.source(slot),
         table.reported_stage(slot),
     );
-    let repeats = told > 0 && view.steps[usize::from(told) - 1] == view.step;
+    let repeats = reported > 0 && view.steps[usize::from(reported) - 1] == view.step;
     match reached {
-        Some(stage) if stage > told || !repeats => {
+        Some(stage) if stage > reported || !repeats => {
             table.set_told(slot, stage);
             tell(Event::Stage {
                 door,
@@ -368,12 +368,12 @@ fn report_progress(
                 stage,
             });
         }
-        _ if told > 0 && readings.iter().all(|alignment| alignment.stage != told) => {
+        _ if reported > 0 && readings.iter().all(|alignment| alignment.stage != reported) => {
             table.set_told(slot, 0);
             tell(Event::Failed {
                 door,
                 source,
-                stage: told,
+                stage: reported,
             });
         }
         _ => {}

@@ -41,13 +41,13 @@ pub(super) fn hit(
             alignment.mark(Mark::Tripped);
             !second
         });
-        let told = table.reported_stage(slot);
-        if told > 0 && readings.iter().all(|alignment| alignment.stage != told) {
+        let reported = table.reported_stage(slot);
+        if reported > 0 && readings.iter().all(|alignment| alignment.stage != reported) {
             table.set_told(slot, 0);
             tell(Event::Failed {
                 door,
                 source,
-                stage: told,
+                stage: reported,
             });
         }
         if readings.is_empty() {

@@ -25,7 +25,7 @@ pub fn main() -> ! {
     };
     if privileges::is_root() {
         // Without a state directory there is no empty directory, which the keeper has reported.
-        let _ = privileges::enter_cage();
+        let _ = privileges::chroot_to_empty_dir();
         if privileges::become_unprivileged(privileges::LOOKUP).is_err() {
             program::exit(ExitCode::FAILURE);
         }

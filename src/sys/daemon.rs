@@ -1,9 +1,9 @@
 //! Daemonizing, and the lock that keeps a daemon the only one.
 
+use super::directory;
 use super::error::{Error, Result, cerr};
 use super::exec::fork;
 use super::file::{open, read_all, write_all};
-use super::folder;
 use super::program::{self, ExitCode};
 use crate::limits::{MAX_INHERITED, STATE_TRIES};
 use crate::util::number::number;
@@ -20,11 +20,11 @@ pub fn close_inherited() {
     let close = |fd: u64| {
         if fd > libc::STDERR_FILENO as u64 {
             // SAFETY: nothing in this program has a descriptor open yet: that of the directory just read is closed already, and closing its
-            // number again fails and harms nobody.
+            // number again fails and does no harm.
             unsafe { libc::close(fd as libc::c_int) };
         }
     };
-    match folder::names(Path::new("/proc/self/fd")) {
+    match directory::names(Path::new("/proc/self/fd")) {
         Ok(names) => {
             for name in &names {
                 number(name.as_bytes(), libc::c_int::MAX as u64).map(close);
@@ -45,8 +45,8 @@ pub fn daemonize() -> Result<ParentSignal> {
     let (from_child, to_parent) = io::pipe()?;
     if fork()?.is_some() {
         drop(to_parent);
-        let told = read_all(from_child.as_fd(), 1).is_ok_and(|word| !word.is_empty());
-        program::exit(match told {
+        let succeeded = read_all(from_child.as_fd(), 1).is_ok_and(|word| !word.is_empty());
+        program::exit(match succeeded {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
         });

@@ -7,7 +7,7 @@ use super::file::{self, c_string, open, read_all, read_file, write_all};
 use super::{poll, signals};
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
 use crate::util::number::number;
-use crate::util::path::folder_of;
+use crate::util::path::parent;
 use crate::util::process::{Pid, ProcessGroup};
 use std::ffi::{CStr, CString};
 use std::io;
@@ -191,7 +191,7 @@ pub fn start_self(
 /// the name of the file, so without the link it lists every process of the daemon.
 fn other_name() -> Option<CString> {
     let program = Path::new("/proc/self/exe");
-    let other = folder_of(&file::link(program).ok()?).join("knockd-listener");
+    let other = parent(&file::link(program).ok()?).join("knockd-listener");
     // After an upgrade it is a different program.
     let is_same = file::find(program).ok()?.identity == file::find(&other).ok()?.identity;
     CString::new(other.into_os_string().into_vec())

@@ -22,13 +22,13 @@ pub fn open(path: &Path, flags: libc::c_int, mode: u32) -> Result<File> {
         // SAFETY: the path is a C string that lives through the call.
         unsafe { libc::open64(path, flags, mode) as isize }
     })?;
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just made the descriptor, and no one else knows it.
     Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
 }
 
 /// Like [`open`], for a name in this directory.
 pub fn open_in(
-    folder: BorrowedFd<'_>,
+    directory: BorrowedFd<'_>,
     name: &OsStr,
     flags: libc::c_int,
     mode: u32,
@@ -36,9 +36,9 @@ pub fn open_in(
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
     let fd = with_c_string(name, &mut |name| {
         // SAFETY: the name is a C string that lives through the call.
-        unsafe { libc::openat(folder.as_raw_fd(), name, flags, mode) as isize }
+        unsafe { libc::openat(directory.as_raw_fd(), name, flags, mode) as isize }
     })?;
-    // SAFETY: the kernel has just made the descriptor, and nobody else knows it.
+    // SAFETY: the kernel has just made the descriptor, and no one else knows it.
     Ok(unsafe { File::from_raw_fd(fd as libc::c_int) })
 }
 
@@ -108,10 +108,15 @@ pub fn find_open(file: BorrowedFd<'_>) -> Result<FileStatus> {
 
 /// Returns the status of a name in this directory, or with `.` of the directory itself. Does not
 /// follow a link.
-pub fn find_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<FileStatus> {
+pub fn find_in(directory: BorrowedFd<'_>, name: &OsStr) -> Result<FileStatus> {
     // SAFETY: as above.
     look(name, &mut |name, found| unsafe {
-        libc::fstatat64(folder.as_raw_fd(), name, found, libc::AT_SYMLINK_NOFOLLOW)
+        libc::fstatat64(
+            directory.as_raw_fd(),
+            name,
+            found,
+            libc::AT_SYMLINK_NOFOLLOW,
+        )
     })
 }
 
@@ -134,12 +139,12 @@ fn look(
 }
 
 /// Returns the target of a symbolic link in this directory.
-pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>> {
+pub fn link_in(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>> {
     let mut target = vec![0u8; libc::PATH_MAX as usize];
     let length = with_c_string(name, &mut |name| {
         let (first, room) = (target.as_mut_ptr().cast(), target.len());
         // SAFETY: the name is a C string, and `target` has that much room.
-        unsafe { libc::readlinkat(folder.as_raw_fd(), name, first, room) }
+        unsafe { libc::readlinkat(directory.as_raw_fd(), name, first, room) }
     })?;
     target.truncate(length);
     Ok(target)
@@ -147,7 +152,7 @@ pub fn link_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<u8>> {
 
 /// Returns the target of a symbolic link.
 pub fn link(path: &Path) -> Result<PathBuf> {
-    // SAFETY: the kernel takes this number for the working directory; nobody can close it.
+    // SAFETY: the kernel takes this number for the working directory; it is never closed.
     let here = unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) };
     let target = link_in(here, path.as_os_str())?;
     Ok(PathBuf::from(OsString::from_vec(target)))
@@ -219,7 +224,7 @@ pub fn read(source: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
 /// Writes what `destination` accepts at once. Returns the number of bytes.
 pub fn write(destination: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     retry(&mut || {
-        // SAFETY: so many bytes are there.
+        // SAFETY: the pointer and length describe `bytes`.
         unsafe { libc::write(destination.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) }
     })
 }

@@ -29,7 +29,7 @@ impl Knocker {
         };
         // SAFETY: no pointers.
         let fd = cerr(unsafe { libc::socket(family, kind, 0) })?;
-        // SAFETY: socket() has just returned this descriptor and nobody else knows it.
+        // SAFETY: socket() has just returned this descriptor and no one else knows it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         if is_tcp {
             set_nonblocking(socket.as_fd(), true)?;

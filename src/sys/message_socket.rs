@@ -26,7 +26,7 @@ impl MessageSocket {
                 ends.as_mut_ptr(),
             )
         })?;
-        // SAFETY: the kernel has just made both descriptors, and nobody else knows them.
+        // SAFETY: the kernel has just made both descriptors, and no one else knows them.
         let [a, b] = ends.map(|fd| MessageSocket(unsafe { OwnedFd::from_raw_fd(fd) }));
         Ok((a, b))
     }
@@ -40,7 +40,7 @@ impl MessageSocket {
         };
         // SAFETY: no pointers.
         let fd = cerr(unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) })?;
-        // SAFETY: socket() has just returned this descriptor and nobody else knows it.
+        // SAFETY: socket() has just returned this descriptor and no one else knows it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let to = RawAddress::new(address);
         // SAFETY: the address is valid and of the length given.

@@ -4,10 +4,10 @@
 
 pub mod clock;
 pub mod daemon;
+pub mod directory;
 pub mod error;
 pub mod exec;
 pub mod file;
-pub mod folder;
 pub mod knocker;
 pub mod memory;
 pub mod message_socket;

@@ -61,7 +61,7 @@ impl Netlink {
                 libc::NETLINK_ROUTE,
             )
         })?;
-        // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just made this descriptor, and no one else knows it.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: an all-zero sockaddr_nl is valid.
         let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };

@@ -27,7 +27,7 @@ impl PacketSocket {
                 0,
             )
         })?;
-        // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+        // SAFETY: the kernel has just made this descriptor, and no one else knows it.
         let socket = PacketSocket(unsafe { OwnedFd::from_raw_fd(fd) });
         let bytes: libc::c_int = PACKET_BUFFER_BYTES;
         // Needs CAP_NET_ADMIN. Otherwise the default size has to do.

@@ -67,7 +67,7 @@ pub fn forbid_dumps() {
 }
 
 /// Changes the root to the directory that is standard output, so that no file is visible.
-pub fn enter_cage() -> Result<()> {
+pub fn chroot_to_empty_dir() -> Result<()> {
     // SAFETY: no pointers but a NUL-terminated constant.
     unsafe {
         cerr(libc::fchdir(libc::STDOUT_FILENO))?;
@@ -80,7 +80,7 @@ pub fn enter_cage() -> Result<()> {
 /// numbers would be used again.
 pub fn close_outputs() {
     for output in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-        // SAFETY: no pointers; nothing here owns these two, and writing to one that is closed fails and harms nobody.
+        // SAFETY: no pointers; nothing here owns these two, and writing to one that is closed fails and does no harm.
         unsafe { libc::close(output) };
     }
 }

@@ -53,7 +53,7 @@ pub unsafe fn run(
     if fill_standard().is_err() {
         return 1;
     }
-    // SAFETY: no pointers. A write to a pipe that nobody reads is an error then, not the end.
+    // SAFETY: no pointers. A write to a pipe without a reader is an error then, not the end.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let mut arguments = Vec::new();
     for at in 0..argc as usize {
@@ -82,7 +82,7 @@ fn fill_standard() -> Result<()> {
 
 /// Returns an environment variable.
 pub fn environment(name: &CStr) -> Option<&'static [u8]> {
-    // SAFETY: a C string; this process has one thread, and nobody changes the environment.
+    // SAFETY: a C string; this process has one thread, and nothing changes the environment.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
         return None;
@@ -107,7 +107,7 @@ pub fn error() -> ManuallyDrop<File> {
 }
 
 fn standard(fd: libc::c_int) -> ManuallyDrop<File> {
-    // SAFETY: open from the start on, and nobody else closes it while this is used: who does (privileges::close_outputs) uses it no more.
+    // SAFETY: open from the start on, and closed only by privileges::close_outputs, after its last use.
     // It is never dropped.
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) })
 }

@@ -230,7 +230,7 @@ mod tests {
                 };
                 let writable = libc::PROT_READ | libc::PROT_WRITE;
                 let page = map(writable).expect("memory");
-                // SAFETY: that page is nobody else's.
+                // SAFETY: no one else uses that page.
                 let code_of_it = unsafe { libc::mprotect(page, 4096, libc::PROT_EXEC) };
                 assert_eq!(map(writable | libc::PROT_EXEC), None);
                 // SAFETY: no pointers.

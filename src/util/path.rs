@@ -6,22 +6,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Returns the directory of an absolute path without a trailing slash. The root's is the root.
-pub fn folder_of(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     let bytes = path.as_os_str().as_bytes();
     let length = bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    let folder = bytes.get(..length.max(1)).unwrap_or_default();
-    Path::new(OsStr::from_bytes(folder))
+    let directory = bytes.get(..length.max(1)).unwrap_or_default();
+    Path::new(OsStr::from_bytes(directory))
 }
 
 /// Returns the components, the last first; empty between two slashes.
-pub fn parts_backwards(path: &Path) -> impl Iterator<Item = &OsStr> {
+pub fn components_rev(path: &Path) -> impl Iterator<Item = &OsStr> {
     let parts = path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/');
     parts.map(OsStr::from_bytes)
 }
 
 /// Returns the part after the last slash.
 pub fn file_name(path: &Path) -> &OsStr {
-    parts_backwards(path).next().unwrap_or_default()
+    components_rev(path).next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -30,10 +30,10 @@ mod tests {
 
     #[test]
     fn a_path_is_taken_apart_at_its_slashes() {
-        let folder = |path| folder_of(Path::new(path));
-        assert_eq!(folder("/jffs/etc/knockd.conf"), Path::new("/jffs/etc"));
-        assert_eq!(folder("/etc"), Path::new("/"));
-        assert_eq!(folder("/"), Path::new("/"));
+        let directory = |path| parent(Path::new(path));
+        assert_eq!(directory("/jffs/etc/knockd.conf"), Path::new("/jffs/etc"));
+        assert_eq!(directory("/etc"), Path::new("/"));
+        assert_eq!(directory("/"), Path::new("/"));
         for (path, name) in [
             ("/usr/bin/knock", "knock"),
             ("knock", "knock"),
@@ -42,7 +42,7 @@ mod tests {
         ] {
             assert_eq!(file_name(Path::new(path)), name, "{path}");
         }
-        let parts: Vec<_> = parts_backwards(Path::new("/a//../b")).collect();
+        let parts: Vec<_> = components_rev(Path::new("/a//../b")).collect();
         assert_eq!(parts, ["b", "..", "", "a", ""]);
     }
 }

@@ -1,7 +1,7 @@
 //! The config parser against knockd 0.8's recorded behaviour, every error and warning verbatim, and
 //! broken files.
 
-use knockd_rs::config::{Commands, Config, Diagnostic, key_names, options_of_broken, parse};
+use knockd_rs::config::{Commands, Config, Diagnostic, key_names, parse, salvage_options};
 use knockd_rs::knock::Matching;
 use knockd_rs::lease::Reknock;
 use std::path::Path;
@@ -279,7 +279,7 @@ fn the_state_dir_of_a_config_that_is_wrong_elsewhere_is_found() {
         ("", default),
     ] {
         assert_eq!(
-            options_of_broken(text.as_bytes()).state_dir,
+            salvage_options(text.as_bytes()).state_dir,
             Path::new(found),
             "{text}"
         );

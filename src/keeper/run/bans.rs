@@ -105,7 +105,7 @@ impl Keeper {
 fn on_link_reason(source: IpAddr) -> Option<&'static str> {
     match Netlink::ask().and_then(|netlink| Interfaces::read(&netlink, false)) {
         Ok(interfaces) => {
-            (interfaces.are_near(source)).then_some("it is in a network of this machine")
+            (interfaces.is_on_link(source)).then_some("it is in a network of this machine")
         }
         Err(_) => Some("cannot read this machine's networks"),
     }

@@ -84,7 +84,7 @@ impl Keeper {
 
     /// Writes the journal if it has changed.
     pub(super) fn save(&mut self) {
-        if !std::mem::take(&mut self.book.unsaved) {
+        if !std::mem::take(&mut self.book.journal_dirty) {
             return;
         }
         let Some(state) = &self.state else { return };

@@ -344,7 +344,7 @@ impl Keeper {
         if self.journal_retry_at <= now {
             self.journal_retry_at = NEVER;
             self.recreate_state_dir();
-            self.book.unsaved = true;
+            self.book.journal_dirty = true;
         }
         if self.report.as_ref().is_some_and(|(_, due)| *due <= now) {
             self.answer_status(None, now);

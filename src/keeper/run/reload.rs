@@ -147,7 +147,7 @@ impl Keeper {
         if let Some(state) = &self.state {
             state.set_running(true);
         }
-        self.book.unsaved = true;
+        self.book.journal_dirty = true;
         self.save();
     }
 

@@ -42,7 +42,7 @@ impl Keeper {
     }
 
     pub(super) fn finish(&mut self) {
-        self.book.unsaved |= self.journal_failing;
+        self.book.journal_dirty |= self.journal_failing;
         self.save();
         for lease in self.book.leases() {
             self.log.log(LogKind::Error, &format_args!(

@@ -25,7 +25,7 @@ enum Event {
     Wait(Millis),
     /// The firewall is restarted.
     Flush,
-    /// SIGUSR1, so many times.
+    /// SIGUSR1, that number of times.
     Reapply(u8),
     /// The firewall is restarted, SIGUSR1 comes, and all commands run to their end.
     Restore,
@@ -133,7 +133,7 @@ impl World {
             return;
         }
         let index = which % self.running.len();
-        // Of a stop command that fails nobody can say what it leaves.
+        // The effect of a stop command that fails is unknown.
         if !(fails && self.running[index].is_start) {
             self.effect(index);
         }

@@ -54,7 +54,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Who goes first of those, in the order of their last change, when so many are allowed.
+/// The attempts to evict, in the order of their last change, if that number is allowed.
 fn last_in_rank(model: &[((u32, u16), u8)], allowed: usize) -> Option<(u32, u16)> {
     let class = |stage: u8| stage.min(4);
     let held = |c| model.iter().filter(|(_, s)| class(*s) == c).count();

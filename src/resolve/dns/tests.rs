@@ -201,7 +201,7 @@ fn kinds() -> impl Strategy<Value = RecordKind> {
     ]
 }
 
-fn is_sound(reply: &Reply, kind: RecordKind) -> bool {
+fn is_valid(reply: &Reply, kind: RecordKind) -> bool {
     match reply {
         Reply::Address(address) => match kind {
             RecordKind::A => address.is_ipv4(),
@@ -219,7 +219,8 @@ fn is_sound(reply: &Reply, kind: RecordKind) -> bool {
 }
 
 proptest! {
-    /// Bytes after a question that is ours, as whoever saw it could send them; few different ones, so that pointers and lengths meet.
+    /// Bytes after our question, as an attacker who saw it could send them: few different values,
+    /// so that pointers and lengths meet.
     #[test]
     fn whatever_follows_the_question_nothing_panics(
         kind in kinds(),
@@ -231,7 +232,7 @@ proptest! {
         message[6..8].copy_from_slice(&records.to_be_bytes());
         message.extend_from_slice(&rest);
         let said = reply(&message, &question).expect("a reply");
-        prop_assert!(is_sound(&said, kind), "{said:?}");
+        prop_assert!(is_valid(&said, kind), "{said:?}");
     }
 
     #[test]
@@ -249,7 +250,7 @@ proptest! {
         }
         message.truncate(cut.index(message.len() + 1));
         if let Some(said) = reply(&message, &question) {
-            prop_assert!(is_sound(&said, kind), "{said:?}");
+            prop_assert!(is_valid(&said, kind), "{said:?}");
         }
     }
 

@@ -10,16 +10,16 @@ use std::path::Path;
 pub fn names(path: &Path) -> Result<Vec<OsString>> {
     let path = c_string(path.as_os_str().as_bytes())?;
     // SAFETY: a C string that outlives the call.
-    let folder = unsafe { libc::opendir(path.as_ptr()) };
-    if folder.is_null() {
+    let directory = unsafe { libc::opendir(path.as_ptr()) };
+    if directory.is_null() {
         return Err(Error::last());
     }
     let mut names = Vec::new();
     let result = loop {
-        // SAFETY: the folder is open until after the loop; errno is the thread's own, and an entry is valid until the next is read.
+        // SAFETY: the directory is open until after the loop; errno is the thread's own, and an entry is valid until the next is read.
         let name = unsafe {
             *libc::__errno_location() = 0;
-            let entry = libc::readdir64(folder);
+            let entry = libc::readdir64(directory);
             match entry.is_null() {
                 // Do not form a reference: the entry is shorter than its type.
                 false => CStr::from_ptr((&raw const (*entry).d_name).cast()).to_bytes(),
@@ -32,7 +32,7 @@ pub fn names(path: &Path) -> Result<Vec<OsString>> {
         }
     };
     // SAFETY: opened above, closed once.
-    unsafe { libc::closedir(folder) };
+    unsafe { libc::closedir(directory) };
     result
 }
 
@@ -43,11 +43,11 @@ mod tests {
     #[test]
     fn a_folder_has_its_names_and_a_file_has_none() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut found = names(&here.join("src/sys")).expect("folder");
+        let mut found = names(&here.join("src/sys")).expect("directory");
         found.sort();
-        assert!(found.contains(&"folder.rs".into()) && !found.contains(&".".into()));
+        assert!(found.contains(&"directory.rs".into()) && !found.contains(&".".into()));
         let mut expected: Vec<OsString> = std::fs::read_dir(here.join("src/sys"))
-            .expect("folder")
+            .expect("directory")
             .map(|entry| entry.expect("entry").file_name())
             .collect();
         expected.sort();

@@ -1,11 +1,11 @@
 //! knockd-rs: a port-knock daemon for home routers, a drop-in for knockd 0.8.
 //!
-//! Two processes: the **listener** reads the network without root and tells the **keeper**, which has root,
-//! what opened; the keeper runs the commands and closes every door again. Whatever decides is a pure function
-//! of (state, input, now); the only module with unsafe code is [`sys`].
+//! Two processes: the **listener** reads the network without root and reports to the **keeper**,
+//! which has root, what opened. The keeper runs the commands and closes every door again. Every
+//! decision is a pure function of (state, input, now). Only [`sys`] has unsafe code.
 //! `docs/architecture.md` has the picture.
 //!
-//! The modules stand in the order in which they build on each other: each imports only from those above it
+//! The modules are in the order of their dependencies: each imports only from those above it
 //! (`tests/tree.rs`).
 #![deny(unsafe_code)]
 

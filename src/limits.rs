@@ -362,8 +362,10 @@ pub const STATE_TRIES: u32 = 4;
 /// ... and after this time (ms).
 pub const STATE_PAUSE_MS: u64 = 100;
 
-/// Descriptors that a caller may have left open, where /proc does not tell: the usual bound of a process. A system call each, once.
+/// Descriptors that a parent can have left open, if /proc does not list them: the usual limit of a
+/// process. One system call each, once.
 pub const MAX_INHERITED: u64 = 1024;
 
-/// Keys for signed knocks. Each is 32 bytes in both regions of the file of their numbers, and about 150 bytes of memory.
+/// Keys for signed knocks. Each is 32 bytes in both regions of the file of their numbers, and about
+/// 150 bytes of memory.
 pub const MAX_KEYS: usize = 64;

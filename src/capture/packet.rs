@@ -5,12 +5,13 @@
 //! coarser. Keep the two in step; `tests/capture` compares them, also with the real kernel.
 //!
 //! A knock is
-//! - IPv4 (RFC 791), options or not, whole or the first fragment; or IPv6 (RFC 8200) with at most
-//!   [`MAX_IPV6_EXTENSIONS`] extension headers of the kinds hop-by-hop, routing, fragment (the first one) and
-//!   destination options, in any order;
-//! - TCP (RFC 9293) of which the 14 bytes up to the flags are there, or UDP (RFC 768) with its 8 bytes: there by the
-//!   length field of the IP header, and within the first [`SNAP_LENGTH`] bytes that were captured;
-//! - from an address that one host can have ([`can_be_host`]), since it becomes `%IP%`;
+//! - IPv4 (RFC 791), with or without options, not fragmented or the first fragment; or IPv6 (RFC
+//!   8200) with at most [`MAX_IPV6_EXTENSIONS`] extension headers of the types hop-by-hop, routing,
+//!   fragment (the first one) and destination options, in any order;
+//! - TCP (RFC 9293) with the 14 bytes up to the flags, or UDP (RFC 768) with its 8 bytes. The length
+//!   field of the IP header must cover these bytes, and they must be in the first [`SNAP_LENGTH`]
+//!   captured bytes;
+//! - from an address that a host can have ([`can_be_host`]), because it becomes `%IP%`;
 //! - to a port other than 0.
 //!
 //! Checksums are not checked and the payload is ignored, as in knockd 0.8.

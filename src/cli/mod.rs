@@ -1,7 +1,7 @@
-//! The command lines of both programs: argv in, what to do out. Nothing here prints but [`Outcome::settle`].
+//! The command lines of both programs: argv in, a request out. Only [`Outcome::settle`] prints.
 //!
-//! argh alone refuses much of what knockd 0.8 takes (`-dc FILE`, `--config=FILE`, `--conf`, repeats), so [`getopt`]
-//! makes one canonical argv first.
+//! argh alone refuses much of what knockd 0.8 accepts (`-dc FILE`, `--config=FILE`, `--conf`,
+//! repeats), so [`getopt`] first makes one canonical argv.
 #![forbid(unsafe_code)]
 
 pub mod getopt;

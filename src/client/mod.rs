@@ -25,7 +25,8 @@ pub fn is_called_by(argv: &[OsString]) -> bool {
 
 /// Runs the client. Exit status 0: every step was sent; 1: the kernel refused one, which is
 /// reported on stderr, or there was an error before.
-#[inline(never)] // In `main` it would lie among the code that the daemon has resident (cross/layout.ld).
+// Inlined into `main`, it would be resident in the daemon (cross/layout.ld).
+#[inline(never)]
 pub fn main(argv: &[OsString]) -> ! {
     let args = cli::knock(argv).settle(&cli::KNOCK);
     let sent = resolve(&args).and_then(|(host, ports)| send(&args, host, &ports));

@@ -7,7 +7,8 @@ use super::set::{KeyValue, Notes};
 use crate::knock::{FlagRule, TCP_FLAGS};
 use crate::util::quote::{cut, quote};
 
-/// Adds the flags of the value to `rule`: a flag that is named again takes the new state, others stay.
+/// Adds the flags of the value to `rule`. A flag that is named again gets the new state, the others
+/// stay.
 pub(super) fn tcp_flags(
     given: &KeyValue<'_>,
     rule: &mut FlagRule,

@@ -1,6 +1,6 @@
 //! The config file: text in, a valid [`Config`] or a [`Diagnostic`] out.
 //!
-//! [`crate::check`] says what is legal but unwise, and what it all means. `docs/config.md` is the same for people.
+//! [`crate::check`] gives advice and describes a config. docs/config.md is the reference for users.
 #![forbid(unsafe_code)]
 
 mod finish;

@@ -1,7 +1,8 @@
-//! The keys of the config, each one row of a table, and the values of `[options]`.
+//! The keys of the config, one row of a table each, and the values of `[options]`.
 //!
-//! A row drives the lookup of a key, its parser, its line of `-D`, its line of `--check`, and its part of
-//! docs/config.md and knockd.conf(5) (`docs` compares). A new option is a field with its default and a row.
+//! A row drives the look-up of a key, its parser, its line of `-D`, its line of `--check`, and its
+//! part of docs/config.md and knockd.conf(5) (`check/docs.rs` compares). A new option is a field
+//! with its default and a row.
 #![forbid(unsafe_code)]
 
 use super::{Commands, DoorConfig};
@@ -28,7 +29,8 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// `PidFile`, as written.
     pub pid_file: Option<PathBuf>,
-    /// `Interface`: a name, `any`, `auto`, or a comma-separated list of names; no blanks, each 1 to 15 bytes.
+    /// `Interface`: a name, `any`, `auto`, or a comma-separated list of names; no blanks, each 1 to
+    /// 15 bytes.
     pub interface: Option<String>,
     /// `Matching = strict`; see [`matching`](Self::matching).
     pub strict: bool,

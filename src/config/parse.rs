@@ -25,10 +25,9 @@ const USE_SYSLOG: Key = Key::of("UseSyslog");
 /// What is wrong with a value of it.
 const STANDS_ALONE: &str = "UseSyslog stands alone, without '=': its presence turns syslog on";
 
-/// Parses a whole config file. `trace` gets the lines of knockd 0.8's `-D` as they arise, also before an error.
-///
-/// One-time files are not opened here: a door with one has no sequence yet. The bytes need not be UTF-8: commands and
-/// paths keep theirs, names of doors become text (U+FFFD for what is not).
+/// Parses a complete config file. `trace` receives the lines of knockd 0.8's `-D` in their order,
+/// also before an error. Does not open one-time files. The bytes need not be UTF-8: commands and
+/// paths keep theirs, names of doors become text (with U+FFFD for what is not).
 pub fn parse(text: &[u8], trace: &mut dyn FnMut(&str)) -> Result<Config, Box<Diagnostic>> {
     parse_beside(text, false, trace)
 }

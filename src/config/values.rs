@@ -1,4 +1,4 @@
-//! Values of single kinds: times, addresses, interface names, networks, ports.
+//! Values of single types: times, addresses, interface names, networks, ports.
 #![forbid(unsafe_code)]
 
 use super::Diagnostic;
@@ -12,10 +12,11 @@ use crate::util::quote::quote;
 use crate::util::text::shown;
 use std::net::IpAddr;
 
-/// The longest name that Linux gives an interface (IFNAMSIZ in linux/if.h, less the NUL).
+/// The longest interface name in Linux (IFNAMSIZ in linux/if.h, without the NUL).
 const MAX_INTERFACE_NAME: usize = 15;
 
-/// The number that C's `atoi` finds at the start, before it is cut to 32 bits, and what follows it. `None`: no number.
+/// Parses the number that C's `atoi` finds at the start, before it is truncated to 32 bits. Returns
+/// it and the rest of the text, or `None` without a number.
 pub(super) fn leading_number(text: &[u8]) -> Option<(i64, &[u8])> {
     let blanks = text.iter().take_while(|b| is_blank(**b)).count();
     let text = &text[blanks..];
@@ -35,7 +36,7 @@ pub(super) fn leading_number(text: &[u8]) -> Option<(i64, &[u8])> {
     (length > 0).then_some((number, after))
 }
 
-/// Whole seconds as knockd 0.8 reads them; what follows the number draws a warning.
+/// Parses whole seconds as knockd 0.8 does. Warns of text after the number.
 pub(super) fn seconds(given: &KeyValue<'_>, notes: &mut Notes<'_>) -> Result<i32, Box<Diagnostic>> {
     let found = leading_number(given.value);
     let Some((seconds, after)) = found.filter(|(number, _)| i32::try_from(*number).is_ok()) else {
@@ -51,11 +52,13 @@ pub(super) fn seconds(given: &KeyValue<'_>, notes: &mut Notes<'_>) -> Result<i32
     Ok(seconds)
 }
 
-/// A literal address. Host names and networks are refused: knockd 0.8 accepts some, and none ever matches.
+/// Parses a literal address. Refuses host names and networks: knockd 0.8 accepts some, and none
+/// ever matches.
 pub(super) fn target(given: &KeyValue<'_>) -> Result<IpAddr, Box<Diagnostic>> {
     let text = std::str::from_utf8(given.value).unwrap_or_default();
     match text.parse::<IpAddr>() {
-        // Packets never carry the mapped form, which knockd 0.8 compares as text with their address.
+        // Packets never carry the IPv4-mapped form, which knockd 0.8 compares as text with their
+        // address.
         Ok(address) => Ok(address.to_canonical()),
         Err(_) => {
             let right = "give one IP address such as 192.0.2.1 or 2001:db8::1, no host name, network or zone";
@@ -64,7 +67,7 @@ pub(super) fn target(given: &KeyValue<'_>) -> Result<IpAddr, Box<Diagnostic>> {
     }
 }
 
-/// A list of interface names, without blanks; `None` if the value is empty.
+/// Parses a list of interface names without spaces. `None` if the value is empty.
 pub(super) fn interfaces(given: &KeyValue<'_>) -> Result<Option<String>, Box<Diagnostic>> {
     if given.value.is_empty() {
         return Ok(None);
@@ -88,7 +91,7 @@ pub(super) fn interfaces(given: &KeyValue<'_>) -> Result<Option<String>, Box<Dia
     Ok(Some(list))
 }
 
-/// The value of `Allow`.
+/// Parses the value of `Allow`.
 pub(super) fn networks(given: &KeyValue<'_>) -> Result<Vec<Network>, Box<Diagnostic>> {
     let mut networks = Vec::new();
     each_part(given.value, &mut |part| {
@@ -107,7 +110,7 @@ pub(super) fn networks(given: &KeyValue<'_>) -> Result<Vec<Network>, Box<Diagnos
     Ok(networks)
 }
 
-/// The value of `Tripwire`.
+/// Parses the value of `Tripwire`.
 pub(super) fn tripwire(
     given: &KeyValue<'_>,
     notes: &mut Notes<'_>,
@@ -147,7 +150,7 @@ pub(super) fn tripwire(
     Ok(Tripwire::Ports(ranges))
 }
 
-/// 0: none.
+/// Returns 0 if it is not a port.
 fn port(text: &[u8]) -> u16 {
     number(trim(text), u16::MAX.into()).unwrap_or(0) as u16
 }

@@ -1,5 +1,6 @@
-//! Whether a packet may do what it asks for. In this order: length, key, number, signature; nothing before the signature
-//! changes anything, and what is refused after it has used its number up.
+//! Decides whether a packet may do what it asks for: checks its length, key, number and signature,
+//! in this order. Nothing changes before the signature was verified. A packet that is refused after
+//! that has used up its number.
 #![forbid(unsafe_code)]
 
 use super::packet::{self, KeyAction, KeyPacket, MAX_NUMBER, PACKET};
@@ -8,21 +9,21 @@ use super::{DoorTag, KeyId, PacketKey, Secret};
 use crate::capture::packet::can_be_host;
 use std::net::IpAddr;
 
-/// A key, as the keeper has it.
+/// A key of the keeper.
 pub struct DeviceKey {
     /// Its name in the keys file.
     pub name: String,
     id: KeyId,
     packet_key: PacketKey,
     address: AddressPolicy,
-    /// The doors that list it, by their place in the config, and how packets name them.
+    /// The doors that list it, by index in the config, and their tags in packets.
     doors: Vec<(u16, DoorTag)>,
-    /// The highest number that it has used. `None`: that is not known, and it opens nothing.
+    /// The highest number that it has used. `None` if that is unknown; then it opens nothing.
     pub last: Option<u64>,
 }
 
 impl DeviceKey {
-    /// A key whose last number is not known so far, for the doors of these names.
+    /// Creates a key with an unknown last number, for the doors with these names.
     pub fn new<'a>(
         name: &str,
         secret: &Secret,
@@ -52,26 +53,26 @@ impl DeviceKey {
 pub struct Order {
     /// The door, by its place in the config.
     pub door: u16,
-    /// What to do with it.
+    /// The requested action.
     pub action: KeyAction,
-    /// For whom.
+    /// The address that the door opens for.
     pub address: IpAddr,
-    /// For how many seconds at most; 0: for the door's time.
+    /// The maximum time in seconds; 0 means the door's time.
     pub seconds: u32,
 }
 
-/// Why a packet does nothing.
+/// Why a packet was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is no packet.
+    /// It is not a packet.
     Length,
     /// No key has that id.
     UnknownKey,
     /// The number has been used, or is lower than one that has been; or the last one is not known.
     UsedNumber,
-    /// The key has not signed it.
+    /// The signature is wrong.
     WrongMac,
-    /// No honest client gets that far.
+    /// The number is higher than a correct client ever uses.
     NumberTooHigh,
     /// A field has a value that this version does not know.
     Fields,
@@ -88,7 +89,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The reason, for the log.
+    /// Returns the reason for the log.
     pub fn text(self) -> &'static str {
         match self {
             Refusal::Length => "length",
@@ -106,18 +107,19 @@ impl Refusal {
     }
 }
 
-/// What becomes of a packet.
+/// The judgement of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
-    /// The place of its key among the keys, if there is such a key.
+    /// The index of its key, if it exists.
     pub key: Option<usize>,
-    /// The key has signed it: its number is the key's last one now, and must be on flash before anything is done.
+    /// The signature is right: its number is now the key's last one, and must be on flash before
+    /// anything is done.
     pub uses_number: bool,
-    /// What may be done.
+    /// What the packet may do, or why it was refused.
     pub result: Result<Order, Refusal>,
 }
 
-/// Judges what came from that sender, and notes its number if the key has signed it.
+/// Judges a packet from that sender. Records its number if the signature is right.
 pub fn judge(bytes: &[u8], sender: IpAddr, keys: &mut [DeviceKey]) -> Judgement {
     let mut judgement = Judgement {
         key: None,
@@ -150,7 +152,7 @@ pub fn judge(bytes: &[u8], sender: IpAddr, keys: &mut [DeviceKey]) -> Judgement 
 }
 
 impl DeviceKey {
-    /// What a packet that this key has signed may do.
+    /// Returns what a packet with a right signature may do.
     fn order(&self, packet: &KeyPacket, sender: IpAddr) -> Result<Order, Refusal> {
         let address = match (packet.address, self.address) {
             (Some(stated), _) if !can_be_host(stated) => return Err(Refusal::Address),

@@ -1,7 +1,8 @@
-//! Signed knocks: keys, the packet that one sends, and what a router makes of it. Pure: no file, no socket, no clock.
+//! Signed knocks: keys, the packets that they sign, and how a router judges them. Pure: no file, no
+//! socket, no clock.
 //!
-//! A key is 20 random bytes that one device and one router know. What they use is derived from it with HMAC-SHA256
-//! (RFC 2104, FIPS 180-4), one value for each purpose.
+//! A key is 20 random bytes that one device and one router share. HMAC-SHA256 (RFC 2104, FIPS
+//! 180-4) derives from it one value for each purpose.
 #![forbid(unsafe_code)]
 
 pub mod judge;
@@ -17,31 +18,31 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Bytes of a secret.
 pub const SECRET: usize = 20;
 
-/// Stands before each purpose in what is hashed: another version would have other keys and ids.
+/// Precedes each purpose in what is hashed, so that another version has other keys and ids.
 const VERSION: &[u8] = b"knockd-rs 1 ";
 
-/// The secret of a key. It is wiped from memory when it is dropped.
+/// The secret of a key. Dropping it wipes it from memory.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Secret([u8; SECRET]);
 
-/// What names a key in a packet, in clear.
+/// The id of a key in a packet, in clear text.
 pub type KeyId = [u8; 8];
 
 /// What names a door in a packet; 0 bytes: none is named.
 pub type DoorTag = [u8; 4];
 
 impl Secret {
-    /// Of these bytes, which must be random.
+    /// Creates a secret from these bytes, which must be random.
     pub fn new(bytes: [u8; SECRET]) -> Secret {
         Secret(bytes)
     }
 
-    /// What is derived from it for one purpose.
+    /// Derives a value for one purpose.
     fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         keyed_hash(&self.0, &[VERSION, purpose])
     }
 
-    /// The id of the key.
+    /// Returns the id of the key.
     pub fn id(&self) -> KeyId {
         first(&self.derive(b"id"))
     }
@@ -51,13 +52,13 @@ impl Secret {
         PacketKey(self.derive(b"packet"))
     }
 
-    /// The tag by which a packet names a door: without the key it does not show which door is meant.
+    /// Returns the tag of a door in packets. Without the key it does not reveal the door.
     pub fn door_tag(&self, door: &[u8]) -> DoorTag {
         let mut key = self.derive(b"door");
         let tag = first(&keyed_hash(&key, &[door]));
         key.zeroize();
         match tag {
-            // That would be no door.
+            // All zero would mean no door.
             [0, 0, 0, 0] => [0, 0, 0, 1],
             tag => tag,
         }
@@ -74,7 +75,8 @@ impl PacketKey {
     }
 }
 
-/// HMAC with a key of at most 64 bytes, which is padded with zeros to a block (RFC 2104, section 2).
+/// Computes HMAC with a key of at most 64 bytes, padded with zeros to a block (RFC 2104, section
+/// 2).
 fn mac(key: &[u8]) -> Hmac<Sha256> {
     let mut block = [0; 64];
     for (to, from) in block.iter_mut().zip(key) {
@@ -93,7 +95,7 @@ fn keyed_hash(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The first bytes of a longer value.
+/// Returns the first bytes of a longer value.
 fn first<const N: usize>(bytes: &[u8; 32]) -> [u8; N] {
     let mut out = [0; N];
     for (to, from) in out.iter_mut().zip(bytes) {

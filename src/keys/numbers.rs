@@ -1,8 +1,9 @@
-//! The file of the highest number that each key has used: two regions with an entry for each key, of which one is written
-//! and the other stays, so that a write that is cut off at any byte leaves the number before.
+//! The file of the highest number that each key has used. It has two regions with an entry for each
+//! key, and only one of them is written at a time, so a write that is cut off at any byte leaves
+//! the previous number.
 //!
-//! An entry: key id (8), number (8), zero (8), and the first 8 bytes of SHA-256("knockd-rs 1 counter", those 24 bytes). All
-//! zero: free.
+//! An entry: key id (8), number (8), zero (8), and the first 8 bytes of SHA-256("knockd-rs 1
+//! counter", those 24 bytes). All zero means free.
 #![forbid(unsafe_code)]
 
 use super::{KeyId, VERSION};

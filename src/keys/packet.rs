@@ -1,4 +1,5 @@
-//! The packet: 64 bytes, of which 48 say what is asked for and 16 sign them. Numbers are big-endian.
+//! The packet: 64 bytes, of which 48 say what is asked for and 16 sign them. Numbers are
+//! big-endian.
 //!
 //! ```text
 //!  0  key id (8)      8  number (8)       16  door tag (4)    20  seconds (4)
@@ -20,7 +21,7 @@ const SIGNED: usize = 48;
 /// The highest number of a packet.
 pub const MAX_NUMBER: u64 = i64::MAX as u64;
 
-/// What a packet asks for.
+/// The action of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyAction {
     /// To open the door.
@@ -47,7 +48,7 @@ pub struct KeyPacket {
 }
 
 impl KeyPacket {
-    /// The packet, signed.
+    /// Encodes and signs the packet.
     pub fn sign(&self, key: &PacketKey) -> [u8; PACKET] {
         let mut bytes = [0; PACKET];
         let mut put = |at: usize, value: &[u8]| {
@@ -77,7 +78,8 @@ impl KeyPacket {
         bytes
     }
 
-    /// What a packet says whose signature is right; `None` if its fields are none that this version knows.
+    /// Decodes a packet with a right signature. Returns `None` if this version does not know one of
+    /// its values.
     pub fn of_bytes(bytes: &[u8; PACKET]) -> Option<KeyPacket> {
         let action = match bytes[24] {
             0 => KeyAction::Open,
@@ -107,17 +109,17 @@ impl KeyPacket {
     }
 }
 
-/// Which key a packet claims to be signed with.
+/// Returns the id of the key that a packet names.
 pub fn id_of(bytes: &[u8; PACKET]) -> KeyId {
     field(bytes, 0)
 }
 
-/// Which number a packet claims.
+/// Returns the number that a packet states.
 pub fn number_of(bytes: &[u8; PACKET]) -> u64 {
     u64::from_be_bytes(field(bytes, 8))
 }
 
-/// Whether that key has signed the packet; in constant time.
+/// Verifies the signature of the packet with that key, in constant time.
 pub fn is_signed(bytes: &[u8; PACKET], key: &PacketKey) -> bool {
     let (signed, mac) = bytes.split_at(SIGNED);
     key.mac(signed).verify_truncated_left(mac).is_ok()

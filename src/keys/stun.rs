@@ -1,5 +1,5 @@
-//! From a datagram to a packet: as it is, or as the user name of a STUN binding request (RFC 8489), which every browser can
-//! send as a connectivity check.
+//! Extracts the packet from a datagram: the payload itself, or the user name of a STUN binding
+//! request (RFC 8489), which every browser can send as a connectivity check.
 #![forbid(unsafe_code)]
 
 use super::packet::PACKET;
@@ -12,10 +12,10 @@ const USERNAME: [u8; 2] = [0, 6];
 /// Browsers send 5 to 7 attributes, the user name first or second.
 const MAX_ATTRIBUTES: usize = 8;
 
-/// Letters of base64 that are a packet; the last has 4 bits of it.
+/// Base64 letters of a packet; the last carries 4 bits.
 const PACKET_LETTERS: usize = (PACKET * 8).div_ceil(6);
 
-/// The packet in a datagram's payload.
+/// Returns the packet in a datagram's payload.
 pub fn unwrap(payload: &[u8]) -> Option<[u8; PACKET]> {
     if let Ok(packet) = payload.try_into() {
         return Some(packet);
@@ -37,7 +37,8 @@ pub fn unwrap(payload: &[u8]) -> Option<[u8; PACKET]> {
     None
 }
 
-/// A user name: the packet in base64 (RFC 4648, section 4) without padding, a colon, and what the browser adds.
+/// Decodes a user name: the packet in base64 (RFC 4648, section 4) without padding, a colon, and
+/// what the browser adds.
 fn packet_of_name(name: &[u8]) -> Option<[u8; PACKET]> {
     let (letters, rest) = name.split_at_checked(PACKET_LETTERS)?;
     if rest.first() != Some(&b':') {
@@ -63,6 +64,6 @@ fn packet_of_name(name: &[u8]) -> Option<[u8; PACKET]> {
             bits &= (1 << count) - 1;
         }
     }
-    // Spare bits: another text for the same packet would be one.
+    // Spare bits must be zero. Otherwise several texts would mean the same packet.
     (bits == 0).then_some(packet)
 }

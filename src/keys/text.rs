@@ -1,4 +1,4 @@
-//! A key as text, and a line of a keys file.
+//! Keys as text, and the lines of a keys file.
 #![forbid(unsafe_code)]
 
 use super::{SECRET, Secret, VERSION};
@@ -8,22 +8,23 @@ use zeroize::Zeroize;
 /// RFC 4648, section 6.
 const LETTERS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 
-/// Letters of a secret, and those that check it.
+/// Letters of a secret, and of its checksum.
 const SECRET_LETTERS: usize = SECRET * 8 / 5;
 const CHECK_LETTERS: usize = 4;
 
-/// Longest name of a key.
+/// The longest name of a key.
 pub const MAX_KEY_NAME: usize = 32;
 
-/// Which address a packet of a key may open for.
+/// The addresses that a packet of a key can open for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressPolicy {
-    /// The sender's, or another that the packet states.
+    /// The sender's address, or another that the packet states.
     #[default]
     Any,
-    /// The sender's alone; the packet may state it.
+    /// Only the sender's address. The packet may state it.
     Sender,
-    /// An address that the packet must state: an attacker who intercepts the packet cannot resend it as their own.
+    /// An address that the packet must state: an attacker who intercepts the packet cannot resend
+    /// it as their own.
     Stated,
 }
 
@@ -38,7 +39,7 @@ pub struct KeyLine<'a> {
     pub address: AddressPolicy,
 }
 
-/// Why a line of a keys file, or a key, is none.
+/// Why a line of a keys file, or a key, is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoKey {
     /// The name is empty, too long, or has another character than `a-z 0-9 . _ -`.
@@ -47,14 +48,14 @@ pub enum NoKey {
     Length,
     /// A letter that base32 does not have.
     Letter,
-    /// All letters are there, but one of them is wrong.
+    /// All letters are valid, but one of them is wrong.
     Check,
     /// What follows the key is not `address=any`, `address=sender` or `address=stated`.
     Address,
 }
 
 impl NoKey {
-    /// What is wrong and what would be right, for a message.
+    /// Describes what is wrong and what would be right.
     pub fn text(self) -> &'static str {
         match self {
             NoKey::Name => "a key's name is 1 to 32 of a-z 0-9 . _ -",
@@ -66,7 +67,7 @@ impl NoKey {
     }
 }
 
-/// Reads a line of a keys file: `NAME KEY [address=POLICY]`; `None` if it is empty or a comment.
+/// Parses a line of a keys file: `NAME KEY [address=POLICY]`. `None` if it is empty or a comment.
 pub fn key_line(line: &str) -> Option<Result<KeyLine<'_>, NoKey>> {
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_ascii_whitespace();
@@ -134,7 +135,7 @@ pub fn secret_of_text(text: &[u8]) -> Result<Secret, NoKey> {
     }
 }
 
-/// The key as [`secret_of_text`] reads it.
+/// Formats the key for [`secret_of_text`].
 pub fn text_of_secret(secret: &Secret) -> String {
     let mut text = String::with_capacity(SECRET_LETTERS + 1 + CHECK_LETTERS);
     let mut push = |value: u8| text.push(char::from(LETTERS[usize::from(value & 31)]));
@@ -153,7 +154,7 @@ pub fn text_of_secret(secret: &Secret) -> String {
     text
 }
 
-/// The first 20 bits of a hash of the secret, 5 in each.
+/// Returns the first 20 bits of a hash of the secret, 5 in each byte.
 fn check_letters(secret: &[u8; SECRET]) -> [u8; CHECK_LETTERS] {
     let hash = Sha256::new()
         .chain_update(VERSION)

@@ -28,7 +28,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// One step of a sequence: a destination port and its transport. Shown as knockd shows it: `7000:tcp`.
+/// One step of a sequence: a destination port and its transport. Shown as knockd shows it:
+/// `7000:tcp`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Step {
     /// The transport.
@@ -163,7 +164,8 @@ pub struct Knock {
     pub destination: IpAddr,
     /// Transport and destination port.
     pub step: Step,
-    /// The six flags of [`TCP_FLAGS`] in byte 13 of the TCP header, the other two bits 0; 0 for UDP.
+    /// The six flags of [`TCP_FLAGS`] in byte 13 of the TCP header, the other two bits 0; 0 for
+    /// UDP.
     pub flags: u8,
     /// The source port.
     pub source_port: u16,

@@ -18,9 +18,9 @@
 //! The door's line is empty for a ban. A sum is the [`checksum`] of all bytes before its line.
 //!
 //! **Only commands that were in the config when their door opened are run from it.** A journal is
-//! used up to the first wrong sum, so that no changed, truncated or invented byte is run. The keeper
-//! uses only a journal of its own (owner, mode, type of file). The sum has no key: it would lie in
-//! the same directory, and only root can write there. A command need not be in the current
+//! used up to the first wrong sum, so that no changed, truncated or invented byte is run. The
+//! keeper uses only a journal of its own (owner, mode, type of file). The sum has no key: it would
+//! lie in the same directory, and only root can write there. A command need not be in the current
 //! config: a lease outlives a reload, even if its door is gone.
 #![forbid(unsafe_code)]
 

@@ -102,7 +102,8 @@ fn the_time_runs_from_the_end_of_the_start_command() {
     assert!(book.leases().is_empty());
 }
 
-/// Milliseconds since the boot in 32 bits end after 49 days, seconds in 31 or 32 bits after 68 or 136 years.
+/// Milliseconds since the boot in 32 bits end after 49 days, seconds in 31 or 32 bits after 68 or
+/// 136 years.
 #[test]
 fn a_machine_that_has_run_for_long_closes_in_time() {
     for end in [1 << 32, 1000 << 31, 1000 << 32] {
@@ -313,8 +314,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever happens, no lease has two commands at once, every lease that is over ended with its stop command, and
-    /// after a shutdown every door is shut.
+    /// Whatever happens, no lease has two commands at once, every lease that is over ended with its
+    /// stop command, and after a shutdown every door is shut.
     #[test]
     fn what_opened_closes(
         events in prop::collection::vec(event(), 0..60),

@@ -251,8 +251,8 @@ impl Table {
         }
     }
 
-    /// Adds an attempt without alignments. The caller must store one with `store_and_touch` next. May evict
-    /// another attempt.
+    /// Adds an attempt without alignments. The caller must store one with `store_and_touch` next.
+    /// May evict another attempt.
     pub fn insert(&mut self, place: HashSlot, source: IpAddr, door: u16) -> Option<Slot> {
         let network = usize::from(place.network) + 1;
         if self.held(network) >= self.share

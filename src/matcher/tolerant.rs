@@ -3,7 +3,8 @@
 //! 1. A knock that has opened a door is used up. It opens no other door, except one whose sequence
 //!    begins with the opened one and continues.
 //! 2. Forgiven are copies of a packet (`copies`), repeats of the last step, false starts, and
-//!    [`MAX_STRAYS`] wrong knocks on the door's own ports. Knocks on other doors' ports do not matter.
+//!    [`MAX_STRAYS`] wrong knocks on the door's own ports. Knocks on other doors' ports do not
+//!    matter.
 //! 3. If one knock could complete or continue several attempts, the one that needed no forgiveness
 //!    gets it, then the one that began first.
 //!

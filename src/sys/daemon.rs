@@ -19,8 +19,8 @@ use std::path::Path;
 pub fn close_inherited() {
     let close = |fd: u64| {
         if fd > libc::STDERR_FILENO as u64 {
-            // SAFETY: nothing in this program has a descriptor open yet: that of the directory just read is closed already, and closing its
-            // number again fails and does no harm.
+            // SAFETY: nothing in this program has a descriptor open yet: that of the directory just
+            // read is closed already, and closing its number again fails and does no harm.
             unsafe { libc::close(fd as libc::c_int) };
         }
     };
@@ -148,7 +148,8 @@ mod tests {
                 len: program.len() as libc::c_ushort,
                 filter: program.as_mut_ptr(),
             };
-            // SAFETY: `filter` points at `len` instructions, which the kernel copies. The other arguments are numbers.
+            // SAFETY: `filter` points at `len` instructions, which the kernel copies. The other
+            // arguments are numbers.
             unsafe {
                 cerr(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)).expect("prctl");
                 let filter = &raw const filter;

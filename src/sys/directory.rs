@@ -16,7 +16,8 @@ pub fn names(path: &Path) -> Result<Vec<OsString>> {
     }
     let mut names = Vec::new();
     let result = loop {
-        // SAFETY: the directory is open until after the loop; errno is the thread's own, and an entry is valid until the next is read.
+        // SAFETY: the directory is open until after the loop; errno is the thread's own, and an
+        // entry is valid until the next is read.
         let name = unsafe {
             *libc::__errno_location() = 0;
             let entry = libc::readdir64(directory);

@@ -35,7 +35,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Error::Os(number) => {
-                // SAFETY: strerror() gives a C string for any number. Each process has one thread, and musl's texts never change.
+                // SAFETY: strerror() gives a C string for any number. Each process has one thread,
+                // and musl's texts never change.
                 let text = unsafe { CStr::from_ptr(libc::strerror(number)) };
                 f.write_str(&text.to_string_lossy())
             }

@@ -40,7 +40,8 @@ fn has_members(group: ProcessGroup) -> bool {
 /// Sends a signal to every process of a command's group. The leader must be our child that is not
 /// reaped yet, or [`still_runs`] must just have returned `true`.
 pub fn signal(group: ProcessGroup, number: libc::c_int) {
-    // SAFETY: no pointers. A child that was forked just now is not a leader yet, and is still alone.
+    // SAFETY: no pointers. A child that was forked just now is not a leader yet, and is still
+    // alone.
     unsafe {
         if libc::kill(-group.leader.0, number) == -1 {
             libc::kill(group.leader.0, number);
@@ -129,8 +130,8 @@ fn become_shell(command: &CStr, gate: libc::c_int) -> ! {
         std::ptr::null(),
     ];
     let mut word = 0u8;
-    // SAFETY: every pointer is to a NUL-terminated string or array that lives until exec; the read is of one byte
-    // into a variable of one byte; _exit runs nothing of the parent's.
+    // SAFETY: every pointer is to a NUL-terminated string or array that lives until exec; the read
+    // is of one byte into a variable of one byte; _exit runs nothing of the parent's.
     unsafe {
         libc::setsid();
         loop {
@@ -216,7 +217,8 @@ fn become_self(
     }
     let argv = [name.as_ptr(), std::ptr::null()];
     for (from, to) in [(input, 0), (output, 1), (null, 2)] {
-        // SAFETY: no pointers. Both are open, and neither is a standard descriptor: `program::run` fills those at the start.
+        // SAFETY: no pointers. Both are open, and neither is a standard descriptor: `program::run`
+        // fills those at the start.
         if let Err(error) = cerr(unsafe { libc::dup2(from, to) }) {
             return error;
         }

@@ -1,4 +1,5 @@
-//! Memory: the C library's, without the way to more alignment than it gives, which nothing here needs.
+//! The C library's allocator, without support for larger alignments than it provides, which nothing
+//! here needs.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
@@ -9,7 +10,8 @@ pub struct Memory;
 /// malloc(3) aligns for every type of C.
 const ALIGNMENT: usize = align_of::<libc::max_align_t>();
 
-// SAFETY: each block is malloc's, of that size and, where there is one, that alignment; it is given back to the same.
+// SAFETY: each block is malloc's, of that size and, where there is one, that alignment; it is given
+// back to the same.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.align() > ALIGNMENT {
@@ -33,7 +35,8 @@ unsafe impl GlobalAlloc for Memory {
     }
 
     unsafe fn realloc(&self, block: *mut u8, _: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller says that it came from here; its alignment is the usual one, or there would be none.
+        // SAFETY: the caller says that it came from here; its alignment is the usual one, or there
+        // would be none.
         unsafe { libc::realloc(block.cast(), size).cast() }
     }
 }

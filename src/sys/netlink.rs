@@ -31,7 +31,8 @@ struct Message<'a> {
 impl<'a> Message<'a> {
     /// Splits off the first message, if it is complete.
     fn first(rest: &mut &'a [u8]) -> Option<Message<'a>> {
-        // struct nlmsghdr: length, type, flags, sequence, port (4 + 2 + 2 + 4 + 4 bytes), host order.
+        // struct nlmsghdr: length, type, flags, sequence, port (4 + 2 + 2 + 4 + 4 bytes), host
+        // order.
         let header = rest.first_chunk::<16>()?;
         let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let message = Message {
@@ -184,7 +185,8 @@ impl Netlink {
         let length = retry(&mut || {
             let (first, room) = (buffer.as_mut_ptr().cast(), buffer.len());
             let from = (&raw mut sender).cast();
-            // SAFETY: pointer and length describe `buffer`, and `from` and `size` describe `sender`.
+            // SAFETY: pointer and length describe `buffer`, and `from` and `size` describe
+            // `sender`.
             unsafe {
                 libc::recvfrom(
                     self.socket.as_raw_fd(),
@@ -229,7 +231,8 @@ mod tests {
         message[0..4].copy_from_slice(&20_u32.to_ne_bytes());
         message[4..6].copy_from_slice(&(libc::NLMSG_DONE as u16).to_ne_bytes());
         message[8..12].copy_from_slice(&number.to_ne_bytes());
-        // SAFETY: an all-zero sockaddr_nl is valid; pointers and lengths describe `message` and `address`.
+        // SAFETY: an all-zero sockaddr_nl is valid; pointers and lengths describe `message` and
+        // `address`.
         unsafe {
             let mut address: libc::sockaddr_nl = std::mem::zeroed();
             address.nl_family = libc::AF_NETLINK as libc::sa_family_t;

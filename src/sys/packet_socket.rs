@@ -61,7 +61,8 @@ impl PacketSocket {
             len: program.len() as libc::c_ushort,
             filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
         };
-        // SAFETY: `filter` points at `len` instructions laid out as the kernel's; it copies them and writes nothing.
+        // SAFETY: `filter` points at `len` instructions laid out as the kernel's; it copies them
+        // and writes nothing.
         cerr(unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
@@ -197,8 +198,8 @@ impl Batch {
             message.msg_hdr.msg_namelen = socklen::<libc::sockaddr_ll>();
         }
         let received = retry(&mut || {
-            // SAFETY: every message points at one piece and one address, every piece at one buffer, all of them live, writable and of
-            // the lengths given; a null time-out is allowed.
+            // SAFETY: every message points at one piece and one address, every piece at one buffer,
+            // all of them live, writable and of the lengths given; a null time-out is allowed.
             let received = unsafe {
                 libc::syscall(
                     libc::SYS_recvmmsg,
@@ -225,7 +226,8 @@ impl Batch {
             let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
             let mut from_length = socklen::<libc::sockaddr_ll>();
             let received = retry(&mut || {
-                // SAFETY: buffer, address and its length are valid for writing, with the lengths given.
+                // SAFETY: buffer, address and its length are valid for writing, with the lengths
+                // given.
                 unsafe {
                     libc::recvfrom(
                         socket,

@@ -66,7 +66,8 @@ pub fn wait(entries: &mut [PollEntry<'_>], now: Millis, deadline: Millis) -> Res
         _ => i32::try_from(deadline.saturating_sub(now)).unwrap_or(i32::MAX),
     };
     let (first, number) = (entries.as_mut_ptr(), entries.len() as libc::nfds_t);
-    // SAFETY: an entry is a pollfd and nothing else, and `entries` that many of them, all borrowed through the call.
+    // SAFETY: an entry is a pollfd and nothing else, and `entries` that many of them, all borrowed
+    // through the call.
     match cerr(unsafe { libc::poll(first.cast(), number, timeout) }) {
         Ok(_) => {}
         Err(error) if error.is(libc::EINTR) => return Ok(Ready(0)),

@@ -80,7 +80,8 @@ pub fn chroot_to_empty_dir() -> Result<()> {
 /// numbers would be used again.
 pub fn close_outputs() {
     for output in [libc::STDOUT_FILENO, libc::STDERR_FILENO] {
-        // SAFETY: no pointers; nothing here owns these two, and writing to one that is closed fails and does no harm.
+        // SAFETY: no pointers; nothing here owns these two, and writing to one that is closed fails
+        // and does no harm.
         unsafe { libc::close(output) };
     }
 }
@@ -117,7 +118,8 @@ pub fn become_unprivileged(user: libc::uid_t) -> Result<()> {
     }
     // By number: the C library's functions look for other threads, of which there are none, and
     // take 3 kB on mipsel.
-    // SAFETY: an empty list needs no pointer; the others take numbers. Group before user: afterwards there is no right left to change it.
+    // SAFETY: an empty list needs no pointer; the others take numbers. Group before user:
+    // afterwards there is no right left to change it.
     unsafe {
         let none = std::ptr::null::<libc::gid_t>();
         cerr(libc::syscall(SETGROUPS, 0, none) as libc::c_int)?;
@@ -145,8 +147,8 @@ pub fn drop_capabilities() -> Result<()> {
     let mut header = [0u32; 2];
     let sets = [0u32; 6];
     let mut set = || {
-        // SAFETY: header (version, process) and sets (twice effective, permitted, inheritable) are laid out as the kernel's, which writes
-        // nothing but the version.
+        // SAFETY: header (version, process) and sets (twice effective, permitted, inheritable) are
+        // laid out as the kernel's, which writes nothing but the version.
         let result = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
         cerr(result as libc::c_int)
     };

@@ -107,8 +107,8 @@ pub fn error() -> ManuallyDrop<File> {
 }
 
 fn standard(fd: libc::c_int) -> ManuallyDrop<File> {
-    // SAFETY: open from the start on, and closed only by privileges::close_outputs, after its last use.
-    // It is never dropped.
+    // SAFETY: open from the start on, and closed only by privileges::close_outputs, after its last
+    // use. It is never dropped.
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) })
 }
 

@@ -171,7 +171,8 @@ fn confine(rules: &AllowedCalls<'_>) -> Result<()> {
         len: program.len() as libc::c_ushort,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
-    // SAFETY: `filter` points at `len` instructions laid out as the kernel's; it copies them. The other arguments are numbers.
+    // SAFETY: `filter` points at `len` instructions laid out as the kernel's; it copies them. The
+    // other arguments are numbers.
     unsafe {
         cerr(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
         cerr(libc::prctl(

@@ -27,8 +27,9 @@ static PENDING: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn handler(number: libc::c_int) {
     PENDING.fetch_or(1 << number, Ordering::Relaxed);
-    // SAFETY: write(2) is async-signal-safe, the buffer is one constant byte, and errno is put back, so that the code
-    // that was interrupted notices nothing. A full pipe wakes as well as one more byte would.
+    // SAFETY: write(2) is async-signal-safe, the buffer is one constant byte, and errno is put
+    // back, so that the code that was interrupted notices nothing. A full pipe wakes as well as one
+    // more byte would.
     unsafe {
         let errno = libc::__errno_location();
         let before = *errno;
@@ -38,7 +39,8 @@ extern "C" fn handler(number: libc::c_int) {
 }
 
 fn set_disposition(number: libc::c_int, disposition: libc::sighandler_t) -> Result<()> {
-    // SAFETY: an all-zero sigaction is valid (no flags, empty mask); the handler is async-signal-safe.
+    // SAFETY: an all-zero sigaction is valid (no flags, empty mask); the handler is
+    // async-signal-safe.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = disposition;
@@ -99,7 +101,8 @@ impl Signals {
     /// Returns the pending signals, each once, without waiting.
     pub fn take(&self) -> impl Iterator<Item = Signal> + use<> {
         let mut wake_ups = [0u8; 64];
-        // SAFETY: pointer and length are the buffer's. What is left in the pipe wakes the next poll.
+        // SAFETY: pointer and length are the buffer's. What is left in the pipe wakes the next
+        // poll.
         unsafe {
             libc::read(
                 self.0.as_raw_fd(),

@@ -1,6 +1,7 @@
-//! The lease book against an oracle that knows which rules its commands have made: a start command adds one, a stop command removes one
-//! if there is one (`iptables -I`, `-D`), a firewall restart removes all. Each of them takes effect at some moment between the beginning
-//! and the end of its command, and a crash may come before or after it.
+//! The lease book against an oracle that knows which rules its commands have created: a start
+//! command adds one, a stop command removes one if there is one (`iptables -I`, `-D`), a firewall
+//! restart removes all. Each takes effect at some moment between the start and the end of its
+//! command, and a crash can come before or after it.
 
 use crate::lease::journal::{self, BootContext};
 use crate::lease::*;
@@ -212,7 +213,8 @@ impl World {
                 self.book.reapply(&mut actions);
                 self.accept(std::mem::take(&mut actions));
                 self.run_all();
-                // With `stack`, one lease's stop command takes the rule of another, which is the same.
+                // With `stack`, one lease's stop command takes the rule of another, which is the
+                // same.
                 if self.reknock == Reknock::Renew {
                     for lease in self.book.leases() {
                         prop_assert_eq!(self.rules.get(&lease.source), Some(&1));

@@ -260,7 +260,8 @@ fn the_seed_changes_the_places() {
     assert_eq!(places(1), places(1));
 }
 
-/// Addresses in a row, those that differ in upper bits only, and a network's: for a random hash 4096 in 16384 buckets are 512 pairs.
+/// Addresses in a row, those that differ in upper bits only, and a network's: for a random hash
+/// 4096 in 16384 buckets are 512 pairs.
 #[test]
 fn no_pattern_of_addresses_crowds_the_buckets() {
     type Pattern = (&'static str, fn(u32) -> IpAddr);

@@ -144,7 +144,8 @@ fn a_reply_cut_short_is_used_as_far_as_it_goes() {
     assert_eq!(reply(&message, &question), Some(Reply::Failed));
 }
 
-/// What a PTR record with this data is read as; `tail` stands before the question's end as a name to point to.
+/// What a PTR record with this data is read as; `tail` stands before the question's end as a name
+/// to point to.
 fn ptr(data: &[u8]) -> Option<Reply> {
     let question = asked("1.2.0.192.in-addr.arpa", RecordKind::Ptr);
     reply(&replied(&question, 0, &[(SAME, 12, data)]), &question)

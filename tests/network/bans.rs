@@ -384,8 +384,8 @@ fn services_are_no_tripwires() {
     let [visitor, scanner, _] = SCANNERS;
     scan(&scene, visitor, [7001, 6999]);
     scan(&scene, scanner, [8001]);
-    daemon.await_text(&format!("{scanner}: ban: "));
-    assert_eq!(daemon.count(&format!("{visitor}: ban: ")), 0);
+    daemon.await_text(&format!("{scanner}: banned for "));
+    assert_eq!(daemon.count(&format!("{visitor}: banned for ")), 0);
 }
 
 /// Every ephemeral port of the router is a tripwire, and all of them receive replies for a LAN

@@ -274,7 +274,7 @@ fn nothing_is_run_in_another_namespace_or_boot() {
         scene.home.config(&door(600));
         assert_eq!(said_of_the_journal(daemon), 1);
         assert_eq!(daemon.count("from another boot or network namespace"), 1);
-        assert_eq!(daemon.count("nothing is run for its 1 open doors"), 1);
+        assert_eq!(daemon.count("ignored, with 1 open doors"), 1);
         assert_eq!(daemon.errors(), "");
     };
 

@@ -246,7 +246,7 @@ fn a_daemon_without_its_state_directory_yields_to_another() {
     scene.knock(ROUTER, STEPS);
     second.await_text(&lines::opened(CLIENT, "SSH"));
     first.await_text(GONE);
-    first.await_text(&format!("process {} runs with", second.pid()));
+    first.await_text(&format!("process {} has taken over", second.pid()));
     assert_eq!(first.wait().code(), Some(1));
     await_notes(&scene, "start", 2);
     assert_eq!((rules(&scene), notes(&scene, "stop")), (1, 1));

@@ -165,7 +165,7 @@ impl Soak {
                 self.violation(&line);
             }
         }
-        let deaths = daemon.count("error: the listener ");
+        let deaths = daemon.count("error: listener ");
         if deaths > self.listener_kills_in_life {
             let killed = self.listener_kills_in_life;
             self.violation(&format!(

@@ -43,8 +43,8 @@ fn can_be_read_in_two_ways(doors: &Doors, words: &[usize]) -> bool {
             let pairs = steps.iter().zip(&knocks[start..]);
             let fitting = pairs.take_while(|(step, knock)| step == knock).count();
             let reach = start + fitting;
-            let meanwhile = || opens.iter().any(|(at, _)| (end..reach).contains(at));
-            reach > end && (fitting == steps.len() || meanwhile())
+            let opened_between = || opens.iter().any(|(at, _)| (end..reach).contains(at));
+            reach > end && (fitting == steps.len() || opened_between())
         })
     })
 }

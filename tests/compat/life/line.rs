@@ -105,7 +105,7 @@ fn config_beside_the_program() {
         std::fs::create_dir_all(life.home.path(directory)).unwrap();
     }
     std::fs::copy(daemon_binary(), &program).unwrap();
-    life.home.write("etc/knockd.conf", "beside\n");
+    life.home.write("etc/knockd.conf", "relative\n");
     let args = ["-i", "nosuch"].map(String::from);
     let mut daemon = start(&program, &life.lane.server, &life.home, &args);
     assert_eq!(daemon.wait().code(), Some(1));

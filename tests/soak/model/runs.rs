@@ -12,7 +12,7 @@ pub struct Runs {
 
 #[derive(Default)]
 struct Counts {
-    surely: usize,
+    certain: usize,
     at_most: usize,
     /// Certain knocks whose command may not have started yet.
     fresh: Vec<Ms>,
@@ -34,7 +34,7 @@ impl Runs {
         for counts in self.sources.values_mut() {
             let before = counts.fresh.len();
             counts.fresh.retain(|sent| sent + OPEN_WITHIN + load > now);
-            counts.surely += before - counts.fresh.len();
+            counts.certain += before - counts.fresh.len();
         }
     }
 
@@ -54,7 +54,7 @@ impl Runs {
     /// The sources whose command did not run as often as required: index, minimum, found, maximum.
     pub fn judge(&self, found: impl Fn(usize) -> usize) -> Vec<(usize, usize, usize, usize)> {
         let all = self.sources.iter();
-        all.map(|(source, counts)| (*source, counts.surely, found(*source), counts.at_most))
+        all.map(|(source, counts)| (*source, counts.certain, found(*source), counts.at_most))
             .filter(|(_, least, found, most)| found < least || found > most)
             .collect()
     }

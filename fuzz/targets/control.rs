@@ -2,12 +2,12 @@
 //! bytes.
 #![no_main]
 
-use knockd_rs::keeper::control::Question;
+use knockd_rs::keeper::control::Request;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|line: &[u8]| {
-    if let Some(question) = Question::parse(line) {
+    if let Some(question) = Request::parse(line) {
         let written = question.line();
-        assert_eq!(Question::parse(written.as_bytes()), Some(question));
+        assert_eq!(Request::parse(written.as_bytes()), Some(question));
     }
 });

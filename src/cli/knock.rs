@@ -5,7 +5,7 @@ use super::getopt::{self, Opt};
 use super::{Argv, Outcome, Program, Typed, early, fill};
 use crate::knock::Protocol;
 use crate::resolve::Family;
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::time::Millis;
 use std::ffi::OsString;
 
@@ -142,7 +142,7 @@ fn delay(text: &str) -> Result<Millis, String> {
         [sign @ (b'+' | b'-'), unsigned @ ..] => (*sign == b'-', unsigned),
         unsigned => (false, unsigned),
     };
-    match number(unsigned, i32::MAX as u64) {
+    match parse_uint(unsigned, i32::MAX as u64) {
         Some(1..) if is_negative => Err("error: delay cannot be negative".into()),
         Some(ms) => Ok(ms),
         None => Err([

@@ -50,7 +50,7 @@ impl<T> Outcome<T> {
             Outcome::Version => (program.version, 0),
             Outcome::Usage(error) => {
                 if let Some(error) = error {
-                    say(&error);
+                    eprint_line(&error);
                 }
                 (program.usage, program.usage_status)
             }
@@ -63,7 +63,7 @@ impl<T> Outcome<T> {
 
 /// Prints an error and exits with 1.
 pub fn fail(why: &str) -> ! {
-    say(why);
+    eprint_line(why);
     program::exit(ExitCode::FAILURE)
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn print(text: &str) {
 }
 
 /// Prints a line on stderr. Ignores errors, because there is nowhere to report them.
-pub fn say(line: &str) {
+pub fn eprint_line(line: &str) {
     let _ = write_all(program::error().as_fd(), [line, "\n"].concat().as_bytes());
 }
 

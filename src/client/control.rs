@@ -2,10 +2,10 @@
 //! config.
 #![forbid(unsafe_code)]
 
-use crate::cli::{KnockdArgs, fail, print, say};
+use crate::cli::{KnockdArgs, eprint_line, fail, print};
 use crate::config::{self, Options};
 use crate::keeper::config_file;
-use crate::keeper::control::{ERROR, OK, Question};
+use crate::keeper::control::{ERROR, OK, Request};
 use crate::keeper::{Settings, state};
 use crate::limits::{CLIENT_MS, MAX_DOOR_NAME, MAX_FILE_BYTES};
 use crate::sys::error::{Error, Result};
@@ -20,19 +20,19 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Returns the request on the command line.
-pub fn question(args: &KnockdArgs) -> Option<Question> {
+pub fn question(args: &KnockdArgs) -> Option<Request> {
     match (args.close.clone(), args.source) {
-        (Some(door), Some(source)) => Some(Question::Close {
+        (Some(door), Some(source)) => Some(Request::Close {
             door,
             source: source.to_canonical(),
         }),
-        _ => args.status.then_some(Question::Status { json: args.json }),
+        _ => args.status.then_some(Request::Status { json: args.json }),
     }
 }
 
 /// Sends the request and prints the answer. Exits with 1 without an answer, or if it is an error.
-pub fn main(settings: &Settings, question: &Question) -> ! {
-    if let Question::Close { door, .. } = question
+pub fn main(settings: &Settings, question: &Request) -> ! {
+    if let Request::Close { door, .. } = question
         && (door.len() > MAX_DOOR_NAME || door.contains('\n'))
     {
         // No door can have that name, and the request would have another meaning.
@@ -85,7 +85,7 @@ pub fn main(settings: &Settings, question: &Question) -> ! {
 /// Reads the options of the config. Reports errors in it, but looks for the daemon in any case.
 fn options(settings: &Settings) -> Options {
     let warn = |problem: String| {
-        say(&["warning: ", &problem].concat());
+        eprint_line(&["warning: ", &problem].concat());
     };
     let text = match config_file::read(&settings.config_path()) {
         Ok(text) => text,
@@ -113,7 +113,7 @@ fn connect(path: &Path) -> Result<UnixStream> {
     ))?)
 }
 
-fn ask(stream: &UnixStream, question: &Question) -> Result<String> {
+fn ask(stream: &UnixStream, question: &Request) -> Result<String> {
     // Other clients can be served first.
     stream.set_read_timeout(Some(Duration::from_millis(5 * CLIENT_MS)))?;
     write_all(stream.as_fd(), (question.line() + "\n").as_bytes())?;

@@ -4,13 +4,13 @@
 
 pub mod control;
 
-use crate::cli::{self, KnockArgs, KnockStep, print, say};
+use crate::cli::{self, KnockArgs, KnockStep, eprint_line, print};
 use crate::knock::Protocol;
 use crate::resolve::{self, NameError};
 use crate::sys::knocker::Knocker;
 use crate::sys::poll;
 use crate::sys::program::{self, ExitCode};
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::path::file_name;
 use crate::util::text::shown;
 use std::ffi::OsString;
@@ -90,7 +90,7 @@ fn port_number(text: &str) -> Result<Option<u16>, String> {
         return Ok(None);
     }
     let unsigned = trimmed.strip_prefix(b"+").unwrap_or(trimmed);
-    match number(unsigned, 65535) {
+    match parse_uint(unsigned, 65535) {
         Some(port @ 1..) => Ok(Some(port as u16)),
         _ => Err(invalid_port(text, "use 1 to 65535")),
     }
@@ -105,12 +105,14 @@ fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), S
         if let Some(unknown) = step.unknown_protocol {
             let port = step.port;
             let word = ["\"", port, ":", unknown, "\""].concat();
-            say(&[
-                "knock: warning: ",
-                &word,
-                ": use tcp or udp (sent over TCP)",
-            ]
-            .concat());
+            eprint_line(
+                &[
+                    "knock: warning: ",
+                    &word,
+                    ": use tcp or udp (sent over TCP)",
+                ]
+                .concat(),
+            );
         }
     }
     let mut unsent = 0;
@@ -124,7 +126,7 @@ fn send(args: &KnockArgs, mut target: SocketAddr, ports: &[u16]) -> Result<(), S
         if let Err(error) = knocker.knock() {
             unsent += 1;
             let step = step_line(step, &target);
-            say(&["knock: ", &step, " not sent: ", &shown(&error)].concat());
+            eprint_line(&["knock: ", &step, " not sent: ", &shown(&error)].concat());
         }
         poll::pause(args.delay);
     }

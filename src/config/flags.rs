@@ -5,7 +5,7 @@ use super::Diagnostic;
 use super::line::{each_part, trim};
 use super::set::{KeyValue, Notes};
 use crate::knock::{FlagRule, TCP_FLAGS};
-use crate::util::quote::{cut, quote};
+use crate::util::quote::{quote, truncate_for_log};
 
 /// Adds the flags of the value to `rule`. A flag that is named again gets the new state, the others
 /// stay.
@@ -25,7 +25,7 @@ pub(super) fn tcp_flags(
         let Some(&(_, bit)) = known else {
             let right =
                 "use fin, syn, rst, psh, ack or urg, a '!' right before one that must be clear";
-            let words = ["unrecognized flag \"", &cut(&upper), "\""].concat();
+            let words = ["unrecognized flag \"", &truncate_for_log(&upper), "\""].concat();
             return Err(given.wrong(flag, &words, &[right]));
         };
         if flag.len() != word.len() {
@@ -38,7 +38,7 @@ pub(super) fn tcp_flags(
         };
         *to |= bit;
         *from &= !bit;
-        (notes.trace)(&["config: tcp flag: ", &cut(trim(&upper))].concat());
+        (notes.trace)(&["config: tcp flag: ", &truncate_for_log(trim(&upper))].concat());
         Ok(())
     })
 }

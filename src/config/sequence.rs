@@ -6,7 +6,7 @@ use super::values::leading_number;
 use super::{Diagnostic, Problem};
 use crate::knock::{Protocol, Sequence, Step};
 use crate::limits::MAX_STEPS;
-use crate::util::quote::{cut, quote};
+use crate::util::quote::{quote, truncate_for_log};
 use crate::util::text::shown;
 use nom::bytes::complete::{tag, take_till};
 use nom::combinator::opt;
@@ -72,7 +72,7 @@ pub fn parse_sequence(
         // to 16 bits.
         let number = leading_number(written).map_or(0, |(number, _)| number);
         let Ok(port @ 1..) = u16::try_from(number) else {
-            let what = ["port ", &cut(raw.port), " is invalid"];
+            let what = ["port ", &truncate_for_log(raw.port), " is invalid"];
             return Err(error(
                 written,
                 what,

@@ -10,7 +10,7 @@ use super::values::{interfaces, networks, seconds, target, tripwire};
 use super::{Diagnostic, Problem};
 use crate::knock::Trigger;
 use crate::limits::MAX_COMMAND;
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::quote::quote;
 use crate::util::text::shown;
 use std::ffi::OsStr;
@@ -70,7 +70,7 @@ impl KeyValue<'_> {
     /// Parses a decimal number within these limits, digits only: our own keys need not accept what
     /// `atoi` does.
     fn number(&self, least: u32, most: u32, of: &str) -> Result<u32, Box<Diagnostic>> {
-        let number = number(self.value, most.into()).map(|number| number as u32);
+        let number = parse_uint(self.value, most.into()).map(|number| number as u32);
         number.filter(|number| *number >= least).ok_or_else(|| {
             let right = format!("give {least} to {most} {of}");
             self.wrong(self.value, "syntax error", &[&right])

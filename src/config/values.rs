@@ -7,7 +7,7 @@ use super::set::{KeyValue, Notes};
 use crate::knock::network::Network;
 use crate::knock::tripwire::{PortRange, Tripwire, merge};
 use crate::limits::{MAX_ALLOWED, MAX_TRIPWIRES};
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::quote::quote;
 use crate::util::text::shown;
 use std::net::IpAddr;
@@ -152,7 +152,7 @@ pub(super) fn tripwire(
 
 /// Returns 0 if it is not a port.
 fn port(text: &[u8]) -> u16 {
-    number(trim(text), u16::MAX.into()).unwrap_or(0) as u16
+    parse_uint(trim(text), u16::MAX.into()).unwrap_or(0) as u16
 }
 
 #[cfg(test)]

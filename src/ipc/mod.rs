@@ -10,7 +10,7 @@ use crate::knock::tripwire::{BanRule, PortRange, Tripwire};
 use crate::knock::{Knock, Matching, Pattern, Sequence, Step};
 use crate::limits::MAX_RECORD;
 use std::net::{IpAddr, Ipv4Addr};
-use wire::Wire;
+use wire::Codec;
 
 /// An encoded record.
 pub type Bytes = heapless::Vec<u8, MAX_RECORD>;
@@ -195,7 +195,7 @@ impl Default for Progress {
 }
 
 impl Setup {
-    fn walk(&mut self, wire: &mut Wire<'_>) {
+    fn walk(&mut self, wire: &mut Codec<'_>) {
         let mut is_strict = self.matching == Matching::Strict;
         wire.u16(&mut self.doors);
         wire.bool(&mut is_strict);
@@ -230,7 +230,7 @@ impl ToListener {
     }
 
     /// The record of that kind, its fields blank.
-    fn blank(kind: u8) -> Option<ToListener> {
+    fn empty_for_kind(kind: u8) -> Option<ToListener> {
         Some(match kind {
             0 => ToListener::Setup(Setup::default()),
             1 => ToListener::Door {
@@ -254,7 +254,7 @@ impl ToListener {
         })
     }
 
-    fn walk(&mut self, wire: &mut Wire<'_>) {
+    fn walk(&mut self, wire: &mut Codec<'_>) {
         match self {
             ToListener::Setup(setup) => setup.walk(wire),
             ToListener::Door { pattern, one_time } => {
@@ -281,7 +281,7 @@ impl ToListener {
                 });
             }
             ToListener::Sockets { numbers, shared } => {
-                wire.list(numbers, 0, Wire::u32);
+                wire.list(numbers, 0, Codec::u32);
                 wire.bool(shared);
             }
             ToListener::Start | ToListener::Report | ToListener::Stop => {}
@@ -290,7 +290,7 @@ impl ToListener {
 
     /// The record's bytes.
     pub fn encode(mut self) -> Bytes {
-        let mut wire = Wire::writer(self.kind());
+        let mut wire = Codec::writer(self.kind());
         self.walk(&mut wire);
         wire.written()
     }
@@ -298,8 +298,8 @@ impl ToListener {
     /// The record that these bytes are, if they are one.
     pub fn decode(bytes: &[u8]) -> Option<ToListener> {
         let (kind, fields) = bytes.split_first()?;
-        let mut record = ToListener::blank(*kind)?;
-        let mut wire = Wire::reader(fields);
+        let mut record = ToListener::empty_for_kind(*kind)?;
+        let mut wire = Codec::reader(fields);
         record.walk(&mut wire);
         wire.is_whole().then_some(record)
     }
@@ -327,7 +327,7 @@ impl ToKeeper {
     }
 
     /// The record of that kind, its fields blank.
-    fn blank(kind: u8) -> Option<ToKeeper> {
+    fn empty_for_kind(kind: u8) -> Option<ToKeeper> {
         Some(match kind {
             0 => ToKeeper::Ready { listens: false },
             1 => ToKeeper::Refused(String::new()),
@@ -358,7 +358,7 @@ impl ToKeeper {
         })
     }
 
-    fn walk(&mut self, wire: &mut Wire<'_>) {
+    fn walk(&mut self, wire: &mut Codec<'_>) {
         match self {
             ToKeeper::Ready { listens } => wire.bool(listens),
             ToKeeper::Refused(text)
@@ -395,7 +395,7 @@ impl ToKeeper {
                 wire.text(&mut interface.wanted);
                 wire.text(&mut interface.name);
                 wire.u16(&mut interface.more);
-                wire.list(&mut interface.addresses, NO_IP, Wire::ip);
+                wire.list(&mut interface.addresses, NO_IP, Codec::ip);
             }
             ToKeeper::Counters(counters) => {
                 counters.iter_mut().for_each(|number| wire.u64(number));
@@ -405,7 +405,7 @@ impl ToKeeper {
 
     /// The record's bytes.
     pub fn encode(mut self) -> Bytes {
-        let mut wire = Wire::writer(self.kind());
+        let mut wire = Codec::writer(self.kind());
         self.walk(&mut wire);
         wire.written()
     }
@@ -413,8 +413,8 @@ impl ToKeeper {
     /// The record that these bytes are, if they are one.
     pub fn decode(bytes: &[u8]) -> Option<ToKeeper> {
         let (kind, fields) = bytes.split_first()?;
-        let mut record = ToKeeper::blank(*kind)?;
-        let mut wire = Wire::reader(fields);
+        let mut record = ToKeeper::empty_for_kind(*kind)?;
+        let mut wire = Codec::reader(fields);
         record.walk(&mut wire);
         wire.is_whole().then_some(record)
     }

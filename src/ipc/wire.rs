@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 /// Visits the fields of a record in order, and either writes each or reads into it. So one list of
 /// fields serves both directions.
-pub struct Wire<'a> {
+pub struct Codec<'a> {
     /// The bytes left to read. `None` when writing.
     input: Option<&'a [u8]>,
     output: Bytes,
@@ -20,10 +20,10 @@ pub struct Wire<'a> {
     is_valid: bool,
 }
 
-impl<'a> Wire<'a> {
+impl<'a> Codec<'a> {
     /// Starts writing a record of that kind.
-    pub fn writer(kind: u8) -> Wire<'a> {
-        Wire {
+    pub fn writer(kind: u8) -> Codec<'a> {
+        Codec {
             input: None,
             output: Bytes::from_iter([kind]),
             is_valid: true,
@@ -31,8 +31,8 @@ impl<'a> Wire<'a> {
     }
 
     /// Starts reading after the kind.
-    pub fn reader(fields: &'a [u8]) -> Wire<'a> {
-        Wire {
+    pub fn reader(fields: &'a [u8]) -> Codec<'a> {
+        Codec {
             input: Some(fields),
             output: Bytes::new(),
             is_valid: true,
@@ -166,7 +166,7 @@ impl<'a> Wire<'a> {
 
     pub fn sequence(&mut self, sequence: &mut Option<Sequence>) {
         let mut steps = sequence.take().map_or(Vec::new(), |s| s.steps().to_vec());
-        self.list(&mut steps, Step::default(), Wire::step);
+        self.list(&mut steps, Step::default(), Codec::step);
         self.is_valid &= steps.len() <= MAX_STEPS;
         *sequence = Sequence::new(&steps);
     }
@@ -202,7 +202,7 @@ impl<'a> Wire<'a> {
         &mut self,
         items: &mut Vec<T>,
         blank: T,
-        walk: fn(&mut Wire<'a>, &mut T),
+        walk: fn(&mut Codec<'a>, &mut T),
     ) {
         let mut length = items.len() as u8;
         self.u8(&mut length);

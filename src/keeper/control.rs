@@ -5,7 +5,7 @@
 use crate::limits::{CLIENT_MS, FORK_RETRY_MS, MAX_CLIENTS, MAX_QUESTION};
 use crate::sys::error::{Error, Result};
 use crate::sys::file::{self, set_nonblocking};
-use crate::sys::poll::{Awaits, PollEntry, Ready};
+use crate::sys::poll::{Interest, PollEntry, Ready};
 use crate::util::time::Millis;
 use crate::util::time::NEVER;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use std::path::Path;
 
 /// A client's request, one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum Request {
     /// `status` or `status json`.
     Status {
         /// As JSON instead of text.
@@ -30,25 +30,25 @@ pub enum Question {
     },
 }
 
-impl Question {
+impl Request {
     /// Returns the line without its newline.
     pub fn line(&self) -> String {
         match self {
-            Question::Status { json: false } => "status".to_string(),
-            Question::Status { json: true } => "status json".to_string(),
-            Question::Close { door, source } => format!("close {source} {door}"),
+            Request::Status { json: false } => "status".to_string(),
+            Request::Status { json: true } => "status json".to_string(),
+            Request::Close { door, source } => format!("close {source} {door}"),
         }
     }
 
     /// Parses a line without its newline.
-    pub fn parse(line: &[u8]) -> Option<Question> {
+    pub fn parse(line: &[u8]) -> Option<Request> {
         let line = std::str::from_utf8(line).ok()?;
         Some(match line {
-            "status" => Question::Status { json: false },
-            "status json" => Question::Status { json: true },
+            "status" => Request::Status { json: false },
+            "status json" => Request::Status { json: true },
             _ => {
                 let (source, door) = line.strip_prefix("close ")?.split_once(' ')?;
-                Question::Close {
+                Request::Close {
                     door: door.to_string(),
                     source: source.parse().ok()?,
                 }
@@ -109,15 +109,15 @@ impl Control {
     pub fn add_entries<'a>(&'a self, entries: &mut Vec<PollEntry<'a>>) {
         let accepts = self.clients.len() < MAX_CLIENTS && self.paused_until == NEVER;
         let awaits = match accepts {
-            true => Awaits::Input,
-            false => Awaits::Nothing,
+            true => Interest::Readable,
+            false => Interest::Hangup,
         };
         entries.push(PollEntry::new(Some(self.socket.as_fd()), awaits));
         for client in &self.clients {
             let awaits = match client.stage {
-                Stage::Reading(_) => Awaits::Input,
-                Stage::Pending { .. } => Awaits::Nothing,
-                Stage::Writing(_) => Awaits::Room,
+                Stage::Reading(_) => Interest::Readable,
+                Stage::Pending { .. } => Interest::Hangup,
+                Stage::Writing(_) => Interest::Writable,
             };
             entries.push(PollEntry::new(Some(client.stream.as_fd()), awaits));
         }
@@ -137,7 +137,7 @@ impl Control {
         &mut self,
         ready: Ready,
         now: Millis,
-        answer: &mut dyn FnMut(Question) -> Option<String>,
+        answer: &mut dyn FnMut(Request) -> Option<String>,
     ) {
         if self.paused_until <= now {
             self.paused_until = NEVER;
@@ -194,7 +194,7 @@ impl Control {
 
 impl Client {
     /// Reads or writes without blocking. Returns `false` when the client is done.
-    fn proceed(&mut self, answer: &mut dyn FnMut(Question) -> Option<String>) -> bool {
+    fn proceed(&mut self, answer: &mut dyn FnMut(Request) -> Option<String>) -> bool {
         match &mut self.stage {
             Stage::Pending { .. } => false,
             Stage::Writing(_) => self.write(),
@@ -209,8 +209,8 @@ impl Client {
                 let Some(end) = question.iter().position(|byte| *byte == b'\n') else {
                     return question.len() < MAX_QUESTION;
                 };
-                let question = question.get(..end).and_then(Question::parse);
-                let json = matches!(question, Some(Question::Status { json: true }));
+                let question = question.get(..end).and_then(Request::parse);
+                let json = matches!(question, Some(Request::Status { json: true }));
                 match question.map(answer) {
                     Some(Some(text)) => self.respond("", &text),
                     Some(None) => {
@@ -248,17 +248,17 @@ mod tests {
 
     #[test]
     fn requests_round_trip_and_nothing_else_parses() {
-        let close = |door: &str, source: &str| Question::Close {
+        let close = |door: &str, source: &str| Request::Close {
             door: door.to_string(),
             source: source.parse().unwrap(),
         };
         for question in [
-            Question::Status { json: false },
-            Question::Status { json: true },
+            Request::Status { json: false },
+            Request::Status { json: true },
             close("SSH", "10.9.0.2"),
             close(" a  b ", "fd09::2"),
         ] {
-            assert_eq!(Question::parse(question.line().as_bytes()), Some(question));
+            assert_eq!(Request::parse(question.line().as_bytes()), Some(question));
         }
         for line in [
             "",
@@ -268,8 +268,8 @@ mod tests {
             "close SSH 10.9.0.2",
             "close 10.9.0.2",
         ] {
-            assert_eq!(Question::parse(line.as_bytes()), None, "{line}");
+            assert_eq!(Request::parse(line.as_bytes()), None, "{line}");
         }
-        assert_eq!(Question::parse(b"close 10.9.0.2 \xff"), None);
+        assert_eq!(Request::parse(b"close 10.9.0.2 \xff"), None);
     }
 }

@@ -5,7 +5,7 @@ use super::log::LogKind;
 use super::run::Keeper;
 use super::state::{StateDir, StateDirError};
 use super::{Settings, config_file, secure_open};
-use crate::cli::{self, fail, print, say};
+use crate::cli::{self, eprint_line, fail, print};
 use crate::config;
 use crate::limits::{LISTENER_START_MS, SHUTDOWN_MS};
 use crate::sys::clock::monotonic;
@@ -33,7 +33,7 @@ pub fn start(settings: Settings) -> ! {
             print(&[line, "\n"].concat());
         }
     };
-    let loaded = settings.load(&mut trace, &mut |problem| say(&problem));
+    let loaded = settings.load(&mut trace, &mut |problem| eprint_line(&problem));
     // Only now, because an inherited descriptor may be the config, as with a shell's `-c
     // <(program)`.
     daemon::close_inherited();
@@ -46,7 +46,7 @@ pub fn start(settings: Settings) -> ! {
         }
     };
     for warning in &config.warnings {
-        say(&format!("warning: {}", warning.show(&settings.config)));
+        eprint_line(&format!("warning: {}", warning.show(&settings.config)));
     }
 
     let starting = match settings.args.daemon {
@@ -86,7 +86,7 @@ pub fn start(settings: Settings) -> ! {
                 ));
             };
             // Startup scripts may run twice.
-            say(&runs);
+            eprint_line(&runs);
             if let Err(error) = starting.done() {
                 fail(&cannot_daemonize(error));
             }

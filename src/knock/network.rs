@@ -1,7 +1,7 @@
 //! Networks such as 192.168.1.0/24.
 #![forbid(unsafe_code)]
 
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use std::net::IpAddr;
 
 /// The addresses that share a prefix.
@@ -24,7 +24,7 @@ impl Network {
         let address: IpAddr = address.parse().ok()?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            Some(prefix) => number(prefix.as_bytes(), bits)?,
+            Some(prefix) => parse_uint(prefix.as_bytes(), bits)?,
             None => bits,
         };
         let prefix = prefix as u8;

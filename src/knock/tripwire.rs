@@ -4,7 +4,7 @@
 
 use crate::knock::{FlagRule, Knock, Pattern, Protocol, Step, TCP_FLAGS};
 use crate::limits::{AUTO_TRIPWIRES, FIRST_LAN_PORT, GUARDS};
-use crate::util::number::hex;
+use crate::util::number::parse_hex_u16;
 use crate::util::time::Millis;
 
 /// A TCP hit has SYN without ACK. Other packets are replies, not scans.
@@ -218,7 +218,7 @@ pub fn add_ports_in_state(text: &str, state: &str, ports: &mut Vec<u16>) {
         if let Some((_, port)) = words.nth(1).and_then(|local| local.split_once(':'))
             && words.nth(1).unwrap_or_default() == state
         {
-            ports.extend(hex(port.as_bytes()));
+            ports.extend(parse_hex_u16(port.as_bytes()));
         }
     }
 }

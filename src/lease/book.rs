@@ -1,7 +1,7 @@
 //! The lease book: events in, actions out.
 #![forbid(unsafe_code)]
 
-use super::{Action, Full, Lease, LeaseId, Opening, Phase, Reknock, Then};
+use super::{Action, AfterStop, Full, Lease, LeaseId, Opening, Phase, Reknock};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
 use crate::util::process::ProcessGroup;
 use crate::util::time::Millis;
@@ -22,14 +22,16 @@ pub struct LeaseBook {
 impl LeaseBook {
     /// Restores the leases of another daemon's journal. Stops those whose command was running; the
     /// caller has ended its process group.
-    pub fn adopt(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
+    pub fn restore(&mut self, leases: Vec<Lease>, actions: &mut Vec<Action>) {
         self.journal_dirty = true;
         for mut lease in leases {
             lease.id = self.next_id;
             self.next_id = self.next_id.wrapping_add(1);
             lease.running = None;
             if !matches!(lease.phase, Phase::Open { .. }) {
-                lease.phase = Phase::Stopping { then: Then::Over };
+                lease.phase = Phase::Stopping {
+                    then: AfterStop::Remove,
+                };
                 actions.push(Action::RunStop(lease.id));
             }
             self.leases.push(lease);
@@ -49,7 +51,8 @@ impl LeaseBook {
     /// Returns the doors whose start command runs again after the current stop command.
     pub fn reopening(&self) -> impl Iterator<Item = &Lease> {
         self.leases.iter().filter(|lease| {
-            let starts = matches!(lease.phase, Phase::Stopping { then } if then != Then::Over);
+            let starts =
+                matches!(lease.phase, Phase::Stopping { then } if then != AfterStop::Remove);
             starts && !lease.is_ban()
         })
     }
@@ -110,7 +113,9 @@ impl LeaseBook {
                 }
                 Phase::Open { .. } if self.doubtful.contains(&lease.id) => {
                     lease.turn = opening.turn;
-                    lease.phase = Phase::Stopping { then: Then::Fresh };
+                    lease.phase = Phase::Stopping {
+                        then: AfterStop::Reopen,
+                    };
                     actions.push(Action::RunStop(lease.id));
                 }
                 Phase::Open { until } => {
@@ -119,7 +124,7 @@ impl LeaseBook {
                 }
                 Phase::Stopping { then } => {
                     lease.turn = opening.turn;
-                    *then = Then::Fresh;
+                    *then = AfterStop::Reopen;
                 }
             }
             return Ok(());
@@ -203,7 +208,7 @@ impl LeaseBook {
                     stop(lease, actions);
                 } else if reapply {
                     lease.phase = Phase::Stopping {
-                        then: Then::Reapply { until },
+                        then: AfterStop::Reapply { until },
                     };
                     actions.push(Action::RunStop(id));
                 } else {
@@ -215,7 +220,7 @@ impl LeaseBook {
             }
             Phase::Stopping { then } => {
                 let until = match then {
-                    Then::Reapply { until } => Some(until),
+                    AfterStop::Reapply { until } => Some(until),
                     _ => (lease.is_ban()).then(|| now.saturating_add(lease.cmd_timeout)),
                 };
                 lease.phase = Phase::Starting {
@@ -255,10 +260,12 @@ impl LeaseBook {
                 Phase::Starting { until, reapply } => (*until, *reapply) = (Some(0), false),
                 Phase::Open { .. } if log => stop(lease, actions),
                 Phase::Open { .. } => {
-                    lease.phase = Phase::Stopping { then: Then::Over };
+                    lease.phase = Phase::Stopping {
+                        then: AfterStop::Remove,
+                    };
                     actions.push(Action::RunStop(lease.id));
                 }
-                Phase::Stopping { then } => *then = Then::Over,
+                Phase::Stopping { then } => *then = AfterStop::Remove,
             }
         }
         number
@@ -282,7 +289,7 @@ impl LeaseBook {
                 Phase::Starting { reapply, .. } => *reapply = true,
                 Phase::Open { until } => {
                     lease.phase = Phase::Stopping {
-                        then: Then::Reapply { until: *until },
+                        then: AfterStop::Reapply { until: *until },
                     };
                     actions.push(Action::RunStop(lease.id));
                 }
@@ -293,7 +300,9 @@ impl LeaseBook {
 }
 
 fn stop(lease: &mut Lease, actions: &mut Vec<Action>) {
-    lease.phase = Phase::Stopping { then: Then::Over };
+    lease.phase = Phase::Stopping {
+        then: AfterStop::Remove,
+    };
     actions.push(Action::LogTimeout(lease.id));
     actions.push(Action::RunStop(lease.id));
 }

@@ -24,9 +24,9 @@
 //! config: a lease outlives a reload, even if its door is gone.
 #![forbid(unsafe_code)]
 
-use crate::lease::{Lease, LeaseKind, Phase, Then, Turn};
+use crate::lease::{AfterStop, Lease, LeaseKind, Phase, Turn};
 use crate::limits::{MAX_BAN_LEASES, MAX_LEASES};
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::process::{Pid, ProcessGroup};
 use std::io::Write;
 
@@ -123,7 +123,7 @@ pub fn decode(text: &[u8]) -> Option<Journal> {
     let net = net.strip_prefix("net ")?;
     let place = BootContext {
         boot: boot.to_string(),
-        net: number(net.as_bytes(), u64::MAX)?,
+        net: parse_uint(net.as_bytes(), u64::MAX)?,
     };
     lines.check_sum()?;
     let mut leases = Vec::new();
@@ -176,7 +176,7 @@ impl<'a> Lines<'a> {
         let mut fields = head.strip_prefix("lease ")?.split(' ');
         let source = fields.next()?.parse().ok()?;
         let phase = fields.next()?;
-        let mut next = |most| number(fields.next()?.as_bytes(), most);
+        let mut next = |most| parse_uint(fields.next()?.as_bytes(), most);
         let (until, cmd_timeout) = (next(u64::MAX)?, next(u64::MAX)?);
         let (leader, started) = (Pid(next(i32::MAX as u64)? as i32), next(u64::MAX)?);
         let phase = match phase {
@@ -185,7 +185,9 @@ impl<'a> Lines<'a> {
                 reapply: false,
             },
             "open" => Phase::Open { until },
-            "stopping" => Phase::Stopping { then: Then::Over },
+            "stopping" => Phase::Stopping {
+                then: AfterStop::Remove,
+            },
             _ => return None,
         };
         if fields.next().is_some() {
@@ -236,7 +238,9 @@ mod tests {
                 reapply: false
             }),
             any::<u64>().prop_map(|until| Phase::Open { until }),
-            Just(Phase::Stopping { then: Then::Over }),
+            Just(Phase::Stopping {
+                then: AfterStop::Remove
+            }),
         ];
         let running = prop::option::of((2i32.., any::<u64>())).prop_map(|group| {
             group.map(|(leader, started)| ProcessGroup {

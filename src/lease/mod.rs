@@ -113,10 +113,14 @@ impl Lease {
         match self.phase {
             Phase::Starting { until, .. } => until,
             Phase::Open { until } => Some(until),
-            Phase::Stopping { then: Then::Over } => Some(0),
-            Phase::Stopping { then: Then::Fresh } => Some(Millis::MAX),
             Phase::Stopping {
-                then: Then::Reapply { until },
+                then: AfterStop::Remove,
+            } => Some(0),
+            Phase::Stopping {
+                then: AfterStop::Reopen,
+            } => Some(Millis::MAX),
+            Phase::Stopping {
+                then: AfterStop::Reapply { until },
             } => Some(until),
         }
     }
@@ -147,17 +151,17 @@ pub enum Phase {
     /// The stop command runs or waits for its turn.
     Stopping {
         /// The next phase.
-        then: Then,
+        then: AfterStop,
     },
 }
 
 /// What follows a stop command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterStop {
     /// Nothing. The lease is removed.
-    Over,
+    Remove,
     /// A start: the source knocked again in the meantime.
-    Fresh,
+    Reopen,
     /// A start that restores what a firewall restart has flushed. The deadline stays.
     Reapply {
         /// That deadline.
@@ -165,14 +169,14 @@ pub enum Then {
     },
 }
 
-impl Then {
+impl AfterStop {
     /// Returns whether nothing follows at that time: a deadline can pass while the stop command
     /// runs.
     fn is_over(self, now: Millis) -> bool {
         match self {
-            Then::Over => true,
-            Then::Fresh => false,
-            Then::Reapply { until } => until <= now,
+            AfterStop::Remove => true,
+            AfterStop::Reopen => false,
+            AfterStop::Reapply { until } => until <= now,
         }
     }
 }
@@ -212,7 +216,7 @@ pub struct Opening {
 }
 
 /// Describes the number of open doors, and of bans if there are any.
-pub fn in_words(leases: &[Lease]) -> String {
+pub fn summary(leases: &[Lease]) -> String {
     let bans = leases.iter().filter(|lease| lease.is_ban()).count();
     let doors = leases.len() - bans;
     match bans {

@@ -118,7 +118,7 @@ fn a_machine_that_has_run_for_long_closes_in_time() {
         let text = journal::encode(&place, book.leases().iter());
         let leases = journal::decode(&text).unwrap().leases;
         let mut book = LeaseBook::default();
-        book.adopt(leases, &mut actions);
+        book.restore(leases, &mut actions);
         book.expire(now + TIMEOUT - 1, &mut actions);
         assert_eq!(
             (book.next_expiry(), actions.len()),
@@ -261,7 +261,7 @@ fn what_was_at_a_command_is_stopped_after_a_restart_and_what_was_open_runs_on() 
     open_now(&mut book, 3, 0);
     let mut actions = Vec::new();
     let mut restored = LeaseBook::default();
-    restored.adopt(book.leases().to_vec(), &mut actions);
+    restored.restore(book.leases().to_vec(), &mut actions);
     assert_eq!(actions, [Action::RunStop(1)]);
     assert_eq!(restored.next_expiry(), Some(TIMEOUT));
 }
@@ -271,7 +271,7 @@ fn a_lease_that_was_taken_over_is_renewed_and_applied_again_like_any_other() {
     let book = with_open_lease();
     let mut actions = Vec::new();
     let mut restored = LeaseBook::default();
-    restored.adopt(book.leases().to_vec(), &mut actions);
+    restored.restore(book.leases().to_vec(), &mut actions);
     assert_eq!(open_now(&mut restored, 2, 600), [Action::LogRenewed(0)]);
     assert_eq!(restored.next_expiry(), Some(600 + TIMEOUT));
     restored.reapply(&mut actions);
@@ -396,7 +396,7 @@ fn bans_and_doors_take_no_room_from_one_another() {
     });
     let doors = doors.filter(|door| open(&mut book, door.clone())).count();
     assert_eq!(doors, MAX_LEASES);
-    assert_eq!(in_words(book.leases()), "256 open doors and 512 bans");
+    assert_eq!(summary(book.leases()), "256 open doors and 512 bans");
 }
 
 #[test]

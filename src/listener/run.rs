@@ -20,7 +20,7 @@ use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet_socket::{Batch, InterfaceIndex};
 use crate::sys::poll;
-use crate::sys::poll::{Awaits, PollEntry};
+use crate::sys::poll::{Interest, PollEntry};
 use crate::util::bpf::Instruction;
 use crate::util::time::Millis;
 use crate::util::time::{NEVER, soonest};
@@ -163,14 +163,14 @@ impl<'a> Listener<'a> {
                 // Never full: Selector::list returns at most MAX_INTERFACES.
                 let mut entries = heapless::Vec::<PollEntry<'_>, { MAX_INTERFACES + 2 }>::new();
                 for fd in own.into_iter().chain(self.captures.iter().map(AsFd::as_fd)) {
-                    let _ = entries.push(PollEntry::new(Some(fd), Awaits::Input));
+                    let _ = entries.push(PollEntry::new(Some(fd), Interest::Readable));
                 }
                 poll::wait(&mut entries, now, soonest(&deadlines))
                     .map_err(|error| with_context("poll", error))?
             };
             // The poll may have slept for days.
             let now = monotonic();
-            if ready.has(0) && !self.obey() {
+            if ready.has(0) && !self.handle_records() {
                 return Ok(());
             }
             if ready.has(1) && self.changes.drain(&interfaces::matters) {
@@ -192,7 +192,7 @@ impl<'a> Listener<'a> {
 
     /// Handles the keeper's records. Returns `false` if the keeper has ended, sent `Stop`, or sent
     /// something malformed.
-    fn obey(&mut self) -> bool {
+    fn handle_records(&mut self) -> bool {
         let mut buffer = [0u8; MAX_RECORD];
         loop {
             let length = match self.keeper.receive(&mut buffer, false) {

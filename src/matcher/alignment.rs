@@ -73,7 +73,7 @@ pub(super) struct Alignment {
 }
 
 /// All alignments of an attempt, at most one for each stage, highest stage first.
-pub(super) type Readings = heapless::Vec<Alignment, { MAX_STEPS - 1 }>;
+pub(super) type Alignments = heapless::Vec<Alignment, { MAX_STEPS - 1 }>;
 
 /// A stored alignment: 53 bits for the start, 4 for the marks, 2 for the strays, 5 for the stage.
 /// All zero means none.
@@ -130,14 +130,14 @@ impl Alignment {
 
 /// Inserts an alignment behind those of higher stages. If there is one at the same stage, the one
 /// of higher rank stays.
-pub(super) fn put(readings: &mut Readings, alignment: Alignment) {
-    match readings.last_mut() {
+pub(super) fn put(alignments: &mut Alignments, alignment: Alignment) {
+    match alignments.last_mut() {
         Some(last) if last.stage == alignment.stage => {
             if last.rank() < alignment.rank() {
                 *last = alignment;
             }
         }
         // Never full: there is room for every stage.
-        _ => drop(readings.push(alignment)),
+        _ => drop(alignments.push(alignment)),
     }
 }

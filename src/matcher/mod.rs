@@ -164,7 +164,7 @@ impl Matcher {
             let pattern = &patterns[usize::from(table.door(slot))];
             deadline(
                 table.reported_stage(slot),
-                &table.readings(slot, now),
+                &table.alignments(slot, now),
                 pattern.seq_timeout,
             )
         });
@@ -217,14 +217,19 @@ fn expire_attempt(
     now: Millis,
     tell: &mut dyn FnMut(Event),
 ) -> bool {
-    let mut readings = table.readings(slot, now);
-    let before = readings.len();
-    readings.retain(|alignment| now.saturating_sub(alignment.start.millis()) < pattern.seq_timeout);
-    if readings.len() == before && before > 0 {
+    let mut alignments = table.alignments(slot, now);
+    let before = alignments.len();
+    alignments
+        .retain(|alignment| now.saturating_sub(alignment.start.millis()) < pattern.seq_timeout);
+    if alignments.len() == before && before > 0 {
         return true;
     }
     let reported = table.reported_stage(slot);
-    if reported > 0 && !readings.iter().any(|alignment| alignment.stage == reported) {
+    if reported > 0
+        && !alignments
+            .iter()
+            .any(|alignment| alignment.stage == reported)
+    {
         table.set_told(slot, 0);
         tell(Event::TimedOut {
             door: table.door(slot),
@@ -232,10 +237,10 @@ fn expire_attempt(
             stage: reported,
         });
     }
-    if readings.is_empty() {
+    if alignments.is_empty() {
         table.remove(slot);
         return false;
     }
-    table.store(slot, &readings, pattern.seq_timeout);
+    table.store(slot, &alignments, pattern.seq_timeout);
     true
 }

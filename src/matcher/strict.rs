@@ -6,7 +6,7 @@
 //! knock start one at each door whose first step it is. An attempt has one alignment and no strays.
 #![forbid(unsafe_code)]
 
-use super::alignment::{Alignment, Moment, Readings};
+use super::alignment::{Alignment, Alignments, Moment};
 use super::table::Table;
 use super::{Event, expire_attempt};
 use crate::knock::{Knock, Pattern};
@@ -74,7 +74,7 @@ pub(super) fn knock(
         let Some(slot) = found.or_else(|| table.insert(place, source, door)) else {
             continue;
         };
-        let before = table.readings(slot, now).first().copied();
+        let before = table.alignments(slot, now).first().copied();
         let alignment = Alignment {
             stage,
             ..before.unwrap_or(Alignment::begin(Moment::first_of(now)))
@@ -83,7 +83,7 @@ pub(super) fn knock(
         table.store_and_touch(
             slot,
             place,
-            &Readings::from_iter([alignment]),
+            &Alignments::from_iter([alignment]),
             pattern.seq_timeout,
         );
     }

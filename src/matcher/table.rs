@@ -22,7 +22,7 @@
 mod lists;
 mod wheel;
 
-use super::alignment::{Alignment, Packed, Readings};
+use super::alignment::{Alignment, Alignments, Packed};
 use super::hash::{HashSlot, Keys, octets};
 use crate::limits::{MAX_ATTEMPTS, MAX_DOORS, MIN_NETWORK_SHARE, NETWORK_SHARES};
 use crate::util::time::Millis;
@@ -365,8 +365,8 @@ impl Table {
     }
 
     /// Returns the alignments.
-    pub fn readings(&self, slot: Slot, now: Millis) -> Readings {
-        let mut readings = Readings::new();
+    pub fn alignments(&self, slot: Slot, now: Millis) -> Alignments {
+        let mut alignments = Alignments::new();
         let mut next = Some(slot);
         while let Some(slot) = next {
             let entry = self.entry(slot);
@@ -374,10 +374,10 @@ impl Table {
                 .cells
                 .iter()
                 .map_while(|cell| Alignment::unpack(*cell, now));
-            readings.extend(cells.take(readings.capacity() - readings.len()));
+            alignments.extend(cells.take(alignments.capacity() - alignments.len()));
             next = entry.more;
         }
-        readings
+        alignments
     }
 
     /// Stores changed alignments, and makes the attempt the newest of the class of its highest
@@ -386,21 +386,21 @@ impl Table {
         &mut self,
         slot: Slot,
         place: HashSlot,
-        readings: &Readings,
+        alignments: &Alignments,
         seq_timeout: Millis,
     ) {
-        let stage = readings.first().map_or(1, |highest| highest.stage);
+        let stage = alignments.first().map_or(1, |highest| highest.stage);
         self.unlist(slot, place);
         self.enlist(slot, place, usize::from(stage - 1).min(CLASSES - 1));
-        self.store(slot, readings, seq_timeout);
+        self.store(slot, alignments, seq_timeout);
     }
 
     /// Stores the remaining alignments.
-    pub fn store(&mut self, slot: Slot, readings: &Readings, seq_timeout: Millis) {
+    pub fn store(&mut self, slot: Slot, alignments: &Alignments, seq_timeout: Millis) {
         self.clear_due(slot);
-        let deadline = deadline(self.reported_stage(slot), readings, seq_timeout);
+        let deadline = deadline(self.reported_stage(slot), alignments, seq_timeout);
         self.set_due(slot, deadline);
-        let (mut at, mut chunks) = (slot, readings.chunks(CELLS));
+        let (mut at, mut chunks) = (slot, alignments.chunks(CELLS));
         loop {
             let mut cells = [Packed::default(); CELLS];
             for (cell, alignment) in cells.iter_mut().zip(chunks.next().unwrap_or_default()) {
@@ -462,13 +462,13 @@ impl Table {
 
 /// Returns the deadline: the end of the stage reported last or, if none was reported, the end of
 /// the last alignment.
-pub(super) fn deadline(reported: u8, readings: &Readings, seq_timeout: Millis) -> Millis {
+pub(super) fn deadline(reported: u8, alignments: &Alignments, seq_timeout: Millis) -> Millis {
     // Of two alignments, the lower stage started later.
-    let reported = readings
+    let reported = alignments
         .iter()
         .find(|alignment| alignment.stage == reported);
     let start = reported
-        .or(readings.last())
+        .or(alignments.last())
         .map_or(0, |alignment| alignment.start.millis());
     start.saturating_add(seq_timeout)
 }

@@ -42,7 +42,7 @@
 //! stage reported last ends, that is a failure. What was never reported ends silently.
 #![forbid(unsafe_code)]
 
-use super::alignment::{Alignment, Mark, Moment, Readings, put};
+use super::alignment::{Alignment, Alignments, Mark, Moment, put};
 use super::copies::Copies;
 use super::table::{Attempts, Slot, Table};
 use super::{Event, expire_attempt};
@@ -112,10 +112,10 @@ pub(super) fn knock(
         };
         let Some(slot) = slot else { continue };
 
-        let mut readings = Readings::new();
+        let mut alignments = Alignments::new();
         let mut reached = None;
         // Highest first, so that an alignment that advances meets only those that stay.
-        for before in &table.readings(slot, now.millis()) {
+        for before in &table.alignments(slot, now.millis()) {
             is_used |= view.is_due(before);
             let after = match opens {
                 true => opening.leaves(patterns, &view, *before),
@@ -123,28 +123,28 @@ pub(super) fn knock(
             };
             if let Some(after) = after {
                 reached = reached.or((after.stage > before.stage).then_some(after.stage));
-                put(&mut readings, after);
+                put(&mut alignments, after);
             }
         }
         if starts {
             is_used = true;
             reached = reached.or(Some(1));
-            if readings.last().is_some_and(|lowest| lowest.stage == 1) {
-                readings.pop();
+            if alignments.last().is_some_and(|lowest| lowest.stage == 1) {
+                alignments.pop();
             }
             let mut first = Alignment::begin(now);
             if opens {
                 first.mark(Mark::Used);
             }
-            put(&mut readings, first);
+            put(&mut alignments, first);
         }
-        report_progress(&view, table, slot, (reached, &readings), tell);
-        if readings.is_empty() {
+        report_progress(&view, table, slot, (reached, &alignments), tell);
+        if alignments.is_empty() {
             table.remove(slot);
         } else if view.wants {
-            table.store_and_touch(slot, attempts.place, &readings, pattern.seq_timeout);
+            table.store_and_touch(slot, attempts.place, &alignments, pattern.seq_timeout);
         } else {
-            table.store(slot, &readings, pattern.seq_timeout);
+            table.store(slot, &alignments, pattern.seq_timeout);
         }
     }
     if is_used {
@@ -299,18 +299,18 @@ fn look(
     packet: &KnockAt<'_>,
 ) -> Candidates {
     let now = packet.now;
-    let at_wanting_doors = |visit: &mut dyn FnMut(u16, &View<'_>, &Readings)| {
+    let at_wanting_doors = |visit: &mut dyn FnMut(u16, &View<'_>, &Alignments)| {
         for (door, pattern) in (0u16..).zip(patterns) {
             if let Some(view) = View::new(pattern, packet).filter(|view| view.wants) {
                 let slot = attempts.at(table, door);
-                let readings = slot.map(|slot| table.readings(slot, now.millis()));
-                visit(door, &view, &readings.unwrap_or_default());
+                let alignments = slot.map(|slot| table.alignments(slot, now.millis()));
+                visit(door, &view, &alignments.unwrap_or_default());
             }
         }
     };
     let mut going = Going::default();
-    at_wanting_doors(&mut |door, view, readings| {
-        for alignment in readings {
+    at_wanting_doors(&mut |door, view, alignments| {
+        for alignment in alignments {
             let ends = view.is_last_for(alignment);
             if view.is_due(alignment) && !ends && !alignment.is(Mark::Broken) {
                 going.add(door, alignment);
@@ -322,8 +322,8 @@ fn look(
         start: now,
     };
     let mut best = None;
-    at_wanting_doors(&mut |door, view, readings| {
-        let complete = match (view.steps, readings.first()) {
+    at_wanting_doors(&mut |door, view, alignments| {
+        let complete = match (view.steps, alignments.first()) {
             ([_], _) => Alignment::begin(now),
             (_, Some(highest)) if view.is_due(highest) && view.is_last_for(highest) => *highest,
             _ => return,
@@ -351,7 +351,7 @@ fn report_progress(
     view: &View<'_>,
     table: &mut Table,
     slot: Slot,
-    (reached, readings): (Option<u8>, &Readings),
+    (reached, alignments): (Option<u8>, &Alignments),
     tell: &mut dyn FnMut(Event),
 ) {
     let (door, source, reported) = (
@@ -369,7 +369,11 @@ fn report_progress(
                 stage,
             });
         }
-        _ if reported > 0 && readings.iter().all(|alignment| alignment.stage != reported) => {
+        _ if reported > 0
+            && alignments
+                .iter()
+                .all(|alignment| alignment.stage != reported) =>
+        {
             table.set_told(slot, 0);
             tell(Event::Failed {
                 door,

@@ -35,14 +35,18 @@ pub(super) fn hit(
         {
             continue;
         }
-        let mut readings = table.readings(slot, now);
-        readings.retain_mut(|alignment| {
+        let mut alignments = table.alignments(slot, now);
+        alignments.retain_mut(|alignment| {
             let second = alignment.is(Mark::Tripped);
             alignment.mark(Mark::Tripped);
             !second
         });
         let reported = table.reported_stage(slot);
-        if reported > 0 && readings.iter().all(|alignment| alignment.stage != reported) {
+        if reported > 0
+            && alignments
+                .iter()
+                .all(|alignment| alignment.stage != reported)
+        {
             table.set_told(slot, 0);
             tell(Event::Failed {
                 door,
@@ -50,10 +54,10 @@ pub(super) fn hit(
                 stage: reported,
             });
         }
-        if readings.is_empty() {
+        if alignments.is_empty() {
             table.remove(slot);
         } else {
-            table.store(slot, &readings, pattern.seq_timeout);
+            table.store(slot, &alignments, pattern.seq_timeout);
         }
     }
 }

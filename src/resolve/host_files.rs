@@ -1,7 +1,7 @@
 //! The lines of hosts(5), services(5) and resolv.conf(5).
 #![forbid(unsafe_code)]
 
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use std::net::IpAddr;
 
 /// Returns the server in this line of resolv.conf. An IPv6 address can have a zone.
@@ -45,7 +45,7 @@ pub fn port_of(line: &str, service: &str) -> Option<(u16, bool)> {
     let (port, protocol) = words.next()?.split_once('/')?;
     (name == service || words.any(|other| other == service)).then_some(())?;
     Some((
-        number(port.as_bytes(), u16::MAX.into())? as u16,
+        parse_uint(port.as_bytes(), u16::MAX.into())? as u16,
         protocol == "tcp",
     ))
 }

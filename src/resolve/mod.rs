@@ -13,7 +13,7 @@ use crate::sys::file::{open, read_all};
 use crate::sys::message_socket::MessageSocket;
 use crate::sys::netlink::Netlink;
 use crate::sys::random;
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::text::shown;
 use dns::{RecordKind, Reply};
 use std::fs::File;
@@ -308,7 +308,7 @@ fn numeric(text: &str, port: u16) -> Option<SocketAddr> {
         let SocketAddr::V6(v6) = &mut address else {
             return None;
         };
-        v6.set_scope_id(match number(zone.as_bytes(), u32::MAX.into()) {
+        v6.set_scope_id(match parse_uint(zone.as_bytes(), u32::MAX.into()) {
             Some(index) => index as u32,
             None => links().iter().find(|link| link.name == zone)?.index.0,
         });

@@ -7,7 +7,7 @@ use super::dns::{self, MAX_MESSAGE, Reply};
 use crate::limits::{DNS_TRIES, DNS_WAIT_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::message_socket::MessageSocket;
-use crate::sys::poll::{self, Awaits, PollEntry};
+use crate::sys::poll::{self, Interest, PollEntry};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
@@ -31,7 +31,7 @@ pub fn ask(servers: &[SocketAddr], question: &[u8]) -> Option<Reply> {
             }
             let mut entries = Vec::new();
             for socket in &sockets {
-                entries.push(PollEntry::new(Some(socket.as_fd()), Awaits::Input));
+                entries.push(PollEntry::new(Some(socket.as_fd()), Interest::Readable));
             }
             let mut ready = poll::wait(&mut entries, now, until).ok()?;
             let mut said = None;

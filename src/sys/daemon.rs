@@ -6,7 +6,7 @@ use super::exec::fork;
 use super::file::{open, read_all, write_all};
 use super::program::{self, ExitCode};
 use crate::limits::{MAX_INHERITED, STATE_TRIES};
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::process::Pid;
 use std::fs::File;
 use std::io;
@@ -27,7 +27,7 @@ pub fn close_inherited() {
     match directory::names(Path::new("/proc/self/fd")) {
         Ok(names) => {
             for name in &names {
-                number(name.as_bytes(), libc::c_int::MAX as u64).map(close);
+                parse_uint(name.as_bytes(), libc::c_int::MAX as u64).map(close);
             }
         }
         // All that are likely to exist.

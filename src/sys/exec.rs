@@ -6,7 +6,7 @@ use super::error::{Error, Result, cerr, retry};
 use super::file::{self, c_string, open, read_all, read_file, write_all};
 use super::{poll, signals};
 use crate::limits::{EXEC_PAUSE_MS, EXEC_TRIES};
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use crate::util::path::parent;
 use crate::util::process::{Pid, ProcessGroup};
 use std::ffi::{CStr, CString};
@@ -60,7 +60,7 @@ fn start_time(process: Pid) -> Result<u64> {
     let mut after_name = stat.rsplit(|byte| *byte == b')');
     let fields = after_name.next().unwrap_or_default();
     let field = fields.split(|byte| *byte == b' ').nth(20);
-    let started = field.and_then(|field| number(field, u64::MAX));
+    let started = field.and_then(|field| parse_uint(field, u64::MAX));
     started.ok_or(Error::Os(libc::EINVAL))
 }
 
@@ -96,7 +96,7 @@ impl Prepared {
     }
 
     /// Releases the child. If the daemon dies before this, the command never runs.
-    pub fn go(self) -> Result<()> {
+    pub fn release(self) -> Result<()> {
         write_all(self.gate.as_fd(), b"!")
     }
 }

@@ -8,13 +8,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The condition to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Awaits {
+pub enum Interest {
     /// Readable, or at its end.
-    Input,
+    Readable,
     /// Writable.
-    Room,
+    Writable,
     /// Hang-up only.
-    Nothing,
+    Hangup,
 }
 
 /// A descriptor to wait for.
@@ -23,13 +23,13 @@ pub struct PollEntry<'a>(libc::pollfd, PhantomData<BorrowedFd<'a>>);
 
 impl<'a> PollEntry<'a> {
     /// Without a descriptor the entry is never ready.
-    pub fn new(descriptor: Option<BorrowedFd<'a>>, awaits: Awaits) -> PollEntry<'a> {
+    pub fn new(descriptor: Option<BorrowedFd<'a>>, awaits: Interest) -> PollEntry<'a> {
         let pollfd = libc::pollfd {
             fd: descriptor.map_or(-1, |fd| fd.as_raw_fd()),
             events: match awaits {
-                Awaits::Input => libc::POLLIN,
-                Awaits::Room => libc::POLLOUT,
-                Awaits::Nothing => 0,
+                Interest::Readable => libc::POLLIN,
+                Interest::Writable => libc::POLLOUT,
+                Interest::Hangup => 0,
             },
             revents: 0,
         };

@@ -37,11 +37,11 @@ pub fn printable(bytes: &[u8]) -> String {
 
 /// Quotes bytes for a message, cut at 60 characters.
 pub fn quote(bytes: &[u8]) -> String {
-    ["'", &cut(bytes), "'"].concat()
+    ["'", &truncate_for_log(bytes), "'"].concat()
 }
 
 /// Cuts bytes for a message at 60 characters.
-pub fn cut(bytes: &[u8]) -> String {
+pub fn truncate_for_log(bytes: &[u8]) -> String {
     let mut text = printable(bytes);
     let end = text.chars().take(60).map(char::len_utf8).sum();
     if end < text.len() {

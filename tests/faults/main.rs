@@ -1,7 +1,7 @@
 //! Makes every system call of the knock stories fail once and checks that the guarantees hold.
 //!
 //! A first run of each story records which calls it makes and by which path through the program.
-//! Then the story runs once for each of these calls and each error that it can return.
+//! AfterStop the story runs once for each of these calls and each error that it can return.
 //! `scripts/test` tries the first call of each path, `scripts/faults` every call and more errors.
 //!
 //! usage: faults [--whole] [--jobs N] [--verbose] [WORD...]

@@ -156,7 +156,7 @@ fn a_door_within_another_is_withheld_while_the_others_attempt_fits() {
 #[test]
 fn a_longer_door_goes_on_when_its_beginning_has_opened() {
     assert_events_at(&["1,2", "1,2,3"], "1 2 3", "A1 B1 A2 A! B2 B3 B!");
-    // Then two wrong knocks are forgiven, including repeats.
+    // AfterStop two wrong knocks are forgiven, including repeats.
     assert_events_at(&["1,2", "1,2,3"], "1 2 2 2 3", "A1 B1 A2 A! B2 B3 B!");
     assert_events_at(&["1,2", "1,2,3"], "1 2 2 2 2 3", "A1 B1 A2 A! B2 Bx2");
 }

@@ -165,7 +165,7 @@ fn each_knock_opens_once_through_reloads() {
         let mut stopped = 0;
         for number in 1.. {
             signal(keeper, libc::SIGHUP);
-            // On a busy machine the old listener may exit before the check sees it. Then try again.
+            // On a busy machine the old listener may exit before the check sees it. AfterStop try again.
             while daemon.count(lines::IN_FORCE) < number && children(keeper).len() < 2 {}
             signal(keeper, libc::SIGSTOP);
             stopped += usize::from(children(keeper).len() == 2);

@@ -53,7 +53,7 @@ impl Soak {
         }
     }
 
-    /// Sends SIGTERM. Then everything is as before the first start, and the journal is empty.
+    /// Sends SIGTERM. AfterStop everything is as before the first start, and the journal is empty.
     pub fn finish(&mut self) {
         self.note("the last SIGTERM", "");
         self.terminate();

@@ -23,7 +23,7 @@ mod emit;
 use crate::knock::tripwire::{PortRange, TCP_RULE, Tripwires};
 use crate::knock::{FlagRule, Pattern, Protocol};
 use crate::util::bpf::Instruction;
-use crate::util::number::number;
+use crate::util::number::parse_uint;
 use std::net::IpAddr;
 
 /// Capabilities of the running kernel's filters.
@@ -37,7 +37,7 @@ pub struct Kernel {
 /// whether a frame has a VLAN tag: 3.8 and later. Older kernels drop every packet at this test.
 pub fn knows_vlan_tag(release: &str) -> bool {
     let mut numbers = release.as_bytes().split(|byte| !byte.is_ascii_digit());
-    let mut next = || number(numbers.next()?, u32::MAX.into());
+    let mut next = || parse_uint(numbers.next()?, u32::MAX.into());
     match (next(), next()) {
         (Some(major), Some(minor)) => (major, minor) >= (3, 8),
         _ => false,

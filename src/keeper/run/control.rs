@@ -3,7 +3,7 @@
 
 use super::Keeper;
 use crate::ipc::{Counters, Interface, ToListener};
-use crate::keeper::control::{Control, ERROR, OK, Question};
+use crate::keeper::control::{Control, ERROR, OK, Request};
 use crate::keeper::log::LogKind;
 use crate::keeper::status::{DoorStatus, ListenerStatus, Status};
 use crate::lease::{BAN, Lease};
@@ -52,8 +52,8 @@ impl Keeper {
             return;
         };
         control.serve(ready, now, &mut |question| match question {
-            Question::Status { .. } => None,
-            Question::Close { door, source } => Some(self.close_door(&door, source)),
+            Request::Status { .. } => None,
+            Request::Close { door, source } => Some(self.close_door(&door, source)),
         });
         let asked = control.has_pending_status();
         self.control = Some(control);

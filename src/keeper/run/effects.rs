@@ -52,7 +52,7 @@ impl Keeper {
         self.save();
         for process in forked {
             // A child that has already died is reaped like any other.
-            let _ = process.go();
+            let _ = process.release();
         }
     }
 

@@ -8,7 +8,7 @@ use crate::keeper::commands::{Command, Role};
 use crate::keeper::doors::expand;
 use crate::keeper::log::LogKind;
 use crate::keeper::state::{StateDir, StateDirError};
-use crate::lease::{Lease, LeaseKind, Opening, Phase, Turn, in_words};
+use crate::lease::{Lease, LeaseKind, Opening, Phase, Turn, summary};
 use crate::limits::{MAX_LEASES, SHUTDOWN_START_MS};
 use crate::sys::clock::monotonic;
 use crate::sys::exec::{self, Ending};
@@ -111,7 +111,7 @@ impl Keeper {
     pub(super) fn reapply(&mut self) {
         self.log.log(
             LogKind::Event,
-            &format_args!("re-applying {}", in_words(self.book.leases())),
+            &format_args!("re-applying {}", summary(self.book.leases())),
         );
         self.book.reapply(&mut self.actions);
     }

@@ -12,7 +12,7 @@ use crate::knock::Protocol;
 use crate::limits::{LISTENER_END_MS, LISTENER_PAUSE_MS, MAX_LAST_RECORDS, RECORDS_AT_ONCE};
 use crate::sys::clock::monotonic;
 use crate::sys::error::Result;
-use crate::sys::poll::{self, Awaits, PollEntry};
+use crate::sys::poll::{self, Interest, PollEntry};
 use crate::util::time::Millis;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -69,7 +69,7 @@ impl Keeper {
                     self.handle_message(record);
                 }
                 Received::Nothing if now < until => {
-                    let entry = PollEntry::new(Some(listener.as_fd()), Awaits::Input);
+                    let entry = PollEntry::new(Some(listener.as_fd()), Interest::Readable);
                     if poll::wait(&mut [entry], now, until).is_err() {
                         return;
                     }

@@ -28,7 +28,7 @@ use crate::limits::{
 };
 use crate::sys::clock::monotonic;
 use crate::sys::error::Result;
-use crate::sys::poll::{self, Awaits, PollEntry, Ready};
+use crate::sys::poll::{self, Interest, PollEntry, Ready};
 use crate::sys::program::ExitCode;
 use crate::sys::signals::{Signal, Signals};
 use crate::util::process::Pid;
@@ -282,7 +282,7 @@ impl Keeper {
         own[PollSource::Names as usize] = self.log.descriptor();
         let mut entries = Vec::new();
         for fd in &own {
-            entries.push(PollEntry::new(*fd, Awaits::Input));
+            entries.push(PollEntry::new(*fd, Interest::Readable));
         }
         if let Some(control) = &self.control {
             control.add_entries(&mut entries);

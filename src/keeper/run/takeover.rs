@@ -5,7 +5,7 @@
 use super::Keeper;
 use crate::keeper::log::LogKind;
 use crate::keeper::state::StateDir;
-use crate::lease::{Lease, Phase, in_words};
+use crate::lease::{Lease, Phase, summary};
 use crate::limits::ORPHAN_MS;
 use crate::sys::clock::monotonic;
 use crate::sys::{exec, poll};
@@ -61,13 +61,13 @@ impl Keeper {
     pub(super) fn take_over_leases(&mut self, leases: Vec<Lease>) {
         kill_orphans(&leases);
         if !leases.is_empty() {
-            let number = in_words(&leases);
+            let number = summary(&leases);
             self.log.log(
                 LogKind::Event,
                 &format_args!("{number} taken over from the previous daemon"),
             );
         }
-        self.book.adopt(leases, &mut self.actions);
+        self.book.restore(leases, &mut self.actions);
         self.book.expire(monotonic(), &mut self.actions);
         self.carry_out(monotonic());
         let stopping = |lease: &Lease| matches!(lease.phase, Phase::Stopping { .. });

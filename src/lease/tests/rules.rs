@@ -163,7 +163,7 @@ impl World {
         self.running.clear();
         let mut actions = Vec::new();
         self.book = LeaseBook::default();
-        self.book.adopt(found.leases, &mut actions);
+        self.book.restore(found.leases, &mut actions);
         self.book.expire(self.now, &mut actions);
         let leases = self.book.leases().iter();
         let stopping = leases.filter(|lease| matches!(lease.phase, Phase::Stopping { .. }));

@@ -19,8 +19,8 @@ fn at(stage: u8, start: Millis) -> Alignment {
 }
 
 fn store_and_touch(table: &mut Table, slot: Slot, place: HashSlot, alignments: &[Alignment]) {
-    let readings = alignments.iter().copied().collect();
-    table.store_and_touch(slot, place, &readings, SEQ_TIMEOUT);
+    let alignments = alignments.iter().copied().collect();
+    table.store_and_touch(slot, place, &alignments, SEQ_TIMEOUT);
 }
 
 /// An attempt at that stage.
@@ -169,7 +169,7 @@ proptest! {
             now += pause * pause / 100;
             let soonest = model.values().min().copied();
             prop_assert!(table.next_look() <= soonest, "not after the first deadline");
-            let due = |table: &Table, slot| deadline(0, &table.readings(slot, now + 1_000_000), SEQ_TIMEOUT);
+            let due = |table: &Table, slot| deadline(0, &table.alignments(slot, now + 1_000_000), SEQ_TIMEOUT);
             let mut tick = 0;
             while let Some((first, after)) = table.next_due(tick, now) {
                 tick = after;
@@ -215,7 +215,10 @@ fn each_attempt_keeps_all_its_alignments() {
     }
     assert_eq!(table.len(), fit, "none was evicted");
     for (n, slot) in (0..).zip(&slots) {
-        assert_eq!(table.readings(*slot, 100_000).as_slice(), expected(n, EACH));
+        assert_eq!(
+            table.alignments(*slot, 100_000).as_slice(),
+            expected(n, EACH)
+        );
     }
     // What they no longer need is used again.
     for (n, slot) in (0..).zip(&slots) {
@@ -228,7 +231,7 @@ fn each_attempt_keeps_all_its_alignments() {
     }
     assert_eq!(table.len(), DEFAULT_ATTEMPTS - fit, "none was evicted");
     for (n, slot) in (0..).zip(&slots) {
-        assert_eq!(table.readings(*slot, 100_000).as_slice(), expected(n, 4));
+        assert_eq!(table.alignments(*slot, 100_000).as_slice(), expected(n, 4));
     }
 }
 
@@ -244,7 +247,7 @@ fn many_alignments_in_a_full_table_evict_others_and_never_themselves() {
             .collect();
         store_and_touch(&mut table, slot, place, &many);
         assert_eq!(table.find(place, source(n), 0), Some(slot));
-        assert_eq!(table.readings(slot, 0).as_slice(), many);
+        assert_eq!(table.alignments(slot, 0).as_slice(), many);
     }
 }
 

@@ -180,7 +180,7 @@ fn no_right_to_capture() {
     }
 }
 
-/// L14: CAP_NET_RAW is sufficient. Then the daemon cannot fork for a while.
+/// L14: CAP_NET_RAW is sufficient. AfterStop the daemon cannot fork for a while.
 fn fork_fails() {
     let life = Life::new("[A]\nsequence=7000\ntcpflags=syn\ncommand=echo it ran\n");
     let daemon = start_as_nobody(&life, "-all,+net_raw");

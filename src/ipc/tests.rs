@@ -1,4 +1,4 @@
-//! Records come back as they were, and nothing else is a record.
+//! Records survive encoding and decoding, and other bytes are refused.
 
 use super::*;
 use crate::knock::{FlagRule, Protocol};
@@ -10,7 +10,7 @@ fn ip() -> impl Strategy<Value = IpAddr> {
     any::<IpAddr>()
 }
 
-/// A text as an honest listener sends it.
+/// Text as a correct listener sends it.
 fn text(most: usize) -> impl Strategy<Value = String> {
     let text = prop::collection::vec(any::<char>(), 0..=most);
     let fit = |text: Vec<char>| text.into_iter().filter(|it| !is_deceptive(*it)).collect();

@@ -1,4 +1,4 @@
-//! What the lease book promises, driven by a keeper made of numbers.
+//! The promises of the lease book, tested with a simulated keeper.
 
 mod rules;
 
@@ -25,7 +25,7 @@ fn opening(source: u8) -> Opening {
     }
 }
 
-/// Carries actions out: keeps what runs for each lease, and checks what may never happen.
+/// Executes actions: tracks the running command of each lease, and checks invariants.
 #[derive(Default)]
 struct Hands {
     running: Vec<(LeaseId, bool)>,
@@ -76,7 +76,7 @@ fn open_now(book: &mut LeaseBook, source: u8, now: Millis) -> Vec<Action> {
     actions
 }
 
-/// A book with one lease, number 0, open until [`TIMEOUT`].
+/// Returns a book with one lease, number 0, open until [`TIMEOUT`].
 fn with_open_lease() -> LeaseBook {
     let mut book = LeaseBook::default();
     assert_eq!(open_now(&mut book, 2, 0), [Action::RunStart(0)]);
@@ -102,8 +102,8 @@ fn the_time_runs_from_the_end_of_the_start_command() {
     assert!(book.leases().is_empty());
 }
 
-/// Milliseconds since the boot in 32 bits end after 49 days, seconds in 31 or 32 bits after 68 or
-/// 136 years.
+/// 32-bit milliseconds since boot overflow after 49 days, seconds in 31 or 32 bits after 68 or 136
+/// years.
 #[test]
 fn a_machine_that_has_run_for_long_closes_in_time() {
     for end in [1 << 32, 1000 << 31, 1000 << 32] {
@@ -149,7 +149,7 @@ fn a_second_knock_runs_a_start_command_that_failed_once_more() {
     book.start_failed(0);
     book.command_ended(0, 0, &mut actions);
     assert_eq!(book.next_expiry(), Some(TIMEOUT), "it closes all the same");
-    // What it did before it failed is undone first.
+    // First undo what it did before it failed.
     assert_eq!(open_now(&mut book, 2, 500), [Action::RunStop(0)]);
     book.command_ended(0, 510, &mut actions);
     assert_eq!(actions, [Action::RunStart(0)]);
@@ -159,7 +159,7 @@ fn a_second_knock_runs_a_start_command_that_failed_once_more() {
     assert_eq!(open_now(&mut book, 2, 530), [Action::LogRenewed(0)]);
 }
 
-/// As the command of a close door without a stop command does.
+/// Like the command of a close door without a stop command.
 #[test]
 fn a_second_knock_after_another_doors_command_runs_stop_and_start() {
     let mut book = with_open_lease();
@@ -314,7 +314,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever happens, no lease has two commands at once, every lease that is over ended with its
+    /// After any events, no lease has two commands at once, every finished lease ended with its
     /// stop command, and after a shutdown every door is shut.
     #[test]
     fn what_opened_closes(
@@ -366,7 +366,7 @@ fn a_deadline_that_passes_while_the_rules_are_put_back_ends_the_lease() {
     let Phase::Open { until } = book.leases()[0].phase else {
         panic!("{:?}", book.leases());
     };
-    // At the stop command.
+    // Killed during the stop command.
     book.reapply(&mut actions);
     actions.clear();
     book.command_ended(id, until, &mut actions);

@@ -14,13 +14,13 @@ const TIMEOUT: Millis = 1000;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A whole knock of that source.
+    /// A complete knock of that source.
     Knock(u8),
     /// A command is forked.
     Begin(usize),
-    /// It takes effect.
+    /// The command takes effect.
     Effect(usize),
-    /// It ends; a start command may have failed.
+    /// The command ends; a start command can fail.
     End { which: usize, fails: bool },
     /// Time passes.
     Wait(Millis),
@@ -28,7 +28,7 @@ enum Event {
     Flush,
     /// SIGUSR1, that number of times.
     Reapply(u8),
-    /// The firewall is restarted, SIGUSR1 comes, and all commands run to their end.
+    /// The firewall is restarted, SIGUSR1 arrives, and all commands finish.
     Restore,
     /// SIGKILL and a new start.
     Crash,
@@ -64,7 +64,7 @@ struct World {
     waiting: Vec<(LeaseId, bool)>,
     running: Vec<Running>,
     rules: BTreeMap<IpAddr, usize>,
-    /// Leases whose time is over: only another knock starts them again.
+    /// Expired leases: only another knock starts them again.
     over: BTreeSet<LeaseId>,
 }
 
@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// What runs is ended by the next daemon, wherever it stands. What waited never ran.
+    /// The next daemon ends running commands in any state. Waiting ones never ran.
     fn crash(&mut self) {
         let place = BootContext {
             boot: "b".to_string(),
@@ -213,8 +213,8 @@ impl World {
                 self.book.reapply(&mut actions);
                 self.accept(std::mem::take(&mut actions));
                 self.run_all();
-                // With `stack`, one lease's stop command takes the rule of another, which is the
-                // same.
+                // With `stack`, one lease's stop command removes the rule of another, which is
+                // equal.
                 if self.reknock == Reknock::Renew {
                     for lease in self.book.leases() {
                         prop_assert_eq!(self.rules.get(&lease.source), Some(&1));
@@ -227,7 +227,7 @@ impl World {
         Ok(())
     }
 
-    /// At most one rule for each lease, and none without.
+    /// Checks that each lease has at most one rule, and that no rule has no lease.
     fn check(&self) -> Result<(), TestCaseError> {
         for (source, rules) in &self.rules {
             let leases = self.book.leases().iter();
@@ -266,12 +266,12 @@ proptest! {
         if ends_by_signal {
             let mut actions = Vec::new();
             world.book.end(&|_| true, true, &mut actions);
-            // As the keeper does: what has not begun and has no lease any more is dropped.
+            // As in the keeper: drop waiting commands without a lease.
             let World { book, waiting, .. } = &mut world;
             waiting.retain(|(id, _)| book.get(*id).is_some());
             world.accept(actions);
             world.run_all();
-            // What had to wait for the end of its start command.
+            // Leases that had to wait for the end of their start command.
             world.happen(Event::Wait(0))?;
             world.run_all();
         } else {

@@ -23,7 +23,7 @@ fn store_and_touch(table: &mut Table, slot: Slot, place: HashSlot, alignments: &
     table.store_and_touch(slot, place, &alignments, SEQ_TIMEOUT);
 }
 
-/// An attempt at that stage.
+/// Creates an attempt at that stage.
 fn add(table: &mut Table, place: HashSlot, key: (u32, u16), stage: u8) -> Slot {
     let slot = table.insert(place, source(key.0), key.1).expect("a slot");
     store_and_touch(table, slot, place, &[at(stage, 0)]);
@@ -66,7 +66,8 @@ fn last_in_rank(model: &[((u32, u16), u8)], allowed: usize) -> Option<(u32, u16)
 }
 
 proptest! {
-    /// The model: attempts in the order of their last change, and who goes found by counting.
+    /// The model: attempts in the order of their last change. It finds the one to evict by
+    /// counting.
     #[test]
     fn finds_what_is_there_and_evicts_by_class_and_age(
         capacity in 1usize..20,
@@ -117,7 +118,7 @@ proptest! {
         order in Just((0u32..200).collect::<Vec<_>>()).prop_shuffle(),
     ) {
         let mut table = Table::with_share(200, 200, 1);
-        // All sources in few chains.
+        // Few chains for all sources.
         table.buckets = vec![None; 2];
         let mut model: HashMap<u32, Slot> = HashMap::new();
         for n in 0..200 {
@@ -126,7 +127,7 @@ proptest! {
         }
         for (removed, n) in order.into_iter().enumerate() {
             table.remove(model.remove(&n).expect("each is removed once"));
-            // Slots are used again, so that the chain is also grown while it shrinks.
+            // Reuses slots, so that the chain grows while it shrinks.
             if removed % 3 == 0 {
                 let place = table.place(source(1_000 + n));
                 model.insert(1_000 + n, add(&mut table, place, (1_000 + n, 0), 1));
@@ -152,7 +153,7 @@ proptest! {
         prop_assert_eq!(Alignment::unpack(alignment.pack(), now), Some(alignment));
     }
 
-    /// The model: who is due, found by looking at all.
+    /// The model: finds expired attempts by checking all.
     #[test]
     fn deadlines_are_found_when_they_are_due(
         ops in prop::collection::vec((0u32..40, prop_oneof![0u64..3_000, Just(40_000), Just(500_000)], 0u64..600), 1..150),
@@ -206,7 +207,7 @@ fn each_attempt_keeps_all_its_alignments() {
     };
     let mut slots = Vec::new();
     for n in 0..fit as u32 {
-        // One from each network, so that no share is used up.
+        // One from each network, so that no share is exhausted.
         let source = source(n << 8);
         let place = table.place(source);
         let slot = table.insert(place, source, 0).expect("a slot");
@@ -220,7 +221,7 @@ fn each_attempt_keeps_all_its_alignments() {
             expected(n, EACH)
         );
     }
-    // What they no longer need is used again.
+    // Slots that are no longer needed are used again.
     for (n, slot) in (0..).zip(&slots) {
         let place = table.place(table.source(*slot));
         store_and_touch(&mut table, *slot, place, &expected(n, 4));
@@ -263,8 +264,8 @@ fn the_seed_changes_the_places() {
     assert_eq!(places(1), places(1));
 }
 
-/// Addresses in a row, those that differ in upper bits only, and a network's: for a random hash
-/// 4096 in 16384 buckets are 512 pairs.
+/// Consecutive addresses, addresses that differ only in upper bits, and those of one network. With
+/// a random hash, 4096 of them in 16384 buckets have 512 pairs.
 #[test]
 fn no_pattern_of_addresses_crowds_the_buckets() {
     type Pattern = (&'static str, fn(u32) -> IpAddr);
@@ -306,7 +307,7 @@ fn a_network_is_a_24_or_a_64() {
     assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
 }
 
-/// 64 bytes a slot, and what finds it: a bucket, and its part in the lists of the networks.
+/// A slot takes 64 bytes, plus its bucket and its part of the lists of networks.
 #[test]
 fn an_attempt_costs_64_bytes_and_4_to_find_it() {
     assert_eq!(size_of::<Entry>(), 64);

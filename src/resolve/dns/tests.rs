@@ -8,7 +8,7 @@ fn asked(name: &str, kind: RecordKind) -> Vec<u8> {
     question(name, kind, ID).expect("a name of the DNS")
 }
 
-/// A reply to it with that response code and these records (owner, kind, data).
+/// Builds a reply with that response code and these records (owner, type, data).
 fn replied(question: &[u8], code: u8, records: &[(&[u8], u8, &[u8])]) -> Vec<u8> {
     let mut message = question.to_vec();
     message[2..8].copy_from_slice(&[0x81, 0x80 | code, 0, 1, 0, records.len() as u8]);
@@ -138,14 +138,14 @@ fn a_reply_cut_short_is_used_as_far_as_it_goes() {
     let address = "192.0.2.1".parse().expect("address");
     assert_eq!(reply(&message, &question), Some(Reply::Address(address)));
 
-    // Without the record it is not known whether there is one.
+    // Without the record it is unknown whether one exists.
     let mut message = replied(&question, 0, &[]);
     message[2] |= 2;
     assert_eq!(reply(&message, &question), Some(Reply::Failed));
 }
 
-/// What a PTR record with this data is read as; `tail` stands before the question's end as a name
-/// to point to.
+/// Decodes a PTR record with this data. `tail` precedes the end of the question, as a name to point
+/// to.
 fn ptr(data: &[u8]) -> Option<Reply> {
     let question = asked("1.2.0.192.in-addr.arpa", RecordKind::Ptr);
     reply(&replied(&question, 0, &[(SAME, 12, data)]), &question)

@@ -198,7 +198,7 @@ impl Capture {
                 false => (String::new(), ""),
             };
             let why = ": No such device exists";
-            let list = "; the interfaces here are: ";
+            let list = "; available: ";
             let text = [&before, name, why, waits, list, &names].concat();
             if !wait {
                 return Err(text);

@@ -182,7 +182,7 @@ fn listen(keeper: &MessageSocket) -> ! {
     let confined = seccomp::confine_listener([keeper.as_fd(), netlink.as_fd()]);
     if let Some(error) = stays_root {
         let problem = with_context("the listener cannot give up root", error)
-            + "; let knockd have CAP_SETUID and CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW";
+            + "; give knockd CAP_SETUID and CAP_SETGID, or start it as an ordinary user with CAP_NET_RAW";
         // Without capabilities it could still open root's files; seccomp prevents that.
         if dropped.and(confined).is_err() {
             refuse(keeper, problem);

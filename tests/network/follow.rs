@@ -103,9 +103,7 @@ fn each_change_of_an_interface_is_one_line() {
     daemon.await_count("ppp0", 2);
     let errors = daemon.errors();
     assert!(
-        errors.ends_with(
-            "waiting for it; the interfaces here are: lo\nstarting up, waiting for ppp0"
-        ),
+        errors.ends_with("waiting for it; available: lo\nstarting up, waiting for ppp0"),
         "{errors}"
     );
 
@@ -309,7 +307,7 @@ fn a_mistyped_interface_is_reported_on_the_terminal() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "could not open wan7: wan7: No such device exists: waiting for it; the interfaces here are: lo, wan0\n\
+        "could not open wan7: wan7: No such device exists: waiting for it; available: lo, wan0\n\
          starting up, waiting for wan7\n"
     );
     let number: u32 = scene.home.read("pid").trim().parse().expect("pid");
@@ -340,7 +338,7 @@ fn a_missing_interface_at_a_reload_keeps_the_old_one() {
     let daemon = Daemon::start(&scene.router, &scene.home, &[]);
     scene.home.config_with_options("Interface = wan7\n", "");
     daemon.signal(libc::SIGHUP);
-    daemon.await_text("wan7: No such device exists; the interfaces here are: lo, wan0");
+    daemon.await_text("wan7: No such device exists; available: lo, wan0");
     daemon.await_text("configuration not reloaded");
     scene.fence(&daemon);
 }

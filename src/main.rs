@@ -20,7 +20,7 @@ fn program(argv: &'static [OsString]) -> ! {
     privileges::forbid_dumps();
     if privileges::lends_rights() {
         cli::fail(
-            "refused: this file gives everybody who starts it rights to watch the network; without the set-user-ID bit, chown root:GROUP and chmod 0750 it",
+            "refused: this file lets everyone who starts it watch the network; without the set-user-ID bit, chown root:GROUP and chmod 0750 it",
         );
     }
     let program = argv.first().map_or(&[][..], |name| name.as_bytes());

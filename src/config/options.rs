@@ -258,7 +258,7 @@ const REKNOCK: [(&str, &str); 2] = [
 #[rustfmt::skip]
 pub(crate) const DOCUMENTED: &[Documented] = &[
     option("UseSyslog", |o| Switch(&mut o.use_syslog),
-        "Log to syslog. Stands alone, without `=`."),
+        "Log to syslog. Takes no value."),
     option("LogFile", |o| Path(&mut o.log_file),
         "Append the log to this file. Empty: none. Overrides `-g`.").trace("log file").absent("no file"),
     option("PidFile", |o| Path(&mut o.pid_file),
@@ -306,7 +306,7 @@ pub(crate) const DOCUMENTED: &[Documented] = &[
     option("BanCommand_6", |o| Command(&mut o.bans.start.v6),
         "The same for IPv6. Empty: nothing runs.").absent("BanCommand"),
     option("UnbanCommand", |o| Command(&mut o.bans.stop.v4),
-        "Run when a ban ends: at its time, at the end of the daemon, after a crash."),
+        "Run when a ban ends: when it expires, when knockd exits, or after a crash."),
     option("UnbanCommand_6", |o| Command(&mut o.bans.stop.v6),
         "The same for IPv6. Empty: nothing runs.").absent("UnbanCommand"),
     option("MaxBans", |o| Number(&mut o.bans.max, 1, MAX_BANS as u32, "bans at once"),
@@ -325,7 +325,7 @@ pub(crate) const DOCUMENTED: &[Documented] = &[
         "The whole knock must be done within this time from its first step.").alias("timeout"),
     door("tcpflags", |d| Flags(&mut d.flags),
         "Which TCP packets count: `fin`, `syn`, `rst`, `psh`, `ack`, `urg`, separated by commas; `!` stands before a flag that \
-        must be clear. Flags that are not named do not matter. UDP always counts. Take `syn`.").absent("none: any TCP packet"),
+        must be clear. Flags that are not named do not matter. UDP always counts. Use `syn`.").absent("none: any TCP packet"),
     door("target", |d| Address(&mut d.target),
         "Only packets to this address count. No host name, no network.").absent("any address of the interface"),
     door("start_command", |d| Command(&mut d.start.v4),
